@@ -1,0 +1,65 @@
+# Every target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+TOOLS := .tools
+ACCELERATOR ?= cpu
+LOCK := $(if $(filter gpu,$(ACCELERATOR)),requirements-gpu.lock,requirements.lock)
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+  command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+UV = $(shell command -v uv || echo $(TOOLS)/bin/uv)
+BIN := $(VENV)/bin
+ARGS ?=
+export UV_LINK_MODE ?= copy
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: help install demo test test-services soak lint format bench lock clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Make the environment in .venv (ACCELERATOR=gpu for faiss-gpu).
+
+$(VENV)/.installed: $(LOCK) pyproject.toml
+	@test -n "$(PYTHON)" || { echo "hyblink needs Python 3.11 or newer on the PATH"; exit 1; }
+	@command -v uv >/dev/null || test -x $(TOOLS)/bin/uv || { \
+	  $(PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps -e .
+	@touch $@
+
+demo: install ## Ingest this Python's documentation, serve API and UI (ARGS=--check: one search, then exit).
+	$(BIN)/hyblink demo $(ARGS)
+
+test: install ## Run every test that needs no server.
+	$(BIN)/python -m pytest -m "not services and not soak" $(ARGS)
+
+test-services: install ## Run the tests that need real servers or a browser, at CI size.
+	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m "services and not soak" $(ARGS)
+
+soak: install ## Run everything at full counts.
+	REQUIRE_SERVICES=1 HYBLINK_SOAK=1 $(BIN)/python -m pytest -m "services or soak" --timeout 7200 $(ARGS)
+
+lint: install ## Format check, lint, types, layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Format and mend what can be mended.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Measure; needs HYBLINK_DATA for the large corpora. Results go to stdout as JSON and tables.
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lock: ## Resolve the lock files again.
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra cpu --extra ui --extra worker --extra train --extra dev pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra gpu --extra ui --extra worker --extra train --extra dev pyproject.toml -o requirements-gpu.lock
+
+clean: ## Remove environments and the demo's data.
+	rm -rf $(VENV) $(TOOLS) .hyblink

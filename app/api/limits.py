@@ -1,0 +1,68 @@
+"""ASGI middlewares: the largest body, and which names an open door answers to."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.keys import is_loopback
+
+
+async def _refuse(send: Send, status: int, code: str, message: str, received: str, expected: str) -> None:
+    body = orjson.dumps({"error": {"code": code, "message": message, "received": received, "expected": expected}})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class BodyLimit:
+    """Answers 413 to a body over `limit` bytes, whether its length is declared or not."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        expected = f"at most {self._limit} bytes"
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            await _refuse(send, 413, "too_large", "the body is too large", f"{int(declared)} bytes", expected)
+            return
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise HTTPException(413, f"the body is too large; expected {expected}")
+            return message
+
+        await self._app(scope, bounded, send)
+
+
+class LoopbackHosts:
+    """Answers 403 to requests whose Host header is not a loopback name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+            if host and not is_loopback(name):
+                await _refuse(
+                    send,
+                    403,
+                    "forbidden",
+                    "an open door answers to loopback names only",
+                    host,
+                    "localhost or 127.0.0.1",
+                )
+                return
+        await self._app(scope, receive, send)

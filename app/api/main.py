@@ -1,0 +1,419 @@
+"""The FastAPI application: routes, error answers, limits, metrics."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from starlette.exceptions import HTTPException
+
+from app.api import models
+from app.api.keys import KeyStore, Role, authorize, is_loopback
+from app.api.limits import BodyLimit, LoopbackHosts
+from app.bootstrap import App
+from app.core.errors import ForbiddenError, HyblinkError, NotFoundError, RateLimitedError, UserError, shown
+from app.core.types import CollectionSpec, SearchResult
+from app.indexes.embedded.catalog import check_name
+from app.search import WhyNot
+
+log = logging.getLogger(__name__)
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {
+        "model": models.ErrorAnswer,
+        "description": "The request is malformed: says what was received and expected.",
+    },
+    401: {"model": models.ErrorAnswer, "description": "No API key, or an unknown one."},
+    403: {"model": models.ErrorAnswer, "description": "The key's role or collections do not allow it."},
+    413: {"model": models.ErrorAnswer, "description": "The body is over the stated limit."},
+    500: {"model": models.ErrorAnswer, "description": "A fault of ours."},
+    503: {"model": models.ErrorAnswer, "description": "A part that is needed is missing or down."},
+    507: {"model": models.ErrorAnswer, "description": "The disk is full; nothing was changed."},
+}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": models.ErrorAnswer, "description": "No such thing."}}
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": models.ErrorAnswer, "description": "It exists, or is being written."}
+}
+_BUSY: dict[int | str, dict[str, Any]] = {
+    429: {"model": models.ErrorAnswer, "description": "Too many searches at once; see Retry-After."}
+}
+
+Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
+Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]
+
+
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    return Response(body, status, media_type="application/json", headers=headers)
+
+
+def _error(error: HyblinkError) -> Response:
+    headers = {}
+    if error.status == 429:
+        headers["Retry-After"] = "1"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    detail = {
+        "code": error.code,
+        "message": error.message,
+        "received": error.received,
+        "expected": error.expected,
+    }
+    if not isinstance(error, UserError) and error.status == 500:
+        detail = {
+            "code": error.code,
+            "message": "the server's data is damaged; run `hyblink fsck`",
+            "received": None,
+            "expected": None,
+        }
+    return _json({"error": detail}, error.status, headers)
+
+
+class Metrics:
+    """What /metrics shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "hyblink_requests", "HTTP requests", ["route", "method", "status"], registry=self.registry
+        )
+        self.latency = Histogram("hyblink_request_seconds", "HTTP latency", ["route"], registry=self.registry)
+        self.stages = Histogram("hyblink_search_stage_seconds", "Search stages", ["stage"], registry=self.registry)
+        self.legs = Counter("hyblink_leg_failures", "Legs that failed or were late", ["signal"], registry=self.registry)
+        self.documents = Counter("hyblink_documents", "Documents written", ["status"], registry=self.registry)
+        self.searching = Gauge("hyblink_searches_running", "Searches in progress", registry=self.registry)
+
+    def searched(self, result: SearchResult) -> None:
+        """Count a search's stages and failed legs."""
+        for stage, value in result.timings_ms.items():
+            self.stages.labels(stage).observe(value / 1e3)
+        for report in result.legs:
+            if report.error:
+                self.legs.labels(report.signal.value).inc()
+
+
+class _Slots:
+    """At most so many searches at once; the next is told to come back."""
+
+    def __init__(self, limit: int, gauge: Gauge) -> None:
+        self._slots = threading.BoundedSemaphore(limit)
+        self._limit = limit
+        self._gauge = gauge
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        if not self._slots.acquire(blocking=False):
+            raise RateLimitedError("too many searches at once", expected=f"at most {self._limit}; retry in a second")
+        self._gauge.inc()
+        try:
+            yield
+        finally:
+            self._gauge.dec()
+            self._slots.release()
+
+
+def create_api(app: App, *, host: str | None = None) -> FastAPI:
+    """The API over a wired application. `host` is the address it will listen on.
+
+    Raises ForbiddenError for an address that others can reach while no API key exists.
+    """
+    settings = app.settings
+    listening = host or settings.api.host
+    keys = KeyStore(settings.data_dir / "keys.json")
+    open_door = is_loopback(listening) and settings.api.open_on_loopback
+    if not is_loopback(listening) and not keys.any_active():
+        raise ForbiddenError(
+            "refusing to listen where others can reach it without API keys",
+            received=listening,
+            expected="a loopback address, or a key made by `hyblink keys create --role admin`",
+        )
+    metrics = Metrics()
+    slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # What an earlier process left on the instant tier is taken up again.
+        for name in app.catalog.names():
+            engine = app.catalog.engine(name)
+            if engine.record.dense_dimension:
+                app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(1).tolist())
+        yield
+
+    api = FastAPI(
+        title="hyblink",
+        version="1",
+        summary="Hybrid search over your own documents, with the reasons.",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        responses=_ERRORS,
+    )
+    api.add_middleware(BodyLimit, limit=settings.api.max_body_bytes)
+    if open_door:
+        # An open door answers only to its own name, so that a web page cannot reach it by rebinding a DNS name.
+        api.add_middleware(LoopbackHosts)
+
+    @api.middleware("http")
+    async def observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        started = time.perf_counter()
+        response = await call_next(request)
+        route = getattr(request.scope.get("route"), "path", "unmatched")
+        metrics.requests.labels(route, request.method, str(response.status_code)).inc()
+        metrics.latency.labels(route).observe(time.perf_counter() - started)
+        return response
+
+    @api.exception_handler(HyblinkError)
+    async def hyblink_error(_: Request, error: HyblinkError) -> Response:
+        if not isinstance(error, UserError):
+            log.error("%s: %s", error.code, error)
+        return _error(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def validation_error(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        detail = {
+            "code": "invalid_input",
+            "message": f"{where}: {first['msg']}".encode("utf-8", "backslashreplace").decode()[:500],
+            "received": shown(first.get("input")),
+            "expected": "see /openapi.json",
+        }
+        return _json({"error": detail}, 400)
+
+    @api.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
+        detail = {
+            "code": code,
+            "message": str(error.detail),
+            "received": None,
+            "expected": "see /openapi.json",
+        }
+        return _json({"error": detail}, error.status_code, dict(error.headers or {}))
+
+    @api.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        log.error("unforeseen error", exc_info=error)
+        detail = {
+            "code": "internal_error",
+            "message": "a fault of ours; the log has it",
+            "received": None,
+            "expected": None,
+        }
+        return _json({"error": detail}, 500)
+
+    def allow(role: Role) -> Callable[..., None]:
+        def check(
+            authorization: Annotated[str | None, Header(description="`Bearer hyb_…`")] = None,
+        ) -> None:
+            authorize(keys, authorization, role, None, open_door=open_door)
+
+        return check
+
+    def on(collection: str, authorization: str | None, role: Role) -> str:
+        authorize(keys, authorization, role, check_name(collection), open_door=open_door)
+        return collection
+
+    @api.post(
+        "/v1/search",
+        tags=["search"],
+        summary="Search a collection",
+        responses={200: {"model": SearchResult}, **_NOT_FOUND, **_BUSY},
+        response_model=None,
+    )
+    def search(body: models.SearchBody, authorization: Authorization = None) -> Response:
+        on(body.collection, authorization, Role.SEARCH)
+        with slots.one():
+            result = app.search.search(body.collection, body.request(settings.search.candidates))
+        metrics.searched(result)
+        return _json(result)
+
+    @api.post(
+        "/v1/explain",
+        tags=["search"],
+        summary="Why is this document (not) there?",
+        responses={200: {"model": WhyNot}, **_NOT_FOUND, **_BUSY},
+        response_model=None,
+    )
+    def explain(body: models.ExplainBody, authorization: Authorization = None) -> Response:
+        on(body.collection, authorization, Role.SEARCH)
+        with slots.one():
+            request = body.request(settings.search.candidates)
+            return _json(app.search.why_not(body.collection, request, body.document_id))
+
+    @api.post(
+        "/v1/documents:bulk",
+        tags=["documents"],
+        summary="Upsert documents, item by item",
+        description=f"At most {settings.api.max_bulk_documents} documents and {settings.api.max_body_bytes} bytes. "
+        "When it is answered, what was accepted is durable and the next search sees it.",
+        responses={200: {"model": models.BulkAnswer}, **_NOT_FOUND, **_CONFLICT},
+        response_model=None,
+    )
+    def bulk(
+        body: models.BulkBody, collection: Collection = "default", authorization: Authorization = None
+    ) -> Response:
+        on(collection, authorization, Role.INGEST)
+        app.ensure_collection(CollectionSpec(collection))
+        result = app.documents.bulk(collection, body.documents)
+        for item in result.items:
+            metrics.documents.labels(item.status).inc()
+        return _json(
+            {
+                "errors": result.errors,
+                "generation": app.catalog.current(collection),
+                "change": result.change,
+                "items": [asdict(item) for item in result.items],
+            }
+        )
+
+    @api.get(
+        "/v1/documents/{document_id:path}",
+        tags=["documents"],
+        summary="A document as it was sent",
+        responses={200: {"model": models.DocumentAnswer}, **_NOT_FOUND},
+        response_model=None,
+    )
+    def get_document(
+        document_id: DocumentId, collection: Collection = "default", authorization: Authorization = None
+    ) -> Response:
+        on(collection, authorization, Role.SEARCH)
+        return _json(app.documents.get(collection, document_id))
+
+    @api.delete(
+        "/v1/documents/{document_id:path}",
+        tags=["documents"],
+        summary="Delete a document",
+        responses={200: {"model": models.BulkItemAnswer}, **_NOT_FOUND, **_CONFLICT},
+        response_model=None,
+    )
+    def delete_document(
+        document_id: DocumentId, collection: Collection = "default", authorization: Authorization = None
+    ) -> Response:
+        on(collection, authorization, Role.INGEST)
+        item = app.documents.delete(collection, [document_id]).items[0]
+        if item.status != "deleted":
+            raise NotFoundError("no such document", received=document_id)
+        return _json(asdict(item))
+
+    @api.get(
+        "/v1/collections",
+        tags=["collections"],
+        summary="Collections and what they hold",
+        responses={200: {"model": models.CollectionsAnswer}},
+        response_model=None,
+    )
+    def collections(authorization: Authorization = None) -> Response:
+        key = authorize(keys, authorization, Role.SEARCH, None, open_door=open_door)
+        answers = []
+        for name in app.catalog.names():
+            if key is not None and not key.allows(Role.SEARCH, name):
+                continue
+            record = app.catalog.engine(name).record
+            counts = app.catalog.engine(name).snapshot().reader.counts()
+            answers.append(
+                {
+                    "name": name,
+                    "analyzer": record.analyzer,
+                    "generation": record.id,
+                    "documents": counts.documents,
+                    "passages": counts.passages,
+                    "encoded": counts.encoded,
+                    "dense_encoder": record.dense_encoder,
+                    "vdr_encoder": record.vdr_encoder,
+                }
+            )
+        return _json({"collections": answers})
+
+    @api.post(
+        "/v1/collections",
+        tags=["collections"],
+        summary="Make a collection",
+        status_code=201,
+        responses={201: {"model": models.CollectionAnswer}, **_CONFLICT},
+        response_model=None,
+    )
+    def create_collection(body: models.CollectionBody, authorization: Authorization = None) -> Response:
+        on(body.name, authorization, Role.ADMIN)
+        spec = CollectionSpec(**body.model_dump())
+        record = app.new_record(spec)
+        app.catalog.create(spec, record)
+        return _json(
+            {
+                "name": spec.name,
+                "analyzer": spec.analyzer,
+                "generation": record.id,
+                "documents": 0,
+                "passages": 0,
+                "encoded": 0,
+                "dense_encoder": record.dense_encoder,
+                "vdr_encoder": record.vdr_encoder,
+            },
+            201,
+        )
+
+    @api.get("/healthz", tags=["operation"], summary="Is the process alive?")
+    def healthz() -> models.HealthAnswer:
+        return models.HealthAnswer(status="ok")
+
+    @api.get(
+        "/readyz",
+        tags=["operation"],
+        summary="Can requests be answered?",
+        responses={200: {"model": models.ReadyAnswer}, 503: {"model": models.ReadyAnswer}},
+        response_model=None,
+    )
+    def readyz() -> Response:
+        problems: list[str] = []
+        states: dict[str, str] = {}
+        for name in app.catalog.names():
+            try:
+                app.catalog.engine(name).snapshot()
+                states[name] = app.catalog.current(name)
+            except HyblinkError as error:
+                problems.append(f"{name}: {error.code}")
+        ready = not problems
+        return _json({"ready": ready, "problems": problems, "collections": states}, 200 if ready else 503)
+
+    @api.get(
+        "/metrics",
+        tags=["operation"],
+        summary="Prometheus metrics",
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=Response,
+        dependencies=[Depends(allow(Role.SEARCH))],
+    )
+    def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def openapi() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            schema = get_openapi(
+                title=api.title, version=api.version, summary=api.summary, routes=api.routes, description=None
+            )
+            for path in schema["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            api.openapi_schema = schema
+        return api.openapi_schema
+
+    api.openapi = openapi  # type: ignore[method-assign]
+    return api

@@ -1,0 +1,105 @@
+"""What the commands share: output as text or JSON, progress bars, errors in one form."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from app.core.errors import HyblinkError, UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from app.bootstrap import App
+
+
+def emit(value: object) -> None:
+    """Print JSON."""
+    import orjson
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+
+
+def say(text: str) -> None:
+    """Print for people; characters that the terminal cannot show are escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def note(text: str) -> None:
+    """Print to standard error, so that JSON on standard output stays whole."""
+    sys.stderr.write(text + "\n")
+
+
+def parse_json(text: str, name: str) -> Any:
+    """An option that holds JSON."""
+    from app.core.errors import InvalidInputError
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{name} is not JSON: {error}", received=text, expected="JSON") from error
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """A progress display on standard error; nothing where it is not a terminal or `quiet`."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+        yield bars
+
+
+@contextmanager
+def opened() -> Iterator[App]:
+    """The wired application, closed afterwards."""
+    from app.bootstrap import build
+
+    app = build()
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+@contextmanager
+def reported(as_json: bool = False) -> Iterator[None]:
+    """Errors as one line (or as JSON) and an exit status: 2 for what the user can mend, 1 for the rest."""
+    try:
+        yield
+    except HyblinkError as error:
+        if as_json:
+            detail = {
+                "code": error.code,
+                "message": error.message,
+                "received": error.received,
+                "expected": error.expected,
+            }
+            emit({"error": detail})
+        note(f"error ({error.code}): {error}")
+        raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
+    except KeyboardInterrupt as stopped:
+        note("stopped; what was acknowledged is kept")
+        raise typer.Exit(130) from stopped

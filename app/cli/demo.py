@@ -1,0 +1,143 @@
+"""`hyblink demo`: the documentation of this Python, ingested and served with the UI, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from app.cli.console import note, say
+from app.core.errors import UnavailableError
+
+COLLECTION = "python"
+QUESTION = "keep only unique items but keep order"
+_UI = Path(__file__).resolve().parents[2] / "ui" / "streamlit_app.py"
+_START_S = 90.0
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port if nothing listens there, else one that the system gives."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UnavailableError("no free port on 127.0.0.1")
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise UnavailableError(f"the process behind {url} ended", received=f"exit status {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise UnavailableError(f"{url} did not answer within {_START_S:g} s")
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        loaded: dict[str, Any] = json.load(answer)
+        return loaded
+
+
+def run_demo(*, check: bool, port: int, ui_port: int) -> None:
+    """Ingest, serve, and wait for Ctrl-C; with `check`, run one search through the API and stop."""
+    import uvicorn
+
+    from app.api.main import create_api
+    from app.bootstrap import build
+    from app.cli.main import run_ingest
+    from indexer.readers import PythonSource
+
+    app = build()
+    started = time.perf_counter()
+    report = run_ingest(app, PythonSource("python"), COLLECTION, wait=False)
+    say(
+        f"{report['documents']} documents of this Python's own documentation are searchable "
+        f"({time.perf_counter() - started:.1f} s); vectors follow in the background"
+    )
+    port = free_port(port)
+    api = create_api(app, host="127.0.0.1")
+    server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, name="hyblink-api", daemon=True)
+    thread.start()
+    ui: subprocess.Popen[bytes] | None = None
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/healthz")
+        ui_port = free_port(ui_port)
+        ui = _start_ui(address, ui_port)
+        ui_address = f"http://127.0.0.1:{ui_port}"
+        _wait_for(f"{ui_address}/_stcore/health", ui)
+        if check:
+            _check(address, ui_address)
+            return
+        say(f"\n  search here:  {ui_address}\n  API:          {address}/docs\n\nCtrl-C stops both.")
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        _follow_encoding(app, stop)
+        stop.wait()
+    finally:
+        if ui is not None:
+            ui.terminate()
+            ui.wait(timeout=10)
+        server.should_exit = True
+        thread.join(timeout=15)
+        app.close()
+
+
+def _start_ui(address: str, port: int) -> subprocess.Popen[bytes]:
+    options = {
+        "server.headless": "true",
+        "server.address": "127.0.0.1",
+        "server.port": str(port),
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    command = [sys.executable, "-m", "streamlit", "run", str(_UI), *flags]
+    environment = {**os.environ, "HYBLINK_API_URL": address, "HYBLINK_UI_COLLECTION": COLLECTION}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _follow_encoding(app: Any, stop: threading.Event) -> None:
+    """Say when the vectors are there."""
+
+    def follow() -> None:
+        if app.jobs.wait() and not stop.is_set():
+            counts = app.catalog.engine(COLLECTION).store.reader().counts()
+            say(f"{counts.encoded} of {counts.passages} passages are on the full tier")
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _check(address: str, ui_address: str) -> None:
+    result = _post(f"{address}/v1/search", {"query": QUESTION, "collection": COLLECTION, "k": 5, "explain": True})
+    if not result["hits"]:
+        raise UnavailableError("the demo's search found nothing")
+    say(f"search {QUESTION!r}: generation {result['generation']}, {result['timings_ms']['total']:.0f} ms")
+    for hit in result["hits"]:
+        lines = [f"{s['signal']} {s['contribution']:.3f}" for s in hit["passages"][0]["signals"]]
+        say(f"  {hit['rank']}. {hit['title']}  {hit['score']:.3f} = {' + '.join(lines)}")
+    for leg in result["legs"]:
+        if leg["error"]:
+            note(f"leg {leg['signal']}: {leg['error']}")
+    say(f"API {address} and UI {ui_address} answered; check passed")

@@ -1,0 +1,722 @@
+"""`hyblink`: every command. Heavy modules are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.console import emit, note, opened, parse_json, progress, reported, say
+
+if TYPE_CHECKING:
+    from app.bootstrap import App
+    from app.core.types import SearchResult
+
+cli = typer.Typer(
+    name="hyblink",
+    help="Hybrid search over your own documents: exact, semantic, and a glass box about why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+generations_cli = typer.Typer(
+    help="Generations of a collection: list, rebuild, publish, roll back.", no_args_is_help=True
+)
+keys_cli = typer.Typer(help="API keys.", no_args_is_help=True)
+profiles_cli = typer.Typer(help="Ranking profiles: list, use.", no_args_is_help=True)
+cli.add_typer(generations_cli, name="generations")
+cli.add_typer(keys_cli, name="keys")
+cli.add_typer(profiles_cli, name="profiles")
+
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@cli.command()
+def ingest(
+    path: Annotated[Path | None, typer.Argument(help="A file, a folder, or a BEIR folder.")] = None,
+    python_package: Annotated[
+        str | None, typer.Option(help="An installed Python package; `python` is the standard library.")
+    ] = None,
+    collection: CollectionOption = "default",
+    format: Annotated[str | None, typer.Option(help="jsonl, csv, tsv, markdown, text, html, pdf or beir.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="The field that holds the id.")] = None,
+    title_column: Annotated[str | None, typer.Option(help="The field that holds the title.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="The field that holds the text.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Do not cut documents (a new collection only).")] = False,
+    analyzer: Annotated[str, typer.Option(help="english or standard (a new collection only).")] = "english",
+    dense_index: Annotated[
+        str, typer.Option(help="auto, flat, hnsw, ivf,sq8 or ivf,pq (a new collection only).")
+    ] = "auto",
+    no_dense: Annotated[bool, typer.Option("--no-dense", help="No vectors (a new collection only).")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is encoded.")] = True,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Read from the beginning even if a run was cut short.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read documents into a collection. A run that was cut short goes on where it stopped."""
+    with reported(as_json), opened() as app:
+        from app.core.errors import InvalidInputError
+        from indexer.readers import FileSource, PythonSource
+
+        if (path is None) == (python_package is None):
+            raise InvalidInputError("nothing to ingest", expected="either a path or --python-package NAME")
+        limits = app.settings.ingest
+        source: FileSource | PythonSource
+        if path is not None:
+            names = {"id": id_column, "title": title_column, "text": text_column}
+            source = FileSource(
+                path,
+                format=format,
+                columns={target: column for target, column in names.items() if column},
+                max_row_bytes=limits.max_row_bytes,
+                max_chars=limits.max_document_chars,
+            )
+        else:
+            assert python_package is not None
+            source = PythonSource(python_package, max_chars=limits.max_document_chars)
+        report = run_ingest(
+            app,
+            source,
+            collection,
+            whole=whole or source.is_beir,
+            analyzer=analyzer,
+            dense_index=dense_index,
+            no_dense=no_dense,
+            wait=wait,
+            resume=not restart,
+            quiet=as_json,
+        )
+        if as_json:
+            emit(report)
+            return
+        say(
+            f"{report['documents']} documents ({report['created']} new, {report['updated']} changed, "
+            f"{report['unchanged']} unchanged, {report['rejected']} rejected), {report['passages']} passages written "
+            f"in {report['seconds']:.1f} s; {report['encoded']} encoded in {report['encode_seconds']:.1f} s"
+        )
+        for line in report["rejects"]:
+            note(f"rejected {line}")
+        if report["rejected"]:
+            note(f"all rejected rows: {report['rejects_file']}")
+
+
+def run_ingest(
+    app: App,
+    source: Any,
+    collection: str,
+    *,
+    whole: bool = False,
+    analyzer: str = "english",
+    dense_index: str = "auto",
+    no_dense: bool = False,
+    wait: bool = True,
+    resume: bool = True,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Ingest a source with progress bars; the report as plain data."""
+    import time
+    from dataclasses import asdict, replace
+
+    from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
+    from indexer.pipeline import ingest as run
+
+    spec = CollectionSpec(
+        collection,
+        analyzer=analyzer,
+        dense_encoder="none" if no_dense else "default",
+        dense_index=dense_index,
+    )
+    if whole:
+        spec = replace(spec, chunk_chars=0, chunk_overlap_chars=0)
+    app.ensure_collection(spec)
+    engine = app.catalog.engine(collection)
+    rejects = app.settings.data_dir / "rejects" / f"{collection}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
+    started = time.perf_counter()
+    with progress(quiet) as bars:
+        task = bars.add_task("documents", total=None, rate="")
+
+        def advance(documents: int, _passages: int) -> None:
+            bars.advance(task, documents)
+            elapsed = time.perf_counter() - started
+            bars.update(task, rate=f"{bars.tasks[0].completed / elapsed:,.0f}/s" if elapsed else "")
+
+        def upsert(documents: list[Document | BulkItem], progress: tuple[str, str]) -> BulkResult:
+            return app.documents.upsert(collection, documents, encode=False, progress=progress)
+
+        report = run(
+            source,
+            engine,
+            upsert,
+            rejects=rejects,
+            batch_documents=app.settings.ingest.batch_documents,
+            resume=resume,
+            progress=advance,
+        )
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        encoded = 0
+        counts = engine.store.reader().counts()
+        if wait and engine.record.dense_dimension and counts.encoded < counts.passages:
+            encoding = bars.add_task("encoding", total=counts.passages - counts.encoded, rate="")
+
+            def tick(done: int) -> None:
+                bars.advance(encoding, done)
+                rate = bars.tasks[-1].completed / (time.perf_counter() - started)
+                bars.update(encoding, rate=f"{rate:,.0f}/s")
+
+            encoded = app.encode_now(collection, progress=tick)
+            engine.snapshot()
+    return {
+        **asdict(report),
+        "documents": report.documents,
+        "seconds": seconds,
+        "encoded": encoded,
+        "encode_seconds": time.perf_counter() - started,
+        "collection": collection,
+    }
+
+
+@cli.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: CollectionOption = "default",
+    k: Annotated[int, typer.Option("-k", help="Documents to show.")] = 10,
+    offset: Annotated[int, typer.Option(help="Documents to skip.")] = 0,
+    candidates: Annotated[int | None, typer.Option(help="Passages that each leg proposes.")] = None,
+    legs: Annotated[str, typer.Option(help="Comma-separated: bm25,vdr,dense.")] = "bm25,vdr,dense",
+    filter: Annotated[str | None, typer.Option(help='JSON, such as {"term": {"kind": "function"}}.')] = None,
+    facet: Annotated[list[str] | None, typer.Option(help="A metadata key to count.")] = None,
+    weights: Annotated[str | None, typer.Option(help='JSON, such as {"bm25": 0.4, "dense": 0.6}.')] = None,
+    fusion: Annotated[str | None, typer.Option(help="weighted_sum, rrf, comb_sum, comb_mnz or isr.")] = None,
+    normalization: Annotated[str | None, typer.Option(help="theoretical, min_max, z_score, l2 or none.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
+    why_not: Annotated[str | None, typer.Option(help="A document id: where does it stand, where was it lost?")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a collection."""
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        from app.core.errors import InvalidInputError
+        from app.core.types import SearchRequest, Signal
+
+        def signal(name: str) -> Signal:
+            try:
+                return Signal(name.strip())
+            except ValueError:
+                raise InvalidInputError("unknown leg", received=name, expected="bm25, vdr, dense") from None
+
+        given = parse_json(weights, "--weights") if weights else None
+        if given is not None and not (
+            isinstance(given, dict)
+            and all(isinstance(w, int | float) and not isinstance(w, bool) for w in given.values())
+        ):
+            raise InvalidInputError(
+                "bad weights", received=weights, expected='JSON such as {"bm25": 0.4, "dense": 0.6}'
+            )
+        request = SearchRequest(
+            query=query,
+            k=k,
+            offset=offset,
+            candidates=candidates if candidates is not None else app.settings.search.candidates,
+            signals=tuple(signal(name) for name in legs.split(",")),
+            filter=parse_json(filter, "--filter") if filter else None,
+            facets=tuple(facet or ()),
+            explain=explain,
+            fusion=fusion,  # type: ignore[arg-type]
+            normalization=normalization,  # type: ignore[arg-type]
+            weights={signal(name): float(weight) for name, weight in given.items()} if given else None,
+        )
+        if why_not is not None:
+            answer = app.search.why_not(collection, request, why_not)
+            emit(asdict(answer)) if as_json else say(answer.explanation)
+            return
+        result = app.search.search(collection, request)
+        emit(result) if as_json else _print_result(result, explain)
+
+
+def _print_result(result: SearchResult, explain: bool) -> None:
+    for hit in result.hits:
+        best = hit.passages[0]
+        say(f"{hit.rank:3}. {hit.title or hit.doc_id}   {hit.score:.4f}   [{hit.doc_id}]")
+        snippet = " ".join(best.text.split())
+        say(f"     {snippet[:160]}{'…' if len(snippet) > 160 else ''}")
+        if explain:
+            for line in best.signals:
+                raw = "–" if line.raw is None else f"{line.raw:.4f}"
+                say(
+                    f"       {line.signal.value:6} raw {raw:>9} → {line.normalised:.4f} × {line.weight:.2f} = "
+                    f"{line.contribution:.4f}   leg rank {line.leg_rank or '–'} {line.note}"
+                )
+                if line.tokens:
+                    say("              " + ", ".join(f"{t.token} {t.contribution:.2f}" for t in line.tokens[:8]))
+    for key, counts in result.facets.items():
+        say(f"{key}: " + ", ".join(f"{count.value} {count.count}" for count in counts))
+    for report in result.legs:
+        if report.error:
+            note(f"leg {report.signal.value}: {report.error}")
+    say(
+        f"generation {result.generation}, {result.pool_documents} documents in the pool, "
+        f"{result.timings_ms['total']:.0f} ms"
+    )
+
+
+@cli.command()
+def get(document_id: str, collection: CollectionOption = "default") -> None:
+    """Print a document as JSON."""
+    with reported(), opened() as app:
+        from dataclasses import asdict
+
+        emit(asdict(app.documents.get(collection, document_id)))
+
+
+@cli.command()
+def delete(document_ids: list[str], collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """Delete documents."""
+    with reported(as_json), opened() as app:
+        result = app.documents.delete(collection, document_ids)
+        if as_json:
+            emit(result)
+        else:
+            for item in result.items:
+                say(f"{item.id}: {item.status}")
+        if any(item.status == "not_found" for item in result.items):
+            raise typer.Exit(2)
+
+
+@cli.command()
+def collections(as_json: JsonOption = False) -> None:
+    """List collections and what they hold."""
+    with reported(as_json), opened() as app:
+        rows = []
+        for name in app.catalog.names():
+            engine = app.catalog.engine(name)
+            counts = engine.store.reader().counts()
+            rows.append(
+                {
+                    "name": name,
+                    "generation": engine.record.id,
+                    "documents": counts.documents,
+                    "passages": counts.passages,
+                    "encoded": counts.encoded,
+                    "dense_encoder": engine.record.dense_encoder,
+                }
+            )
+        if as_json:
+            emit(rows)
+        for row in [] if as_json else rows:
+            say(
+                f"{row['name']}: {row['documents']} documents, {row['passages']} passages, {row['encoded']} encoded, {row['generation']}"
+            )
+
+
+@cli.command()
+def encode(collection: CollectionOption = "default") -> None:
+    """Encode what still waits on the instant tier."""
+    with reported(), opened() as app, progress() as bars:
+        counts = app.catalog.engine(collection).store.reader().counts()
+        task = bars.add_task("encoding", total=counts.passages - counts.encoded, rate="")
+        done = app.encode_now(collection, progress=lambda n: bars.advance(task, n))
+        app.catalog.engine(collection).snapshot()
+        say(f"{done} passages encoded")
+
+
+@cli.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder: queries.jsonl and qrels/SPLIT.tsv.")],
+    split: Annotated[str, typer.Option(help="Which qrels.")] = "test",
+    collection: CollectionOption = "default",
+    systems: Annotated[
+        str, typer.Option(help="bm25, vdr, dense, hybrid, or legs joined by +.")
+    ] = "bm25,vdr,dense,hybrid",
+    run: Annotated[list[Path] | None, typer.Option(help="TREC run files to measure beside them.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many queries.")] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write every query's values as TSV.")] = None,
+    write_runs: Annotated[Path | None, typer.Option(help="Write TREC run files into this folder.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a bar chart (PNG).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure any subset of legs on judged queries, with paired significance."""
+    with reported(as_json), opened() as app:
+        from itertools import islice
+
+        from app.core.types import SearchRequest
+        from training import evaluate as ev
+        from training import judgements as jd
+
+        queries, qrels = jd.read_beir(folder, split)
+        if limit:
+            queries = dict(islice(queries.items(), limit))
+            qrels = {query: qrels[query] for query in queries}
+        chosen = ev.systems_from(systems.split(",")) if systems else {}
+        if chosen:
+            warm_queries(app, collection, list(queries.values()))
+        results = []
+        with progress(as_json) as bars:
+            for name, signals in chosen.items():
+                task = bars.add_task(name, total=len(queries), rate="")
+                base = SearchRequest(
+                    "",
+                    k=ev.DEPTH,
+                    candidates=app.settings.search.candidates,
+                    signals=signals,
+                    highlight=False,
+                    passages_per_document=1,
+                )
+                runner = ev.search_runner(app.search, collection, base)
+                found = ev.run_queries(queries, runner, lambda n, task=task: bars.advance(task, n))  # type: ignore[misc]
+                results.append(ev.measure(name, qrels, found))
+        results += [ev.measure(path.stem, qrels, jd.read_run(path)) for path in run or []]
+        best_single = max((r for r in results if r.name != ev.HYBRID), key=lambda r: r.mean["nDCG@10"], default=None)
+        comparisons = [ev.compare(r, best_single) for r in results if best_single and r is not best_single]
+        if per_query:
+            jd.write_per_query(per_query, {r.name: r.per_query for r in results})
+        if write_runs:
+            write_runs.mkdir(parents=True, exist_ok=True)
+            for result in results:
+                jd.write_run(write_runs / f"{result.name}.run", result.run, result.name)
+        if plot:
+            ev.plot(results, plot, f"{folder.name} {split} ({len(qrels)} queries)")
+        if as_json:
+            emit(
+                {
+                    "folder": folder.name,
+                    "split": split,
+                    "queries": len(qrels),
+                    "generation": app.catalog.current(collection),
+                    "systems": {r.name: r.mean for r in results},
+                    "comparisons": comparisons,
+                }
+            )
+            return
+        say(f"{folder.name} {split}: {len(qrels)} queries")
+        say(f"{'system':14}" + "".join(f"{m:>13}" for m in ev.MEASURES))
+        for result in results:
+            say(f"{result.name:14}" + "".join(f"{result.mean[m]:13.4f}" for m in ev.MEASURES))
+        for c in comparisons:
+            say(
+                f"{c.system} against {c.baseline}: nDCG@10 {c.difference:+.4f}, "
+                f"t-test p = {c.p_t_test:.4g}, randomisation p = {c.p_randomisation:.4g}"
+            )
+
+
+def warm_queries(app: App, collection: str, texts: list[str]) -> None:
+    """Encode queries in batches, so that every system of an evaluation shares them."""
+    from app.core.text import fold
+    from app.encoders.cached import CachedQueries
+    from app.encoders.dense import DenseTransformer
+
+    record = app.catalog.engine(collection).record
+    if not record.dense_dimension:
+        return
+    encoder = app.encoders.dense(record.dense_encoder)
+    if isinstance(encoder, DenseTransformer):
+        app.encoders.add_dense(CachedQueries.of(encoder, [fold(text) for text in texts]))
+
+
+@cli.command()
+def tune(
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder with judged queries.")],
+    split: Annotated[str, typer.Option(help="Which qrels.")] = "train",
+    collection: CollectionOption = "default",
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many queries, drawn at random.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report, but save no profile.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose fusion weights on judged queries; save them as the collection's next ranking profile."""
+    with reported(as_json), opened() as app:
+        import random
+        from dataclasses import replace
+
+        from app.core.types import ALL_SIGNALS, SearchRequest
+        from app.indexes.embedded.catalog import profile_to_json
+        from ranker.tuning import judged_pool
+        from ranker.tuning import tune as run
+        from training.judgements import read_beir
+
+        queries, qrels = read_beir(folder, split)
+        ids = list(queries)
+        if limit and limit < len(ids):
+            ids = random.Random(0).sample(ids, limit)
+        warm_queries(app, collection, [queries[q] for q in ids])
+        with progress(as_json) as bars:
+            task = bars.add_task("candidates", total=len(ids), rate="")
+            pools = []
+            for query in ids:
+                request = SearchRequest(queries[query], k=1, candidates=app.settings.search.candidates)
+                scores, keys = app.search.pool(collection, request)
+                pools.append(judged_pool(scores, keys, qrels[query]))
+                bars.advance(task)
+            task = bars.add_task("settings", total=len(ids), rate="")
+            signals = [s for s in ALL_SIGNALS if all(s in pool.scores.signals for pool in pools)]
+            found = run(pools, signals, folds=folds, progress=lambda n: bars.advance(task, n))
+        profile = replace(
+            found.profile,
+            origin=f"tuned on {found.queries} queries of {folder.name} {split}: nDCG@10 {found.cross_validated:.4f} "
+            f"({found.folds}-fold cross-validated), single legs "
+            + ", ".join(f"{s.value} {v:.4f}" for s, v in found.single.items()),
+        )
+        if not dry_run:
+            profile = app.catalog.save_profile(collection, profile)
+        if as_json:
+            emit(
+                {
+                    "profile": profile_to_json(profile),
+                    "cross_validated": found.cross_validated,
+                    "in_sample": found.in_sample,
+                    "single": {s.value: v for s, v in found.single.items()},
+                    "queries": found.queries,
+                    "saved": not dry_run,
+                }
+            )
+            return
+        weights = ", ".join(f"{s.value} {w:g}" for s, w in profile.weights.items())
+        say(f"profile {profile.version}: {profile.fusion}, {profile.normalization}, {weights}")
+        say(profile.origin)
+
+
+@cli.command()
+def fsck(
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only this one.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Derive again what differs from the store.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every store with the indexes derived from it."""
+    with reported(as_json), opened() as app:
+        names = [collection] if collection else app.catalog.names()
+        found = {name: app.catalog.engine(name).check(repair=repair) for name in names}
+        left = {name: app.catalog.engine(name).check() for name in names} if repair else found
+        if as_json:
+            emit({"problems": found, "left": left})
+        for name, problems in [] if as_json else found.items():
+            say(f"{name}: {'clean' if not problems else ''}")
+            for problem in problems:
+                say(f"  {problem}")
+            if repair and problems:
+                say(f"  repaired; left: {left[name] or 'nothing'}")
+        if any(left.values()):
+            raise typer.Exit(1)
+
+
+@cli.command(name="export")
+def export_(
+    folder: Annotated[Path, typer.Argument(help="A folder to make.")],
+    collection: CollectionOption = "default",
+) -> None:
+    """Write a collection with its weights and vectors into a folder."""
+    with reported(), opened() as app:
+        from indexer.transfer import export_collection
+
+        engine, spec = app.catalog.engine(collection), app.catalog.spec(collection)
+        with progress() as bars:
+            task = bars.add_task("documents", total=engine.store.reader().counts().documents, rate="")
+            count = export_collection(engine, spec, folder, lambda n: bars.advance(task, n))
+        say(f"{count} documents exported")
+
+
+@cli.command(name="import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A folder made by `hyblink export`.")],
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="A new name; by default its old one.")
+    ] = None,
+) -> None:
+    """Make a collection from an exported folder; nothing is encoded again."""
+    with reported(), opened() as app:
+        from dataclasses import replace
+
+        from app.core.errors import ConflictError
+        from indexer.transfer import import_collection, read_export
+
+        manifest, spec = read_export(folder)
+        spec = replace(spec, name=collection or spec.name)
+        if spec.name in app.catalog.names():
+            raise ConflictError("the collection exists already", received=spec.name, expected="a new name")
+        app.ensure_collection(spec)
+        try:
+            count = import_collection(folder, manifest, app.catalog.engine(spec.name))
+        except BaseException:
+            app.catalog.delete(spec.name)
+            raise
+        say(f"{count} documents imported into {spec.name}")
+
+
+@generations_cli.command("list")
+def generations_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """List generations; the current one is marked."""
+    with reported(as_json), opened() as app:
+        current = app.catalog.current(collection)
+        records = app.catalog.generations(collection)
+        if as_json:
+            emit({"current": current, "generations": records})
+        for record in [] if as_json else records:
+            mark = "*" if record.id == current else " "
+            say(f"{mark} {record.id}  {record.created}  {record.dense_encoder or 'no vectors'}  {record.note}")
+
+
+@generations_cli.command("rebuild")
+def generations_rebuild(
+    collection: CollectionOption = "default",
+    note_text: Annotated[str, typer.Option("--note", help="Why.")] = "",
+) -> None:
+    """Build the next generation with the encoders that the settings name now, verify and publish it."""
+    with reported(), opened() as app:
+        from indexer.generations import build
+
+        spec = app.catalog.spec(collection)
+        record = app.new_record(spec, parent=app.catalog.current(collection), note=note_text)
+        dense = app.encoders.dense(record.dense_encoder) if record.dense_dimension else None
+        built = build(
+            app.catalog,
+            record,
+            bag=app.encoders.bag(record.vdr_encoder),
+            dense=dense,
+            keep=app.settings.keep_generations,
+            progress=lambda stage, count: note(f"{stage}: {count}"),
+        )
+        say(f"{built.id} answers now")
+
+
+@generations_cli.command("publish")
+def generations_publish(generation: str, collection: CollectionOption = "default") -> None:
+    """Let a generation answer."""
+    with reported(), opened() as app:
+        app.catalog.publish(collection, generation)
+        say(f"{generation} answers now")
+
+
+@generations_cli.command("rollback")
+def generations_rollback(collection: CollectionOption = "default") -> None:
+    """Let the generation before the current one answer again."""
+    with reported(), opened() as app:
+        say(f"{app.catalog.roll_back(collection)} answers now")
+
+
+@profiles_cli.command("list")
+def profiles_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """List saved ranking profiles; the current one is marked."""
+    with reported(as_json), opened() as app:
+        from app.indexes.embedded.catalog import profile_to_json
+
+        current = app.catalog.profile(collection, app.catalog.current(collection))
+        saved = app.catalog.profiles(collection)
+        if as_json:
+            emit({"current": profile_to_json(current), "profiles": [profile_to_json(p) for p in saved]})
+        for profile in [] if as_json else saved:
+            weights = ", ".join(f"{s.value} {w:g}" for s, w in profile.weights.items())
+            mark = "*" if profile.version == current.version else " "
+            say(f"{mark} {profile.version}  {profile.fusion} {profile.normalization}  {weights}  {profile.origin}")
+
+
+@profiles_cli.command("use")
+def profiles_use(version: int, collection: CollectionOption = "default") -> None:
+    """Let the current generation use a saved profile."""
+    with reported(), opened() as app:
+        app.catalog.use_profile(collection, version)
+        say(f"profile {version} is used now")
+
+
+@keys_cli.command("create")
+def keys_create(
+    role: Annotated[str, typer.Option(help="search, ingest or admin.")],
+    collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Only these collections.")] = None,
+    note_text: Annotated[str, typer.Option("--note", help="Whose it is.")] = "",
+) -> None:
+    """Make an API key. It is shown once."""
+    with reported():
+        from app.api.keys import KeyStore
+        from app.core.settings import Settings
+        from app.indexes.embedded.catalog import now
+
+        say(KeyStore(Settings().data_dir / "keys.json").create(role, now(), collection or (), note_text))
+
+
+@keys_cli.command("list")
+def keys_list(as_json: JsonOption = False) -> None:
+    """List keys, without their secrets."""
+    with reported(as_json):
+        from app.api.keys import KeyStore
+        from app.core.settings import Settings
+
+        keys = KeyStore(Settings().data_dir / "keys.json").all()
+        if as_json:
+            emit(
+                [
+                    {
+                        "id": k.id,
+                        "role": k.role,
+                        "collections": k.collections,
+                        "created": k.created,
+                        "revoked": k.revoked,
+                        "note": k.note,
+                    }
+                    for k in keys
+                ]
+            )
+        for key in [] if as_json else keys:
+            say(
+                f"{key.id}  {key.role}  {','.join(key.collections) or 'all collections'}  {'revoked' if key.revoked else ''}  {key.note}"
+            )
+
+
+@keys_cli.command("revoke")
+def keys_revoke(key_id: str) -> None:
+    """Make a key useless."""
+    with reported():
+        from app.api.keys import KeyStore
+        from app.core.settings import Settings
+
+        KeyStore(Settings().data_dir / "keys.json").revoke(key_id)
+        say(f"{key_id} revoked")
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Serve the API. Any address but loopback needs API keys."""
+    with reported(), opened() as app:
+        import uvicorn
+
+        from app.api.main import create_api
+
+        address = host or app.settings.api.host
+        api = create_api(app, host=address)
+        uvicorn.run(
+            api,
+            host=address,
+            port=app.settings.api.port if port is None else port,
+            log_level=app.settings.log_level.lower(),
+            timeout_graceful_shutdown=10,
+        )
+
+
+@cli.command()
+def demo(
+    check: Annotated[bool, typer.Option("--check", help="Run one search through the API and exit.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
+    ui_port: Annotated[int, typer.Option(help="Port of the UI; 0 takes a free one.")] = 8501,
+) -> None:
+    """Ingest the documentation of this Python, then serve API and UI on loopback."""
+    with reported():
+        from app.cli.demo import run_demo
+
+        run_demo(check=check, port=port, ui_port=ui_port)
+
+
+def main() -> None:
+    """Entry point of the `hyblink` command."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    cli()
+
+
+if __name__ == "__main__":
+    main()

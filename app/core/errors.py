@@ -1,0 +1,165 @@
+"""Every error that hyblink raises on purpose.
+
+::
+
+    HyblinkError
+    ├── UserError                    the caller can fix it; safe to show; 4xx
+    │   ├── InvalidInputError        a value is malformed: names what was received and what was expected (400)
+    │   ├── NotFoundError            a document, collection, generation or profile does not exist (404)
+    │   ├── ConflictError            the thing exists already, or its state forbids the act (409)
+    │   ├── WriterConflictError      another process is writing to the same collection (409)
+    │   ├── TooLargeError            the request is over a stated limit (413)
+    │   ├── UnauthorizedError        no API key, or an unknown one (401)
+    │   ├── ForbiddenError           the key's role does not allow the act (403)
+    │   └── RateLimitedError         too many requests for this key (429)
+    ├── UnavailableError             a part is missing or down; trying later may help (503)
+    │   ├── EncoderUnavailableError  the encoder's packages or weights are not installed
+    │   └── DeadlineExceededError    no leg answered within the deadline
+    ├── StorageFullError             the disk is full; the old state stands (507)
+    └── CorruptionError              a file does not match its manifest, or a store fails its checks (500)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConflictError",
+    "CorruptionError",
+    "DeadlineExceededError",
+    "EncoderUnavailableError",
+    "ForbiddenError",
+    "HyblinkError",
+    "InvalidInputError",
+    "NotFoundError",
+    "RateLimitedError",
+    "StorageFullError",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UserError",
+    "WriterConflictError",
+]
+
+_SHOWN = 120
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in a message: its repr, at most 120 characters, printable anywhere."""
+    text = repr(value)
+    if len(text) > _SHOWN:
+        text = text[: _SHOWN - 1] + "…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class HyblinkError(Exception):
+    """Base of all errors below. `code` is stable: clients may match on it."""
+
+    code = "internal_error"
+    status = 500
+
+    def __init__(self, message: str, *, received: object = None, expected: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.received = None if received is None else shown(received)
+        self.expected = expected
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.received is not None:
+            parts.append(f"received {self.received}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        return "; ".join(parts)
+
+
+class UserError(HyblinkError):
+    """The caller can fix it. The message is safe to show."""
+
+    code = "bad_request"
+    status = 400
+
+
+class InvalidInputError(UserError):
+    """A value is malformed, out of range or of the wrong type."""
+
+    code = "invalid_input"
+    status = 400
+
+
+class NotFoundError(UserError):
+    """The named thing does not exist."""
+
+    code = "not_found"
+    status = 404
+
+
+class ConflictError(UserError):
+    """The named thing exists already, or its state forbids the act."""
+
+    code = "conflict"
+    status = 409
+
+
+class WriterConflictError(ConflictError):
+    """Another process holds the collection's writer lock."""
+
+    code = "writer_conflict"
+
+
+class TooLargeError(UserError):
+    """A request or row is over a stated limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class UnauthorizedError(UserError):
+    """No API key, or one that is not known."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ForbiddenError(UserError):
+    """The key is known, but its role or its collections do not allow the act."""
+
+    code = "forbidden"
+    status = 403
+
+
+class RateLimitedError(UserError):
+    """Too many requests at once; `Retry-After` says when to come back."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class UnavailableError(HyblinkError):
+    """A part that is needed is missing or down."""
+
+    code = "unavailable"
+    status = 503
+
+
+class EncoderUnavailableError(UnavailableError):
+    """The encoder's packages or weights are not installed here."""
+
+    code = "encoder_unavailable"
+
+
+class DeadlineExceededError(UnavailableError):
+    """No leg answered before the deadline."""
+
+    code = "deadline_exceeded"
+
+
+class StorageFullError(HyblinkError):
+    """The disk is full. Nothing of the write was kept."""
+
+    code = "storage_full"
+    status = 507
+
+
+class CorruptionError(HyblinkError):
+    """A file does not match its manifest, or a store fails its integrity check."""
+
+    code = "corruption"

@@ -1,0 +1,105 @@
+"""Artifacts are directories with a manifest: what is in them, and the sha256 of each file.
+
+Files are written beside their final name, flushed to disk, then renamed. A manifest is written last; a folder
+without one is unfinished and is never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.core.errors import CorruptionError
+
+MANIFEST = "manifest.json"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a reader sees either all of the old or all of the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises CorruptionError where the file is not one."""
+    try:
+        value = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise CorruptionError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptionError(f"{path.name} does not hold a JSON object", received=type(value).__name__)
+    return value
+
+
+def sha256(path: Path) -> str:
+    """The file's sha256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, files: Iterable[str], **fields: Any) -> dict[str, Any]:
+    """Write `folder/manifest.json`: the given fields and each file's size and sha256. Flushes the files first."""
+    listed: dict[str, Any] = {}
+    for name in files:
+        path = folder / name
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    manifest = {**fields, "files": listed}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def check_manifest(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
+    """The folder's manifest, after checking each file's size and, unless told otherwise, its sha256.
+
+    Raises CorruptionError naming the first file that does not match, and FileNotFoundError where the folder has
+    no manifest (it was never finished).
+    """
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise CorruptionError(f"{folder.name}/{MANIFEST} lists no files")
+    for name, expected in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else -1
+        if size != expected["bytes"]:
+            raise CorruptionError(
+                f"{folder.name}/{name} has the wrong size",
+                received=size,
+                expected=f"{expected['bytes']} bytes",
+            )
+        if checksums and sha256(path) != expected["sha256"]:
+            raise CorruptionError(f"{folder.name}/{name} does not match its sha256")
+    return manifest

@@ -1,0 +1,294 @@
+"""The seams. Each is a small Protocol; the embedded engine implements them now, OpenSearch and Celery later.
+
+A store is the truth. Indexes are derived from it: each remembers the store's change counter up to which it has
+applied everything. A `Snapshot` is one moment of a store with every index brought to exactly that moment; a search
+runs on one snapshot from beginning to end, so it never sees half a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.core.filters import Filter
+from app.core.types import (
+    BulkItem,
+    BulkResult,
+    Document,
+    GenerationRecord,
+    IdArray,
+    Metadata,
+    Passage,
+    ScoreArray,
+    Scored,
+    StoreCounts,
+    TermWeights,
+    TokenContribution,
+    VectorArray,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDocument:
+    """A document ready to be stored: checked, cut into passages, with each passage's bag of tokens."""
+
+    document: Document
+    windows: tuple[tuple[int, int], ...]
+    bags: tuple[TermWeights, ...]
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedDocument:
+    """A document as it moves between engines: nothing has to be encoded again."""
+
+    document: Document
+    windows: tuple[tuple[int, int], ...]
+    bags: tuple[TermWeights, ...]
+    vectors: tuple[VectorArray | None, ...]
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassageChange:
+    """A passage that an index has to add. Rows never change their content, so adding twice is harmless."""
+
+    row: int
+    change: int
+    content: str
+
+
+class StoreReader(Protocol):
+    """The store as it was at one change counter."""
+
+    @property
+    def change(self) -> int: ...
+
+    def get_document(self, doc_id: str) -> Document | None: ...
+
+    def passages(self, rows: IdArray) -> dict[int, Passage]:
+        """The passages that exist among `rows`."""
+        ...
+
+    def doc_keys(self, rows: IdArray) -> dict[int, str]:
+        """The document id of each of `rows` that exists."""
+        ...
+
+    def document_rows(self, doc_id: str) -> IdArray:
+        """The rows of a document's passages, in order; empty where there is no such document."""
+        ...
+
+    def filter_rows(self, tree: Filter) -> IdArray:
+        """Rows of the passages whose documents pass the filter, ascending."""
+        ...
+
+    def metadata(self, doc_ids: Sequence[str]) -> dict[str, Metadata]: ...
+
+    def titles(self, doc_ids: Sequence[str]) -> dict[str, str]: ...
+
+    def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
+        """The rows among those given that have a vector, with the vectors as float32 of the stored float16."""
+        ...
+
+    def unencoded(self, limit: int, after: int = 0) -> IdArray:
+        """Rows above `after` that still wait for the encoder, ascending."""
+        ...
+
+    def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
+        """Passages written after `change`, in batches, in the order of their rows."""
+        ...
+
+    def terms_since(self, change: int) -> Iterator[tuple[IdArray, list[TermWeights]]]:
+        """Term weights written after `change`, in batches, rows ascending within each."""
+        ...
+
+    def vectors_since(self, change: int) -> Iterator[tuple[IdArray, VectorArray]]:
+        """Vectors written after `change`, in batches, rows ascending within each."""
+        ...
+
+    def removed_since(self, change: int) -> IdArray | None:
+        """Rows removed after `change`; None where the store has forgotten that far back (rebuild)."""
+        ...
+
+    def live_rows(self, *, encoded: bool = False) -> IdArray:
+        """All rows, ascending; only those with a vector if `encoded`."""
+        ...
+
+    def counts(self) -> StoreCounts: ...
+
+    def export(self) -> Iterator[ExportedDocument]:
+        """Every document with its passages, weights and vectors, in the order of arrival."""
+        ...
+
+
+class PassageStore(Protocol):
+    """The truth: documents, passages, metadata, term weights, vectors, tiers, and a change counter."""
+
+    def reader(self) -> StoreReader:
+        """The store as it is now; stays as it is while the caller holds it."""
+        ...
+
+    def change(self) -> int:
+        """The change counter: it grows with every committed write."""
+        ...
+
+    def write(
+        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: tuple[str, str] | None = None
+    ) -> BulkResult:
+        """Upsert in one transaction; rejected items pass through to the result in order.
+
+        `progress` is a (source, position) pair remembered in the same transaction, so that a reader resumes
+        exactly after what was acknowledged.
+        """
+        ...
+
+    def progress(self, source: str) -> str | None: ...
+
+    def delete(self, doc_ids: Sequence[str]) -> BulkResult:
+        """Delete documents with their passages in one transaction."""
+        ...
+
+    def put_vectors(self, rows: IdArray, vectors: VectorArray) -> int:
+        """Store vectors of rows that still exist and raise them to the full tier; how many that were."""
+        ...
+
+    def writer(self) -> AbstractContextManager[None]:
+        """Hold the collection's writer lock. Raises WriterConflictError where another process has it."""
+        ...
+
+
+class LexicalView(Protocol):
+    """BM25 (Robertson & Zaragoza 2009) with Lucene's idf and one-byte length norm; k1 = 1.2, b = 0.75."""
+
+    def search(self, terms: Sequence[str], k: int, allowed: IdArray | None) -> Scored: ...
+
+    def score(self, terms: Sequence[str], rows: IdArray) -> ScoreArray:
+        """Exact scores of the given rows; 0 where no term matches."""
+        ...
+
+    def contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:
+        """Each row's score by term; the contributions sum to the score."""
+        ...
+
+    def rank(self, terms: Sequence[str], row: int) -> int | None:
+        """The row's exact rank among all that the signal scores, from 1; None where it does not score the row."""
+        ...
+
+
+class SparseView(Protocol):
+    """Exact dot products over stored term weights."""
+
+    def query_weights(self, ids: Sequence[int], limit: int) -> TermWeights:
+        """Weights for a query's bag of tokens: idf over the collection's passages, heaviest `limit` kept."""
+        ...
+
+    def search(self, query: TermWeights, k: int, allowed: IdArray | None) -> Scored: ...
+
+    def score(self, query: TermWeights, rows: IdArray) -> ScoreArray: ...
+
+    def contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
+        """Each row's matches as (token id, query weight, passage weight)."""
+        ...
+
+    def rank(self, query: TermWeights, row: int) -> int | None:
+        """The row's exact rank among all that the signal scores, from 1; None where it does not score the row."""
+        ...
+
+
+class DenseView(Protocol):
+    """Inner products between a query vector and the stored passage vectors."""
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors there are to search."""
+        ...
+
+    def search(self, query: VectorArray, k: int, allowed: IdArray | None) -> Scored: ...
+
+    def score(self, query: VectorArray, rows: IdArray) -> ScoreArray:
+        """Exact inner products; NaN where a row has no vector yet."""
+        ...
+
+    def rank(self, query: VectorArray, row: int) -> int | None:
+        """The row's exact rank among all that the signal scores, from 1; None where it does not score the row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of a generation: the store and its indexes, all at the same change counter."""
+
+    change: int
+    reader: StoreReader
+    bm25: LexicalView
+    vdr: SparseView
+    dense: DenseView | None
+
+
+class Engine(Protocol):
+    """An open generation: its store, and snapshots of it."""
+
+    @property
+    def record(self) -> GenerationRecord: ...
+
+    @property
+    def store(self) -> PassageStore: ...
+
+    def snapshot(self) -> Snapshot:
+        """The present: everything acknowledged before the call is in it."""
+        ...
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        """Compare store and indexes; what differs, in words. With `repair`, rebuild what does."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class DenseEncoder(Protocol):
+    """Text to vectors. Queries and passages are encoded by separate methods: prefixes differ."""
+
+    @property
+    def id(self) -> str:
+        """Names model, weights and precision; vectors of different ids never meet in one index."""
+        ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode_query(self, text: str) -> VectorArray:
+        """Shape (dimension,)."""
+        ...
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
+        """Shape (n, dimension)."""
+        ...
+
+
+class BagEncoder(Protocol):
+    """Text to its bag of tokens over the VDR vocabulary: the instant tier."""
+
+    @property
+    def id(self) -> str: ...
+
+    def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]: ...
+
+    def encode_query(self, text: str) -> list[int]:
+        """The query's distinct token ids, ascending."""
+        ...
+
+    def token(self, token_id: int) -> str:
+        """The token as it stands in the vocabulary."""
+        ...
+
+
+class Jobs(Protocol):
+    """Work that is queued: ids only, idempotent, safe to deliver twice."""
+
+    def encode(self, collection: str, generation: str, rows: Iterable[int]) -> None: ...
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until what was queued here is done; False if the time ran out first."""
+        ...

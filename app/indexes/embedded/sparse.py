@@ -1,0 +1,374 @@
+"""Sparse postings: exact dot products over stored term weights.
+
+Term at a time over compressed sparse columns: each query token adds ``query weight * passage weight`` to an array of
+scores, one entry per passage, and one pass keeps the best k. At a few hundred thousand passages this visits only
+the postings of the query's own tokens and needs no bounds.
+
+A large base on disk (memory-mapped) and a few small segments in memory hold the passages; small segments of like
+size are merged as they gather, so that a passage is copied a logarithmic number of times.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from app.core.ports import StoreReader
+from app.core.types import IdArray, ScoreArray, Scored, TermWeights
+from app.core.weights import round_weights
+from app.indexes.derived import EMPTY, AheadError, Bases, top
+
+FORMAT = 1
+_REBASE_ROWS = 20_000
+_REBASE_SHARE = 0.25
+_Ints = npt.NDArray[np.int32]
+
+
+@numba.njit(nogil=True, cache=True)
+def _accumulate(starts, ends, query_weights, docs, weights, scores):  # type: ignore[no-untyped-def]
+    """Add every posting of the query's tokens to `scores`. Without weights (length 0) each posting weighs 1."""
+    weighted = len(weights) > 0
+    for term in range(len(starts)):
+        weight = query_weights[term]
+        if weighted:
+            for at in range(starts[term], ends[term]):
+                scores[docs[at]] += weight * weights[at]
+        else:
+            for at in range(starts[term], ends[term]):
+                scores[docs[at]] += weight
+
+
+@numba.njit(nogil=True, cache=True)
+def _best(scores, usable, k):  # type: ignore[no-untyped-def]
+    """Positions of the k highest positive scores; of equal ones the lower position wins. Not sorted."""
+    filtered = len(usable) > 0
+    heap_scores = np.empty(k, np.float32)
+    heap_at = np.empty(k, np.int64)
+    size = 0
+    for at in range(len(scores)):
+        score = scores[at]
+        if score <= 0.0 or (filtered and not usable[at]):
+            continue
+        if size < k:
+            child = size
+            size += 1
+        elif score > heap_scores[0]:
+            # Drop the root, then sift the new one down from there.
+            parent = 0
+            while True:
+                child = 2 * parent + 1
+                if child >= size:
+                    break
+                right = child + 1
+                if right < size and (
+                    heap_scores[right] < heap_scores[child]
+                    or (heap_scores[right] == heap_scores[child] and heap_at[right] > heap_at[child])
+                ):
+                    child = right
+                if heap_scores[child] > score or (heap_scores[child] == score and heap_at[child] < at):
+                    break
+                heap_scores[parent] = heap_scores[child]
+                heap_at[parent] = heap_at[child]
+                parent = child
+            heap_scores[parent] = score
+            heap_at[parent] = at
+            continue
+        else:
+            continue
+        while child > 0:
+            parent = (child - 1) // 2
+            if heap_scores[parent] < score or (heap_scores[parent] == score and heap_at[parent] > at):
+                break
+            heap_scores[child] = heap_scores[parent]
+            heap_at[child] = heap_at[parent]
+            child = parent
+        heap_scores[child] = score
+        heap_at[child] = at
+    return heap_at[:size]
+
+
+@numba.njit(nogil=True, cache=True)
+def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
+    """For each wanted position the index of its posting in `docs[start:end]`, or -1. Both ascend."""
+    for at in range(len(wanted)):
+        low, high = start, end
+        while low < high:
+            middle = (low + high) // 2
+            if docs[middle] < wanted[at]:
+                low = middle + 1
+            else:
+                high = middle
+        found[at] = low if low < end and docs[low] == wanted[at] else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Postings of some passages. `docs` are positions in `rows`; `weights` is empty where all are 1."""
+
+    rows: IdArray
+    tokens: _Ints
+    offsets: IdArray
+    docs: _Ints
+    weights: ScoreArray
+
+    def ranges(self, ids: npt.NDArray[np.int32]) -> tuple[IdArray, IdArray]:
+        """Start and end of each token's postings; equal where the token does not occur."""
+        at = np.searchsorted(self.tokens, ids)
+        inside = at < len(self.tokens)
+        inside[inside] &= self.tokens[at[inside]] == ids[inside]
+        starts = np.where(inside, self.offsets[np.where(inside, at, 0)], 0)
+        ends = np.where(inside, self.offsets[np.where(inside, at + 1, 0)], 0)
+        return starts.astype(np.int64), ends.astype(np.int64)
+
+
+def build_segment(rows: IdArray, terms: Sequence[TermWeights]) -> Segment:
+    """Postings of passages whose rows ascend."""
+    lengths = np.array([len(one) for one in terms], dtype=np.int64)
+    tokens = np.concatenate([one.ids for one in terms]) if terms else np.zeros(0, dtype=np.int32)
+    weights = np.concatenate([one.weights for one in terms]) if terms else np.zeros(0, dtype=np.float32)
+    docs = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)
+    return _from_pairs(rows, tokens, docs, weights)
+
+
+def _from_pairs(rows: IdArray, tokens: _Ints, docs: _Ints, weights: ScoreArray) -> Segment:
+    """Order (token, doc, weight) triples by token, docs ascending within each. `docs` must ascend already."""
+    # Two-byte keys let numpy's stable sort be a radix sort.
+    narrow = tokens.astype(np.uint16) if len(tokens) and int(tokens.max()) < 2**16 else tokens
+    order = np.argsort(narrow, kind="stable")
+    unique, counts = np.unique(tokens, return_counts=True)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    constant = bool((weights == 1.0).all())
+    kept = np.zeros(0, dtype=np.float32) if constant else weights[order]
+    return Segment(rows, unique.astype(np.int32), offsets, docs[order], kept)
+
+
+def merge_segments(left: Segment, right: Segment) -> Segment:
+    """One segment of two; every row of `left` is below every row of `right`."""
+    tokens = np.concatenate([np.repeat(one.tokens, np.diff(one.offsets)) for one in (left, right)])
+    docs = np.concatenate([left.docs, right.docs + np.int32(len(left.rows))])
+    weights = np.concatenate(
+        [one.weights if len(one.weights) else np.ones(len(one.docs), np.float32) for one in (left, right)]
+    )
+    order = np.argsort(docs, kind="stable")
+    return _from_pairs(np.concatenate([left.rows, right.rows]), tokens[order], docs[order], weights[order])
+
+
+_ALL = np.zeros(0, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseView:
+    """The postings at one moment. `alive` masks are empty where nothing of the segment was removed."""
+
+    parts: tuple[tuple[Segment, npt.NDArray[np.bool_]], ...]
+
+    @property
+    def passages(self) -> int:
+        """Passages in the statistics, removed ones included until the next base."""
+        return sum(len(segment.rows) for segment, _ in self.parts)
+
+    def query_weights(self, ids: Sequence[int], limit: int) -> TermWeights:
+        wanted = np.asarray(ids, dtype=np.int32)
+        frequency = np.zeros(len(wanted), dtype=np.int64)
+        for segment, _ in self.parts:
+            starts, ends = segment.ranges(wanted)
+            frequency += ends - starts
+        idf = np.log1p((self.passages - frequency + 0.5) / (frequency + 0.5))
+        usable = (frequency > 0) & (idf > 0)
+        wanted, idf = wanted[usable], round_weights(idf[usable])
+        heaviest = np.lexsort((wanted, -idf))[:limit]
+        keep = np.sort(heaviest)
+        return TermWeights(wanted[keep], idf[keep])
+
+    def _scores(self, segment: Segment, query: TermWeights) -> ScoreArray:
+        scores = np.zeros(len(segment.rows), dtype=np.float32)
+        starts, ends = segment.ranges(query.ids)
+        _accumulate(starts, ends, query.weights, segment.docs, segment.weights, scores)
+        return scores
+
+    def search(self, query: TermWeights, k: int, allowed: IdArray | None) -> Scored:
+        if not len(query) or (allowed is not None and not len(allowed)):
+            return EMPTY
+        rows, values = [], []
+        for segment, alive in self.parts:
+            usable = alive
+            if allowed is not None:
+                usable = _member(segment.rows, allowed)
+                if len(alive):
+                    usable &= alive
+            scores = self._scores(segment, query)
+            at = _best(scores, usable, min(k, len(scores)) or 1)
+            rows.append(segment.rows[at])
+            values.append(scores[at])
+        return top(np.concatenate(rows), np.concatenate(values), k) if rows else EMPTY
+
+    def score(self, query: TermWeights, rows: IdArray) -> ScoreArray:
+        scores = np.zeros(len(rows), dtype=np.float32)
+        for _, at, query_weight, weight in self._matches(query, rows):
+            scores[at] += np.float32(query_weight) * weight
+        return scores
+
+    def contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
+        result: list[list[tuple[int, float, float]]] = [[] for _ in range(len(rows))]
+        for token, at, query_weight, weight in self._matches(query, rows):
+            for place, value in zip(at.tolist(), weight.tolist(), strict=True):
+                result[place].append((token, query_weight, value))
+        return result
+
+    def _matches(self, query: TermWeights, rows: IdArray) -> list[tuple[int, IdArray, float, ScoreArray]]:
+        """(token, places in `rows`, query weight, passage weights) for every token that some row holds."""
+        matches = []
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        for segment, _ in self.parts:
+            at = np.searchsorted(segment.rows, ascending)
+            inside = at < len(segment.rows)
+            inside[inside] &= segment.rows[at[inside]] == ascending[inside]
+            wanted = at[inside].astype(np.int32)
+            if not len(wanted):
+                continue
+            places = order[inside]
+            starts, ends = segment.ranges(query.ids)
+            found = np.empty(len(wanted), dtype=np.int64)
+            triples = zip(query.ids.tolist(), query.weights.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            for token, query_weight, start, end in triples:
+                _lookup(start, end, segment.docs, wanted, found)
+                hit = found >= 0
+                if hit.any():
+                    weight = segment.weights[found[hit]] if len(segment.weights) else np.ones(hit.sum(), np.float32)
+                    matches.append((token, places[hit], query_weight, weight))
+        return matches
+
+    def rank(self, query: TermWeights, row: int) -> int | None:
+        """The row's rank among all rows with a positive score, from 1; None where it has none."""
+        score = float(self.score(query, np.array([row]))[0])
+        if score <= 0:
+            return None
+        better = 0
+        for segment, alive in self.parts:
+            scores = self._scores(segment, query)
+            if len(alive):
+                scores[~alive] = 0
+            better += int(((scores > score) | ((scores == score) & (segment.rows < row))).sum())
+        return better + 1
+
+
+def _member(rows: IdArray, allowed: IdArray) -> npt.NDArray[np.bool_]:
+    """Which of the ascending `rows` are among the ascending `allowed`."""
+    at = np.searchsorted(rows, allowed)
+    inside = at < len(rows)
+    at = at[inside]
+    mask = np.zeros(len(rows), dtype=np.bool_)
+    mask[at[rows[at] == allowed[inside]]] = True
+    return mask
+
+
+class SparseIndex:
+    """The sparse postings in `folder`, derived from the store's term weights."""
+
+    def __init__(self, folder: Path, encoder: str) -> None:
+        self._bases = Bases(folder, FORMAT, encoder)
+        self._lock = threading.RLock()
+        self._parts: list[tuple[Segment, npt.NDArray[np.bool_]]] = []
+        self._base_rows = 0
+        self._applied = -1
+
+    def catch_up(self, reader: StoreReader) -> SparseView:
+        """A view at exactly the reader's change."""
+        with self._lock:
+            if self._applied < 0:
+                self._load()
+            if self._applied > reader.change:
+                raise AheadError
+            if self._applied < reader.change:
+                self._apply(reader)
+            return SparseView(tuple(self._parts))
+
+    def _load(self) -> None:
+        found = self._bases.newest()
+        if found is None:
+            self._parts, self._base_rows, self._applied = [], 0, 0
+            return
+        change, path, _ = found
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in Segment.__slots__}
+        segment = Segment(**arrays)
+        self._parts = [(segment, _ALL)]
+        self._base_rows, self._applied = len(segment.rows), change
+
+    def _apply(self, reader: StoreReader) -> None:
+        removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
+        if removed is None:
+            self.rebuild(reader)
+            return
+        for rows, terms in reader.terms_since(self._applied):
+            self._parts.append((build_segment(rows, terms), _ALL))
+            while len(self._parts) > 1 and self._mergeable():
+                (left, _), (right, _) = self._parts[-2:]
+                self._parts[-2:] = [(merge_segments(left, right), _ALL)]
+        if len(removed):
+            self._parts = [(segment, _without(segment, alive, removed)) for segment, alive in self._parts]
+        self._applied = reader.change
+        loose = sum(len(segment.rows) for segment, _ in self._parts) - self._base_rows
+        dead = sum(int((~alive).sum()) for _, alive in self._parts)
+        if max(loose, dead) > max(_REBASE_ROWS, _REBASE_SHARE * self._base_rows):
+            self.rebuild(reader)
+
+    def _mergeable(self) -> bool:
+        (left, left_alive), (right, _) = self._parts[-2:]
+        on_disk = len(self._parts) == 2 and self._base_rows > 0
+        return not on_disk and not len(left_alive) and len(left.rows) <= 2 * len(right.rows)
+
+    def rebuild(self, reader: StoreReader) -> None:
+        """Derive the index again and publish it as the new base."""
+        with self._lock:
+            rows: list[IdArray] = []
+            terms: list[TermWeights] = []
+            for some, weights in reader.terms_since(-1):
+                rows.append(some)
+                terms += weights
+            segment = build_segment(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), terms)
+
+            def write(folder: Path) -> list[str]:
+                for name in Segment.__slots__:
+                    np.save(folder / f"{name}.npy", getattr(segment, name), allow_pickle=False)
+                return [f"{name}.npy" for name in Segment.__slots__]
+
+            self._bases.publish(reader.change, write, rows=len(segment.rows), postings=len(segment.docs))
+            self._load()
+
+    def check(self, reader: StoreReader) -> list[str]:
+        """What differs from the store."""
+        problems = self._bases.problems()
+        if problems:
+            return problems
+        view = self.catch_up(reader)
+        found = np.concatenate(
+            [segment.rows[alive] if len(alive) else segment.rows for segment, alive in view.parts]
+            or [np.zeros(0, dtype=np.int64)]
+        )
+        expected = reader.live_rows()
+        return [
+            *(f"sparse misses {n} passages" for n in [len(np.setdiff1d(expected, found))] if n),
+            *(f"sparse has {n} passages that the store has not" for n in [len(np.setdiff1d(found, expected))] if n),
+            *(f"sparse has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
+        ]
+
+    def reset(self) -> None:
+        """Forget what is in memory and on disk; the next catch-up derives everything again."""
+        with self._lock:
+            self._bases.clear()
+            self._parts, self._base_rows, self._applied = [], 0, -1
+
+
+def _without(segment: Segment, alive: npt.NDArray[np.bool_], removed: IdArray) -> Any:
+    gone = _member(segment.rows, removed)
+    if not gone.any():
+        return alive
+    return ~gone if not len(alive) else alive & ~gone

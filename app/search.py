@@ -1,0 +1,415 @@
+"""The search use case: query → legs → complete scores → fusion → documents; and "why not this one?"."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from app.core.errors import InvalidInputError, NotFoundError
+from app.core.filters import Filter, parse_filter
+from app.core.ports import BagEncoder, DenseEncoder, Engine, Snapshot
+from app.core.settings import SearchSettings
+from app.core.text import Analyzer, check_text, fold
+from app.core.types import (
+    ALL_SIGNALS,
+    FIRST_RANK,
+    DocId,
+    FacetCount,
+    Hit,
+    IdArray,
+    LegReport,
+    Metadata,
+    PassageHit,
+    RankingProfile,
+    Scored,
+    SearchRequest,
+    SearchResult,
+    Signal,
+    SignalValue,
+)
+from ranker.collapse import RankedDocument, collapse
+from ranker.complete import CompleteScores, FusedScores, complete, fuse
+from ranker.explain import highlights, ledger, token_contributions
+from ranker.fusion import FUSIONS
+from ranker.normalization import NORMALIZATIONS
+from ranker.retrieve import AnalyzedQuery, Leg, QueryForms, retrieve
+
+_MAX_FACET_VALUES = 20
+_MAX_FACETS = 20
+_MAX_PASSAGES = 20
+
+
+class Collections(Protocol):
+    """What the use case needs to know of collections; the catalog is one."""
+
+    def engine(self, name: str, generation: str | None = None) -> Engine: ...
+
+    def profile(self, name: str, generation: str) -> RankingProfile: ...
+
+
+class Encoders(Protocol):
+    """Encoders by the ids that generations name."""
+
+    def dense(self, encoder_id: str) -> DenseEncoder: ...
+
+    def bag(self, encoder_id: str) -> BagEncoder: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LegStanding:
+    """Where a document stands in one leg: its best passage's exact score and rank among all passages."""
+
+    signal: Signal
+    score: float | None
+    rank: int | None
+    depth: int
+    proposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why a document is where it is. `lost_at` is one of `filter`, `candidates`, `page`, `nothing` (it is shown)."""
+
+    doc_id: str
+    generation: str
+    lost_at: str
+    explanation: str
+    passes_filter: bool
+    rank: int | None
+    score: float | None
+    last_shown_score: float | None
+    legs: tuple[LegStanding, ...]
+    signals: tuple[SignalValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A search up to the ranked documents, before a page is cut."""
+
+    engine: Engine
+    snapshot: Snapshot
+    forms: QueryForms
+    legs: Mapping[Signal, Leg]
+    proposed: Mapping[Signal, Scored]
+    reports: tuple[LegReport, ...]
+    fused: FusedScores
+    documents: Sequence[RankedDocument]
+    profile: RankingProfile
+    allowed: IdArray | None
+    timings: dict[str, float]
+
+
+def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | None:
+    """Check every range of the request; the parsed filter. Raises InvalidInputError."""
+
+    def within(name: str, value: object, low: int, high: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise InvalidInputError(f"{name} is out of range", received=value, expected=f"{low} to {high}")
+
+    check_text(request.query, "query")
+    if not request.query.strip():
+        raise InvalidInputError("the query is empty", received=request.query, expected="at least one character")
+    if len(request.query) > settings.max_query_chars:
+        raise InvalidInputError(
+            "the query is too long",
+            received=f"{len(request.query)} characters",
+            expected=f"at most {settings.max_query_chars}",
+        )
+    within("candidates", request.candidates, 1, settings.max_candidates)
+    within("k", request.k, 1, request.candidates)
+    within("offset", request.offset, 0, request.candidates)
+    if request.offset + request.k > request.candidates:
+        raise InvalidInputError(
+            "the page lies beyond the candidates",
+            received=f"offset {request.offset} + k {request.k}",
+            expected=f"at most candidates = {request.candidates}; ask for more candidates",
+        )
+    within("passages_per_document", request.passages_per_document, 1, _MAX_PASSAGES)
+    if len(request.facets) > _MAX_FACETS:
+        raise InvalidInputError("too many facets", received=len(request.facets), expected=f"at most {_MAX_FACETS}")
+    if not request.signals or len(set(request.signals)) != len(request.signals):
+        raise InvalidInputError(
+            "bad signals",
+            received=[str(s) for s in request.signals],
+            expected=f"some of {', '.join(ALL_SIGNALS)}, each once",
+        )
+    if request.deadline_ms is not None and not 0 < request.deadline_ms <= settings.deadline_ms:
+        raise InvalidInputError(
+            "deadline_ms is out of range",
+            received=request.deadline_ms,
+            expected=f"above 0, to {settings.deadline_ms}",
+        )
+    if request.fusion is not None and request.fusion not in FUSIONS:
+        raise InvalidInputError("unknown fusion", received=request.fusion, expected=f"one of {', '.join(FUSIONS)}")
+    if request.normalization is not None and request.normalization not in NORMALIZATIONS:
+        raise InvalidInputError(
+            "unknown normalization",
+            received=request.normalization,
+            expected=f"one of {', '.join(NORMALIZATIONS)}",
+        )
+    if request.weights is not None:
+        check_weights(request.weights)
+    return None if request.filter is None else parse_filter(request.filter)
+
+
+def check_weights(weights: Mapping[Signal, float]) -> None:
+    """Raises InvalidInputError unless every weight is finite, none is negative and one is above 0."""
+    for signal, weight in weights.items():
+        if not math.isfinite(weight) or weight < 0 or weight > 1e6:
+            raise InvalidInputError(
+                f"the weight of {signal} is out of range",
+                received=weight,
+                expected="a number from 0 to 1,000,000",
+            )
+    if not any(weights.values()):
+        raise InvalidInputError("no weight is above 0", received=dict(weights), expected="at least one")
+
+
+class SearchService:
+    """Answers searches. Safe to share between threads."""
+
+    def __init__(self, collections: Collections, encoders: Encoders, settings: SearchSettings) -> None:
+        self._collections = collections
+        self._encoders = encoders
+        self._settings = settings
+        # Legs of several searches at once share these threads; the work inside them releases the interpreter lock.
+        self._pool = ThreadPoolExecutor(16, thread_name_prefix="hyblink-leg")
+
+    def close(self) -> None:
+        """Stop the leg threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _profile(self, collection: str, generation: str, request: SearchRequest) -> RankingProfile:
+        profile = self._collections.profile(collection, generation)
+        changes: dict[str, object] = {}
+        if request.fusion is not None:
+            changes["fusion"] = request.fusion
+        if request.normalization is not None:
+            changes["normalization"] = request.normalization
+        if request.weights is not None:
+            changes["weights"] = {signal: request.weights.get(signal, 0.0) for signal in ALL_SIGNALS}
+        if len(request.signals) == 1 and request.weights is None:
+            # One leg alone: its own order, whatever the profile's weight for it.
+            changes["weights"] = dict.fromkeys(request.signals, 1.0)
+        return replace(profile, **changes, origin="request") if changes else profile  # type: ignore[arg-type]
+
+    def _rank(self, collection: str, request: SearchRequest, extra_document: str | None = None) -> _Ranked:
+        started = time.perf_counter()
+        tree = check_request(request, self._settings)
+        engine = self._collections.engine(collection)
+        record = engine.record
+        profile = self._profile(collection, record.id, request)
+        snapshot = engine.snapshot()
+        timings = {"snapshot": (time.perf_counter() - started) * 1e3}
+        query = fold(request.query)
+        terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
+        dense = self._encoders.dense(record.dense_encoder) if snapshot.dense and snapshot.dense.vectors else None
+        bag = self._encoders.bag(record.vdr_encoder)
+        forms = QueryForms(snapshot, AnalyzedQuery(query, terms), bag, dense, self._settings.query_weights)
+        allowed = snapshot.reader.filter_rows(tree) if tree is not None else None
+        timings["filter"] = (time.perf_counter() - started) * 1e3 - timings["snapshot"]
+
+        legs: dict[Signal, Leg] = {}
+
+        def search(signal: Signal) -> Scored:
+            leg = forms.leg(signal)
+            assert leg is not None
+            legs[signal] = leg
+            return leg.search(request.candidates, allowed)
+
+        usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense is not None)]
+        before = time.perf_counter()
+        proposed, reports = retrieve(
+            {signal: (lambda signal=signal: search(signal)) for signal in usable},  # type: ignore[misc]
+            (request.deadline_ms or self._settings.deadline_ms) / 1e3,
+            self._pool,
+        )
+        timings["legs"] = (time.perf_counter() - before) * 1e3
+        timings["encode_query"] = forms.encode_ms
+        before = time.perf_counter()
+        extra = snapshot.reader.document_rows(extra_document) if extra_document is not None else None
+        answered = {signal: legs[signal] for signal in usable if signal in proposed}
+        scores = complete(answered, proposed, extra)
+        timings["complete"] = (time.perf_counter() - before) * 1e3
+        before = time.perf_counter()
+        fused = fuse(scores, profile)
+        documents = collapse(fused, snapshot.reader.doc_keys(scores.rows))
+        timings["fuse"] = (time.perf_counter() - before) * 1e3
+        return _Ranked(
+            engine, snapshot, forms, answered, proposed, reports, fused, documents, profile, allowed, timings
+        )
+
+    def search(self, collection: str, request: SearchRequest) -> SearchResult:
+        """One page of results. Raises UserError for a bad request, UnavailableError where no leg could answer."""
+        started = time.perf_counter()
+        ranked = self._rank(collection, request)
+        before = time.perf_counter()
+        page = ranked.documents[request.offset : request.offset + request.k]
+        hits = self._hits(ranked, page, request)
+        facets = self._facets(ranked, request.facets)
+        ranked.timings["present"] = (time.perf_counter() - before) * 1e3
+        ranked.timings["total"] = (time.perf_counter() - started) * 1e3
+        answered = set(ranked.proposed)
+        return SearchResult(
+            hits,
+            len(ranked.fused.complete.rows),
+            len(ranked.documents),
+            ranked.engine.record.id,
+            ranked.snapshot.change,
+            ranked.profile,
+            ranked.reports,
+            tuple(signal for signal in request.signals if signal not in answered),  # the reports say why
+            facets,
+            {name: round(value, 3) for name, value in ranked.timings.items()},
+        )
+
+    def pool(self, collection: str, request: SearchRequest) -> tuple[CompleteScores, dict[int, str]]:
+        """The candidates' complete scores and the documents they belong to: what tuning works on."""
+        ranked = self._rank(collection, request)
+        scores = ranked.fused.complete
+        return scores, ranked.snapshot.reader.doc_keys(scores.rows)
+
+    def _hits(self, ranked: _Ranked, page: Sequence[RankedDocument], request: SearchRequest) -> tuple[Hit, ...]:
+        shown = {document.doc_id: document.columns[: request.passages_per_document] for document in page}
+        columns = [column for own in shown.values() for column in own]
+        rows = ranked.fused.complete.rows[np.array(columns, dtype=np.int64)]
+        place = {column: at for at, column in enumerate(columns)}
+        reader = ranked.snapshot.reader
+        passages = reader.passages(rows)
+        metadata = reader.metadata(list(shown))
+        bag = self._encoders.bag(ranked.engine.record.vdr_encoder)
+        analyzer = Analyzer(ranked.engine.record.analyzer)
+        tokens = (
+            {s: token_contributions(ranked.snapshot, ranked.forms, rows, s, bag) for s in ranked.fused.complete.signals}
+            if request.explain
+            else {}
+        )
+        hits = []
+        for rank, document in enumerate(page, request.offset + FIRST_RANK):
+            passage_hits = []
+            for column in shown[document.doc_id]:
+                passage = passages[int(ranked.fused.complete.rows[column])]
+                lines = ledger(ranked.fused, column, ranked.profile)
+                if tokens:
+                    lines = tuple(replace(line, tokens=tokens[line.signal][place[column]]) for line in lines)
+                passage_hits.append(
+                    PassageHit(
+                        passage.id,
+                        passage.ordinal,
+                        passage.start,
+                        passage.end,
+                        passage.text,
+                        float(ranked.fused.scores_C[column]),
+                        passage.tier,
+                        lines,
+                        highlights(analyzer, ranked.forms.query.terms, passage.text) if request.highlight else (),
+                    )
+                )
+            title = passages[int(ranked.fused.complete.rows[document.columns[0]])].title
+            hits.append(
+                Hit(
+                    rank,
+                    DocId(document.doc_id),
+                    title,
+                    document.score,
+                    metadata[document.doc_id],
+                    tuple(passage_hits),
+                )
+            )
+        return tuple(hits)
+
+    @staticmethod
+    def _facets(ranked: _Ranked, keys: Sequence[str]) -> dict[str, tuple[FacetCount, ...]]:
+        if not keys:
+            return {}
+        metadata = ranked.snapshot.reader.metadata([document.doc_id for document in ranked.documents])
+        return {key: _count(key, list(metadata.values())) for key in keys}
+
+    def why_not(self, collection: str, request: SearchRequest, doc_id: str) -> WhyNot:
+        """Where a document was lost, and at which rank. Raises NotFoundError where there is no such document."""
+        check_text(doc_id, "document id")
+        ranked = self._rank(collection, request, extra_document=doc_id)
+        reader = ranked.snapshot.reader
+        rows = reader.document_rows(doc_id)
+        if not len(rows):
+            raise NotFoundError("no such document", received=doc_id)
+        passes = ranked.allowed is None or bool(np.isin(rows, ranked.allowed).any())
+        standings = []
+        for signal, leg in ranked.legs.items():
+            scores = leg.score(rows)
+            best = None if np.isnan(scores).all() else int(np.nanargmax(scores))
+            standings.append(
+                LegStanding(
+                    signal,
+                    None if best is None else float(scores[best]),
+                    None if best is None else leg.rank(int(rows[best])),
+                    request.candidates,
+                    bool(np.isin(rows, ranked.proposed[signal].rows).any()),
+                )
+            )
+        ids = [document.doc_id for document in ranked.documents]
+        # A document that the filter drops is ranked here all the same, to say where it would stand.
+        rank = ids.index(doc_id) + FIRST_RANK
+        document = ranked.documents[rank - FIRST_RANK]
+        last = request.offset + request.k
+        bar = ranked.documents[min(last, len(ids)) - 1].score
+        proposed = any(standing.proposed for standing in standings)
+        if not passes:
+            lost, said = (
+                "filter",
+                f"the filter leaves it out; without the filter it would stand at rank {rank}",
+            )
+        elif not proposed:
+            ranks = ", ".join(f"{s.signal} rank {s.rank or 'none'}" for s in standings)
+            lost = "candidates"
+            said = f"no leg proposed it among its {request.candidates} candidates ({ranks}); "
+            said += f"with them it would stand at rank {rank}"
+        elif rank > last:
+            lost, said = "page", f"it stands at rank {rank}; the page ends at {last}"
+        elif rank <= request.offset:
+            lost, said = "page", f"it stands at rank {rank}; the page begins at {request.offset + FIRST_RANK}"
+        else:
+            lost, said = "nothing", f"it is shown, at rank {rank}"
+        return WhyNot(
+            doc_id,
+            ranked.engine.record.id,
+            lost,
+            said,
+            passes,
+            rank,
+            document.score,
+            bar,
+            tuple(standings),
+            ledger(ranked.fused, document.columns[0], ranked.profile),
+        )
+
+
+def _count(key: str, rows: Sequence[Metadata]) -> tuple[FacetCount, ...]:
+    counts: Counter[str] = Counter()
+    for metadata in rows:
+        value = metadata.get(key)
+        if value is None:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            counts[("true" if one else "false") if isinstance(one, bool) else str(one)] += 1
+    best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_FACET_VALUES]
+    return tuple(FacetCount(value, count) for value, count in best)
+
+
+def _distinct(terms: Sequence[str], limit: int) -> tuple[str, ...]:
+    """The terms with repeats kept, cut after `limit` distinct ones."""
+    kept: list[str] = []
+    seen: set[str] = set()
+    for term in terms:
+        if term not in seen and len(seen) == limit:
+            continue
+        seen.add(term)
+        kept.append(term)
+    return tuple(kept)

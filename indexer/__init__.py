@@ -1,0 +1,1 @@
+"""Documents in: readers, chunking, the ingestion pipeline, encoding jobs, generations."""

@@ -1,0 +1,84 @@
+"""The documents use case: bulk upsert, delete, read. Acknowledged means durable and visible to the next search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
+from app.core.ports import BagEncoder, Engine, Jobs
+from app.core.text import check_text
+from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
+from indexer.prepare import parse_document, prepare, rejected
+
+
+class Collections(Protocol):
+    """What the use case needs to know of collections; the catalog is one."""
+
+    def engine(self, name: str, generation: str | None = None) -> Engine: ...
+
+    def spec(self, name: str) -> CollectionSpec: ...
+
+
+class DocumentService:
+    """Writes documents through the current generation of a collection and queues what has to be encoded."""
+
+    def __init__(
+        self,
+        collections: Collections,
+        bag: Callable[[str], BagEncoder],
+        jobs: Jobs,
+        *,
+        max_document_chars: int,
+        max_bulk_documents: int,
+    ) -> None:
+        self._collections = collections
+        self._bag = bag
+        self._jobs = jobs
+        self._max_chars = max_document_chars
+        self._max_bulk = max_bulk_documents
+
+    def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
+        """Upsert JSON objects; item by item, in order. Raises only for the request as a whole."""
+        if not isinstance(rows, list):
+            raise InvalidInputError("documents has the wrong type", received=rows, expected="a list of objects")
+        if len(rows) > self._max_bulk:
+            raise TooLargeError("too many documents", received=len(rows), expected=f"at most {self._max_bulk}")
+        documents: list[Document | BulkItem] = []
+        for row in rows:
+            try:
+                documents.append(parse_document(row, self._max_chars))
+            except UserError as error:
+                documents.append(rejected(row.get("id") if isinstance(row, dict) else None, error))
+        return self.upsert(collection, documents, encode=encode)
+
+    def upsert(
+        self,
+        collection: str,
+        documents: Sequence[Document | BulkItem],
+        *,
+        encode: bool = True,
+        progress: tuple[str, str] | None = None,
+    ) -> BulkResult:
+        """Upsert documents in one transaction."""
+        spec = self._collections.spec(collection)
+        engine = self._collections.engine(collection)
+        prepared = prepare(documents, spec, self._bag(engine.record.vdr_encoder))
+        result = engine.store.write(prepared, progress=progress)
+        if encode and engine.record.dense_dimension:
+            self._jobs.encode(collection, engine.record.id, result.rows)
+        return result
+
+    def delete(self, collection: str, doc_ids: Sequence[str]) -> BulkResult:
+        """Delete documents; those that are not there are reported as not found."""
+        for doc_id in doc_ids:
+            check_text(doc_id, "id")
+        return self._collections.engine(collection).store.delete(doc_ids)
+
+    def get(self, collection: str, doc_id: str) -> Document:
+        """A document as it was sent. Raises NotFoundError."""
+        check_text(doc_id, "id")
+        document = self._collections.engine(collection).snapshot().reader.get_document(doc_id)
+        if document is None:
+            raise NotFoundError("no such document", received=doc_id)
+        return document

@@ -1,0 +1,50 @@
+"""Raising passages to the full tier: one idempotent function over row ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from app.core.errors import InvalidInputError
+from app.core.ports import DenseEncoder, Engine
+from app.core.types import IdArray
+
+BLOCK = 512
+"""Passages written in one transaction. Within a block texts are sorted by length, so larger blocks waste less."""
+
+
+def encode_rows(engine: Engine, encoder: DenseEncoder, rows: IdArray) -> int:
+    """Encode those of `rows` that exist and still wait; how many that were. Doing it twice changes nothing."""
+    if encoder.id != engine.record.dense_encoder:
+        raise InvalidInputError(
+            "the encoder is not the generation's", received=encoder.id, expected=engine.record.dense_encoder
+        )
+    reader = engine.store.reader()
+    done, _ = reader.vectors(rows)
+    waiting = np.setdiff1d(rows, done)
+    passages = list(reader.passages(waiting).values())
+    if not passages:
+        return 0
+    vectors = encoder.encode_passages([p.title for p in passages], [p.text for p in passages])
+    return engine.store.put_vectors(np.array([p.row for p in passages], dtype=np.int64), vectors)
+
+
+def encode_waiting(
+    engine: Engine,
+    encoder: DenseEncoder,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Encode all that waits, oldest first; calls `progress` with the number just done. How many in all."""
+    total = 0
+    last = 0
+    while not stop():
+        rows = engine.store.reader().unencoded(BLOCK, after=last)
+        if not len(rows):
+            break
+        last = int(rows[-1])
+        done = encode_rows(engine, encoder, rows)
+        total += done
+        progress(done)
+    return total

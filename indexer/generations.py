@@ -1,0 +1,121 @@
+"""Generations: build beside, verify, publish, roll back. What answers queries changes in one atomic act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from app.core.errors import ConflictError, CorruptionError, InvalidInputError
+from app.core.ports import BagEncoder, DenseEncoder, Engine, ExportedDocument, PreparedDocument
+from app.core.types import CollectionSpec, GenerationRecord, as_rows
+from indexer.encode import encode_waiting
+from indexer.prepare import prepare
+
+_BATCH = 1000
+
+
+class GenerationStore(Protocol):
+    """What the life of generations needs of a catalog."""
+
+    def spec(self, name: str) -> CollectionSpec: ...
+
+    def current(self, name: str) -> str: ...
+
+    def engine(self, name: str, generation: str | None = None) -> Engine: ...
+
+    def add_generation(self, record: GenerationRecord) -> None: ...
+
+    def publish(self, name: str, generation: str) -> None: ...
+
+    def discard(self, name: str, generation: str) -> None: ...
+
+    def drop_old(self, name: str, keep: int) -> list[str]: ...
+
+
+def copy_documents(source: Iterator[ExportedDocument], target: Engine, *, keep_vectors: bool) -> int:
+    """Write exported documents into an engine, vectors too where they are of the same encoder; how many."""
+    import numpy as np
+
+    total = 0
+    while batch := list(islice(source, _BATCH)):
+        result = target.store.write([PreparedDocument(d.document, d.windows, d.bags, d.content_hash) for d in batch])
+        total += len(batch)
+        if not keep_vectors:
+            continue
+        # Rows are given out in the order of the documents and their passages.
+        vectors = [vector for d in batch for vector in d.vectors]
+        if len(vectors) != len(result.rows):
+            raise ConflictError("the target holds some of these documents already", expected="an empty generation")
+        present = [at for at, vector in enumerate(vectors) if vector is not None]
+        if present:
+            rows = as_rows([result.rows[at] for at in present])
+            target.store.put_vectors(rows, np.stack([v for v in vectors if v is not None]))
+    return total
+
+
+def build(
+    store: GenerationStore,
+    record: GenerationRecord,
+    *,
+    bag: BagEncoder,
+    dense: DenseEncoder | None,
+    keep: int,
+    progress: Callable[[str, int], None] = lambda _stage, _count: None,
+) -> GenerationRecord:
+    """Build a generation beside the current one from its documents, verify it, publish it.
+
+    Passages are cut and encoded anew where the collection's choices or encoders differ, copied where they do not.
+    While it runs, writers to the collection are refused and readers go on with the old generation.
+    """
+    name = record.collection
+    current = store.engine(name)
+    spec = store.spec(name)
+    with current.store.writer():
+        store.add_generation(record)
+        try:
+            target = store.engine(name, record.id)
+            same_bag = current.record.vdr_encoder == record.vdr_encoder
+            same_dense = current.record.dense_encoder == record.dense_encoder
+            exported = current.store.reader().export()
+            if same_bag:
+                copied = copy_documents(exported, target, keep_vectors=same_dense)
+            else:
+                copied = 0
+                while batch := list(islice(exported, _BATCH)):
+                    target.store.write(prepare([one.document for one in batch], spec, bag))
+                    copied += len(batch)
+            progress("copied", copied)
+            if dense is not None:
+                progress("encoded", encode_waiting(target, dense))
+            problems = verify(current, target)
+            if problems:
+                raise CorruptionError("the new generation does not match the old one: " + "; ".join(problems))
+        except BaseException:
+            store.discard(name, record.id)
+            raise
+        store.publish(name, record.id)
+    store.drop_old(name, keep)
+    return record
+
+
+def verify(old: Engine, new: Engine) -> list[str]:
+    """Why a generation must not be published, in words: counts, passages without vectors, indexes that differ."""
+    before, after = old.store.reader().counts(), new.store.reader().counts()
+    problems = []
+    if before.documents != after.documents:
+        problems.append(f"{after.documents} documents instead of {before.documents}")
+    if new.record.dense_dimension and after.encoded != after.passages:
+        problems.append(f"{after.passages - after.encoded} passages are not encoded")
+    return problems + new.check()
+
+
+def check_importable(record: GenerationRecord, manifest: dict[str, object]) -> bool:
+    """Whether vectors of an export fit a generation. Raises InvalidInputError where its term weights do not."""
+    if manifest.get("vdr_encoder") != record.vdr_encoder:
+        raise InvalidInputError(
+            "the export's vocabulary is another one",
+            received=manifest.get("vdr_encoder"),
+            expected=record.vdr_encoder,
+        )
+    return manifest.get("dense_encoder") == record.dense_encoder

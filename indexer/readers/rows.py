@@ -1,0 +1,75 @@
+"""Lines of a file, bounded in length, gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from app.core.errors import InvalidInputError, TooLargeError, UserError
+
+_CHUNK = 1 << 20
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked where the name ends in .gz."""
+    if path.suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A whole file. Raises TooLargeError over `limit` bytes, InvalidInputError for broken gzip."""
+    try:
+        with open_bytes(path) as file:
+            data = file.read(limit + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInputError(f"the gzip stream is broken: {error}", expected="a whole gzip file") from error
+    if len(data) > limit:
+        raise TooLargeError("the file is too large", received=f"over {limit} bytes", expected=f"at most {limit} bytes")
+    return data
+
+
+def decode(data: bytes) -> str:
+    """UTF-8, with or without a byte order mark. Raises InvalidInputError naming the first bad byte."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"not UTF-8 at byte {error.start}",
+            received=data[error.start : error.start + 8],
+            expected="UTF-8 text",
+        ) from error
+
+
+def lines(path: Path, limit: int) -> Iterator[tuple[int, bytes | UserError]]:
+    """(line number from 1, line without its end), or an error in the line's place.
+
+    A line over `limit` bytes is skipped without being held in memory. Broken gzip ends the file with an error.
+    """
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            while line := file.readline(limit + 2):
+                number += 1
+                if len(line) > limit + 1 and not line.endswith(b"\n"):
+                    size = len(line)
+                    while (rest := file.readline(_CHUNK)) and not rest.endswith(b"\n"):
+                        size += len(rest)
+                    yield (
+                        number,
+                        TooLargeError(
+                            "the row is too long",
+                            received=f"{size + len(rest)} bytes",
+                            expected=f"at most {limit} bytes",
+                        ),
+                    )
+                    continue
+                yield number, line.rstrip(b"\r\n")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        yield (
+            number + 1,
+            InvalidInputError(f"the gzip stream is broken: {error}", expected="a whole gzip file"),
+        )

@@ -1,0 +1,74 @@
+"""Complete scoring: every candidate gets every signal, exactly.
+
+Legs propose different passages. Instead of guessing 0 (or the worst score seen) for a passage that a leg did not
+propose, each signal scores the whole union: fusion then compares like with like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.core.types import FIRST_RANK, IdArray, RankingProfile, Scored, Signal
+from ranker.fusion import FUSIONS, FusionInput
+from ranker.fusion.inputs import Floats
+from ranker.normalization import NORMALIZATIONS, Affine, ScoreStats
+from ranker.retrieve import Leg
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteScores:
+    """The union of the legs' candidates with all their scores. S signals, C candidates, rows ascending."""
+
+    signals: tuple[Signal, ...]
+    rows: IdArray
+    raw_SC: Floats
+    leg_ranks: tuple[Mapping[int, int], ...]
+
+
+def complete(
+    legs: Mapping[Signal, Leg], proposed: Mapping[Signal, Scored], extra: IdArray | None = None
+) -> CompleteScores:
+    """Score the union of what the legs proposed (and `extra` rows) by every leg that answered.
+
+    A leg's own scores are kept; only what it did not propose is asked for.
+    """
+    signals = tuple(signal for signal in legs if signal in proposed)
+    parts = [proposed[signal].rows for signal in signals] + ([extra] if extra is not None else [])
+    rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
+    raw = np.full((len(signals), len(rows)), np.nan)
+    ranks = []
+    for at, signal in enumerate(signals):
+        own = proposed[signal]
+        places = np.searchsorted(rows, own.rows)
+        raw[at, places] = own.scores
+        missing = np.setdiff1d(np.arange(len(rows)), places, assume_unique=True)
+        if len(missing):
+            raw[at, missing] = legs[signal].score(rows[missing])
+        ranks.append({row: rank for rank, row in enumerate(own.rows.tolist(), FIRST_RANK)})
+    return CompleteScores(signals, rows, raw, tuple(ranks))
+
+
+@dataclass(frozen=True, slots=True)
+class FusedScores:
+    """Fused scores with everything that led to them. `contributions` sum over signals to `scores`."""
+
+    complete: CompleteScores
+    normalised_SC: Floats
+    contributions_SC: Floats
+    scores_C: Floats
+    affine: tuple[Affine, ...]
+
+
+def fuse(scores: CompleteScores, profile: RankingProfile) -> FusedScores:
+    """Normalise each signal over the candidates and fuse by the profile."""
+    weights = np.array([float(profile.weights.get(signal, 0.0)) for signal in scores.signals])
+    affine = tuple(
+        NORMALIZATIONS[profile.normalization](ScoreStats.of(signal, raw))
+        for signal, raw in zip(scores.signals, scores.raw_SC, strict=True)
+    )
+    normalised = np.array([f(raw) for f, raw in zip(affine, scores.raw_SC, strict=True)]).reshape(scores.raw_SC.shape)
+    contributions = FUSIONS[profile.fusion](FusionInput(scores.raw_SC, normalised, weights, profile.rrf_k))
+    return FusedScores(scores, normalised, contributions, contributions.sum(axis=0), affine)

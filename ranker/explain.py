@@ -1,0 +1,65 @@
+"""The score ledger: token contributions → signal → normalised → fused. Every line sums to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from app.core.ports import BagEncoder, Snapshot
+from app.core.text import Analyzer
+from app.core.types import IdArray, RankingProfile, Signal, SignalValue, Span, TokenContribution
+from ranker.complete import FusedScores
+from ranker.retrieve import QueryForms
+
+NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
+
+
+def ledger(fused: FusedScores, column: int, profile: RankingProfile) -> tuple[SignalValue, ...]:
+    """One candidate's lines, without tokens. Contributions sum to its score."""
+    lines = []
+    row = int(fused.complete.rows[column])
+    for at, signal in enumerate(fused.complete.signals):
+        raw = float(fused.complete.raw_SC[at, column])
+        missing = math.isnan(raw)
+        lines.append(
+            SignalValue(
+                signal,
+                None if missing else raw,
+                0.0 if missing else float(fused.normalised_SC[at, column]),
+                float(profile.weights.get(signal, 0.0)),
+                float(fused.contributions_SC[at, column]),
+                fused.complete.leg_ranks[at].get(row),
+                NOT_ENCODED if missing else "",
+            )
+        )
+    return tuple(lines)
+
+
+def token_contributions(
+    snapshot: Snapshot, forms: QueryForms, rows: IdArray, signal: Signal, bag: BagEncoder
+) -> list[tuple[TokenContribution, ...]]:
+    """Each row's tokens for one signal, largest contribution first; empty for dense, which has no tokens."""
+    if signal is Signal.BM25:
+        found = snapshot.bm25.contributions(forms.query.terms, rows)
+    elif signal is Signal.VDR:
+        found = [
+            [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in matches]
+            for matches in snapshot.vdr.contributions(forms.weights, rows)
+        ]
+    else:
+        return [()] * len(rows)
+    return [tuple(sorted(tokens, key=lambda t: (-t.contribution, t.token))) for tokens in found]
+
+
+def highlights(analyzer: Analyzer, terms: Sequence[str], text: str) -> tuple[Span, ...]:
+    """Where the query's terms stand in the text, by code points; overlapping ones are joined."""
+    wanted = set(terms)
+    spans: list[Span] = []
+    for token in analyzer.tokens(text):
+        if token.term not in wanted:
+            continue
+        if spans and token.start <= spans[-1].end:
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, token.end))
+        else:
+            spans.append(Span(token.start, token.end))
+    return tuple(spans)

@@ -1,0 +1,23 @@
+"""Score fusions, one file each under its name in the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from app.core.types import FusionName
+from ranker.fusion.comb_mnz import comb_mnz
+from ranker.fusion.comb_sum import comb_sum
+from ranker.fusion.inputs import Floats, FusionInput
+from ranker.fusion.isr import isr
+from ranker.fusion.rrf import rrf
+from ranker.fusion.weighted_sum import weighted_sum
+
+FUSIONS: Mapping[FusionName, Callable[[FusionInput], Floats]] = {
+    "weighted_sum": weighted_sum,
+    "rrf": rrf,
+    "comb_sum": comb_sum,
+    "comb_mnz": comb_mnz,
+    "isr": isr,
+}
+
+__all__ = ["FUSIONS", "FusionInput", "comb_mnz", "comb_sum", "isr", "rrf", "weighted_sum"]

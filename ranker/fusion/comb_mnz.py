@@ -1,0 +1,16 @@
+"""CombMNZ (Fox & Shaw 1994): CombSUM times the number of signals that gave the candidate a score above nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ranker.fusion.comb_sum import comb_sum
+from ranker.fusion.inputs import Floats, FusionInput
+
+
+def comb_mnz(scores: FusionInput) -> Floats:
+    """Contributions votes * normalised_s; a signal votes where its raw score is above 0; shape (S, C)."""
+    used = scores.present_SC & (scores.weights_S > 0)[:, None]
+    votes = (used & (np.nan_to_num(scores.raw_SC) > 0)).sum(axis=0)
+    contributions: Floats = votes * comb_sum(scores)
+    return contributions

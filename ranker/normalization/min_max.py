@@ -1,0 +1,11 @@
+"""Min-max normalisation (Lee 1997): (s - min) / (max - min) over the candidates."""
+
+from __future__ import annotations
+
+from ranker.normalization.affine import Affine, ScoreStats
+
+
+def min_max(stats: ScoreStats) -> Affine:
+    """Maps the candidates' scores onto [0, 1]; all to 1 where they are equal."""
+    width = stats.maximum - stats.minimum
+    return Affine(1.0 / width, -stats.minimum / width) if width > 0 else Affine(0.0, 1.0)

@@ -1,0 +1,11 @@
+"""No normalisation: raw scores."""
+
+from __future__ import annotations
+
+from ranker.normalization.affine import Affine, ScoreStats
+
+
+def none(stats: ScoreStats) -> Affine:
+    """Raw scores as they are."""
+    del stats
+    return Affine(1.0, 0.0)

@@ -1,0 +1,12 @@
+"""Z-score normalisation (Montague & Aslam 2001, ZMUV): (s - mean) / standard deviation over the candidates."""
+
+from __future__ import annotations
+
+from ranker.normalization.affine import Affine, ScoreStats
+
+
+def z_score(stats: ScoreStats) -> Affine:
+    """Zero mean, unit variance; all to 0 where the scores are equal."""
+    if stats.deviation <= 0:
+        return Affine(0.0, 0.0)
+    return Affine(1.0 / stats.deviation, -stats.mean / stats.deviation)

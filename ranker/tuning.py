@@ -1,0 +1,128 @@
+"""Fusion weights from judgements: a grid over the simplex, chosen and measured by cross-validation.
+
+Candidates are scored completely once per query; every setting is then only arithmetic. nDCG@10 (Järvelin &
+Kekäläinen 2002, with gain = grade and discount log2(rank + 1), as trec_eval computes it) is what is maximised.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.types import FusionName, IdArray, NormalizationName, RankingProfile, Signal
+from ranker.complete import CompleteScores, fuse
+from ranker.fusion.inputs import Floats
+
+CUTOFF = 10
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPool:
+    """One query's candidates with complete scores and grades. S signals, C candidates.
+
+    `document_C` numbers the candidates' documents; `gains_D` are those documents' grades (0 if not judged);
+    `ideal` is the DCG@10 of all judged documents, found or not. Documents are numbered in the order of their ids.
+    """
+
+    scores: CompleteScores
+    document_C: IdArray
+    gains_D: Floats
+    ideal: float
+
+
+def judged_pool(scores: CompleteScores, doc_keys: Mapping[int, str], grades: Mapping[str, int]) -> JudgedPool:
+    """A query's pool for tuning."""
+    documents = [doc_keys.get(row, "") for row in scores.rows.tolist()]
+    names = sorted(set(documents))
+    number = {name: at for at, name in enumerate(names)}
+    gains = np.array([max(0, grades.get(name, 0)) for name in names], dtype=np.float64)
+    best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:CUTOFF]
+    ideal = float(sum(grade / np.log2(at + 2) for at, grade in enumerate(best)))
+    return JudgedPool(scores, np.array([number[d] for d in documents], dtype=np.int64), gains, ideal)
+
+
+_DISCOUNT = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
+
+
+def ndcg(pool: JudgedPool, scores_C: Floats) -> float:
+    """nDCG@10 of the documents ranked by their best candidate; ties by document id, as search orders them."""
+    if pool.ideal <= 0 or not len(pool.gains_D):
+        return 0.0
+    best = np.full(len(pool.gains_D), -np.inf)
+    np.maximum.at(best, pool.document_C, scores_C)
+    order = np.lexsort((np.arange(len(best)), -best))[:CUTOFF]
+    return float((pool.gains_D[order] * _DISCOUNT[: len(order)]).sum() / pool.ideal)
+
+
+def grid(signals: Sequence[Signal], step: float = 0.1) -> list[RankingProfile]:
+    """Settings to try: weighted sums over the simplex under three normalisations, and RRF with equal weights."""
+    units = round(1 / step)
+    profiles = []
+    for parts in itertools.product(range(units + 1), repeat=len(signals) - 1):
+        if sum(parts) > units:
+            continue
+        weights = dict(zip(signals, [round(p * step, 6) for p in (*parts, units - sum(parts))], strict=True))
+        names: tuple[NormalizationName, ...] = ("theoretical", "min_max", "z_score")
+        profiles += [_profile("weighted_sum", name, weights) for name in names]
+    profiles.append(_profile("rrf", "none", dict.fromkeys(signals, 1.0)))
+    return profiles
+
+
+def _profile(fusion: FusionName, normalization: NormalizationName, weights: Mapping[Signal, float]) -> RankingProfile:
+    return RankingProfile("tuned", 0, fusion, normalization, weights, 60.0, "tuned")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What tuning found. `cross_validated` is the mean nDCG@10 of queries under settings that never saw them."""
+
+    profile: RankingProfile
+    cross_validated: float
+    in_sample: float
+    single: Mapping[Signal, float]
+    queries: int
+    folds: int
+    per_query: tuple[float, ...] = ()
+
+
+def tune(
+    pools: Sequence[JudgedPool],
+    signals: Sequence[Signal],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    step: float = 0.1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Tuning:
+    """Choose the best setting; `per_query` holds each query's nDCG@10 under the setting its fold's others chose."""
+    profiles = grid(signals, step)
+    table: npt.NDArray[np.float64] = np.zeros((len(profiles), len(pools)))
+    for column, pool in enumerate(pools):
+        for line, profile in enumerate(profiles):
+            table[line, column] = ndcg(pool, fuse(pool.scores, profile).scores_C)
+        progress(1)
+    single = {}
+    for at, signal in enumerate(signals):
+        own = [ndcg(pool, np.nan_to_num(pool.scores.raw_SC[at], nan=-np.inf)) for pool in pools]
+        single[signal] = float(np.mean(own))
+    folds = min(folds, len(pools))
+    fold_of = np.random.default_rng(seed).permutation(len(pools)) % max(folds, 1)
+    held_out = np.zeros(len(pools))
+    for fold in range(folds):
+        inside = fold_of == fold
+        chosen = int(table[:, ~inside].mean(axis=1).argmax()) if (~inside).any() else 0
+        held_out[inside] = table[chosen, inside]
+    best = int(table.mean(axis=1).argmax())
+    return Tuning(
+        profiles[best],
+        float(held_out.mean()),
+        float(table[best].mean()),
+        single,
+        len(pools),
+        folds,
+        tuple(held_out.tolist()),
+    )

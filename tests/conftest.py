@@ -1,0 +1,101 @@
+"""What the tests share: an application in a folder of its own, and a fake encoder at our own port."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bootstrap import App, build
+from app.core.settings import Settings
+from app.core.types import CollectionSpec, VectorArray
+
+DIMENSION = 24
+
+
+class FakeDense:
+    """A dense encoder without a model: the normalised sum of a fixed random vector per word."""
+
+    id = "dense:fake:1"
+    dimension = DIMENSION
+
+    def _vector(self, text: str) -> VectorArray:
+        total = np.zeros(DIMENSION, dtype=np.float32)
+        for word in re.findall(r"\w+", text.lower()) or ["∅"]:
+            seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+            total += np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
+        return total / max(float(np.linalg.norm(total)), 1e-6)
+
+    def encode_query(self, text: str) -> VectorArray:
+        return self._vector(text)
+
+    def encode_queries(self, texts: Sequence[str]) -> VectorArray:
+        return np.stack([self._vector(text) for text in texts])
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
+        return np.stack([self._vector(f"{title} {text}") for title, text in zip(titles, texts, strict=True)])
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing of the caller's settings reaches a test, and no test writes into the checkout."""
+    for name in list(os.environ):
+        if name.startswith("HYBLINK_") and name not in {"HYBLINK_DATA", "HYBLINK_SOAK"}:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+def use_fake_encoder(app: App) -> None:
+    """Let the application encode with FakeDense by default."""
+    fake = FakeDense()
+    app.encoders.add_dense(fake)
+    app.encoders.use_as_default(fake.id)
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
+    """Applications over `tmp_path/data` (or another folder), with the fake encoder; closed at the end."""
+    opened: list[App] = []
+
+    def make(folder: str = "data", **settings: object) -> App:
+        app = build(Settings(data_dir=tmp_path / folder, **settings))  # type: ignore[arg-type]
+        use_fake_encoder(app)
+        opened.append(app)
+        return app
+
+    yield make
+    for app in opened:
+        app.close()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., App]) -> App:
+    """An application with an empty collection `default`."""
+    made = make_app()
+    made.ensure_collection(CollectionSpec("default"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Path:
+    """The folder with the benchmarks, or a skip that says why."""
+    folder = os.environ.get("HYBLINK_DATA")
+    if not folder:
+        pytest.skip("HYBLINK_DATA does not name a folder with benchmarks")
+    return Path(folder)
+
+
+SOAK = os.environ.get("HYBLINK_SOAK") == "1"
+REQUIRE_SERVICES = os.environ.get("REQUIRE_SERVICES") == "1"
+
+
+def missing_service(what: str) -> None:
+    """Skip where services are optional, fail where they are required."""
+    if REQUIRE_SERVICES:
+        pytest.fail(f"{what} is missing, and REQUIRE_SERVICES=1")
+    pytest.skip(f"{what} is missing")

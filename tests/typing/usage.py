@@ -1,0 +1,20 @@
+"""Ordinary calls, as a user of the package would write them: mypy --strict must accept this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.bootstrap import App, build
+from app.core.settings import Settings
+from app.core.types import BulkResult, CollectionSpec, SearchRequest, SearchResult, Signal
+
+
+def ingest_and_search(folder: Path) -> list[tuple[str, float]]:
+    app: App = build(Settings(data_dir=folder))
+    app.ensure_collection(CollectionSpec("notes", dense_encoder="none"))
+    written: BulkResult = app.documents.bulk("notes", [{"id": "1", "text": "hybrid search"}])
+    assert not written.errors
+    request = SearchRequest("search", k=3, weights={Signal.BM25: 1.0, Signal.VDR: 0.5})
+    result: SearchResult = app.search.search("notes", request)
+    app.close()
+    return [(hit.doc_id, hit.score) for hit in result.hits]

@@ -1,0 +1,1 @@
+"""Judgements, evaluation, and (later) training of encoders."""

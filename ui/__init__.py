@@ -1,0 +1,1 @@
+"""The Streamlit UI: talks HTTP to the API and to nothing else."""

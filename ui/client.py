@@ -1,0 +1,50 @@
+"""The UI's only way to the service: HTTP."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from urllib.parse import quote
+
+import httpx
+
+_TIMEOUT_S = 60.0
+
+
+class ApiError(Exception):
+    """The service refused or could not be reached; the message is fit to show."""
+
+
+class Client:
+    """A small client of the API."""
+
+    def __init__(self, base_url: str, key: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT_S, transport=transport)
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, **options)
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise ApiError(f"the service at {self._http.base_url} did not answer: {type(error).__name__}") from error
+        if answer.is_success:
+            return cast("dict[str, Any]", body)
+        detail = body.get("error", {}) if isinstance(body, dict) else {}
+        expected = f" (expected {detail['expected']})" if detail.get("expected") else ""
+        raise ApiError(f"{detail.get('message', answer.reason_phrase)}{expected}")
+
+    def collections(self) -> list[dict[str, Any]]:
+        """Collections and what they hold."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/v1/collections")["collections"])
+
+    def search(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A page of results."""
+        return self._call("POST", "/v1/search", json=body)
+
+    def explain(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Where a document stands, and where it was lost."""
+        return self._call("POST", "/v1/explain", json=body)
+
+    def document(self, collection: str, document_id: str) -> dict[str, Any]:
+        """A document as it was sent."""
+        return self._call("GET", f"/v1/documents/{quote(document_id, safe='')}", params={"collection": collection})

@@ -1,0 +1,111 @@
+"""Pure functions from answers to what is shown. Every text from outside is escaped here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SIGNAL_COLOURS = {"bm25": "#2563eb", "vdr": "#d97706", "dense": "#059669"}
+SIGNAL_NAMES = {"bm25": "words (BM25)", "vdr": "vocabulary (VDR)", "dense": "meaning (dense)"}
+
+STYLE = """
+<style>
+.hb-bar {display:flex;height:10px;border-radius:5px;overflow:hidden;background:rgba(128,128,128,.18);margin:2px 0 6px}
+.hb-bar span {display:block;height:100%}
+.hb-legend {font-size:.8rem;opacity:.85;margin-bottom:.3rem}
+.hb-dot {display:inline-block;width:.65em;height:.65em;border-radius:50%;margin:0 .3em 0 .8em}
+.hb-text {white-space:pre-wrap;font-size:.92rem;line-height:1.45;overflow-wrap:anywhere}
+.hb-text mark {background:#fde68a;color:#111;border-radius:3px;padding:0 .1em}
+.hb-tier {font-size:.7rem;border:1px solid rgba(128,128,128,.5);border-radius:4px;padding:0 .35em;margin-left:.5em}
+.hb-ledger {border-collapse:collapse;font-size:.85rem;width:100%}
+.hb-ledger td,.hb-ledger th {padding:.15rem .6rem;border-bottom:1px solid rgba(128,128,128,.25);text-align:right}
+.hb-ledger td:first-child,.hb-ledger th:first-child {text-align:left}
+.hb-token {display:inline-block;border-radius:4px;padding:0 .4em;margin:.12em .15em;font-size:.8rem;
+  border:1px solid rgba(128,128,128,.35)}
+</style>
+"""
+
+
+def escape(text: object) -> str:
+    """Text that can stand in HTML, attributes included."""
+    return html.escape(str(text), quote=True)
+
+
+def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 700) -> str:
+    """The text with `<mark>` around its spans (code points), cut around the first of them.
+
+    >>> highlighted("a <b> c", [{"start": 2, "end": 5}])
+    'a <mark>&lt;b&gt;</mark> c'
+    """
+    start = 0
+    if len(text) > limit and spans:
+        start = max(0, min(spans[0]["start"] - limit // 4, len(text) - limit))
+    end = min(len(text), start + limit)
+    parts = ["… "] if start else []
+    at = start
+    for span in spans:
+        low, high = max(span["start"], start), min(span["end"], end)
+        if low >= high or low < at:
+            continue
+        parts += [escape(text[at:low]), "<mark>", escape(text[low:high]), "</mark>"]
+        at = high
+    parts.append(escape(text[at:end]))
+    if end < len(text):
+        parts.append(" …")
+    return "".join(parts)
+
+
+def signal_bar(signals: Sequence[Mapping[str, Any]], best: float) -> str:
+    """A bar whose coloured parts are the signals' contributions, in proportion to the best hit's score."""
+    whole = max(best, 1e-9)
+    parts = []
+    for line in signals:
+        share = max(0.0, float(line["contribution"])) / whole * 100
+        name = str(line["signal"])
+        title = escape(f"{SIGNAL_NAMES.get(name, name)}: {line['contribution']:.4f}")
+        colour = SIGNAL_COLOURS.get(name, "#888")
+        parts.append(f'<span title="{title}" style="width:{min(share, 100):.2f}%;background:{colour}"></span>')
+    return f'<div class="hb-bar">{"".join(parts)}</div>'
+
+
+def legend(signals: Sequence[str]) -> str:
+    """Which colour is which signal."""
+    dots = [
+        f'<span class="hb-dot" style="background:{SIGNAL_COLOURS.get(s, "#888")}"></span>{escape(SIGNAL_NAMES.get(s, s))}'
+        for s in signals
+    ]
+    return f'<div class="hb-legend">{"".join(dots)}</div>'
+
+
+def ledger(signals: Sequence[Mapping[str, Any]], score: float) -> str:
+    """The score ledger as a table; its last column sums to the score."""
+    rows = []
+    for line in signals:
+        raw = "–" if line["raw"] is None else f"{line['raw']:.4f}"
+        rank = line["leg_rank"] or "–"
+        note = f" <em>{escape(line['note'])}</em>" if line.get("note") else ""
+        rows.append(
+            f"<tr><td>{escape(SIGNAL_NAMES.get(line['signal'], line['signal']))}{note}</td><td>{raw}</td>"
+            f"<td>{line['normalised']:.4f}</td><td>{line['weight']:.2f}</td><td>{rank}</td>"
+            f"<td><b>{line['contribution']:.4f}</b></td></tr>"
+        )
+    head = "<tr><th>signal</th><th>raw</th><th>normalised</th><th>weight</th><th>rank in leg</th><th>adds</th></tr>"
+    total = f'<tr><td>score</td><td colspan="4"></td><td><b>{score:.4f}</b></td></tr>'
+    return f'<table class="hb-ledger">{head}{"".join(rows)}{total}</table>'
+
+
+def tokens(line: Mapping[str, Any], most: int = 24) -> str:
+    """A signal's tokens, stronger ones more opaque."""
+    found = list(line.get("tokens") or [])[:most]
+    if not found:
+        return ""
+    top = max(float(token["contribution"]) for token in found) or 1.0
+    colour = SIGNAL_COLOURS.get(str(line["signal"]), "#888")
+    shown = [
+        f'<span class="hb-token" style="background:{colour}{int(20 + 120 * token["contribution"] / top):02x}" '
+        f'title="{token["query_weight"]:.3f} × {token["passage_weight"]:.3f}">{escape(token["token"])} '
+        f"{token['contribution']:.2f}</span>"
+        for token in found
+    ]
+    return f"<div>{escape(SIGNAL_NAMES.get(line['signal'], line['signal']))}: {''.join(shown)}</div>"

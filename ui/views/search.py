@@ -1,0 +1,181 @@
+"""The search page: query, filters, weights, per-signal bars, token contributions, document view, pages."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from ui import rendering
+from ui.client import ApiError, Client
+from ui.examples import EXAMPLES
+
+_PAGE = 10
+_CANDIDATES = 200
+_FACETS = ["kind", "module", "package"]
+
+
+def show(client: Client, default_collection: str) -> None:
+    """Draw the page."""
+    st.markdown(rendering.STYLE, unsafe_allow_html=True)
+    try:
+        collections = client.collections()
+    except ApiError as error:
+        st.error(str(error))
+        return
+    if not collections:
+        st.info("There is no collection yet. Ingest documents with `hyblink ingest`.")
+        return
+    request = _sidebar(collections, default_collection)
+    st.title("hyblink", anchor=False)
+    query = st.text_input("Query", key="query", placeholder="words, names, or what you mean", max_chars=2000)
+    columns = st.columns(3)
+    for at, example in enumerate(EXAMPLES):
+        columns[at % 3].button(example, key=f"example-{at}", on_click=_use_example, args=(example,), width="stretch")
+    if not query.strip():
+        return
+    identity = json.dumps([query, request], sort_keys=True)
+    if st.session_state.get("identity") != identity:
+        st.session_state["identity"] = identity
+        st.session_state["page"] = 0
+    page = int(st.session_state["page"])
+    try:
+        result = client.search(
+            {
+                **request,
+                "query": query,
+                "k": _PAGE,
+                "offset": page * _PAGE,
+                "explain": True,
+                "facets": _FACETS,
+            }
+        )
+    except ApiError as error:
+        st.error(str(error))
+        return
+    _result(client, request, query, result, page)
+
+
+def _use_example(text: str) -> None:
+    st.session_state["query"] = text
+
+
+def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
+    names = [c["name"] for c in collections]
+    with st.sidebar:
+        name = st.selectbox("Collection", names, index=names.index(default) if default in names else 0)
+        chosen = next(c for c in collections if c["name"] == name)
+        st.caption(
+            f"{chosen['documents']:,} documents · {chosen['passages']:,} passages · "
+            f"{chosen['encoded'] / max(chosen['passages'], 1):.0%} on the full tier · {chosen['generation']}"
+        )
+        request: dict[str, Any] = {"collection": name, "candidates": _CANDIDATES}
+        signals = [s for s in rendering.SIGNAL_NAMES if st.checkbox(rendering.SIGNAL_NAMES[s], True, key=f"use-{s}")]
+        request["signals"] = signals or list(rendering.SIGNAL_NAMES)
+        if st.toggle("Own weights", key="own-weights"):
+            request["weights"] = {
+                s: st.slider(rendering.SIGNAL_NAMES[s], 0.0, 1.0, 0.33, 0.01, key=f"weight-{s}")
+                for s in request["signals"]
+            }
+            if not any(request["weights"].values()):
+                st.warning("At least one weight must be above 0.")
+                request.pop("weights")
+        fusion = st.selectbox("Fusion", ["profile", "weighted_sum", "rrf", "comb_sum", "comb_mnz", "isr"])
+        if fusion != "profile":
+            request["fusion"] = fusion
+        clauses: list[dict[str, Any]] = []
+        for key in _FACETS:
+            value = st.text_input(f"Only {key}", key=f"filter-{key}")
+            if value.strip():
+                clauses.append({"term": {key: value.strip()}})
+        raw = st.text_area("Filter (JSON)", key="filter-json", placeholder='{"range": {"line": {"lt": 100}}}')
+        if raw.strip():
+            try:
+                clauses.append(json.loads(raw))
+            except ValueError as error:
+                st.error(f"The filter is not JSON: {error}")
+        if clauses:
+            request["filter"] = {"and": clauses}
+    return request
+
+
+def _result(client: Client, request: dict[str, Any], query: str, result: dict[str, Any], page: int) -> None:
+    shown = [s for s in request["signals"] if s not in result["missing"]]
+    st.markdown(rendering.legend(shown), unsafe_allow_html=True)
+    for leg in result["legs"]:
+        if leg["error"]:
+            st.warning(f"{rendering.SIGNAL_NAMES.get(leg['signal'], leg['signal'])} did not answer: {leg['error']}")
+    if result["missing"] and not any(leg["error"] for leg in result["legs"]):
+        st.caption("No vectors yet: passages are still being encoded.")
+    if not result["hits"]:
+        st.info("Nothing found.")
+    best = max((hit["score"] for hit in result["hits"]), default=1.0)
+    for hit in result["hits"]:
+        _hit(client, request, hit, best)
+    left, middle, right = st.columns([1, 3, 1])
+    last = (page + 1) * _PAGE >= min(result["pool_documents"], _CANDIDATES)
+    left.button("← Previous", disabled=page == 0, on_click=_turn, args=(-1,), key="previous")
+    right.button("Next →", disabled=last, on_click=_turn, args=(1,), key="next")
+    middle.caption(
+        f"Page {page + 1} · {result['pool_documents']} documents in the pool · generation {result['generation']} · "
+        f"{result['timings_ms']['total']:.0f} ms"
+    )
+    _facets(result)
+    _why_not(client, request, query)
+
+
+def _turn(by: int) -> None:
+    st.session_state["page"] = max(0, int(st.session_state["page"]) + by)
+
+
+def _hit(client: Client, request: dict[str, Any], hit: dict[str, Any], best: float) -> None:
+    with st.container(border=True):
+        passage = hit["passages"][0]
+        title = rendering.escape(hit["title"] or hit["doc_id"])
+        tier = rendering.escape(passage["tier"])
+        st.markdown(
+            f"<b>{hit['rank']}. {title}</b><span class='hb-tier'>{tier}</span>"
+            + rendering.signal_bar(passage["signals"], best)
+            + f"<div class='hb-text'>{rendering.highlighted(passage['text'], passage['highlights'])}</div>",
+            unsafe_allow_html=True,
+        )
+        with st.expander(f"Why? {hit['score']:.4f}"):
+            st.markdown(rendering.ledger(passage["signals"], passage["score"]), unsafe_allow_html=True)
+            for line in passage["signals"]:
+                st.markdown(rendering.tokens(line), unsafe_allow_html=True)
+            if hit["metadata"]:
+                st.json(hit["metadata"], expanded=False)
+        if st.toggle("Whole document", key=f"document-{hit['doc_id']}"):
+            try:
+                document = client.document(request["collection"], hit["doc_id"])
+            except ApiError as error:
+                st.error(str(error))
+            else:
+                st.markdown(f"<div class='hb-text'>{rendering.escape(document['text'])}</div>", unsafe_allow_html=True)
+
+
+def _facets(result: dict[str, Any]) -> None:
+    counted = {key: counts for key, counts in result["facets"].items() if counts}
+    if not counted:
+        return
+    with st.expander("Facets (over the candidates)"):
+        for key, counts in counted.items():
+            st.write(f"**{key}**: " + ", ".join(f"`{c['value']}` {c['count']}" for c in counts[:12]))
+
+
+def _why_not(client: Client, request: dict[str, Any], query: str) -> None:
+    with st.expander("Why is a document not here?"):
+        wanted = st.text_input("Document id", key="why-not")
+        if not wanted.strip():
+            return
+        try:
+            answer = client.explain({**request, "query": query, "k": _PAGE, "document_id": wanted.strip()})
+        except ApiError as error:
+            st.error(str(error))
+            return
+        st.write(answer["explanation"])
+        st.markdown(rendering.ledger(answer["signals"], answer["score"]), unsafe_allow_html=True)
+        for leg in answer["legs"]:
+            score = "–" if leg["score"] is None else f"{leg['score']:.4f}"
+            st.write(f"{leg['signal']}: exact rank {leg['rank'] or '–'}, score {score}, asked for {leg['depth']}")
