@@ -10,7 +10,7 @@ from app.core.errors import InvalidInputError
 from app.core.ports import DenseEncoder, Engine
 from app.core.types import IdArray
 
-BLOCK = 512
+BLOCK = 128
 """Passages written in one transaction. Within a block texts are sorted by length, so larger blocks waste less."""
 
 

@@ -1,7 +1,7 @@
 """The analyzer: what a word is, in every engine.
 
 Tokens are UAX #29 words (Unicode default word boundaries, as Lucene's standard tokenizer finds them), then:
-lower case → English possessive → stop words → identifier parts → stemmer (Snowball Porter) → CJK bigrams.
+lower case → English possessive → stop words → identifier parts → stemmer (Snowball English, "Porter 2") → CJK bigrams.
 A compound such as ``json.dump`` or ``to_dict`` is kept whole and also indexed by its parts, so that exact names
 stay exact and their words are found too. Runs of Han, Hiragana, Katakana and Hangul become overlapping bigrams.
 
@@ -65,6 +65,9 @@ ENGLISH_STOP_WORDS = frozenset(
 """Lucene's English stop set."""
 
 _REMEMBERED = 500_000
+ANALYZER_VERSION = 1
+"""Raised whenever the same text would give other terms: indexes of another version are derived again."""
+
 ANALYZERS = ("english", "standard")
 
 _X = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*"
@@ -94,7 +97,7 @@ _LATIN_TOKEN = re.compile(
     rf"_*[{_LATIN}0-9](?:[{_LATIN}0-9_]+|(?<=[{_LATIN}])[.:'\u00b7\u2018\u2019\u2024](?=[{_LATIN}])"
     rf"|(?<=[0-9])[.,;'\u2018\u2019\u2024](?=[0-9]))*"
 )
-_ODD = r"\u00ad\u02b0-\u200f\u2027-\U0010ffff"
+_ODD = r"\u00ad\u00b8\u02b0-\u200f\u2027-\U0010ffff"
 _ODD_CHAR = re.compile(rf"[{_ODD}]")
 _SPACE = re.compile(r"\s")
 _PART = regex.compile(r"[\p{L}\p{N}\p{M}'’]+")
@@ -137,9 +140,9 @@ class _Stemmers(local):
     def english(self) -> Callable[[str], str]:
         import Stemmer
 
-        porter = Stemmer.Stemmer("porter")
-        porter.maxCacheSize = 0
-        stem: Callable[[str], str] = porter.stemWord
+        snowball = Stemmer.Stemmer("english")
+        snowball.maxCacheSize = 0
+        stem: Callable[[str], str] = snowball.stemWord
         return stem
 
 
@@ -208,6 +211,7 @@ class Analyzer:
         if name not in _TERMS:
             raise InvalidInputError("unknown analyzer", received=name, expected=f"one of {', '.join(ANALYZERS)}")
         self.name = name
+        self.id = f"{name}:{ANALYZER_VERSION}"
         self._terms_of = _TERMS[name]
         self._joined = _JoinedTerms(self._long)
 

@@ -74,7 +74,10 @@ class Bm25View:
         )
 
     def _run(self, query: Any, k: int) -> tuple[IdArray, ScoreArray]:
-        hits = self._searcher.search(query, max(k, 1), count=False).hits
+        try:
+            hits = self._searcher.search(query, max(k, 1), count=False).hits
+        except ValueError as error:
+            raise CorruptionError(f"tantivy cannot read the bm25 index: {error}") from error
         rows = self._searcher.fast_field_values("row", [address for _, address in hits])
         scores = np.fromiter((score for score, _ in hits), dtype=np.float64, count=len(hits)) / LUCENE_FACTOR
         return np.array(rows, dtype=np.int64), scores.astype(np.float32)
@@ -137,14 +140,14 @@ class Bm25Index:
         if not path.exists():
             return None
         state = read_json(path)
-        if state.get("format") != FORMAT or state.get("analyzer") != self._analyzer.name:
+        if state.get("format") != FORMAT or state.get("analyzer") != self._analyzer.id:
             return None
         return state
 
     def _set_state(self, applied: int, *, dirty: bool) -> None:
         write_json(
             self._folder / _STATE,
-            {"format": FORMAT, "analyzer": self._analyzer.name, "applied": applied, "dirty": dirty},
+            {"format": FORMAT, "analyzer": self._analyzer.id, "applied": applied, "dirty": dirty},
         )
 
     def _open(self) -> Any:
@@ -238,6 +241,8 @@ class Bm25Index:
 
     def check(self, reader: StoreReader) -> list[str]:
         """What differs from the store."""
+        if not (self._folder / _STATE).exists():
+            self.catch_up(reader)  # never derived yet: nothing to find fault with
         problems = [f"bm25/{name}: {problem}" for name, problem in damaged_files(self._folder)]
         if problems:
             return problems
@@ -268,7 +273,7 @@ def damaged_files(folder: Path) -> Iterator[tuple[str, str]]:
         yield "meta.json", f"unreadable ({type(error).__name__})"
         return
     for segment in segments:
-        for suffix in ("idx", "term", "store", "fast", "fieldnorm"):
+        for suffix in ("idx", "pos", "term", "store", "fast", "fieldnorm"):
             if not (folder / f"{segment}.{suffix}").is_file():
                 yield f"{segment}.{suffix}", "missing"
         for path in sorted(itertools.chain(folder.glob(f"{segment}.*"))):

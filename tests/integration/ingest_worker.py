@@ -1,0 +1,36 @@
+"""A process that ingests a file, acknowledging each batch into another file: made to be killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from app.bootstrap import build
+from indexer.pipeline import ingest
+from indexer.readers import FileSource
+from tests_support import use_fake_encoder
+
+
+def main(rows: str, acknowledged: str) -> None:
+    app = build()
+    use_fake_encoder(app)
+    engine = app.catalog.engine("c")
+
+    def upsert(documents, progress):  # type: ignore[no-untyped-def]
+        result = app.documents.upsert("c", documents, encode=False, progress=progress)
+        with Path(acknowledged).open("a") as out:
+            out.write("".join(f"{item.id}\n" for item in result.items))
+            out.flush()
+            os.fsync(out.fileno())
+        return result
+
+    ingest(FileSource(Path(rows)), engine, upsert, rejects=Path(rows + ".rejects"), batch_documents=10)
+    app.encode_now("c")
+    engine.compact()
+    engine.snapshot()
+    app.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

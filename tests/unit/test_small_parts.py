@@ -1,0 +1,203 @@
+"""Weights, filters, chunking, prefixes, keys, rendering, errors."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import app
+import indexer
+import ranker
+import training
+import ui
+from app.api.keys import KeyStore, Role, authorize, is_loopback
+from app.core import errors
+from app.core.errors import ForbiddenError, InvalidInputError, UnauthorizedError
+from app.core.filters import And, Exists, Not, Range, Terms, check_metadata, matches, parse_filter
+from app.core.settings import Settings
+from app.core.types import Signal
+from app.core.weights import RELATIVE_ERROR, round_weights
+from app.encoders.prefixes import prefixes_for
+from app.search import check_weights
+from indexer.chunking import windows
+from ui import rendering
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def modules() -> list[str]:
+    found = []
+    for package in (app, indexer, ranker, training, ui):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name not in {"ui.streamlit_app"}:
+                found.append(module.name)
+    return found
+
+
+@pytest.mark.parametrize("name", modules())
+def test_doctests(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_public_error_is_listed_and_drawn() -> None:
+    defined = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert defined == set(errors.__all__)
+    assert all(name in (errors.__doc__ or "") for name in errors.__all__)
+
+
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        inner = getattr(section, "model_fields", None)
+        names = [f"HYBLINK_{name.upper()}__{key.upper()}" for key in inner] if inner else [f"HYBLINK_{name.upper()}"]
+        for variable in names:
+            assert f"`{variable}`" in page, variable
+
+
+def test_nine_significant_bits() -> None:
+    values = np.random.default_rng(0).lognormal(0, 3, 10_000).astype(np.float32)
+    rounded = round_weights(values)
+    assert (np.abs(rounded - values) <= values * RELATIVE_ERROR).all()
+    assert (round_weights(rounded) == rounded).all()
+    order = np.argsort(values)
+    assert (np.diff(rounded[order]) >= 0).all(), "rounding must keep the order"
+
+
+META = {"kind": "function", "line": 12, "tags": ["a", "b"], "day": "2024-05-01", "ok": True, "none": []}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"term": {"kind": "function"}}, True),
+        ({"term": {"kind": "class"}}, False),
+        ({"terms": {"tags": ["b", "z"]}}, True),
+        ({"term": {"ok": True}}, True),
+        ({"term": {"line": 12}}, True),
+        ({"range": {"line": {"gt": 12}}}, False),
+        ({"range": {"line": {"gte": 12, "lt": 13}}}, True),
+        ({"range": {"day": {"gte": "2024-01-01", "lt": "2025-01-01"}}}, True),
+        ({"range": {"kind": {"gte": 0}}}, False),
+        ({"exists": "tags"}, True),
+        ({"exists": "none"}, False),
+        ({"not": {"exists": "line"}}, False),
+        ({"and": [{"exists": "line"}, {"not": {"term": {"kind": "class"}}}]}, True),
+        ({"or": [{"term": {"kind": "class"}}, {"range": {"line": {"lte": 12}}}]}, True),
+    ],
+)
+def test_filters(tree: object, expected: bool) -> None:
+    assert matches(parse_filter(tree), META) is expected
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {}, [], "x", 3, {"term": {}}, {"term": {"a": None}}, {"term": {"a": float("nan")}}, {"terms": {"a": []}},
+        {"range": {"a": {}}}, {"range": {"a": {"gt": 1, "gte": 2}}}, {"range": {"a": {"gte": "soon"}}},
+        {"range": {"a": {"gte": float("inf")}}}, {"range": {"a": {"near": 1}}}, {"exists": ""}, {"and": []},
+        {"and": {}}, {"like": {"a": "b"}}, {"term": {"a": "b"}, "exists": "c"}, {"term": {"a": "\x00"}},
+    ],
+)  # fmt: skip
+def test_bad_filters_are_refused(tree: object) -> None:
+    with pytest.raises(InvalidInputError, match="expected"):
+        parse_filter(tree)
+
+
+def test_a_filter_may_not_be_too_deep() -> None:
+    tree: dict[str, object] = {"exists": "a"}
+    for _ in range(40):
+        tree = {"not": tree}
+    with pytest.raises(InvalidInputError, match="too large"):
+        parse_filter(tree)
+
+
+def test_parsed_filters_are_trees() -> None:
+    tree = parse_filter({"and": [{"term": {"a": 1}}, {"not": {"exists": "b"}}, {"range": {"c": {"lt": 2}}}]})
+    assert tree == And((Terms("a", (1,)), Not(Exists("b")), Range("c", None, 2.0, True, False)))
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": {"b": 1}}, {"a": [1]}, {"a": float("nan")}, {"": 1}, {"a": 2**70}, {"a": "\x00"}]
+)
+def test_bad_metadata_is_refused(value: object) -> None:
+    with pytest.raises(InvalidInputError):
+        check_metadata(value)
+
+
+def test_windows_cover_the_text_and_overlap() -> None:
+    text = " ".join(f"Sentence number {n} says something." for n in range(200))
+    spans = windows(text, 300, 60)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == len(text)
+    assert all(end - start <= 300 for start, end in spans)
+    assert all(later[0] <= earlier[1] for earlier, later in zip(spans, spans[1:], strict=False))
+    assert all(text[start : start + 8] == "Sentence" for start, _ in spans)
+
+
+def test_prefixes_are_by_family_never_by_guess() -> None:
+    assert prefixes_for("intfloat/multilingual-e5-base").passage == "passage: "
+    assert prefixes_for("BAAI/bge-m3").query == ""
+    assert prefixes_for("BAAI/bge-small-en-v1.5").query.startswith("Represent this sentence")
+    assert prefixes_for("somebody/elsewhere") == prefixes_for("")
+
+
+def test_keys(tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path / "keys.json")
+    secret = keys.create("search", "2026-01-01", ["docs"])
+    assert secret not in (tmp_path / "keys.json").read_text()
+    header = f"Bearer {secret}"
+    assert authorize(keys, header, Role.SEARCH, "docs", open_door=False) is not None
+    for role, collection in [(Role.INGEST, "docs"), (Role.SEARCH, "other")]:
+        with pytest.raises(ForbiddenError):
+            authorize(keys, header, role, collection, open_door=False)
+    for bad in [None, "Bearer nonsense", f"Basic {secret}", f"Bearer {secret}x", "Bearer hyb_"]:
+        with pytest.raises(UnauthorizedError):
+            authorize(keys, bad, Role.SEARCH, "docs", open_door=False)
+    keys.revoke(keys.all()[0].id)
+    with pytest.raises(UnauthorizedError):
+        authorize(keys, header, Role.SEARCH, "docs", open_door=False)
+    with pytest.raises(InvalidInputError, match="unknown role"):
+        keys.create("root", "2026-01-01")
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("example.org", False)],
+)
+def test_loopback(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize(
+    "weights", [{Signal.BM25: float("nan")}, {Signal.BM25: float("inf")}, {Signal.BM25: -1.0}, {Signal.BM25: 0.0}]
+)
+def test_bad_weights_are_refused(weights: dict[Signal, float]) -> None:
+    with pytest.raises(InvalidInputError):
+        check_weights(weights)
+
+
+def test_rendering_escapes_everything() -> None:
+    evil = "<script>alert('x')</script>"
+    line = {"signal": evil, "raw": 1.0, "normalised": 1.0, "weight": 1.0, "contribution": 1.0, "leg_rank": 1, "note": evil,
+            "tokens": [{"token": evil, "contribution": 1.0, "query_weight": 1.0, "passage_weight": 1.0}]}  # fmt: skip
+    shown = [
+        rendering.highlighted(evil, [{"start": 2, "end": 9}]),
+        rendering.signal_bar([line], 1.0),
+        rendering.ledger([line], 1.0),
+        rendering.tokens(line),
+        rendering.legend([evil]),
+    ]
+    assert all("<script" not in html and "alert('" not in html for html in shown)
+
+
+def test_highlights_are_cut_around_the_first() -> None:
+    text = "x " * 1000 + "needle" + " y" * 1000
+    shown = rendering.highlighted(text, [{"start": 2000, "end": 2006}], limit=200)
+    assert "<mark>needle</mark>" in shown
+    assert len(shown) < 300
