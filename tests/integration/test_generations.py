@@ -1,0 +1,204 @@
+"""Generations, profiles, export and import."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bootstrap import App
+from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError, WriterConflictError
+from app.core.types import CollectionSpec, RankingProfile, SearchRequest, Signal
+from conftest import FakeDense
+from indexer.generations import build
+from indexer.transfer import export_collection, import_collection, read_export
+from tests_support import random_documents
+
+
+def filled(make_app: Callable[..., App], folder: str = "data") -> App:
+    app = make_app(folder)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", random_documents(120, seed=8), encode=False)
+    app.encode_now("c")
+    return app
+
+
+def answers(app: App, name: str = "c") -> list[tuple[str, float]]:
+    return [(hit.doc_id, hit.score) for hit in app.search.search(name, SearchRequest("alpha gamma", k=30)).hits]
+
+
+class OtherDense(FakeDense):
+    id = "dense:fake:2"
+
+    def _vector(self, text: str):  # type: ignore[no-untyped-def]
+        return super()._vector(text[::-1])
+
+
+def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
+    if encoder:
+        app.encoders.add_dense(encoder)
+        app.encoders.use_as_default(encoder.id)
+    record = app.new_record(app.catalog.spec("c"), parent=app.catalog.current("c"))
+    dense = app.encoders.dense(record.dense_encoder)
+    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), dense=dense, keep=keep).id
+
+
+def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_answers(
+    make_app: Callable[..., App],
+) -> None:
+    app = filled(make_app)
+    before = answers(app)
+    assert rebuild(app, OtherDense()) == "g000002"
+    result = app.search.search("c", SearchRequest("alpha gamma", k=30))
+    assert result.generation == "g000002"
+    assert [(h.doc_id, h.score) for h in result.hits] != before
+    assert app.catalog.roll_back("c") == "g000001"
+    assert answers(app) == before
+    app.catalog.publish("c", "g000002")
+    assert app.catalog.current("c") == "g000002"
+
+
+def test_the_same_encoder_copies_vectors_and_changes_nothing(make_app: Callable[..., App]) -> None:
+    app = filled(make_app)
+    before = answers(app)
+
+    class Refuses(FakeDense):
+        def encode_passages(self, titles, texts):  # type: ignore[no-untyped-def]
+            raise AssertionError("nothing needs encoding")
+
+    app.encoders.add_dense(Refuses())
+    rebuild(app)
+    assert [d for d, _ in answers(app)] == [d for d, _ in before]
+    assert np.allclose([s for _, s in answers(app)], [s for _, s in before])
+
+
+def test_an_unfinished_build_is_never_served_and_leaves_nothing(make_app: Callable[..., App]) -> None:
+    app = filled(make_app)
+    before = answers(app)
+
+    class Fails(OtherDense):
+        def encode_passages(self, titles, texts):  # type: ignore[no-untyped-def]
+            raise CorruptionError("half way")
+
+    with pytest.raises(CorruptionError):
+        rebuild(app, Fails())
+    assert app.catalog.current("c") == "g000001"
+    assert [g.id for g in app.catalog.generations("c")] == ["g000001"]
+    assert answers(app) == before
+
+
+def test_writers_are_refused_and_readers_served_while_a_generation_is_built(make_app: Callable[..., App]) -> None:
+    from app.core.settings import IngestSettings
+
+    app = filled(make_app)
+    other = make_app("data", ingest=IngestSettings(writer_wait_s=0.1))
+    before = answers(other)
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(OtherDense):
+        def encode_passages(self, titles, texts):  # type: ignore[no-untyped-def]
+            entered.set()
+            release.wait(20)
+            return super().encode_passages(titles, texts)
+
+    other.encoders.add_dense(OtherDense())
+    builder = threading.Thread(target=rebuild, args=(app, Slow()))
+    builder.start()
+    assert entered.wait(20)
+    with pytest.raises(WriterConflictError):
+        other.documents.bulk("c", [{"id": "x", "text": "y"}])
+    assert answers(other) == before
+    release.set()
+    builder.join()
+    assert other.search.search("c", SearchRequest("alpha")).generation == "g000002"
+
+
+def test_switching_under_load_never_mixes_generations(make_app: Callable[..., App]) -> None:
+    """Each generation's scores are its own: an answer that names one must have exactly its hits."""
+    app = filled(make_app)
+    expected = {"g000001": answers(app)}
+    rebuild(app, OtherDense())
+    expected["g000002"] = answers(app)
+    stop = threading.Event()
+    wrong: list[str] = []
+    seen: set[str] = set()
+
+    def ask() -> None:
+        while not stop.is_set():
+            result = app.search.search("c", SearchRequest("alpha gamma", k=30))
+            seen.add(result.generation)
+            if [(h.doc_id, h.score) for h in result.hits] != expected[result.generation]:
+                wrong.append(result.generation)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(100):
+        app.catalog.publish("c", f"g00000{number % 2 + 1}")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert seen == {"g000001", "g000002"}
+
+
+def test_old_generations_are_dropped(make_app: Callable[..., App]) -> None:
+    app = filled(make_app)
+    for _ in range(3):
+        rebuild(app, keep=2)
+    assert [g.id for g in app.catalog.generations("c")] == ["g000003", "g000004"]
+    with pytest.raises(NotFoundError, match="expected one of g000003, g000004"):
+        app.catalog.publish("c", "g000001")
+    with pytest.raises(InvalidInputError, match="bad generation id"):
+        app.catalog.publish("c", "../../etc")
+
+
+def test_nothing_to_roll_back_to(make_app: Callable[..., App]) -> None:
+    with pytest.raises(ConflictError, match="no earlier generation"):
+        filled(make_app).catalog.roll_back("c")
+
+
+def test_profiles_are_versioned_and_belong_to_the_generation(make_app: Callable[..., App]) -> None:
+    app = filled(make_app)
+    default = answers(app)
+    only_words = RankingProfile(weights={Signal.BM25: 1.0}, normalization="none")
+    saved = app.catalog.save_profile("c", only_words)
+    assert saved.version == 1
+    tuned = app.search.search("c", SearchRequest("alpha gamma", k=30))
+    assert tuned.profile == saved
+    alone = app.search.search("c", SearchRequest("alpha gamma", k=30, signals=(Signal.BM25,)))
+    assert [h.doc_id for h in tuned.hits][:10] == [h.doc_id for h in alone.hits][:10]
+    assert app.catalog.save_profile("c", RankingProfile()).version == 2
+    assert answers(app) == default
+    app.catalog.use_profile("c", 1)
+    assert app.search.search("c", SearchRequest("alpha", k=1)).profile.version == 1
+    with pytest.raises(NotFoundError, match="no such ranking profile"):
+        app.catalog.use_profile("c", 9)
+
+
+def test_export_and_import_without_encoding(make_app: Callable[..., App], tmp_path: Path) -> None:
+    app = filled(make_app)
+    app.documents.bulk("c", [{"id": "late", "text": "alpha waits for its vector"}], encode=False)
+    before = answers(app)
+    folder = tmp_path / "export"
+    assert export_collection(app.catalog.engine("c"), app.catalog.spec("c"), folder) == 121
+    with pytest.raises(ConflictError, match="exists already"):
+        export_collection(app.catalog.engine("c"), app.catalog.spec("c"), folder)
+    other = make_app("elsewhere")
+    manifest, spec = read_export(folder)
+    other.ensure_collection(spec)
+    assert import_collection(folder, manifest, other.catalog.engine("c")) == 121
+    assert [d for d, _ in answers(other)] == [d for d, _ in before]
+    assert np.allclose([s for _, s in answers(other)], [s for _, s in before], atol=1e-6)
+    assert (
+        other.catalog.engine("c").store.reader().counts().encoded
+        == app.catalog.engine("c").store.reader().counts().encoded
+    )
+    (folder / "vectors.f2").write_bytes(b"short")
+    with pytest.raises(CorruptionError, match="wrong size"):
+        read_export(folder)
+    with pytest.raises(NotFoundError, match="not an exported folder"):
+        read_export(tmp_path)
