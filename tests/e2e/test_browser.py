@@ -1,0 +1,205 @@
+"""The search page in a real headless Chromium, against a real API and a real Streamlit."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.bootstrap import build
+from app.core.settings import Settings
+from app.core.types import CollectionSpec
+from conftest import missing_service
+from indexer.readers import PythonSource
+
+pytestmark = pytest.mark.services
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+EVIL = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"{url} did not answer")
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    data = tmp_path_factory.mktemp("ui")
+    app = build(Settings(data_dir=data))
+    app.ensure_collection(CollectionSpec("python"))
+    documents = [
+        i.document for name in ("json", "csv", "textwrap", "wsgiref") for i in PythonSource(name).items() if i.document
+    ]
+    app.documents.upsert("python", documents, encode=False)
+    app.documents.bulk(
+        "python",
+        [{"id": "evil", "title": f"zebra {EVIL}", "text": f"zebra {EVIL}", "metadata": {"kind": EVIL}}],
+        encode=False,
+    )
+    app.encode_now("python")
+    app.close()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
+    environment |= {"PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(data)}
+    api_port, ui_port = free_port(), free_port()
+    api_url, ui_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{ui_port}"
+    api = subprocess.Popen(
+        [sys.executable, "-m", "app.cli.main", "serve", "--port", str(api_port)], env=environment, cwd=data
+    )
+    streamlit = subprocess.Popen(
+        [
+            sys.executable, "-m", "streamlit", "run", str(ROOT / "ui" / "streamlit_app.py"), "--server.headless", "true",
+            "--server.address", "127.0.0.1", "--server.port", str(ui_port), "--browser.gatherUsageStats", "false",
+        ],
+        env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": "python"}, cwd=data,
+    )  # fmt: skip
+    try:
+        wait_for(f"{api_url}/healthz", api)
+        wait_for(f"{ui_url}/_stcore/health", streamlit)
+        yield ui_url
+    finally:
+        for process in (streamlit, api):
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def page(ui: str, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        missing_service("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")), executable_path=chromium, headless=True, args=FLAGS,
+            viewport={"width": 1280, "height": 1400},
+        )  # fmt: skip
+        opened = context.new_page()
+        opened.set_default_timeout(30_000)
+        opened.goto(ui)
+        yield opened
+        context.close()
+
+
+def ask(page, query: str) -> None:  # type: ignore[no-untyped-def]
+    box = page.get_by_label("Query")
+    box.fill(query)
+    box.press("Enter")
+    page.wait_for_function("() => !document.querySelector('[data-testid=\"stStatusWidget\"]')")
+
+
+def titles(page) -> list[str]:  # type: ignore[no-untyped-def]
+    return [text for text in page.locator("b").all_inner_texts() if re.match(r"\d+\. ", text)]
+
+
+def wait_for_titles(page, test, seconds: float = 30.0) -> list[str]:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = titles(page)
+        if test(found):
+            return found
+        time.sleep(0.2)
+    pytest.fail(f"the page shows {titles(page)}")
+
+
+def test_a_question_finds_its_answer_with_reasons(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "write an object into a file as json")
+    found = wait_for_titles(page, lambda t: len(t) == 10)
+    assert any("json.dump" in title for title in found[:3])
+    bars = page.locator(".hb-bar").first.locator("span")
+    assert bars.count() == 3
+    page.get_by_text(re.compile(r"Why\? \d")).first.click()
+    ledger = page.locator(".hb-ledger").first
+    ledger.wait_for(state="visible")
+    cells = [float(row.locator("td").last.inner_text()) for row in ledger.locator("tr").all()[1:]]
+    assert sum(cells[:-1]) == pytest.approx(cells[-1], abs=2e-4)
+    assert page.locator(".hb-token").count() > 0
+    assert page.locator(".hb-text mark").count() > 0
+    if os.environ.get("HYBLINK_SCREENSHOT"):
+        page.screenshot(path=os.environ["HYBLINK_SCREENSHOT"])
+
+
+def test_pages_do_not_repeat(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "json")
+    first = wait_for_titles(page, lambda t: len(t) == 10 and t[0].startswith("1. "))
+    page.get_by_role("button", name="Next →").click()
+    second = wait_for_titles(page, lambda t: bool(t) and t[0].startswith("11. "))
+    assert not {t.split(". ", 1)[1] for t in first} & {t.split(". ", 1)[1] for t in second}
+    page.get_by_role("button", name="← Previous").click()
+    assert wait_for_titles(page, lambda t: bool(t) and t[0].startswith("1. ")) == first
+
+
+def test_filters_narrow_the_result(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "json")
+    wait_for_titles(page, lambda t: len(t) == 10)
+    box = page.get_by_label("Only kind")
+    box.fill("class")
+    box.press("Enter")
+    found = wait_for_titles(page, lambda t: 0 < len(t) <= 10 and not any("json.dump" in x for x in t))
+    assert any("JSONDecoder" in title or "JSONEncoder" in title for title in found)
+    box.fill("")
+    box.press("Enter")
+    wait_for_titles(page, lambda t: any("json.dump" in x for x in t))
+
+
+def test_the_whole_document_opens(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "json.dump skipkeys")
+    wait_for_titles(page, lambda t: bool(t))
+    before = page.locator(".hb-text").count()
+    page.get_by_text("Whole document").first.click()
+    page.wait_for_function(f"() => document.querySelectorAll('.hb-text').length === {before + 1}")
+
+
+def test_why_a_document_is_not_here(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "json")
+    page.get_by_text("Why is a document not here?").click()
+    box = page.get_by_label("Document id")
+    box.fill("wsgiref:wsgiref.util.FileWrapper")
+    box.press("Enter")
+    page.get_by_text(re.compile(r"stands? at rank \d+|would stand at rank \d+")).first.wait_for()
+    box.fill("no such")
+    box.press("Enter")
+    page.get_by_text("no such document").wait_for()
+
+
+def test_documents_cannot_run_script(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "zebra")
+    wait_for_titles(page, lambda t: any("zebra" in x for x in t))
+    assert page.locator(".hb-text img, .hb-text script").count() == 0
+    assert "<script>" in page.locator(".hb-text").first.inner_text()
+    assert page.title() != "pwned"
+
+
+def test_a_bad_filter_is_explained(page) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "json")
+    box = page.get_by_label("Filter (JSON)")
+    box.fill('{"like": {"a": "b"}}')
+    box.press("Control+Enter")
+    page.get_by_text(re.compile("unknown filter")).wait_for()
+    box.fill("")
+    box.press("Control+Enter")
+    wait_for_titles(page, lambda t: len(t) == 10)
