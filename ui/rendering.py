@@ -21,6 +21,7 @@ STYLE = """
 .hb-ledger {border-collapse:collapse;font-size:.85rem;width:100%}
 .hb-ledger td,.hb-ledger th {padding:.15rem .6rem;border-bottom:1px solid rgba(128,128,128,.25);text-align:right}
 .hb-ledger td:first-child,.hb-ledger th:first-child {text-align:left}
+.hb-done {display:none}
 .hb-token {display:inline-block;border-radius:4px;padding:0 .4em;margin:.12em .15em;font-size:.8rem;
   border:1px solid rgba(128,128,128,.35)}
 </style>
@@ -32,7 +33,7 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 700) -> str:
+def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 450) -> str:
     """The text with `<mark>` around its spans (code points), cut around the first of them.
 
     >>> highlighted("a <b> c", [{"start": 2, "end": 5}])

@@ -148,8 +148,24 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     metrics = Metrics()
     slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
 
+    warm = threading.Event()
+
+    def warm_up() -> None:
+        """Load encoders before they are asked: readiness waits for it, so that no first query does."""
+        try:
+            for name in app.catalog.names():
+                record = app.catalog.engine(name).record
+                app.encoders.bag(record.vdr_encoder).encode_query("warm up")
+                if record.dense_dimension:
+                    app.encoders.dense(record.dense_encoder).encode_query("warm up")
+        except HyblinkError as error:
+            log.warning("warming up: %s", error)
+        finally:
+            warm.set()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=warm_up, name="hyblink-warm", daemon=True).start()
         # What an earlier process left on the instant tier is taken up again.
         for name in app.catalog.names():
             engine = app.catalog.engine(name)
@@ -382,7 +398,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         response_model=None,
     )
     def readyz() -> Response:
-        problems: list[str] = []
+        problems: list[str] = [] if warm.is_set() else ["encoders are being loaded"]
         states: dict[str, str] = {}
         for name in app.catalog.names():
             try:

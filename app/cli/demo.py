@@ -81,7 +81,7 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     ui: subprocess.Popen[bytes] | None = None
     try:
         address = f"http://127.0.0.1:{port}"
-        _wait_for(f"{address}/healthz")
+        _wait_for(f"{address}/readyz")
         ui_port = free_port(ui_port)
         ui = _start_ui(address, ui_port)
         ui_address = f"http://127.0.0.1:{ui_port}"
@@ -110,6 +110,7 @@ def _start_ui(address: str, port: int) -> subprocess.Popen[bytes]:
         "server.address": "127.0.0.1",
         "server.port": str(port),
         "server.fileWatcherType": "none",
+        "client.toolbarMode": "minimal",
         "browser.gatherUsageStats": "false",
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]

@@ -32,6 +32,7 @@ _SKIPPED_PARTS = {
     "tests",
     "idlelib",
     "lib2to3",
+    "distutils",
     "site-packages",
     "turtledemo",
     "__pycache__",

@@ -77,7 +77,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": "python"}, cwd=data,
     )  # fmt: skip
     try:
-        wait_for(f"{api_url}/healthz", api)
+        wait_for(f"{api_url}/readyz", api)
         wait_for(f"{ui_url}/_stcore/health", streamlit)
         yield ui_url
     finally:
@@ -109,7 +109,7 @@ def ask(page, query: str) -> None:  # type: ignore[no-untyped-def]
     box = page.get_by_label("Query")
     box.fill(query)
     box.press("Enter")
-    page.wait_for_function("() => !document.querySelector('[data-testid=\"stStatusWidget\"]')")
+    page.locator(f""".hb-done[data-state^='["{query}",'][data-state$='#0']""").wait_for(state="attached")
 
 
 def titles(page) -> list[str]:  # type: ignore[no-untyped-def]
@@ -132,7 +132,7 @@ def test_a_question_finds_its_answer_with_reasons(page) -> None:  # type: ignore
     assert any("json.dump" in title for title in found[:3])
     bars = page.locator(".hb-bar").first.locator("span")
     assert bars.count() == 3
-    page.get_by_text(re.compile(r"Why\? \d")).first.click()
+    page.get_by_text(re.compile(r"Why\? -?\d")).first.click()
     ledger = page.locator(".hb-ledger").first
     ledger.wait_for(state="visible")
     cells = [float(row.locator("td").last.inner_text()) for row in ledger.locator("tr").all()[1:]]
@@ -146,10 +146,14 @@ def test_a_question_finds_its_answer_with_reasons(page) -> None:  # type: ignore
 def test_pages_do_not_repeat(page) -> None:  # type: ignore[no-untyped-def]
     ask(page, "json")
     first = wait_for_titles(page, lambda t: len(t) == 10 and t[0].startswith("1. "))
+    page.wait_for_timeout(1000)  # a click while Streamlit still redraws is lost
     page.get_by_role("button", name="Next →").click()
+    page.locator(".hb-done[data-state$='#1']").wait_for(state="attached")
     second = wait_for_titles(page, lambda t: bool(t) and t[0].startswith("11. "))
     assert not {t.split(". ", 1)[1] for t in first} & {t.split(". ", 1)[1] for t in second}
+    page.wait_for_timeout(1000)
     page.get_by_role("button", name="← Previous").click()
+    page.locator(".hb-done[data-state$='#0']").wait_for(state="attached")
     assert wait_for_titles(page, lambda t: bool(t) and t[0].startswith("1. ")) == first
 
 
@@ -159,11 +163,13 @@ def test_filters_narrow_the_result(page) -> None:  # type: ignore[no-untyped-def
     box = page.get_by_label("Only kind")
     box.fill("class")
     box.press("Enter")
+    page.locator(".hb-done[data-state*='class']").wait_for(state="attached")
     found = wait_for_titles(page, lambda t: 0 < len(t) <= 10 and not any("json.dump" in x for x in t))
     assert any("JSONDecoder" in title or "JSONEncoder" in title for title in found)
     box.fill("")
     box.press("Enter")
-    wait_for_titles(page, lambda t: any("json.dump" in x for x in t))
+    page.locator(".hb-done:not([data-state*='class'])").wait_for(state="attached")
+    wait_for_titles(page, lambda t: "1. json" in t)
 
 
 def test_the_whole_document_opens(page) -> None:  # type: ignore[no-untyped-def]

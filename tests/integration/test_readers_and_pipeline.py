@@ -199,7 +199,7 @@ def test_an_installed_package_is_read_without_importing_it() -> None:
 
 def test_the_standard_library_has_sources_topics_and_c_functions() -> None:
     documents = {i.document.title: i.document for i in PythonSource("python").items() if i.document}
-    assert 6000 < len(documents) < 9000
+    assert 6000 < len(documents) < 9000, len(documents)
     for title, kind in [
         ("json.dump", "function"),
         ("itertools.chain", "class"),

@@ -18,7 +18,7 @@ _FACETS = ["kind", "module", "package"]
 
 def show(client: Client, default_collection: str) -> None:
     """Draw the page."""
-    st.markdown(rendering.STYLE, unsafe_allow_html=True)
+    st.html(rendering.STYLE)
     try:
         collections = client.collections()
     except ApiError as error:
@@ -102,7 +102,7 @@ def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
 
 def _result(client: Client, request: dict[str, Any], query: str, result: dict[str, Any], page: int) -> None:
     shown = [s for s in request["signals"] if s not in result["missing"]]
-    st.markdown(rendering.legend(shown), unsafe_allow_html=True)
+    st.html(rendering.legend(shown))
     for leg in result["legs"]:
         if leg["error"]:
             st.warning(f"{rendering.SIGNAL_NAMES.get(leg['signal'], leg['signal'])} did not answer: {leg['error']}")
@@ -113,6 +113,8 @@ def _result(client: Client, request: dict[str, Any], query: str, result: dict[st
     best = max((hit["score"] for hit in result["hits"]), default=1.0)
     for hit in result["hits"]:
         _hit(client, request, hit, best)
+    # Says that everything above belongs to this question and page: what a script that drives the page waits for.
+    st.html(f"<div class='hb-done' data-state='{rendering.escape(st.session_state['identity'])}#{page}'></div>")
     left, middle, right = st.columns([1, 3, 1])
     last = (page + 1) * _PAGE >= min(result["pool_documents"], _CANDIDATES)
     left.button("← Previous", disabled=page == 0, on_click=_turn, args=(-1,), key="previous")
@@ -134,16 +136,16 @@ def _hit(client: Client, request: dict[str, Any], hit: dict[str, Any], best: flo
         passage = hit["passages"][0]
         title = rendering.escape(hit["title"] or hit["doc_id"])
         tier = rendering.escape(passage["tier"])
-        st.markdown(
+        st.html(
             f"<b>{hit['rank']}. {title}</b><span class='hb-tier'>{tier}</span>"
             + rendering.signal_bar(passage["signals"], best)
-            + f"<div class='hb-text'>{rendering.highlighted(passage['text'], passage['highlights'])}</div>",
-            unsafe_allow_html=True,
+            + f"<div class='hb-text'>{rendering.highlighted(passage['text'], passage['highlights'])}</div>"
         )
         with st.expander(f"Why? {hit['score']:.4f}"):
-            st.markdown(rendering.ledger(passage["signals"], passage["score"]), unsafe_allow_html=True)
+            st.html(rendering.ledger(passage["signals"], passage["score"]))
             for line in passage["signals"]:
-                st.markdown(rendering.tokens(line), unsafe_allow_html=True)
+                if line["tokens"]:
+                    st.html(rendering.tokens(line))
             if hit["metadata"]:
                 st.json(hit["metadata"], expanded=False)
         if st.toggle("Whole document", key=f"document-{hit['doc_id']}"):
@@ -152,7 +154,7 @@ def _hit(client: Client, request: dict[str, Any], hit: dict[str, Any], best: flo
             except ApiError as error:
                 st.error(str(error))
             else:
-                st.markdown(f"<div class='hb-text'>{rendering.escape(document['text'])}</div>", unsafe_allow_html=True)
+                st.html(f"<div class='hb-text'>{rendering.escape(document['text'])}</div>")
 
 
 def _facets(result: dict[str, Any]) -> None:
@@ -175,7 +177,7 @@ def _why_not(client: Client, request: dict[str, Any], query: str) -> None:
             st.error(str(error))
             return
         st.write(answer["explanation"])
-        st.markdown(rendering.ledger(answer["signals"], answer["score"]), unsafe_allow_html=True)
+        st.html(rendering.ledger(answer["signals"], answer["score"]))
         for leg in answer["legs"]:
             score = "–" if leg["score"] is None else f"{leg['score']:.4f}"
             st.write(f"{leg['signal']}: exact rank {leg['rank'] or '–'}, score {score}, asked for {leg['depth']}")
