@@ -1,0 +1,35 @@
+"""`make bench`: every figure of docs/benchmarks.md. `ARGS="speed quality"` picks parts; reported, never asserted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+PARTS = ("start", "quality", "speed", "dense", "encode")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"some of {', '.join(PARTS)}")
+    parser.add_argument("--work", type=Path, default=Path(".hyblink-bench"), help="where indexes are kept between runs")
+    parser.add_argument("--passages", type=int, default=0, help="only so many of the large corpus (0: all)")
+    chosen = parser.parse_args()
+    unknown = set(chosen.parts) - set(PARTS)
+    if unknown:
+        sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
+    data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
+    from tests.benchmarks import dense, encode, quality, speed, start
+
+    modules = {"start": start, "quality": quality, "speed": speed, "dense": dense, "encode": encode}
+    for part in chosen.parts:
+        print(f"\n## {part}\n", flush=True)
+        if data is None and part not in {"start"}:
+            print("skipped: HYBLINK_DATA does not name a folder with benchmarks")
+            continue
+        modules[part].run(data, chosen.work, chosen.passages)
+
+
+if __name__ == "__main__":
+    main()
