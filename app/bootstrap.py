@@ -7,7 +7,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.core.errors import EncoderUnavailableError, InvalidInputError, NotFoundError
+from app.core.errors import (
+    ConflictError,
+    EncoderUnavailableError,
+    InvalidInputError,
+    NotFoundError,
+    WriterConflictError,
+)
 from app.core.ports import BagEncoder, DenseEncoder
 from app.core.settings import Settings
 from app.core.types import CollectionSpec, GenerationRecord
@@ -93,8 +99,14 @@ class App:
         try:
             return self.catalog.spec(spec.name)
         except NotFoundError:
+            pass
+        try:
             self.catalog.create(spec, self.new_record(spec))
-            return spec
+        except ConflictError as error:
+            if isinstance(error, WriterConflictError):
+                raise
+            return self.catalog.spec(spec.name)  # somebody else was faster
+        return spec
 
     def new_record(self, spec: CollectionSpec, *, parent: str = "", note: str = "") -> GenerationRecord:
         """A record for the collection's next generation, bound to the encoders that the settings name."""

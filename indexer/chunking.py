@@ -45,7 +45,7 @@ def _cut(text: str, start: int, limit: int) -> int:
 
 def _resume(text: str, end: int, overlap: int) -> int:
     """Where the next window starts: at the beginning of a sentence, else of a word, within the overlap."""
-    low = end - overlap
+    low = max(0, end - overlap)
     for pattern in (_STRONG, _WEAK):
         starts = [found.end() for found in pattern.finditer(text, low, end) if low <= found.end() < end]
         if starts:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
-from app.core.ports import BagEncoder, Engine, Jobs
+from app.core.ports import BagEncoder, Engine, Jobs, PreparedDocument
 from app.core.text import check_text
 from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
 from indexer.prepare import parse_document, prepare, rejected
@@ -18,6 +18,8 @@ class Collections(Protocol):
     def engine(self, name: str, generation: str | None = None) -> Engine: ...
 
     def spec(self, name: str) -> CollectionSpec: ...
+
+    def current(self, name: str) -> str: ...
 
 
 class DocumentService:
@@ -62,18 +64,30 @@ class DocumentService:
     ) -> BulkResult:
         """Upsert documents in one transaction."""
         spec = self._collections.spec(collection)
-        engine = self._collections.engine(collection)
-        prepared = prepare(documents, spec, self._bag(engine.record.vdr_encoder))
-        result = engine.store.write(prepared, progress=progress)
-        if encode and engine.record.dense_dimension:
-            self._jobs.encode(collection, engine.record.id, result.rows)
-        return result
+        prepared: list[PreparedDocument | BulkItem] | None = None
+        bag_id = ""
+        while True:
+            engine = self._collections.engine(collection)
+            if prepared is None or bag_id != engine.record.vdr_encoder:
+                bag_id = engine.record.vdr_encoder
+                prepared = prepare(documents, spec, self._bag(bag_id))
+            with engine.store.writer():
+                if self._collections.current(collection) != engine.record.id:
+                    continue  # a generation was published while this write waited for its turn
+                result = engine.store.write(prepared, progress=progress)
+            if encode and engine.record.dense_dimension:
+                self._jobs.encode(collection, engine.record.id, result.rows)
+            return result
 
     def delete(self, collection: str, doc_ids: Sequence[str]) -> BulkResult:
         """Delete documents; those that are not there are reported as not found."""
         for doc_id in doc_ids:
             check_text(doc_id, "id")
-        return self._collections.engine(collection).store.delete(doc_ids)
+        while True:
+            engine = self._collections.engine(collection)
+            with engine.store.writer():
+                if self._collections.current(collection) == engine.record.id:
+                    return engine.store.delete(doc_ids)
 
     def get(self, collection: str, doc_id: str) -> Document:
         """A document as it was sent. Raises NotFoundError."""

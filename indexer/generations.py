@@ -26,6 +26,12 @@ class GenerationStore(Protocol):
 
     def add_generation(self, record: GenerationRecord) -> None: ...
 
+    def finish_generation(self, record: GenerationRecord) -> None: ...
+
+    def drop_unfinished(self, name: str) -> None: ...
+
+    def copy_profile(self, name: str, source: str, target: str) -> None: ...
+
     def publish(self, name: str, generation: str) -> None: ...
 
     def discard(self, name: str, generation: str) -> None: ...
@@ -69,34 +75,53 @@ def build(
     While it runs, writers to the collection are refused and readers go on with the old generation.
     """
     name = record.collection
-    current = store.engine(name)
     spec = store.spec(name)
-    with current.store.writer():
-        store.add_generation(record)
-        try:
-            target = store.engine(name, record.id)
-            same_bag = current.record.vdr_encoder == record.vdr_encoder
-            same_dense = current.record.dense_encoder == record.dense_encoder
-            exported = current.store.reader().export()
-            if same_bag:
-                copied = copy_documents(exported, target, keep_vectors=same_dense)
-            else:
-                copied = 0
-                while batch := list(islice(exported, _BATCH)):
-                    target.store.write(prepare([one.document for one in batch], spec, bag))
-                    copied += len(batch)
-            progress("copied", copied)
-            if dense is not None:
-                progress("encoded", encode_waiting(target, dense))
-            problems = verify(current, target)
-            if problems:
-                raise CorruptionError("the new generation does not match the old one: " + "; ".join(problems))
-        except BaseException:
-            store.discard(name, record.id)
-            raise
-        store.publish(name, record.id)
-    store.drop_old(name, keep)
-    return record
+    while True:
+        current = store.engine(name)
+        with current.store.writer():
+            if store.current(name) != current.record.id:
+                continue  # another generation was published while this build waited for its turn
+            store.drop_unfinished(name)
+            store.add_generation(record)
+            try:
+                _fill(store, record, current, spec, bag, dense, progress)
+            except BaseException:
+                store.discard(name, record.id)
+                raise
+            store.finish_generation(record)
+            store.copy_profile(name, current.record.id, record.id)
+            store.publish(name, record.id)
+        store.drop_old(name, keep)
+        return record
+
+
+def _fill(
+    store: GenerationStore,
+    record: GenerationRecord,
+    current: Engine,
+    spec: CollectionSpec,
+    bag: BagEncoder,
+    dense: DenseEncoder | None,
+    progress: Callable[[str, int], None],
+) -> None:
+    """Copy or encode everything into the new generation. Raises CorruptionError where it then differs."""
+    target = store.engine(record.collection, record.id)
+    same_bag = current.record.vdr_encoder == record.vdr_encoder
+    same_dense = current.record.dense_encoder == record.dense_encoder
+    exported = current.store.reader().export()
+    if same_bag:
+        copied = copy_documents(exported, target, keep_vectors=same_dense)
+    else:
+        copied = 0
+        while batch := list(islice(exported, _BATCH)):
+            target.store.write(prepare([one.document for one in batch], spec, bag))
+            copied += len(batch)
+    progress("copied", copied)
+    if dense is not None:
+        progress("encoded", encode_waiting(target, dense))
+    problems = verify(current, target)
+    if problems:
+        raise CorruptionError("the new generation does not match the old one: " + "; ".join(problems))
 
 
 def verify(old: Engine, new: Engine) -> list[str]:

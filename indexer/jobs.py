@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from app.core.errors import HyblinkError
+from app.core.errors import HyblinkError, UnavailableError, WriterConflictError
 
 log = logging.getLogger(__name__)
 
@@ -14,8 +14,9 @@ log = logging.getLogger(__name__)
 class InProcessJobs:
     """Runs `work(collection, generation)` in one background thread; a collection that is queued already waits once."""
 
-    def __init__(self, work: Callable[[str, str, Callable[[], bool]], None]) -> None:
+    def __init__(self, work: Callable[[str, str, Callable[[], bool]], None], retry_s: float = 2.0) -> None:
         self._work = work
+        self._retry_s = retry_s
         self._queue: list[tuple[str, str]] = []
         self._busy = False
         self._closed = False
@@ -45,6 +46,9 @@ class InProcessJobs:
                 self._busy = True
             try:
                 self._work(collection, generation, lambda: self._closed)
+            except (WriterConflictError, UnavailableError) as error:
+                log.warning("encoding %s (%s) waits: %s", collection, generation, error)
+                self._later(collection, generation)
             except HyblinkError as error:
                 log.error("encoding %s (%s) stopped: %s", collection, generation, error)
             except Exception:
@@ -54,6 +58,13 @@ class InProcessJobs:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
+
+    def _later(self, collection: str, generation: str) -> None:
+        """Queue again after a while; somebody else has the store, or a part is down."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, timeout=self._retry_s)
+            if not self._closed and (collection, generation) not in self._queue:
+                self._queue.append((collection, generation))
 
     def wait(self, timeout_s: float | None = None) -> bool:
         with self._changed:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import orjson
 
-from app.core.errors import HyblinkError
+from app.core.errors import ConflictError
 from app.core.ports import Engine
 from app.core.types import BulkItem, BulkResult, Document
 from indexer.readers.item import SourceItem
@@ -86,7 +86,7 @@ class _Follower:
         self._engine = engine
         self._nudged = threading.Event()
         self._closing = False
-        self._error: HyblinkError | None = None
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="hyblink-index", daemon=True)
         self._thread.start()
 
@@ -96,7 +96,8 @@ class _Follower:
             self._nudged.clear()
             try:
                 self._engine.snapshot()
-            except HyblinkError as error:
+            except Exception as error:
+                # Whatever stops the indexes must stop the run, not only this thread.
                 self._error = error
             if self._closing and not self._nudged.is_set():
                 return
@@ -122,6 +123,7 @@ def ingest(
     rejects: Path,
     batch_documents: int,
     resume: bool = True,
+    is_current: Callable[[], bool] = lambda: True,
     progress: Callable[[int, int], None] = lambda _documents, _passages: None,
 ) -> IngestReport:
     """Read the whole source into a collection. Calls `progress` with (documents, passages) after each batch.
@@ -131,6 +133,8 @@ def ingest(
     report = IngestReport()
     rejected = _Rejects(rejects, report)
     with engine.store.writer():
+        if not is_current():
+            raise ConflictError("another generation was published while this run waited", expected="try again")
         position = engine.store.progress(source.id) if resume else None
         after = position if position and position != _DONE else None
         report.resumed_after = after or ""

@@ -9,10 +9,35 @@ from conftest import FakeDense, use_fake_encoder
 
 __all__ = ["WORDS", "FakeDense", "byte_length", "random_documents", "use_fake_encoder"]
 
-WORDS = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi "
-    "psi omega 機械学習 naïve running"
-).split()
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "omicron",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "upsilon",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+    "機械学習",
+    "naïve",
+    "running",
+]
 
 
 def random_documents(count: int, *, seed: int) -> list[dict[str, Any]]:

@@ -96,6 +96,12 @@ def ledger(signals: Sequence[Mapping[str, Any]], score: float) -> str:
     return f'<table class="hb-ledger">{head}{"".join(rows)}{total}</table>'
 
 
+def facet(key: str, counts: Sequence[Mapping[str, Any]]) -> str:
+    """A metadata key with its values and how many candidates carry each."""
+    shown = [f'<span class="hb-token">{escape(c["value"])} {int(c["count"])}</span>' for c in counts]
+    return f"<div><b>{escape(key)}</b>: {''.join(shown)}</div>"
+
+
 def tokens(line: Mapping[str, Any], most: int = 24) -> str:
     """A signal's tokens, stronger ones more opaque."""
     found = list(line.get("tokens") or [])[:most]

@@ -168,9 +168,12 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         threading.Thread(target=warm_up, name="hyblink-warm", daemon=True).start()
         # What an earlier process left on the instant tier is taken up again.
         for name in app.catalog.names():
-            engine = app.catalog.engine(name)
-            if engine.record.dense_dimension:
-                app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(1).tolist())
+            try:
+                engine = app.catalog.engine(name)
+                if engine.record.dense_dimension:
+                    app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(1).tolist())
+            except HyblinkError as error:
+                log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
         yield
 
     api = FastAPI(
@@ -407,7 +410,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             except HyblinkError as error:
                 problems.append(f"{name}: {error.code}")
         ready = not problems
-        return _json({"ready": ready, "problems": problems, "collections": states}, 200 if ready else 503)
+        return _json(
+            {"ready": ready, "problems": problems, "collections": states if open_door else {}}, 200 if ready else 503
+        )
 
     @api.get(
         "/metrics",

@@ -11,6 +11,7 @@ from app.cli.console import emit, note, opened, parse_json, progress, reported, 
 
 if TYPE_CHECKING:
     from app.bootstrap import App
+    from app.core.ports import Engine
     from app.core.types import SearchResult
 
 cli = typer.Typer(
@@ -154,6 +155,7 @@ def run_ingest(
             rejects=rejects,
             batch_documents=app.settings.ingest.batch_documents,
             resume=resume,
+            is_current=lambda: app.catalog.current(collection) == engine.record.id,
             progress=advance,
         )
         seconds = time.perf_counter() - started
@@ -537,12 +539,13 @@ def import_(
         spec = replace(spec, name=collection or spec.name)
         if spec.name in app.catalog.names():
             raise ConflictError("the collection exists already", received=spec.name, expected="a new name")
-        app.ensure_collection(spec)
-        try:
-            count = import_collection(folder, manifest, app.catalog.engine(spec.name))
-        except BaseException:
-            app.catalog.delete(spec.name)
-            raise
+        count = 0
+
+        def fill(engine: Engine) -> None:
+            nonlocal count
+            count = import_collection(folder, manifest, engine)
+
+        app.catalog.create(spec, app.new_record(spec), fill)
         say(f"{count} documents imported into {spec.name}")
 
 

@@ -167,6 +167,7 @@ def _parts(word: str) -> list[str]:
 @lru_cache(maxsize=200_000)
 def _english_terms(raw: str) -> tuple[str, ...]:
     terms = []
+    raw = fold(raw)
     for part in _parts(_strip_possessive(raw).lower()):
         if part not in ENGLISH_STOP_WORDS:
             stemmed = _stemmers.english(part)
@@ -177,7 +178,7 @@ def _english_terms(raw: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=200_000)
 def _standard_terms(raw: str) -> tuple[str, ...]:
-    return tuple(_parts(raw.lower()))
+    return tuple(_parts(fold(raw).lower()))
 
 
 _TERMS: dict[str, Callable[[str], tuple[str, ...]]] = {"english": _english_terms, "standard": _standard_terms}
@@ -291,8 +292,5 @@ def _bigrams(run: list[tuple[str, int, int]]) -> Iterator[Token]:
 
 
 def fold(text: str) -> str:
-    """Canonical composition (NFC): what queries and documents are brought to before they meet.
-
-    Offsets are always those of the text as it was sent, so documents are stored unfolded.
-    """
-    return unicodedata.normalize("NFC", text)
+    """Canonical composition (NFC). Terms are folded one by one, so offsets are those of the text as it was sent."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

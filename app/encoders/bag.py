@@ -6,6 +6,9 @@ unused and punctuation tokens are left out; the query side is weighted by the in
 
 from __future__ import annotations
 
+import re
+import string
+import threading
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,12 +20,18 @@ import numpy.typing as npt
 from app.core.types import TermWeights
 from app.encoders.models import identity, tokenizer_file
 
+_REMEMBERED = 1_000_000
+# BERT's pre-tokenizer makes every ASCII punctuation mark a token of its own, and such tokens carry no weight.
+_CHUNK = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+")
+
 
 class BagOfTokens:
     """Bags of tokens by a model's own tokenizer. Loading is lazy; tokenising needs no torch."""
 
     def __init__(self, model: str) -> None:
         self._model = model
+        self._known: dict[str, frozenset[int]] = {}
+        self._learning = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -35,6 +44,7 @@ class BagOfTokens:
         tokenizer = Tokenizer.from_file(str(tokenizer_file(self._model)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # a document that says "[CLS]" means five characters
         return tokenizer
 
     @cached_property
@@ -45,25 +55,55 @@ class BagOfTokens:
         for token, token_id in vocabulary.items():
             bare = token.removeprefix("##")
             reserved = token in special or (token.startswith("[") and token.endswith("]") and len(token) > 2)
-            usable[token_id] = not reserved and any(unicodedata.category(c)[0] in "LNMS" for c in bare)
+            usable[token_id] = not reserved and any(
+                c not in string.punctuation and unicodedata.category(c)[0] in "LNMS" for c in bare
+            )
         return usable
+
+    @cached_property
+    def _by_chunk(self) -> bool:
+        """Whether a text's tokens are those of its white-space chunks, one after another: true of BERT's tokenizers."""
+        parts = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer, self._tokenizer.model)
+        return [type(part).__name__ for part in parts] == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+
+    def _bags(self, texts: Sequence[str]) -> list[frozenset[int]]:
+        """Usable token ids of each text, by the tokenizer itself."""
+        usable = self._usable
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [frozenset(token for token in encoding.ids if usable[token]) for encoding in encodings]
+
+    def _lowered(self, text: str) -> str:
+        """Lower case where that is certain to be what the tokenizer does: more chunks are then known."""
+        return text.lower() if text.isascii() and self._tokenizer.normalizer.lowercase else text
+
+    def _learn(self, chunks: Sequence[str]) -> None:
+        if len(self._known) + len(chunks) > _REMEMBERED:
+            self._known = {}
+        self._known |= dict(zip(chunks, self._bags(chunks), strict=True))
 
     def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]:
         if not contents:
             return []
-        encodings = self._tokenizer.encode_batch_fast(list(contents), add_special_tokens=False)
-        lists = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-        flat = np.fromiter((token for ids in lists for token in ids), dtype=np.int64, count=int(lengths.sum()))
-        owner = np.repeat(np.arange(len(lists), dtype=np.int64), lengths)
-        # One sort for the whole batch: (passage, token) packed into one integer.
-        pairs = np.unique((owner << 32 | flat)[self._usable[flat]])
-        tokens = (pairs & 0xFFFFFFFF).astype(np.int32)
-        cuts = np.searchsorted(pairs >> 32, np.arange(len(lists) + 1))
-        return [
-            TermWeights(tokens[start:end], np.ones(end - start, dtype=np.float32))
-            for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
-        ]
+        if not self._by_chunk:
+            bags: list[frozenset[int] | set[int]] = [*self._bags(contents)]
+        else:
+            # Words repeat: each distinct chunk is tokenised once and remembered.
+            split = [set(_CHUNK.findall(self._lowered(content))) for content in contents]
+            with self._learning:
+                missing = set().union(*split) - self._known.keys()
+                if missing:
+                    self._learn(sorted(missing))
+                    missing = set().union(*split) - self._known.keys()
+                    if missing:  # the memory was emptied on the way
+                        self._known |= dict(zip(missing, self._bags(list(missing)), strict=True))
+                known = self._known
+            bags = [set().union(*map(known.__getitem__, chunks)) for chunks in split]
+        result = []
+        for bag in bags:
+            ids = np.fromiter(bag, dtype=np.int32, count=len(bag))
+            ids.sort()
+            result.append(TermWeights(ids, np.ones(len(ids), dtype=np.float32)))
+        return result
 
     def encode_query(self, text: str) -> list[int]:
         ids: list[int] = self.encode_passages([text])[0].ids.tolist()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import numpy as np
@@ -21,6 +21,7 @@ from app.core.types import IdArray, ScoreArray, Scored
 
 LOCK_WAIT_S = 60.0
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class AheadError(Exception):
@@ -68,18 +69,17 @@ class Bases:
         self._format = format_version
         self._identity = identity
 
-    def newest(self) -> tuple[int, Path, dict[str, Any]] | None:
-        """Change, folder and manifest of the newest whole build."""
-        for change, path in sorted(self._builds(), reverse=True):
-            try:
-                manifest = check_manifest(path)
-            except (CorruptionError, OSError) as error:
-                log.warning("deleting a damaged build of the %s index: %s", self._folder.name, error)
+    def open_newest(self, open_base: Callable[[int, Path, dict[str, Any]], T]) -> T | None:
+        """What `open_base` makes of the newest whole build (its change, folder and manifest); None where none is."""
+        with index_lock(self._folder):
+            for change, path in sorted(self._builds(), reverse=True):
+                try:
+                    manifest = check_manifest(path)
+                    if manifest.get("format") == self._format and manifest.get("identity") == self._identity:
+                        return open_base(change, path, manifest)
+                except (CorruptionError, OSError) as error:
+                    log.warning("deleting a damaged build of the %s index: %s", self._folder.name, error)
                 shutil.rmtree(path, ignore_errors=True)
-                continue
-            if manifest.get("format") == self._format and manifest.get("identity") == self._identity:
-                return change, path, manifest
-            shutil.rmtree(path, ignore_errors=True)
         return None
 
     def problems(self) -> list[str]:
@@ -96,25 +96,37 @@ class Bases:
         pattern = re.compile(r"base-(\d+)$")
         return [(int(m.group(1)), p) for p in self._folder.glob("base-*") if (m := pattern.match(p.name))]
 
-    def publish(self, change: int, write: Callable[[Path], Iterable[str]], **fields: object) -> Path:
-        """Have `write` fill a folder and name its files; publish it as the build of `change`; drop older ones."""
+    def publish(
+        self,
+        change: int,
+        write: Callable[[Path], Iterable[str]],
+        open_base: Callable[[int, Path, dict[str, Any]], T],
+        **fields: object,
+    ) -> T:
+        """Have `write` fill a folder and name its files, publish it as the build of `change`, drop older ones.
+
+        What `open_base` makes of exactly this build is returned, whatever other processes publish meanwhile.
+        """
         with index_lock(self._folder):
             beside = self._folder / f".building-{os.getpid()}-{threading.get_ident()}"
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
             try:
                 files = list(write(beside))
-                write_manifest(beside, files, format=self._format, identity=self._identity, change=change, **fields)
+                manifest = write_manifest(
+                    beside, files, format=self._format, identity=self._identity, change=change, **fields
+                )
                 final = self._folder / f"base-{change}"
                 shutil.rmtree(final, ignore_errors=True)
                 beside.rename(final)
                 sync_directory(self._folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
+            opened = open_base(change, final, manifest)
             for other, path in self._builds():
-                if other != change:
+                if other < change:
                     shutil.rmtree(path, ignore_errors=True)
-            return final
+            return opened
 
     def clear(self) -> None:
         """Delete every build."""

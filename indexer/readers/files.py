@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ FORMATS = {
     ".pdf": "pdf",
 }
 _RAW_SHOWN = 500
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,18}")
 
 
 def detect_format(path: Path) -> str | None:
@@ -84,7 +87,8 @@ class FileSource:
         if self._path.is_file():
             return [self._path]
         found = [p for p in self._path.rglob("*") if p.is_file() and (self._format or detect_format(p))]
-        return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(self._path).parts))
+        shown = [p for p in found if not any(part.startswith(".") for part in p.relative_to(self._path).parts)]
+        return sorted(shown, key=self._name)  # the order that resuming compares by
 
     def _name(self, path: Path) -> str:
         return path.name if self._path.is_file() else path.relative_to(self._path).as_posix()
@@ -239,11 +243,6 @@ def _number(value: str) -> str | int | float:
     (12, 1.5, '007', 'nan')
     """
     stripped = value.strip()
-    if stripped in {"0", ""} or (stripped.lstrip("-").isdigit() and not stripped.lstrip("-").startswith("0")):
-        return int(stripped) if stripped and len(stripped) < 19 else value
-    try:
-        number = float(stripped)
-    except ValueError:
-        return value
-    plain = stripped.lstrip("-").replace(".", "", 1).isdigit()
-    return number if plain and not stripped.lstrip("-").startswith("00") and "." in stripped else value
+    if _INTEGER.fullmatch(stripped):
+        return int(stripped)
+    return float(stripped) if _DECIMAL.fullmatch(stripped) else value

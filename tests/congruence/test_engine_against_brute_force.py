@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests_support import WORDS, byte_length, random_documents
 
 from app.bootstrap import App
 from app.core.filters import matches, parse_filter
 from app.core.text import Analyzer
 from app.core.types import CollectionSpec, SearchRequest, Signal
-from tests_support import WORDS, byte_length, random_documents
 
 ANALYZER = Analyzer("english")
 
@@ -49,9 +49,10 @@ def bm25(query: str, texts: dict[str, str]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[App, list[dict]]:
+    from tests_support import use_fake_encoder
+
     from app.bootstrap import build
     from app.core.settings import Settings
-    from tests_support import use_fake_encoder
 
     app = build(Settings(data_dir=tmp_path_factory.mktemp("brute")))
     use_fake_encoder(app)

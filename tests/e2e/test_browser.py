@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import missing_service
 
 from app.bootstrap import build
 from app.core.settings import Settings
 from app.core.types import CollectionSpec
-from conftest import missing_service
 from indexer.readers import PythonSource
 
 pytestmark = pytest.mark.services

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rank_bm25 import BM25Okapi
 from scipy.stats import kendalltau
+from tests_support import byte_length, random_documents
 
 from app.bootstrap import App
 from app.core.text import Analyzer
@@ -17,7 +18,6 @@ from app.core.types import CollectionSpec, SearchRequest, Signal
 from indexer.readers import PythonSource
 from ranker.complete import CompleteScores
 from ranker.tuning import judged_pool, ndcg
-from tests_support import byte_length, random_documents
 from training.evaluate import compare, measure
 
 ANALYZER = Analyzer("english")

@@ -6,10 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+from tests_support import use_fake_encoder
+
 from app.bootstrap import build
 from indexer.pipeline import ingest
 from indexer.readers import FileSource
-from tests_support import use_fake_encoder
 
 
 def main(rows: str, acknowledged: str) -> None:

@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests_support import random_documents
 
 from app.api.keys import KeyStore
 from app.api.main import create_api
 from app.bootstrap import App
 from app.core.errors import ForbiddenError
 from app.core.settings import ApiSettings
-from tests_support import random_documents
 
 LOOPBACK = "http://127.0.0.1"
 

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import SOAK
+from tests_support import random_documents
 
 from app.bootstrap import App
 from app.core.errors import CorruptionError, StorageFullError, WriterConflictError
 from app.core.types import CollectionSpec, SearchRequest
 from app.indexes.embedded import schema
-from conftest import SOAK
-from tests_support import random_documents
 
 WORKER = Path(__file__).with_name("ingest_worker.py")
 KILLS = 50 if SOAK else 5
@@ -116,6 +116,7 @@ def filled(make_app: Callable[..., App], folder: str = "data") -> App:
     app.documents.bulk("c", random_documents(200, seed=5), encode=False)
     app.encode_now("c")
     app.catalog.engine("c").compact()
+    app.catalog.engine("c").snapshot()
     return app
 
 
@@ -163,6 +164,7 @@ def test_a_damaged_file_of_any_index_is_detected_and_derived_again(
         assert answers(app) == before, f"wrong answers after damage to {kind}"
         assert app.catalog.engine("c").check() == []
         app.catalog.engine("c").compact()
+        app.catalog.engine("c").snapshot()
     # State and lock files of ours and of tantivy hold nothing that a search reads: losing them is healed in silence.
     silent = {
         ("bm25", "applied.json"),

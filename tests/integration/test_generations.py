@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FakeDense
+from tests_support import random_documents
 
 from app.bootstrap import App
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError, WriterConflictError
 from app.core.types import CollectionSpec, RankingProfile, SearchRequest, Signal
-from conftest import FakeDense
 from indexer.generations import build
 from indexer.transfer import export_collection, import_collection, read_export
-from tests_support import random_documents
 
 
 def filled(make_app: Callable[..., App], folder: str = "data") -> App:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import schemathesis
+from conftest import SOAK
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -13,13 +14,12 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests_support import random_documents, use_fake_encoder
 
 from app.api.main import create_api
 from app.bootstrap import build
 from app.core.settings import Settings
 from app.core.types import CollectionSpec
-from conftest import SOAK
-from tests_support import random_documents, use_fake_encoder
 
 EXAMPLES = 200 if SOAK else 20
 

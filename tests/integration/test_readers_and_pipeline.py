@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests_support import random_documents
 
 from app.bootstrap import App
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.types import CollectionSpec
 from indexer.pipeline import IngestReport, ingest
 from indexer.readers import FileSource, PythonSource
-from tests_support import random_documents
 
 
 def run(

@@ -163,7 +163,7 @@ def _facets(result: dict[str, Any]) -> None:
         return
     with st.expander("Facets (over the candidates)"):
         for key, counts in counted.items():
-            st.write(f"**{key}**: " + ", ".join(f"`{c['value']}` {c['count']}" for c in counts[:12]))
+            st.html(rendering.facet(key, counts[:12]))
 
 
 def _why_not(client: Client, request: dict[str, Any], query: str) -> None:

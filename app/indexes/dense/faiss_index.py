@@ -10,6 +10,7 @@ Types: ``flat`` (exact, float16 codes), ``hnsw`` (Malkov & Yashunin 2016), ``ivf
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _TRAIN_PER_LIST = 64
 _PQ_EXTRA_RESCORE = 4
 _Mask = npt.NDArray[np.bool_]
 _ALL = np.zeros(0, dtype=np.bool_)
+_GPU = threading.Lock()
+log = logging.getLogger(__name__)
 
 
 def choose_kind(wanted: str, rows: int, settings: DenseSettings) -> DenseKind:
@@ -194,7 +197,8 @@ class FaissView:
         if base.phi:
             query = np.hstack([query, np.zeros((1, 1), dtype=np.float32)])
         if base.on_gpu is not None and not len(usable):
-            _, at = base.on_gpu.search(query, min(fetch, 2048))
+            with _GPU:  # one search at a time: its scratch memory is shared
+                _, at = base.on_gpu.search(query, min(fetch, 2048))
         elif base.kind == "hnsw":
             beam = max(self.settings.hnsw_ef_search, fetch)
             _, at = base.index.search(query, fetch, params=faiss.SearchParametersHNSW(efSearch=beam, **options))
@@ -303,12 +307,12 @@ class FaissIndex:
     def _load(self) -> None:
         self._reset()
         self._applied = 0
-        found = self._bases.newest()
-        if found is None:
-            return
+        self._bases.open_newest(self._open)
+
+    def _open(self, change: int, path: Path, manifest: dict[str, Any]) -> None:
         import faiss
 
-        change, path, manifest = found
+        self._reset()
         rows = np.load(path / "rows.npy", allow_pickle=False)
         vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
         try:
@@ -322,7 +326,7 @@ class FaissIndex:
                 received=vectors.shape,
                 expected=f"(n, {self._dimension})",
             )
-        on_gpu = _on_gpu(index, vectors, manifest["kind"]) if self._settings.gpu else None
+        on_gpu = _on_gpu(index, vectors, manifest["kind"], self._settings) if self._settings.gpu else None
         self._base = Base(manifest["kind"], rows, vectors, index, float(manifest["phi"]), on_gpu)
         self._applied = change
 
@@ -404,8 +408,9 @@ class FaissIndex:
                 faiss.write_index(index, str(folder / "index.faiss"))
                 return ["rows.npy", "vectors.npy", "index.faiss"]
 
-            self._bases.publish(reader.change, write, kind=chosen, phi=phi, rows=len(rows), dimension=self._dimension)
-            self._load()
+            self._bases.publish(
+                reader.change, write, self._open, kind=chosen, phi=phi, rows=len(rows), dimension=self._dimension
+            )
 
     def check(self, reader: StoreReader) -> list[str]:
         """What differs from the store: files, rows, and the vectors themselves (a sample of 1,000)."""
@@ -449,18 +454,24 @@ def _full(mask: _Mask, length: int) -> _Mask:
     return mask if len(mask) else np.ones(length, dtype=np.bool_)
 
 
-def _on_gpu(index: Any, vectors_BD: npt.NDArray[np.float16], kind: str) -> Any:
+def _on_gpu(index: Any, vectors_BD: npt.NDArray[np.float16], kind: str, settings: DenseSettings) -> Any:
     """The index on the first GPU, or None where faiss sees no GPU or the type has no GPU form."""
     import faiss
 
     if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus() or kind == "hnsw":
         return None
-    resources = faiss.StandardGpuResources()
-    if kind == "flat":
-        config = faiss.GpuIndexFlatConfig()
-        config.useFloat16 = True
-        flat = faiss.GpuIndexFlatIP(resources, vectors_BD.shape[1], config)
-        for block in _blocks(vectors_BD):
-            flat.add(block.astype(np.float32))
-        return flat
-    return faiss.index_cpu_to_gpu(resources, 0, index)
+    try:
+        resources = faiss.StandardGpuResources()
+        if kind == "flat":
+            config = faiss.GpuIndexFlatConfig()
+            config.useFloat16 = True
+            flat = faiss.GpuIndexFlatIP(resources, vectors_BD.shape[1], config)
+            for block in _blocks(vectors_BD):
+                flat.add(block.astype(np.float32))
+            return flat
+        copied = faiss.index_cpu_to_gpu(resources, 0, index)
+        copied.nprobe = min(settings.ivf_nprobe, index.nlist)
+        return copied
+    except RuntimeError as error:
+        log.warning("the dense index stays on the CPU: %s", error)
+        return None

@@ -144,10 +144,17 @@ class Bm25Index:
             return None
         return state
 
-    def _set_state(self, applied: int, *, dirty: bool) -> None:
+    def _set_state(self, applied: int, target: int) -> None:
+        """Everything up to `applied` is in; while `target` is above it, a write towards it is under way."""
         write_json(
             self._folder / _STATE,
-            {"format": FORMAT, "analyzer": self._analyzer.id, "applied": applied, "dirty": dirty},
+            {
+                "format": FORMAT,
+                "analyzer": self._analyzer.id,
+                "applied": applied,
+                "target": target,
+                "dirty": applied != target,
+            },
         )
 
     def _open(self) -> Any:
@@ -171,22 +178,25 @@ class Bm25Index:
         """A view at exactly the reader's change. Raises AheadError where the index has gone past it."""
         if self._view and self._view[0] == reader.change:
             return self._view[1]
-        state = self._readable_state()
-        if state is None or state["dirty"] or state["applied"] < reader.change:
-            with index_lock(self._folder):
-                state = self._readable_state()
-                if state is None:
-                    self._build(reader)
-                elif state["dirty"] or state["applied"] < reader.change:
-                    self._apply(reader, state["applied"], replay=state["dirty"])
-        state = self._state()
-        if state is None or state["applied"] > reader.change:
-            raise AheadError
-        self._index.reload()
-        searcher = self._index.searcher()
-        live = searcher.num_docs
-        self._view = (reader.change, Bm25View(searcher, self._index.schema, live))
-        return self._view[1]
+        with index_lock(self._folder):
+            state = self._readable_state()
+            if state is None:
+                self._build(reader)
+            elif max(state["applied"], state["target"]) > reader.change:
+                raise AheadError
+            elif state["dirty"] and not state["applied"]:
+                self._build(reader)
+            elif state["dirty"] or state["applied"] < reader.change:
+                self._apply(reader, state["applied"], replay=state["dirty"])
+            # Still under the lock: what is opened stands at exactly the change that was applied.
+            try:
+                self._index.reload()
+                searcher = self._index.searcher()
+            except ValueError as error:
+                self._index = None
+                raise CorruptionError(f"tantivy cannot open the bm25 index: {error}") from error
+            self._view = (reader.change, Bm25View(searcher, self._index.schema, searcher.num_docs))
+            return self._view[1]
 
     def _readable_state(self) -> dict[str, Any] | None:
         """The index's state if its files are whole, else None: then it is derived again."""
@@ -209,7 +219,7 @@ class Bm25Index:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._attach(tantivy.Index(_schema(), str(self._folder)))
-        self._set_state(0, dirty=True)
+        self._set_state(0, max(1, reader.change))
         self._apply(reader, 0, replay=False)
 
     def _apply(self, reader: StoreReader, since: int, *, replay: bool) -> None:
@@ -217,7 +227,7 @@ class Bm25Index:
         if removed is None:
             self._build(reader)
             return
-        self._set_state(since, dirty=True)
+        self._set_state(since, max(since + 1, reader.change))
         writer = self._index.writer(_HEAP_BYTES, 1)
         try:
             for row in removed.tolist():
@@ -233,7 +243,7 @@ class Bm25Index:
             writer.commit()
         finally:
             writer.wait_merging_threads()
-        self._set_state(reader.change, dirty=False)
+        self._set_state(reader.change, reader.change)
 
     def _delete(self, writer: Any, row: int) -> None:
         # By query: `delete_documents_by_term` takes a Python integer for a signed one, which matches nothing.

@@ -15,7 +15,7 @@ import datetime as dt
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,12 +31,15 @@ from app.core.errors import (
     WriterConflictError,
 )
 from app.core.manifest import read_json, write_json
-from app.core.settings import Settings
+from app.core.settings import DenseSettings, Settings
+from app.core.text import Analyzer
 from app.core.types import CollectionSpec, GenerationRecord, RankingProfile, Signal
+from app.indexes.dense.faiss_index import choose_kind
 from app.indexes.embedded.engine import EmbeddedEngine
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _GENERATION = re.compile(r"g\d{6}")
+_RECORD, _UNFINISHED = "generation.json", "building.json"
 
 
 def check_name(name: str) -> str:
@@ -48,6 +51,19 @@ def check_name(name: str) -> str:
             expected="1 to 63 of a-z, 0-9, _ and -, not starting with _ or -",
         )
     return name
+
+
+def check_spec(spec: CollectionSpec) -> None:
+    """Raises InvalidInputError for choices that make no sense."""
+    check_name(spec.name)
+    Analyzer(spec.analyzer)
+    choose_kind(spec.dense_index, 0, DenseSettings())
+    if spec.chunk_chars < 0 or not 0 <= spec.chunk_overlap_chars <= spec.chunk_chars // 2:
+        raise InvalidInputError(
+            "bad chunking",
+            received=f"chunk_chars {spec.chunk_chars}, chunk_overlap_chars {spec.chunk_overlap_chars}",
+            expected="an overlap from 0 to half of chunk_chars",
+        )
 
 
 class Catalog:
@@ -80,15 +96,33 @@ class Catalog:
         except TypeError as error:
             raise CorruptionError(f"collection.json of {name!r} has unknown fields") from error
 
-    def create(self, spec: CollectionSpec, record: GenerationRecord) -> None:
-        """Make a collection with its first generation, published. Raises ConflictError where it exists."""
+    def create(
+        self,
+        spec: CollectionSpec,
+        record: GenerationRecord,
+        fill: Callable[[EmbeddedEngine], None] = lambda _engine: None,
+    ) -> None:
+        """Make a collection with its first generation; `fill` may write into it before anybody sees it.
+
+        Raises ConflictError where it exists, InvalidInputError for choices that make no sense.
+        """
+        check_spec(spec)
         folder = self._folder(spec.name)
         with self._collection_lock(spec.name):
             if (folder / "collection.json").exists():
                 raise ConflictError("the collection exists already", received=spec.name)
+            # What a process that died left behind was never seen by anybody.
+            shutil.rmtree(folder, ignore_errors=True)
             self.add_generation(record)
-            self.publish(spec.name, record.id)
-            write_json(folder / "collection.json", asdict(spec))
+            try:
+                fill(self.engine(spec.name, record.id))
+                self.finish_generation(record)
+                self.publish(spec.name, record.id)
+                write_json(folder / "collection.json", asdict(spec))
+            except BaseException:
+                self._forget(spec.name, record.id)
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     @contextmanager
     def _collection_lock(self, name: str) -> Iterator[None]:
@@ -109,11 +143,28 @@ class Catalog:
         return f"g{max(taken, default=0) + 1:06d}"
 
     def add_generation(self, record: GenerationRecord) -> None:
-        """Write a generation's record, unpublished."""
+        """Begin a generation: until it is finished it can be neither listed nor published."""
         folder = self._folder(record.collection) / "generations" / record.id
-        if (folder / "generation.json").exists():
+        if folder.exists():
             raise ConflictError("the generation exists already", received=record.id)
-        write_json(folder / "generation.json", asdict(record))
+        write_json(folder / _UNFINISHED, asdict(record))
+
+    def finish_generation(self, record: GenerationRecord) -> None:
+        """Declare a generation whole."""
+        folder = self._folder(record.collection) / "generations" / record.id
+        (folder / _UNFINISHED).replace(folder / _RECORD)
+
+    def drop_unfinished(self, name: str) -> None:
+        """Delete what builds that died have left. The caller holds the collection's writer lock."""
+        for path in (self._folder(name) / "generations").glob(f"g??????/{_UNFINISHED}"):
+            self._forget(name, path.parent.name)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+    def copy_profile(self, name: str, source: str, target: str) -> None:
+        """Let one generation use the ranking profile of another."""
+        folder = self._folder(name) / "generations"
+        if (folder / source / "profile.json").exists():
+            write_json(folder / target / "profile.json", read_json(folder / source / "profile.json"))
 
     def generations(self, name: str) -> list[GenerationRecord]:
         """Every finished generation, oldest first."""
@@ -178,21 +229,30 @@ class Catalog:
         shutil.rmtree(self._folder(name) / "generations" / generation, ignore_errors=True)
 
     def _forget(self, name: str, generation: str) -> None:
+        # Searches in flight may still use it: it closes when the last of them lets go.
         with self._lock:
-            engine = self._engines.pop((name, generation), None)
-        if engine:
-            engine.close()
+            self._engines.pop((name, generation), None)
 
     def engine(self, name: str, generation: str | None = None) -> EmbeddedEngine:
         """The open engine of a generation, by default the current one."""
         wanted = generation or self.current(name)
         with self._lock:
             engine = self._engines.get((name, wanted))
-            if engine is None:
-                path = self._record_path(name, wanted)
+            if engine is None or engine.replaced():
+                self._forget_gone(name)
+                path = self._unfinished_or_record(name, wanted)
                 engine = EmbeddedEngine(path.parent, GenerationRecord(**read_json(path)), self._settings)
                 self._engines[name, wanted] = engine
             return engine
+
+    def _forget_gone(self, name: str) -> None:
+        """Let go of generations that another process has deleted or made anew."""
+        for key in [key for key, engine in self._engines.items() if key[0] == name and engine.replaced()]:
+            del self._engines[key]
+
+    def _unfinished_or_record(self, name: str, generation: str) -> Path:
+        path = self._folder(name) / "generations" / generation / _UNFINISHED
+        return path if path.exists() else self._record_path(name, generation)
 
     def delete(self, name: str) -> None:
         """Delete a collection with everything in it."""

@@ -38,12 +38,20 @@ class EmbeddedEngine:
                 record.dense_index,
                 settings.dense,
             )
+        self._inode = self.store.path.stat().st_ino
         self._lock = threading.Lock()
         self._latest: Snapshot | None = None
 
     @property
     def record(self) -> GenerationRecord:
         return self._record
+
+    def replaced(self) -> bool:
+        """Whether the store's file is no longer the one that was opened: deleted, or made anew by another process."""
+        try:
+            return self.store.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def snapshot(self) -> Snapshot:
         latest = self._latest
@@ -88,7 +96,6 @@ class EmbeddedEngine:
         """Fold everything that came since the last build into new bases."""
         with self._lock:
             reader = self.store.reader()
-            self.bm25.catch_up(reader)
             self.sparse.rebuild(reader)
             if self.dense:
                 self.dense.rebuild(reader)

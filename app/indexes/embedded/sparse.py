@@ -292,11 +292,10 @@ class SparseIndex:
             return SparseView(tuple(self._parts))
 
     def _load(self) -> None:
-        found = self._bases.newest()
-        if found is None:
-            self._parts, self._base_rows, self._applied = [], 0, 0
-            return
-        change, path, _ = found
+        self._parts, self._base_rows, self._applied = [], 0, 0
+        self._bases.open_newest(self._open)
+
+    def _open(self, change: int, path: Path, _manifest: dict[str, Any]) -> None:
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in Segment.__slots__}
         segment = Segment(**arrays)
         self._parts = [(segment, _ALL)]
@@ -307,22 +306,23 @@ class SparseIndex:
         if removed is None:
             self.rebuild(reader)
             return
+        parts = list(self._parts)
         for rows, terms in reader.terms_since(self._applied):
-            self._parts.append((build_segment(rows, terms), _ALL))
-            while len(self._parts) > 1 and self._mergeable():
-                (left, _), (right, _) = self._parts[-2:]
-                self._parts[-2:] = [(merge_segments(left, right), _ALL)]
+            parts.append((build_segment(rows, terms), _ALL))
+            while len(parts) > 1 and self._mergeable(parts):
+                (left, _), (right, _) = parts[-2:]
+                parts[-2:] = [(merge_segments(left, right), _ALL)]
         if len(removed):
-            self._parts = [(segment, _without(segment, alive, removed)) for segment, alive in self._parts]
-        self._applied = reader.change
+            parts = [(segment, _without(segment, alive, removed)) for segment, alive in parts]
+        self._parts, self._applied = parts, reader.change
         loose = sum(len(segment.rows) for segment, _ in self._parts) - self._base_rows
         dead = sum(int((~alive).sum()) for _, alive in self._parts)
         if max(loose, dead) > max(_REBASE_ROWS, _REBASE_SHARE * self._base_rows):
             self.rebuild(reader)
 
-    def _mergeable(self) -> bool:
-        (left, left_alive), (right, _) = self._parts[-2:]
-        on_disk = len(self._parts) == 2 and self._base_rows > 0
+    def _mergeable(self, parts: Sequence[tuple[Segment, npt.NDArray[np.bool_]]]) -> bool:
+        (left, left_alive), (right, _) = parts[-2:]
+        on_disk = len(parts) == 2 and self._base_rows > 0
         return not on_disk and not len(left_alive) and len(left.rows) <= 2 * len(right.rows)
 
     def rebuild(self, reader: StoreReader) -> None:
@@ -340,8 +340,7 @@ class SparseIndex:
                     np.save(folder / f"{name}.npy", getattr(segment, name), allow_pickle=False)
                 return [f"{name}.npy" for name in Segment.__slots__]
 
-            self._bases.publish(reader.change, write, rows=len(segment.rows), postings=len(segment.docs))
-            self._load()
+            self._bases.publish(reader.change, write, self._open, rows=len(segment.rows), postings=len(segment.docs))
 
     def check(self, reader: StoreReader) -> list[str]:
         """What differs from the store."""

@@ -349,6 +349,11 @@ class SqliteStore:
             self._connection.close()
             self._peek.close()
 
+    def __del__(self) -> None:
+        for name in ("_connection", "_peek"):
+            with suppress(sqlite3.Error, AttributeError):
+                getattr(self, name).close()
+
     def reader(self) -> SqliteReader:
         return SqliteReader(self.path)
 
