@@ -1,12 +1,11 @@
 """The ingestion pipeline: items from a source → transactions → indexes, with progress, rejects and resuming.
 
 Each transaction also records how far the source has been read, so that a run that was killed goes on exactly after
-what was acknowledged. While the next batch is prepared, a second thread brings the indexes to what is stored.
+what was acknowledged. While the next batch is prepared, the engine brings its indexes to what is stored.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,42 +78,6 @@ class _Rejects:
             out.write(orjson.dumps(row) + b"\n")
 
 
-class _Follower:
-    """Brings the indexes to the present in a second thread; many nudges while it works count as one."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._nudged = threading.Event()
-        self._closing = False
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="hyblink-index", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            self._nudged.wait()
-            self._nudged.clear()
-            try:
-                self._engine.snapshot()
-            except Exception as error:
-                # Whatever stops the indexes must stop the run, not only this thread.
-                self._error = error
-            if self._closing and not self._nudged.is_set():
-                return
-
-    def nudge(self) -> None:
-        if self._error:
-            raise self._error
-        self._nudged.set()
-
-    def close(self) -> None:
-        self._closing = True
-        self._nudged.set()
-        self._thread.join()
-        if self._error:
-            raise self._error
-
-
 def ingest(
     source: Source,
     engine: Engine,
@@ -138,7 +101,7 @@ def ingest(
         position = engine.store.progress(source.id) if resume else None
         after = position if position and position != _DONE else None
         report.resumed_after = after or ""
-        follower = _Follower(engine)
+        follower = engine.follow()
         try:
             batch: list[Document | BulkItem] = []
             places: list[tuple[str, int]] = []

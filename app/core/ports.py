@@ -227,6 +227,18 @@ class Snapshot:
     dense: DenseView | None
 
 
+class IndexFollower(Protocol):
+    """Keeps the indexes up with a run that is writing, on threads or processes of its own."""
+
+    def nudge(self) -> None:
+        """There is something new in the store."""
+        ...
+
+    def close(self) -> None:
+        """Wait until everything stored is applied."""
+        ...
+
+
 class Engine(Protocol):
     """An open generation: its store, and snapshots of it."""
 
@@ -239,6 +251,8 @@ class Engine(Protocol):
     def snapshot(self) -> Snapshot:
         """The present: everything acknowledged before the call is in it."""
         ...
+
+    def follow(self) -> IndexFollower: ...
 
     def check(self, *, repair: bool = False) -> list[str]:
         """Compare store and indexes; what differs, in words. With `repair`, rebuild what does."""

@@ -103,7 +103,7 @@ _SPACE = re.compile(r"\s")
 _PART = regex.compile(r"[\p{L}\p{N}\p{M}'’]+")
 _COMPOUND = regex.compile(r"[^\p{L}\p{N}\p{M}'’]")
 _POSSESSIVE = ("'s", "’s", "＇s", "'S", "’S", "＇S")
-_FORBIDDEN = regex.compile(r"[\x00\ud800-\udfff]")
+_FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,8 @@ def check_text(text: object, name: str) -> str:
     """
     if not isinstance(text, str):
         raise InvalidInputError(f"{name} has the wrong type", received=text, expected="a string")
+    if text.isascii() and "\x00" not in text:
+        return text
     found = _FORBIDDEN.search(text)
     if found:
         kind = "a NUL character" if found.group() == "\x00" else "a lone surrogate"

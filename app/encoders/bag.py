@@ -24,6 +24,13 @@ _REMEMBERED = 1_000_000
 # BERT's pre-tokenizer makes every ASCII punctuation mark a token of its own, and such tokens carry no weight.
 _CHUNK = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+")
 
+_ONES = np.ones(4096, dtype=np.float32)
+_ONES.flags.writeable = False
+
+
+def _ones(count: int) -> npt.NDArray[np.float32]:
+    return _ONES[:count] if count <= len(_ONES) else np.ones(count, dtype=np.float32)
+
 
 class BagOfTokens:
     """Bags of tokens by a model's own tokenizer. Loading is lazy; tokenising needs no torch."""
@@ -102,7 +109,7 @@ class BagOfTokens:
         for bag in bags:
             ids = np.fromiter(bag, dtype=np.int32, count=len(bag))
             ids.sort()
-            result.append(TermWeights(ids, np.ones(len(ids), dtype=np.float32)))
+            result.append(TermWeights(ids, _ones(len(ids))))
         return result
 
     def encode_query(self, text: str) -> list[int]:

@@ -82,6 +82,10 @@ class Bases:
                 shutil.rmtree(path, ignore_errors=True)
         return None
 
+    def newest_change(self) -> int:
+        """The change of the newest published build, 0 where there is none."""
+        return max((change for change, _ in self._builds()), default=0)
+
     def problems(self) -> list[str]:
         """What is wrong with the published builds, without touching them."""
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.core.errors import UnavailableError
 from app.core.ports import Snapshot
@@ -17,6 +18,9 @@ from app.indexes.embedded.bm25 import Bm25Index
 from app.indexes.embedded.sparse import SparseIndex
 from app.indexes.embedded.store import SqliteStore
 
+if TYPE_CHECKING:
+    from app.indexes.embedded.follower import Follower
+
 _TRIES = 200
 
 
@@ -25,6 +29,7 @@ class EmbeddedEngine:
 
     def __init__(self, folder: Path, record: GenerationRecord, settings: Settings) -> None:
         self.folder = folder
+        self.settings = settings
         self._record = record
         self.store = SqliteStore(folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s)
         self.bm25 = Bm25Index(folder / "bm25", Analyzer(record.analyzer))
@@ -77,6 +82,12 @@ class EmbeddedEngine:
                 return self._latest
         raise UnavailableError("the indexes did not settle on one moment of the store")
 
+    def follow(self) -> Follower:
+        """Keeps the indexes up with a run that is writing."""
+        from app.indexes.embedded.follower import Follower
+
+        return Follower(self)
+
     def check(self, *, repair: bool = False) -> list[str]:
         """Problems found, in words. With `repair`, an index that differs is derived again."""
         with self._lock, self.store.writer():
@@ -99,6 +110,12 @@ class EmbeddedEngine:
             self.sparse.rebuild(reader)
             if self.dense:
                 self.dense.rebuild(reader)
+            self._latest = None
+
+    def publish_sparse(self) -> None:
+        """Publish what the sparse index holds only in memory."""
+        with self._lock:
+            self.sparse.rebuild(self.store.reader())
             self._latest = None
 
     def close(self) -> None:

@@ -306,6 +306,10 @@ class SparseIndex:
         if removed is None:
             self.rebuild(reader)
             return
+        if self._applied < self._bases.newest_change() <= reader.change:
+            self._load()  # another process has done most of the work
+            removed = reader.removed_since(self._applied)
+            assert removed is not None
         parts = list(self._parts)
         for rows, terms in reader.terms_since(self._applied):
             parts.append((build_segment(rows, terms), _ALL))
