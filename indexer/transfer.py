@@ -122,7 +122,7 @@ def _mapped(path: Path, kind: str) -> Any:
 
 
 def import_collection(folder: Path, manifest: dict[str, Any], engine: Engine) -> int:
-    """Write an export into an empty generation; how many documents. Vectors come along where the encoder is the same."""
+    """Write an export into an empty generation, vectors too where the encoder is the same; how many documents."""
     keep = check_importable(engine.record, manifest)
     count = copy_documents(_read(folder, manifest), engine, keep_vectors=keep)
     engine.snapshot()

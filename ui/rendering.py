@@ -73,7 +73,8 @@ def signal_bar(signals: Sequence[Mapping[str, Any]], best: float) -> str:
 def legend(signals: Sequence[str]) -> str:
     """Which colour is which signal."""
     dots = [
-        f'<span class="hb-dot" style="background:{SIGNAL_COLOURS.get(s, "#888")}"></span>{escape(SIGNAL_NAMES.get(s, s))}'
+        f'<span class="hb-dot" style="background:{SIGNAL_COLOURS.get(s, "#888")}"></span>'
+        f"{escape(SIGNAL_NAMES.get(s, s))}"
         for s in signals
     ]
     return f'<div class="hb-legend">{"".join(dots)}</div>'

@@ -275,7 +275,6 @@ def test_every_route_by_every_role(make_app: Callable[..., App]) -> None:
     }
     with TestClient(create_api(app, host="0.0.0.0"), base_url="http://search.example") as client:
         assert client.get("/healthz").status_code == 200
-        app.documents.bulk
         from app.core.types import CollectionSpec
 
         app.ensure_collection(CollectionSpec("default"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests_support import random_documents
 
 from app.bootstrap import App
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
@@ -23,7 +24,6 @@ from app.indexes.embedded.sparse import SparseIndex
 from indexer.chunking import windows
 from indexer.generations import build
 from indexer.readers import FileSource
-from tests_support import random_documents
 
 
 def filled(make_app: Callable[..., App]) -> App:

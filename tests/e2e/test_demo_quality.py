@@ -1,0 +1,56 @@
+"""The demo's own questions, judged by hand, on the real documentation with the real encoder.
+
+Encoding about 7,500 passages takes some minutes on two cores, so this runs with the service tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bootstrap import build
+from app.cli.main import run_ingest, warm_queries
+from app.core.settings import Settings
+from app.core.types import ALL_SIGNALS, SearchRequest, Signal
+from indexer.readers import PythonSource
+from ranker.complete import fuse
+from ranker.tuning import judged_pool, ndcg, tune
+from training.judgements import read_beir
+
+QUESTIONS = Path(__file__).resolve().parents[1] / "demo_questions"
+
+
+def test_the_questions_are_judged_and_point_at_documents() -> None:
+    queries, qrels = read_beir(QUESTIONS, "test")
+    known = {item.document.id for item in PythonSource("python").items() if item.document}
+    assert len(queries) >= 60
+    assert all(max(grades.values()) == 2 for grades in qrels.values())
+    missing = {doc for grades in qrels.values() for doc in grades} - known
+    assert len(missing) <= 0.02 * sum(map(len, qrels.values())), missing  # names differ a little between Pythons
+
+
+@pytest.mark.services
+@pytest.mark.timeout(1500)
+def test_the_tuned_hybrid_is_at_least_as_good_as_the_best_leg(tmp_path: Path) -> None:
+    app = build(Settings(data_dir=tmp_path))
+    try:
+        report = run_ingest(app, PythonSource("python"), "python", quiet=True)
+        assert report["rejected"] == 0
+        queries, qrels = read_beir(QUESTIONS, "test")
+        warm_queries(app, "python", list(queries.values()))
+        pools = []
+        for query, text in queries.items():
+            scores, keys = app.search.pool("python", SearchRequest(text, k=1, candidates=200))
+            pools.append(judged_pool(scores, keys, qrels[query]))
+        tuned = tune(pools, ALL_SIGNALS)
+        shipped = app.catalog.profile("python", app.catalog.current("python"))
+        untuned = float(np.mean([ndcg(pool, fuse(pool.scores, shipped).scores_C) for pool in pools]))
+        print(
+            {s.value: round(v, 4) for s, v in tuned.single.items()}, round(tuned.cross_validated, 4), round(untuned, 4)
+        )
+        assert tuned.cross_validated >= max(tuned.single.values())
+        assert untuned >= tuned.single[Signal.BM25] + 0.05
+    finally:
+        app.close()
