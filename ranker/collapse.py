@@ -22,6 +22,7 @@ def collapse(fused: FusedScores, doc_keys: Mapping[int, str]) -> list[RankedDocu
 
     Rows that `doc_keys` does not know are left out.
     """
+    scores = fused.scores_C.tolist()
     columns: dict[str, list[int]] = {}
     for column, row in enumerate(fused.complete.rows.tolist()):
         doc_id = doc_keys.get(row)
@@ -29,7 +30,8 @@ def collapse(fused: FusedScores, doc_keys: Mapping[int, str]) -> list[RankedDocu
             columns.setdefault(doc_id, []).append(column)
     documents = []
     for doc_id, own in columns.items():
-        own.sort(key=lambda column: (-fused.scores_C[column], column))
-        documents.append(RankedDocument(doc_id, float(fused.scores_C[own[0]]), tuple(own)))
+        if len(own) > 1:
+            own.sort(key=lambda column: (-scores[column], column))
+        documents.append(RankedDocument(doc_id, scores[own[0]], tuple(own)))
     documents.sort(key=lambda document: (-document.score, document.doc_id))
     return documents

@@ -73,7 +73,7 @@ class StoreReader(Protocol):
         ...
 
     def doc_keys(self, rows: IdArray) -> dict[int, str]:
-        """The document id of each of `rows` that exists."""
+        """The document id of each of `rows`, which come from views of the same snapshot."""
         ...
 
     def document_rows(self, doc_id: str) -> IdArray:

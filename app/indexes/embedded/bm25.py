@@ -32,7 +32,7 @@ from app.indexes.derived import EMPTY, AheadError, index_lock, top
 K1 = 1.2
 B = 0.75
 LUCENE_FACTOR = K1 + 1.0
-FORMAT = 1
+FORMAT = 2
 _STATE = "applied.json"
 _HEAP_BYTES = 128_000_000
 _BY_ID_BELOW = 2000

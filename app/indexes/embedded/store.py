@@ -47,6 +47,7 @@ from app.indexes.embedded.schema import migrate
 
 _BATCH = 4096
 _MAX_VARIABLES = 30_000
+_REMEMBERED_ROWS = 1_000_000
 _FULL_CODES = {sqlite3.SQLITE_FULL}
 _CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -110,7 +111,8 @@ def _marks(count: int) -> str:
 class SqliteReader:
     """The store at one moment: a read transaction that stays open as long as this object lives."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, doc_ids: dict[int, str] | None = None) -> None:
+        self._doc_ids = {} if doc_ids is None else doc_ids
         with _translated():
             self._connection = _connect(path)
             self._lock = threading.RLock()
@@ -157,8 +159,17 @@ class SqliteReader:
         }
 
     def doc_keys(self, rows: IdArray) -> dict[int, str]:
-        sql = "SELECT p.row, d.id FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
-        return dict(self._in(sql, rows.tolist()))
+        # A row belongs to one document for ever, so what one snapshot has looked up serves all.
+        known = self._doc_ids
+        wanted = rows.tolist()
+        missing = [row for row in wanted if row not in known]
+        if missing:
+            sql = "SELECT p.row, d.id FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
+            if len(known) > _REMEMBERED_ROWS:
+                known.clear()
+                missing = wanted
+            known.update(self._in(sql, missing))
+        return {row: known[row] for row in wanted if row in known}
 
     def document_rows(self, doc_id: str) -> IdArray:
         sql = "SELECT p.row FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE d.id = ? ORDER BY p.ordinal"
@@ -333,6 +344,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, writer_wait_s: float = 10.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._doc_ids: dict[int, str] = {}
         self._wait = writer_wait_s
         self._mutex = threading.RLock()
         self._file_lock = filelock.FileLock(path.with_suffix(".writer.lock"), thread_local=False)
@@ -355,7 +367,7 @@ class SqliteStore:
                 getattr(self, name).close()
 
     def reader(self) -> SqliteReader:
-        return SqliteReader(self.path)
+        return SqliteReader(self.path, self._doc_ids)
 
     def change(self) -> int:
         with self._peek_lock, _translated():
