@@ -88,6 +88,10 @@ class BagOfTokens:
             self._known = {}
         self._known |= dict(zip(chunks, self._bags(chunks), strict=True))
 
+    def _unknown(self, split: Sequence[set[str]]) -> list[str]:
+        known = self._known
+        return [chunk for chunk in set().union(*split) if chunk not in known]
+
     def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]:
         if not contents:
             return []
@@ -97,12 +101,12 @@ class BagOfTokens:
             # Words repeat: each distinct chunk is tokenised once and remembered.
             split = [set(_CHUNK.findall(self._lowered(content))) for content in contents]
             with self._learning:
-                missing = set().union(*split) - self._known.keys()
+                missing = self._unknown(split)
                 if missing:
-                    self._learn(sorted(missing))
-                    missing = set().union(*split) - self._known.keys()
+                    self._learn(missing)
+                    missing = self._unknown(split)
                     if missing:  # the memory was emptied on the way
-                        self._known |= dict(zip(missing, self._bags(list(missing)), strict=True))
+                        self._learn(missing)
                 known = self._known
             bags = [set().union(*map(known.__getitem__, chunks)) for chunks in split]
         result = []

@@ -6,7 +6,7 @@ import sqlite3
 
 from app.core.errors import CorruptionError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _V1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -37,7 +37,12 @@ _V2 = """
 CREATE TABLE progress (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS = (_V1, _V2)
+# Ids by key without touching the pages that hold the texts.
+_V3 = """
+CREATE INDEX documents_ids ON documents (pk, id);
+"""
+
+MIGRATIONS = (_V1, _V2, _V3)
 """Statement lists; number n brings a store of version n to n + 1. Never edited once released."""
 
 

@@ -108,6 +108,26 @@ def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
         found[at] = low if low < end and docs[low] == wanted[at] else -1
 
 
+@numba.njit(nogil=True, cache=True)
+def _accumulate_at(starts, ends, query_weights, docs, weights, wanted, scores):  # type: ignore[no-untyped-def]
+    """As `_accumulate`, for the wanted positions only; `wanted` ascends."""
+    weighted = len(weights) > 0
+    for term in range(len(starts)):
+        low = starts[term]
+        for at in range(len(wanted)):
+            high = ends[term]
+            left = low
+            while left < high:
+                middle = (left + high) // 2
+                if docs[middle] < wanted[at]:
+                    left = middle + 1
+                else:
+                    high = middle
+            low = left
+            if left < ends[term] and docs[left] == wanted[at]:
+                scores[at] += query_weights[term] * (weights[left] if weighted else np.float32(1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Postings of some passages. `docs` are positions in `rows`; `weights` is empty where all are 1."""
@@ -211,8 +231,15 @@ class SparseView:
 
     def score(self, query: TermWeights, rows: IdArray) -> ScoreArray:
         scores = np.zeros(len(rows), dtype=np.float32)
-        for _, at, query_weight, weight in self._matches(query, rows):
-            scores[at] += np.float32(query_weight) * weight
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        for segment, _ in self.parts:
+            places, wanted = _positions(segment, ascending)
+            if len(wanted):
+                found = np.zeros(len(wanted), dtype=np.float32)
+                starts, ends = segment.ranges(query.ids)
+                _accumulate_at(starts, ends, query.weights, segment.docs, segment.weights, wanted, found)
+                scores[order[places]] += found
         return scores
 
     def contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
@@ -228,10 +255,7 @@ class SparseView:
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         for segment, _ in self.parts:
-            at = np.searchsorted(segment.rows, ascending)
-            inside = at < len(segment.rows)
-            inside[inside] &= segment.rows[at[inside]] == ascending[inside]
-            wanted = at[inside].astype(np.int32)
+            inside, wanted = _positions(segment, ascending)
             if not len(wanted):
                 continue
             places = order[inside]
@@ -258,6 +282,14 @@ class SparseView:
                 scores[~alive] = 0
             better += int(((scores > score) | ((scores == score) & (segment.rows < row))).sum())
         return better + 1
+
+
+def _positions(segment: Segment, ascending: IdArray) -> tuple[npt.NDArray[np.bool_], _Ints]:
+    """Which of the rows the segment holds, and the positions of those that it does."""
+    at = np.searchsorted(segment.rows, ascending)
+    inside = at < len(segment.rows)
+    inside[inside] &= segment.rows[at[inside]] == ascending[inside]
+    return inside, at[inside].astype(np.int32)
 
 
 def _member(rows: IdArray, allowed: IdArray) -> npt.NDArray[np.bool_]:

@@ -137,9 +137,9 @@ class SqliteReader:
         return rows[0][0] if rows else None
 
     def _in(self, sql: str, values: Sequence[Any]) -> Iterator[Any]:
-        """Rows of `sql`, whose `{}` becomes a list of placeholders, for all values."""
-        for chunk in _chunks(values):
-            yield from self._all(sql.format(_marks(len(chunk))), chunk)
+        """Rows of `sql`, whose `{}` becomes all the values. The statement is the same for any number of them."""
+        found = self._all(sql.format("SELECT value FROM json_each(?)"), (orjson.dumps(values).decode(),))
+        return iter(found)
 
     def get_document(self, doc_id: str) -> Document | None:
         rows = self._all("SELECT id, title, text, lang, metadata FROM documents WHERE id = ?", (doc_id,))
@@ -164,7 +164,10 @@ class SqliteReader:
         wanted = rows.tolist()
         missing = [row for row in wanted if row not in known]
         if missing:
-            sql = "SELECT p.row, d.id FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
+            sql = (
+                "SELECT p.row, d.id FROM passages p JOIN documents d INDEXED BY documents_ids ON d.pk = p.doc_pk "
+                "WHERE p.row IN ({})"
+            )
             if len(known) > _REMEMBERED_ROWS:
                 known.clear()
                 missing = wanted
