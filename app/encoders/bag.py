@@ -83,15 +83,6 @@ class BagOfTokens:
         """Lower case where that is certain to be what the tokenizer does: more chunks are then known."""
         return text.lower() if text.isascii() and self._tokenizer.normalizer.lowercase else text
 
-    def _learn(self, chunks: Sequence[str]) -> None:
-        if len(self._known) + len(chunks) > _REMEMBERED:
-            self._known = {}
-        self._known |= dict(zip(chunks, self._bags(chunks), strict=True))
-
-    def _unknown(self, split: Sequence[set[str]]) -> list[str]:
-        known = self._known
-        return [chunk for chunk in set().union(*split) if chunk not in known]
-
     def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]:
         if not contents:
             return []
@@ -101,13 +92,12 @@ class BagOfTokens:
             # Words repeat: each distinct chunk is tokenised once and remembered.
             split = [set(_CHUNK.findall(self._lowered(content))) for content in contents]
             with self._learning:
-                missing = self._unknown(split)
-                if missing:
-                    self._learn(missing)
-                    missing = self._unknown(split)
-                    if missing:  # the memory was emptied on the way
-                        self._learn(missing)
+                if len(self._known) > _REMEMBERED:
+                    self._known = {}  # who still reads the old memory keeps it
                 known = self._known
+                missing = [chunk for chunk in set().union(*split) if chunk not in known]
+                if missing:
+                    known.update(zip(missing, self._bags(missing), strict=True))
             bags = [set().union(*map(known.__getitem__, chunks)) for chunks in split]
         result = []
         for bag in bags:

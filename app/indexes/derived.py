@@ -131,9 +131,3 @@ class Bases:
                 if other < change:
                     shutil.rmtree(path, ignore_errors=True)
             return opened
-
-    def clear(self) -> None:
-        """Delete every build."""
-        with index_lock(self._folder):
-            for _, path in self._builds():
-                shutil.rmtree(path, ignore_errors=True)

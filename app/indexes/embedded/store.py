@@ -187,9 +187,6 @@ class SqliteReader:
         sql = "SELECT id, metadata FROM documents WHERE id IN ({})"
         return {found: orjson.loads(text) for found, text in self._in(sql, list(doc_ids))}
 
-    def titles(self, doc_ids: Sequence[str]) -> dict[str, str]:
-        return dict(self._in("SELECT id, title FROM documents WHERE id IN ({})", list(doc_ids)))
-
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
         found = sorted(self._in("SELECT row, vector FROM vectors WHERE row IN ({})", rows.tolist()))
         return np.array([row for row, _ in found], dtype=np.int64), _decode_vectors([blob for _, blob in found])
