@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 export UV_LINK_MODE ?= copy
 export TOKENIZERS_PARALLELISM ?= true
+# Without cached bytecode every command would start a second later.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test test-services soak lint format bench lock clean
 

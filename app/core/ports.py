@@ -24,6 +24,7 @@ from app.core.types import (
     ScoreArray,
     Scored,
     StoreCounts,
+    TermBatch,
     TermWeights,
     TokenContribution,
     VectorArray,
@@ -98,7 +99,7 @@ class StoreReader(Protocol):
         """Passages written after `change`, in batches, in the order of their rows."""
         ...
 
-    def terms_since(self, change: int) -> Iterator[tuple[IdArray, list[TermWeights]]]:
+    def terms_since(self, change: int) -> Iterator[TermBatch]:
         """Term weights written after `change`, in batches, rows ascending within each."""
         ...
 

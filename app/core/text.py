@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from threading import local
+from threading import Lock, local
 
+import numpy as np
 import regex
 
 from app.core.errors import InvalidInputError
@@ -65,6 +66,8 @@ ENGLISH_STOP_WORDS = frozenset(
 """Lucene's English stop set."""
 
 _REMEMBERED = 500_000
+_MANY = 64
+"""Texts from which on a table of words is worth its loading."""
 ANALYZER_VERSION = 1
 """Raised whenever the same text would give other terms: indexes of another version are derived again."""
 
@@ -93,10 +96,13 @@ _TOKEN = regex.compile(
 # The same rules for texts of Latin letters and common punctuation only, where the standard library's `re` is four
 # times as fast; a property test holds the two to each other.
 _LATIN = r"A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af"
+_MIDDLE_OF_WORD = r".:'\u00b7\u2018\u2019\u2024"
+_MIDDLE_OF_NUMBER = r".,;'\u2018\u2019\u2024"
 _LATIN_TOKEN = re.compile(
-    rf"_*[{_LATIN}0-9](?:[{_LATIN}0-9_]+|(?<=[{_LATIN}])[.:'\u00b7\u2018\u2019\u2024](?=[{_LATIN}])"
-    rf"|(?<=[0-9])[.,;'\u2018\u2019\u2024](?=[0-9]))*"
+    rf"_*[{_LATIN}0-9](?:[{_LATIN}0-9_]+|(?<=[{_LATIN}])[{_MIDDLE_OF_WORD}](?=[{_LATIN}])"
+    rf"|(?<=[0-9])[{_MIDDLE_OF_NUMBER}](?=[0-9]))*"
 )
+_ODD_FROM = 0x2027
 _ODD = r"\u00ad\u00b8\u02b0-\u200f\u2027-\U0010ffff"
 _ODD_CHAR = re.compile(rf"[{_ODD}]")
 _SPACE = re.compile(r"\s")
@@ -186,17 +192,20 @@ def _standard_terms(raw: str) -> tuple[str, ...]:
 _TERMS: dict[str, Callable[[str], tuple[str, ...]]] = {"english": _english_terms, "standard": _standard_terms}
 
 
+_UNCACHED = {name: terms_of.__wrapped__ for name, terms_of in _TERMS.items()}  # type: ignore[attr-defined]
+
+
 class _JoinedTerms(dict[str, str]):
     """Raw word → its terms joined by spaces, remembered; emptied when it grows over its bound."""
 
     def __init__(self, terms_of: Callable[[str], Sequence[str]]) -> None:
         super().__init__()
-        self._terms_of = terms_of
+        self.terms_of_word = terms_of
 
     def __missing__(self, raw: str) -> str:
         if len(self) >= _REMEMBERED:
             self.clear()
-        joined = " ".join(self._terms_of(raw))
+        joined = " ".join(self.terms_of_word(raw))
         self[raw] = joined
         return joined
 
@@ -215,7 +224,7 @@ class Analyzer:
             raise InvalidInputError("unknown analyzer", received=name, expected=f"one of {', '.join(ANALYZERS)}")
         self.name = name
         self.id = f"{name}:{ANALYZER_VERSION}"
-        self._terms_of = _TERMS[name]
+        self.terms_of_word = _TERMS[name]
         self._joined = _JoinedTerms(self._long)
 
     def terms(self, text: str) -> list[str]:
@@ -237,11 +246,21 @@ class Analyzer:
             for piece, latin in _pieces(text)
         )
 
+    def joined_many(self, texts: Sequence[str]) -> list[str]:
+        """`joined` of each text; much faster for many."""
+        if len(texts) < _MANY:
+            return [self.joined(text) for text in texts]
+        return self._many.joined(texts)
+
+    @cached_property
+    def _many(self) -> _ManyTexts:
+        return _ManyTexts(self)
+
     def _long(self, raw: str) -> Sequence[str]:
         if len(raw) <= MAX_TOKEN_CHARS:
-            return self._terms_of(raw)
+            return self.terms_of_word(raw)
         pieces = [raw[i : i + MAX_TOKEN_CHARS] for i in range(0, len(raw), MAX_TOKEN_CHARS)]
-        return [term for piece in pieces for term in self._terms_of(piece)]
+        return [term for piece in pieces for term in self.terms_of_word(piece)]
 
     def tokens(self, text: str) -> Iterator[Token]:
         """The text's tokens in order, with the code points that each came from."""
@@ -263,9 +282,74 @@ class Analyzer:
                 continue
             for at in range(0, len(raw), MAX_TOKEN_CHARS):
                 piece = raw[at : at + MAX_TOKEN_CHARS]
-                for term in self._terms_of(piece):
+                for term in self.terms_of_word(piece):
                     yield Token(term, start + at, start + at + len(piece))
         yield from _bigrams(run)
+
+
+class _ManyTexts:
+    """Terms of many texts through a table of their words. Safe to share between threads: they take turns."""
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        from app.core import words
+
+        self._analyzer = analyzer
+        self._words = words
+        self._lock = Lock()
+        self._terms_of = _UNCACHED[analyzer.name]  # the table remembers what it was told
+        points = [chr(point) for point in range(_ODD_FROM)]
+        classes = np.zeros(_ODD_FROM, dtype=np.uint8)
+        for kind, members in (
+            (words.LETTER, rf"[{_LATIN}]"),
+            (words.DIGIT, "[0-9]"),
+            (words.JOIN, "_"),
+            (words.MID_LETTER, rf"[{_MIDDLE_OF_WORD}]"),
+            (words.MID_NUMBER, rf"[{_MIDDLE_OF_NUMBER}]"),
+            (words.ODD, rf"[{_ODD}]"),
+        ):
+            classes[[at for at, point in enumerate(points) if re.match(members, point)]] |= kind
+        self._classes = classes
+        self._start()
+
+    def _start(self) -> None:
+        self._table = self._words.WordTable(self._classes, self._words.ODD, lower=False)
+        self._terms = self._words.Values(np.uint8)
+
+    def joined(self, texts: Sequence[str]) -> list[str]:
+        """Pieces of Latin letters go through the table, others are analyzed singly."""
+        pieces: list[str] = []
+        plan: list[list[int | str]] = []
+        for text in texts:
+            if not _ODD_CHAR.search(text):
+                plan.append([len(pieces)])
+                pieces.append(text)
+                continue
+            parts: list[int | str] = []
+            for piece, latin in _pieces(text):
+                parts.append(len(pieces) if latin else self._analyzer.joined(piece))
+                if latin:
+                    pieces.append(piece)
+            plan.append(parts)
+        done = self._joined(pieces)
+        return [" ".join([done[part] if isinstance(part, int) else part for part in parts]) for parts in plan]
+
+    def _joined(self, pieces: Sequence[str]) -> list[str]:
+        with self._lock:
+            if self._table.full:
+                self._start()
+            found = self._table.cut(pieces)
+            terms_of, word = self._terms_of, self._table.word
+            new = [" ".join(terms_of(word(n))).encode() for n in range(len(self._terms), len(self._table))]
+            self._terms.extend([len(one) for one in new], np.frombuffer(b"".join(new), dtype=np.uint8))
+            terms, offsets = self._terms.data, self._terms.offsets
+            out = np.empty(self._terms.total(found) + len(found.numbers), dtype=np.uint8)
+        ends = np.empty(len(pieces), dtype=np.int64)
+        self._words.join_values(found.numbers, found.ends, offsets, terms, out, ends)
+        joined, start, whole = [], 0, memoryview(out)  # type: ignore[arg-type]
+        for piece, end, odd in zip(pieces, ends.tolist(), found.odd.tolist(), strict=True):
+            joined.append(self._analyzer.joined(piece) if odd else str(whole[start:end], "utf-8"))
+            start = end
+        return joined
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:

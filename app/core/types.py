@@ -101,6 +101,19 @@ class TermWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class TermBatch:
+    """Term weights of N rows, which ascend: row n has `ids[offsets[n]:offsets[n + 1]]`.
+
+    `weights` stand beside `ids`, or are empty where all are 1.
+    """
+
+    rows: IdArray
+    offsets: IdArray
+    ids: npt.NDArray[np.int32]
+    weights: ScoreArray
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What a leg proposes: rows with their scores, best first, ties by ascending row."""
 

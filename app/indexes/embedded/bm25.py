@@ -233,12 +233,13 @@ class Bm25Index:
             for row in removed.tolist():
                 self._delete(writer, row)
             for batch in reader.texts_since(since):
-                for change in batch:
+                joined = self._analyzer.joined_many([change.content for change in batch])
+                for change, terms in zip(batch, joined, strict=True):
                     if replay:
                         self._delete(writer, change.row)
                     document = tantivy.Document()
                     document.add_unsigned("row", change.row)
-                    document.add_text("terms", self._analyzer.joined(change.content))
+                    document.add_text("terms", terms)
                     writer.add_document(document)
             writer.commit()
         finally:

@@ -107,7 +107,7 @@ class EmbeddedEngine:
         """Fold everything that came since the last build into new bases."""
         with self._lock:
             reader = self.store.reader()
-            self.sparse.rebuild(reader)
+            self.sparse.compact(reader)
             if self.dense:
                 self.dense.rebuild(reader)
             self._latest = None
@@ -115,7 +115,7 @@ class EmbeddedEngine:
     def publish_sparse(self) -> None:
         """Publish what the sparse index holds only in memory."""
         with self._lock:
-            self.sparse.rebuild(self.store.reader())
+            self.sparse.compact(self.store.reader())
             self._latest = None
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ size are merged as they gather, so that a passage is copied a logarithmic number
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.ports import StoreReader
-from app.core.types import IdArray, ScoreArray, Scored, TermWeights
+from app.core.types import IdArray, ScoreArray, Scored, TermBatch, TermWeights
 from app.core.weights import round_weights
 from app.indexes.derived import EMPTY, AheadError, Bases, top
 
@@ -148,38 +148,106 @@ class Segment:
         return starts.astype(np.int64), ends.astype(np.int64)
 
 
-def build_segment(rows: IdArray, terms: Sequence[TermWeights]) -> Segment:
-    """Postings of passages whose rows ascend."""
-    lengths = np.array([len(one) for one in terms], dtype=np.int64)
-    tokens = np.concatenate([one.ids for one in terms]) if terms else np.zeros(0, dtype=np.int32)
-    weights = np.concatenate([one.weights for one in terms]) if terms else np.zeros(0, dtype=np.float32)
-    docs = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)
-    return _from_pairs(rows, tokens, docs, weights)
+@numba.njit(nogil=True, cache=True)
+def _transpose(offsets, ids, weights, places, docs, kept):  # type: ignore[no-untyped-def]
+    """Postings of rows: `places` says where each token's begin, and is moved to where they end."""
+    weighted = len(weights) > 0
+    for row in range(len(offsets) - 1):
+        for at in range(offsets[row], offsets[row + 1]):
+            place = places[ids[at]]
+            places[ids[at]] = place + 1
+            docs[place] = row
+            if weighted:
+                kept[place] = weights[at]
 
 
-def _from_pairs(rows: IdArray, tokens: _Ints, docs: _Ints, weights: ScoreArray) -> Segment:
-    """Order (token, doc, weight) triples by token, docs ascending within each. `docs` must ascend already."""
-    # Two-byte keys let numpy's stable sort be a radix sort.
-    narrow = tokens.astype(np.uint16) if len(tokens) and int(tokens.max()) < 2**16 else tokens
-    order = np.argsort(narrow, kind="stable")
-    unique, counts = np.unique(tokens, return_counts=True)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    constant = bool((weights == 1.0).all())
-    kept = np.zeros(0, dtype=np.float32) if constant else weights[order]
-    return Segment(rows, unique.astype(np.int32), offsets, docs[order], kept)
+def build_segment(batch: TermBatch) -> Segment:
+    """Postings of passages."""
+    counts = np.bincount(batch.ids)
+    tokens = np.flatnonzero(counts).astype(np.int32)
+    ends = np.cumsum(counts)
+    weighted = len(batch.weights) > 0 and not bool((batch.weights == 1.0).all())
+    docs = np.empty(len(batch.ids), dtype=np.int32)
+    weights = batch.weights if weighted else np.zeros(0, dtype=np.float32)
+    kept = np.empty(len(weights), dtype=np.float32)
+    _transpose(batch.offsets, batch.ids, weights, ends - counts, docs, kept)
+    return Segment(batch.rows, tokens, np.concatenate([[0], ends[tokens]]).astype(np.int64), docs, kept)
 
 
-def merge_segments(left: Segment, right: Segment) -> Segment:
-    """One segment of two; every row of `left` is below every row of `right`."""
-    tokens = np.concatenate([np.repeat(one.tokens, np.diff(one.offsets)) for one in (left, right)])
-    docs = np.concatenate([left.docs, right.docs + np.int32(len(left.rows))])
-    weights = np.concatenate(
-        [one.weights if len(one.weights) else np.ones(len(one.docs), np.float32) for one in (left, right)]
-    )
-    order = np.argsort(docs, kind="stable")
-    return _from_pairs(np.concatenate([left.rows, right.rows]), tokens[order], docs[order], weights[order])
+@numba.njit(nogil=True, cache=True)
+def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type: ignore[no-untyped-def]
+    """Postings `start:end` of rows that have a new place (-1: none), written from `at`; where they end."""
+    for posting in range(start, end):
+        place = places[docs[posting]]
+        if place >= 0:
+            out_docs[at] = place
+            if len(out_weights):
+                out_weights[at] = weights[posting] if len(weights) else np.float32(1.0)
+            at += 1
+    return at
 
 
+@numba.njit(nogil=True, cache=True)
+def _merge(  # type: ignore[no-untyped-def]
+    left_tokens, left_offsets, left_docs, left_weights, left_places,
+    right_tokens, right_offsets, right_docs, right_weights, right_places,
+    tokens, offsets, docs, weights,
+):  # fmt: skip
+    """Postings of two segments, token by token; how many tokens and postings were kept."""
+    left, right, count, at = 0, 0, 0, 0
+    while left < len(left_tokens) or right < len(right_tokens):
+        begun = at
+        if right == len(right_tokens):
+            token = left_tokens[left]
+        elif left == len(left_tokens):
+            token = right_tokens[right]
+        else:
+            token = min(left_tokens[left], right_tokens[right])
+        if left < len(left_tokens) and left_tokens[left] == token:
+            start, end = left_offsets[left], left_offsets[left + 1]
+            at = _copy(start, end, left_docs, left_weights, left_places, at, docs, weights)
+            left += 1
+        if right < len(right_tokens) and right_tokens[right] == token:
+            start, end = right_offsets[right], right_offsets[right + 1]
+            at = _copy(start, end, right_docs, right_weights, right_places, at, docs, weights)
+            right += 1
+        if at > begun:
+            tokens[count] = token
+            count += 1
+            offsets[count] = at
+    return count, at
+
+
+_Part = tuple[Segment, npt.NDArray[np.bool_]]
+
+
+def merge_segments(left: _Part, right: _Part) -> Segment:
+    """One segment of two, without what was removed; every row of `left` is below every row of `right`."""
+    kept, places, first = [], [], 0
+    for segment, alive in (left, right):
+        stays = alive if len(alive) else np.ones(len(segment.rows), dtype=np.bool_)
+        new = np.where(stays, np.cumsum(stays) - 1 + first, -1).astype(np.int32)
+        kept.append(segment.rows[stays])
+        places.append(new)
+        first += len(kept[-1])
+    one, other = left[0], right[0]
+    postings = len(one.docs) + len(other.docs)
+    tokens = np.empty(len(one.tokens) + len(other.tokens), dtype=np.int32)
+    offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
+    docs = np.empty(postings, dtype=np.int32)
+    weights = np.empty(postings if len(one.weights) or len(other.weights) else 0, dtype=np.float32)
+    found, used = _merge(
+        one.tokens, one.offsets, one.docs, one.weights, places[0],
+        other.tokens, other.offsets, other.docs, other.weights, places[1],
+        tokens, offsets, docs, weights,
+    )  # fmt: skip
+    return Segment(np.concatenate(kept), tokens[:found], offsets[: found + 1], docs[:used], weights[:used])
+
+
+_EMPTY_SEGMENT = Segment(
+    np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int32),
+    np.zeros(0, dtype=np.float32),
+)  # fmt: skip
 _ALL = np.zeros(0, dtype=np.bool_)
 
 
@@ -308,7 +376,7 @@ class SparseIndex:
     def __init__(self, folder: Path, encoder: str) -> None:
         self._bases = Bases(folder, FORMAT, encoder)
         self._lock = threading.RLock()
-        self._parts: list[tuple[Segment, npt.NDArray[np.bool_]]] = []
+        self._parts: list[_Part] = []
         self._base_rows = 0
         self._applied = -1
 
@@ -342,41 +410,39 @@ class SparseIndex:
             self._load()  # another process has done most of the work
             removed = reader.removed_since(self._applied)
             assert removed is not None
-        parts = list(self._parts)
-        for rows, terms in reader.terms_since(self._applied):
-            parts.append((build_segment(rows, terms), _ALL))
-            while len(parts) > 1 and self._mergeable(parts):
-                (left, _), (right, _) = parts[-2:]
-                parts[-2:] = [(merge_segments(left, right), _ALL)]
+        parts = _gathered(self._parts, reader.terms_since(self._applied), on_disk=self._base_rows > 0)
         if len(removed):
             parts = [(segment, _without(segment, alive, removed)) for segment, alive in parts]
         self._parts, self._applied = parts, reader.change
         loose = sum(len(segment.rows) for segment, _ in self._parts) - self._base_rows
         dead = sum(int((~alive).sum()) for _, alive in self._parts)
         if max(loose, dead) > max(_REBASE_ROWS, _REBASE_SHARE * self._base_rows):
-            self.rebuild(reader)
-
-    def _mergeable(self, parts: Sequence[tuple[Segment, npt.NDArray[np.bool_]]]) -> bool:
-        (left, left_alive), (right, _) = parts[-2:]
-        on_disk = len(parts) == 2 and self._base_rows > 0
-        return not on_disk and not len(left_alive) and len(left.rows) <= 2 * len(right.rows)
+            self._publish(self._parts, self._applied)
 
     def rebuild(self, reader: StoreReader) -> None:
-        """Derive the index again and publish it as the new base."""
+        """Derive the index again from the store and publish it as the new base."""
         with self._lock:
-            rows: list[IdArray] = []
-            terms: list[TermWeights] = []
-            for some, weights in reader.terms_since(-1):
-                rows.append(some)
-                terms += weights
-            segment = build_segment(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), terms)
+            self._publish(_gathered([], reader.terms_since(-1), on_disk=False), reader.change)
 
-            def write(folder: Path) -> list[str]:
-                for name in Segment.__slots__:
-                    np.save(folder / f"{name}.npy", getattr(segment, name), allow_pickle=False)
-                return [f"{name}.npy" for name in Segment.__slots__]
+    def compact(self, reader: StoreReader) -> None:
+        """Publish what is held in memory only, as one base with what was published before."""
+        with self._lock:
+            self.catch_up(reader)
+            if len(self._parts) != 1 or not self._base_rows or len(self._parts[0][1]):
+                self._publish(self._parts, self._applied)
 
-            self._bases.publish(reader.change, write, self._open, rows=len(segment.rows), postings=len(segment.docs))
+    def _publish(self, parts: Sequence[_Part], change: int) -> None:
+        parts = list(parts) or [(_EMPTY_SEGMENT, _ALL)]
+        while len(parts) > 1:
+            parts[-2:] = [(merge_segments(*parts[-2:]), _ALL)]
+        segment = parts[0][0] if not len(parts[0][1]) else merge_segments(parts[0], (_EMPTY_SEGMENT, _ALL))
+
+        def write(folder: Path) -> list[str]:
+            for name in Segment.__slots__:
+                np.save(folder / f"{name}.npy", getattr(segment, name), allow_pickle=False)
+            return [f"{name}.npy" for name in Segment.__slots__]
+
+        self._bases.publish(change, write, self._open, rows=len(segment.rows), postings=len(segment.docs))
 
     def check(self, reader: StoreReader) -> list[str]:
         """What differs from the store."""
@@ -394,6 +460,19 @@ class SparseIndex:
             *(f"sparse has {n} passages that the store has not" for n in [len(np.setdiff1d(found, expected))] if n),
             *(f"sparse has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
         ]
+
+
+def _gathered(parts: Sequence[_Part], batches: Iterable[TermBatch], *, on_disk: bool) -> list[_Part]:
+    """The parts and one for each batch; of those in memory, neighbours of like size are merged."""
+    gathered = list(parts)
+    for batch in batches:
+        gathered.append((build_segment(batch), _ALL))
+        while len(gathered) > 1 + on_disk:
+            (left, alive), (right, _) = gathered[-2:]
+            if len(alive) or len(left.rows) > 2 * len(right.rows):
+                break
+            gathered[-2:] = [(merge_segments(*gathered[-2:]), _ALL)]
+    return gathered
 
 
 def _without(segment: Segment, alive: npt.NDArray[np.bool_], removed: IdArray) -> Any:

@@ -38,7 +38,9 @@ from app.core.types import (
     MetaScalar,
     Passage,
     PassageRow,
+    ScoreArray,
     StoreCounts,
+    TermBatch,
     TermWeights,
     Tier,
     VectorArray,
@@ -86,6 +88,15 @@ def _decode_terms(ids: bytes, weights: bytes | None) -> TermWeights:
     if weights is None:
         return TermWeights(decoded, np.ones(len(decoded), dtype=np.float32))
     return TermWeights(decoded, np.frombuffer(weights, dtype="<f4"))
+
+
+def _decode_weights(blobs: Sequence[bytes | None], lengths: Sequence[int]) -> ScoreArray:
+    """Weights of several rows, one after another; empty where all are 1."""
+    if not any(blobs):
+        return np.zeros(0, dtype=np.float32)
+    one = np.float32(1.0).tobytes()
+    filled = [one * length if blob is None else blob for blob, length in zip(blobs, lengths, strict=True)]
+    return np.frombuffer(b"".join(filled), dtype="<f4")
 
 
 def _encode_terms(terms: TermWeights) -> tuple[bytes, bytes | None]:
@@ -213,15 +224,19 @@ class SqliteReader:
                 for row, at, start, end, title, text in batch
             ]
 
-    def terms_since(self, change: int) -> Iterator[tuple[IdArray, list[TermWeights]]]:
+    def terms_since(self, change: int) -> Iterator[TermBatch]:
         sql = (
             "SELECT p.row, t.ids, t.weights FROM passages p JOIN terms t ON t.row = p.row "
             "WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
         )
         for batch in self._pages(sql, change):
-            yield (
-                np.array([row for row, _, _ in batch], dtype=np.int64),
-                [_decode_terms(ids, weights) for _, ids, weights in batch],
+            rows, ids, weights = zip(*batch, strict=True)
+            lengths = [len(some) // 4 for some in ids]
+            yield TermBatch(
+                np.array(rows, dtype=np.int64),
+                np.cumsum([0, *lengths], dtype=np.int64),
+                np.frombuffer(b"".join(ids), dtype="<i4"),
+                _decode_weights(weights, lengths),
             )
 
     def vectors_since(self, change: int) -> Iterator[tuple[IdArray, VectorArray]]:

@@ -1,0 +1,302 @@
+"""Words of many texts at once: each distinct word is looked at once, everything else is compiled.
+
+A `WordTable` cuts texts into words by the class of each code point and gives every distinct word a number; who uses
+it keeps something for each number (a word's terms, its tokens) and puts a text's result together from that. The
+compiled loops release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+OTHER, LETTER, DIGIT, JOIN, ODD = 0, 1, 2, 4, 128
+MID_LETTER, MID_NUMBER = 16, 32
+"""Classes of code points. A word is `JOIN* (LETTER | DIGIT)` and whatever LETTER, DIGIT and JOIN follow; MID_LETTER
+belongs to it between two LETTERs, MID_NUMBER between two DIGITs. A text with an ODD one is left to the caller."""
+
+MAX_WORD = 255
+"""A text with a longer word is left to the caller too."""
+
+_WORDS = 1_000_000
+_MAX_POINTS = 32_000_000
+
+_Bytes = npt.NDArray[np.uint8]
+_Points = npt.NDArray[np.uint32]
+_Ints = npt.NDArray[np.int32]
+_Longs = npt.NDArray[np.int64]
+
+
+@numba.njit(nogil=True, cache=True)
+def _scan(  # type: ignore[no-untyped-def]
+    points, ends, first, classes, beyond, fold, seed, slots, hashes, offsets, arena, count, words, used, word_ends, odd
+):
+    """Cut texts `first`.. into words until the table may be too small for the next; (texts done, words in the table).
+
+    `words[: word_ends[n]]` are the numbers of the words of texts up to n; `used` counts those of texts before `first`.
+    """
+    mask = len(slots) - 1
+    room = min(len(hashes), len(slots) // 2)
+    table = len(classes)
+    at = ends[first - 1] if first else 0
+    for text in range(first, len(ends)):
+        end = ends[text]
+        begun = used
+        strange = False
+        while at < end and not strange:
+            start = at
+            kind = classes[points[at]] if points[at] < table else beyond
+            if kind & ODD:
+                strange = True
+                break
+            if kind == JOIN:
+                while at < end and points[at] < table and classes[points[at]] == JOIN:
+                    at += 1
+                if at == end:
+                    break
+                kind = classes[points[at]] if points[at] < table else beyond
+            if not kind & (LETTER | DIGIT):
+                strange = kind & ODD != 0
+                at += 1
+                continue
+            value = seed
+            while at < end:
+                point = points[at]
+                kind = classes[point] if point < table else beyond
+                if not kind & (LETTER | DIGIT | JOIN):
+                    if kind & ODD:
+                        strange = True
+                        break
+                    if at + 1 == end or not kind:
+                        break
+                    before = classes[points[at - 1]] if points[at - 1] < table else beyond
+                    after = classes[points[at + 1]] if points[at + 1] < table else beyond
+                    letters = kind & MID_LETTER and before & LETTER and after & LETTER
+                    numbers = kind & MID_NUMBER and before & DIGIT and after & DIGIT
+                    if not letters and not numbers:
+                        break
+                at += 1
+            length = at - start
+            if strange or length > MAX_WORD:
+                strange = True
+                break
+            for place in range(start, at):
+                point = points[place]
+                if point < 128:
+                    point = fold[point]
+                value = (value ^ np.uint64(point)) * np.uint64(1099511628211)
+            value ^= value >> np.uint64(29)
+            slot = np.int64(value & np.uint64(mask))
+            word = -1
+            while slots[slot] >= 0:
+                other = slots[slot]
+                if hashes[other] == value and offsets[other + 1] - offsets[other] == length:
+                    same = True
+                    base = offsets[other]
+                    for place in range(length):
+                        point = points[start + place]
+                        if point < 128:
+                            point = fold[point]
+                        if arena[base + place] != point:
+                            same = False
+                            break
+                    if same:
+                        word = other
+                        break
+                slot = (slot + 1) & mask
+            if word < 0:
+                base = offsets[count]
+                if count == room or base + length > len(arena):
+                    return text, count
+                for place in range(length):
+                    point = points[start + place]
+                    arena[base + place] = fold[point] if point < 128 else point
+                word = count
+                hashes[word] = value
+                slots[slot] = word
+                count += 1
+                offsets[count] = base + length
+            words[used] = word
+            used += 1
+        if strange:
+            used = begun
+        odd[text] = strange
+        word_ends[text] = used
+        at = end
+    return len(ends), count
+
+
+@numba.njit(nogil=True, cache=True)
+def _refill(hashes, slots, count):  # type: ignore[no-untyped-def]
+    mask = len(slots) - 1
+    for word in range(count):
+        slot = np.int64(hashes[word] & np.uint64(mask))
+        while slots[slot] >= 0:
+            slot = (slot + 1) & mask
+        slots[slot] = word
+
+
+@numba.njit(nogil=True, cache=True)
+def join_values(words, word_ends, offsets, values, out, out_ends):  # type: ignore[no-untyped-def]
+    """For every text the values of its words with a blank (32) between them; empty values leave no trace."""
+    at, word = 0, 0
+    for text in range(len(word_ends)):
+        begun = at
+        while word < word_ends[text]:
+            low, high = offsets[words[word]], offsets[words[word] + 1]
+            if high > low:
+                if at > begun:
+                    out[at] = 32
+                    at += 1
+                for place in range(low, high):
+                    out[at] = values[place]
+                    at += 1
+            word += 1
+        out_ends[text] = at
+
+
+@numba.njit(nogil=True, cache=True)
+def union_values(words, word_ends, offsets, values, seen, out, out_ends):  # type: ignore[no-untyped-def]
+    """For every text the distinct values of its words, ascending. `seen` (all -1) has a place for each value."""
+    at, word = 0, 0
+    for text in range(len(word_ends)):
+        begun = at
+        while word < word_ends[text]:
+            for place in range(offsets[words[word]], offsets[words[word] + 1]):
+                value = values[place]
+                if seen[value] != text:
+                    seen[value] = text
+                    out[at] = value
+                    at += 1
+            word += 1
+        gap = 1
+        while gap < (at - begun) // 3:
+            gap = 3 * gap + 1
+        while gap:  # Shell's sort: a text has few distinct tokens
+            for right in range(begun + gap, at):
+                value = out[right]
+                left = right
+                while left >= begun + gap and out[left - gap] > value:
+                    out[left] = out[left - gap]
+                    left -= gap
+                out[left] = value
+            gap //= 3
+        out_ends[text] = at
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words of some texts: text n has `numbers[ends[n - 1]:ends[n]]`. An `odd` one has none and must be done singly."""
+
+    numbers: _Ints
+    ends: _Longs
+    odd: npt.NDArray[np.bool_]
+
+
+class WordTable:
+    """Distinct words and their numbers, from 0. Not safe to share between threads while texts are cut.
+
+    `classes` gives the class of the code points below its length, `beyond` that of all others. With `lower`, ASCII
+    letters are kept in lower case.
+    """
+
+    def __init__(self, classes: _Bytes, beyond: int, *, lower: bool) -> None:
+        self._classes = classes
+        self._beyond = np.uint8(beyond)
+        self._fold: _Points = np.arange(128, dtype=np.uint32)
+        if lower:
+            self._fold[65:91] += 32
+        self._seed = np.uint64(secrets.randbits(64))
+        self._count = 0
+        self._slots: _Ints = np.full(1 << 16, -1, dtype=np.int32)
+        self._hashes = np.zeros(1 << 15, dtype=np.uint64)
+        self._offsets: _Longs = np.zeros((1 << 15) + 1, dtype=np.int64)
+        self._arena: _Points = np.zeros(1 << 18, dtype=np.uint32)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def full(self) -> bool:
+        """Whether it has grown so large that a new one should take its place."""
+        return self._count > _WORDS or self._offsets[self._count] > _MAX_POINTS
+
+    def word(self, number: int) -> str:
+        """The word of a number."""
+        start, end = self._offsets[number], self._offsets[number + 1]
+        return self._arena[start:end].tobytes().decode("utf-32-le")
+
+    def cut(self, texts: Sequence[str]) -> Words:
+        """The texts' words. New ones get the next numbers. Texts hold no lone surrogates."""
+        points: _Points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
+        ends: _Longs = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
+        numbers: _Ints = np.empty(len(points) // 2 + len(texts) + 1, dtype=np.int32)
+        word_ends: _Longs = np.zeros(len(texts), dtype=np.int64)
+        odd = np.zeros(len(texts), dtype=np.bool_)
+        done = 0
+        while True:
+            used = int(word_ends[done - 1]) if done else 0
+            done, self._count = _scan(
+                points, ends, done, self._classes, self._beyond, self._fold, self._seed, self._slots, self._hashes,
+                self._offsets, self._arena, self._count, numbers, used, word_ends, odd,
+            )  # fmt: skip
+            if done == len(texts):
+                return Words(numbers[: word_ends[-1] if len(texts) else 0], word_ends, odd)
+            self._grow()
+
+    def _grow(self) -> None:
+        self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
+        self._offsets = np.concatenate([self._offsets, np.zeros(len(self._offsets) - 1, dtype=np.int64)])
+        self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
+        self._slots = np.full(2 * len(self._slots), -1, dtype=np.int32)
+        _refill(self._hashes, self._slots, self._count)
+
+
+class Values:
+    """Something of varying length for each number of a table, in one growing array."""
+
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self._data = np.zeros(1 << 16, dtype=dtype)
+        self._offsets: _Longs = np.zeros(1 << 12, dtype=np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def data(self) -> npt.NDArray[Any]:
+        """The values of all numbers, one after another."""
+        return self._data
+
+    @property
+    def offsets(self) -> _Longs:
+        """Number n has `data[offsets[n]:offsets[n + 1]]`."""
+        return self._offsets[: self._count + 1]
+
+    def extend(self, lengths: npt.ArrayLike, values: npt.NDArray[Any]) -> None:
+        """Values of the next numbers: how many each has, and all of them joined."""
+        lengths = np.asarray(lengths, dtype=np.int64)
+        used = int(self._offsets[self._count])
+        self._data = _room(self._data, used + len(values))
+        self._offsets = _room(self._offsets, self._count + len(lengths) + 1)
+        self._data[used : used + len(values)] = values
+        self._offsets[self._count + 1 : self._count + 1 + len(lengths)] = used + np.cumsum(lengths)
+        self._count += len(lengths)
+
+    def total(self, words: Words) -> int:
+        """How many values the words have together."""
+        return int(np.diff(self.offsets)[words.numbers].sum())
+
+
+def _room(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    if size <= len(array):
+        return array
+    grown = np.zeros(max(size, 2 * len(array)), dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown
