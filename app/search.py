@@ -34,7 +34,7 @@ from app.core.types import (
     Signal,
     SignalValue,
 )
-from ranker.collapse import RankedDocument, collapse
+from ranker.collapse import RankedDocuments, collapse
 from ranker.complete import CompleteScores, FusedScores, complete, fuse
 from ranker.explain import highlights, ledger, token_contributions
 from ranker.fusion import FUSIONS
@@ -100,7 +100,7 @@ class _Ranked:
     proposed: Mapping[Signal, Scored]
     reports: tuple[LegReport, ...]
     fused: FusedScores
-    documents: Sequence[RankedDocument]
+    documents: RankedDocuments
     profile: RankingProfile
     allowed: IdArray | None
     timings: dict[str, float]
@@ -236,11 +236,11 @@ class SearchService:
         before = time.perf_counter()
         extra = snapshot.reader.document_rows(extra_document) if extra_document is not None else None
         answered = {signal: legs[signal] for signal in usable if signal in proposed}
-        scores = complete(answered, proposed, extra)
+        scores = complete(answered, proposed, extra, self._pool)
         timings["complete"] = (time.perf_counter() - before) * 1e3
         before = time.perf_counter()
         fused = fuse(scores, profile)
-        documents = collapse(fused, snapshot.reader.doc_keys(scores.rows))
+        documents = collapse(fused, snapshot.reader.document_keys(scores.rows), snapshot.reader.doc_ids)
         timings["fuse"] = (time.perf_counter() - before) * 1e3
         return _Ranked(
             engine, snapshot, forms, answered, proposed, reports, fused, documents, profile, allowed, timings
@@ -251,7 +251,7 @@ class SearchService:
         started = time.perf_counter()
         ranked = self._rank(collection, request)
         before = time.perf_counter()
-        page = ranked.documents[request.offset : request.offset + request.k]
+        page = range(request.offset, min(request.offset + request.k, len(ranked.documents)))
         hits = self._hits(ranked, page, request)
         facets = self._facets(ranked, request.facets)
         ranked.timings["present"] = (time.perf_counter() - before) * 1e3
@@ -270,20 +270,21 @@ class SearchService:
             {name: round(value, 3) for name, value in ranked.timings.items()},
         )
 
-    def pool(self, collection: str, request: SearchRequest) -> tuple[CompleteScores, dict[int, str]]:
-        """The candidates' complete scores and the documents they belong to: what tuning works on."""
+    def pool(self, collection: str, request: SearchRequest) -> tuple[CompleteScores, list[str]]:
+        """The candidates' complete scores and the id of each one's document: what tuning works on."""
         ranked = self._rank(collection, request)
-        scores = ranked.fused.complete
-        return scores, ranked.snapshot.reader.doc_keys(scores.rows)
+        scores, reader = ranked.fused.complete, ranked.snapshot.reader
+        return scores, reader.doc_ids(reader.document_keys(scores.rows))
 
-    def _hits(self, ranked: _Ranked, page: Sequence[RankedDocument], request: SearchRequest) -> tuple[Hit, ...]:
-        shown = {document.doc_id: document.columns[: request.passages_per_document] for document in page}
-        columns = [column for own in shown.values() for column in own]
+    def _hits(self, ranked: _Ranked, page: range, request: SearchRequest) -> tuple[Hit, ...]:
+        doc_ids = ranked.snapshot.reader.doc_ids(ranked.documents.keys_D[page.start : page.stop])
+        shown = [ranked.documents.columns(at)[: request.passages_per_document] for at in page]
+        columns = [column for own in shown for column in own]
         rows = ranked.fused.complete.rows[np.array(columns, dtype=np.int64)]
         place = {column: at for at, column in enumerate(columns)}
         reader = ranked.snapshot.reader
         passages = reader.passages(rows)
-        metadata = reader.metadata(list(shown))
+        metadata = reader.metadata(doc_ids)
         bag = self._encoders.bag(ranked.engine.record.vdr_encoder)
         analyzer = Analyzer(ranked.engine.record.analyzer)
         tokens = (
@@ -292,9 +293,9 @@ class SearchService:
             else {}
         )
         hits = []
-        for rank, document in enumerate(page, request.offset + FIRST_RANK):
+        for at, doc_id, own in zip(page, doc_ids, shown, strict=True):
             passage_hits = []
-            for column in shown[document.doc_id]:
+            for column in own:
                 passage = passages[int(ranked.fused.complete.rows[column])]
                 lines = ledger(ranked.fused, column, ranked.profile)
                 if tokens:
@@ -312,24 +313,17 @@ class SearchService:
                         highlights(analyzer, ranked.forms.query.terms, passage.text) if request.highlight else (),
                     )
                 )
-            title = passages[int(ranked.fused.complete.rows[document.columns[0]])].title
-            hits.append(
-                Hit(
-                    rank,
-                    DocId(document.doc_id),
-                    title,
-                    document.score,
-                    metadata[document.doc_id],
-                    tuple(passage_hits),
-                )
-            )
+            title = passages[int(ranked.fused.complete.rows[own[0]])].title
+            score = float(ranked.documents.scores_D[at])
+            hits.append(Hit(at + FIRST_RANK, DocId(doc_id), title, score, metadata[doc_id], tuple(passage_hits)))
         return tuple(hits)
 
     @staticmethod
     def _facets(ranked: _Ranked, keys: Sequence[str]) -> dict[str, tuple[FacetCount, ...]]:
         if not keys:
             return {}
-        metadata = ranked.snapshot.reader.metadata([document.doc_id for document in ranked.documents])
+        reader = ranked.snapshot.reader
+        metadata = reader.metadata(reader.doc_ids(ranked.documents.keys_D))
         return {key: _count(key, list(metadata.values())) for key in keys}
 
     def why_not(self, collection: str, request: SearchRequest, doc_id: str) -> WhyNot:
@@ -354,12 +348,12 @@ class SearchService:
                     bool(np.isin(rows, ranked.proposed[signal].rows).any()),
                 )
             )
-        ids = [document.doc_id for document in ranked.documents]
         # A document that the filter drops is ranked here all the same, to say where it would stand.
-        rank = ids.index(doc_id) + FIRST_RANK
-        document = ranked.documents[rank - FIRST_RANK]
+        documents = ranked.documents
+        place = int(np.flatnonzero(documents.keys_D == reader.document_keys(rows)[0])[0])
+        rank = place + FIRST_RANK
         last = request.offset + request.k
-        bar = ranked.documents[min(last, len(ids)) - 1].score
+        bar = float(documents.scores_D[min(last, len(documents)) - 1])
         proposed = any(standing.proposed for standing in standings)
         if not passes:
             lost, said = (
@@ -384,10 +378,10 @@ class SearchService:
             said,
             passes,
             rank,
-            document.score,
+            float(documents.scores_D[place]),
             bar,
             tuple(standings),
-            ledger(ranked.fused, document.columns[0], ranked.profile),
+            ledger(ranked.fused, documents.columns(place)[0], ranked.profile),
         )
 
 

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from app.core.types import IdArray
 from ranker.complete import FusedScores
+from ranker.fusion.inputs import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class RankedDocument:
-    """A document and the candidates (columns of the scores) that are its passages, best first."""
+class RankedDocuments:
+    """D documents, best first, by their keys and scores. `columns(d)` are their candidates, best first."""
 
-    doc_id: str
-    score: float
-    columns: tuple[int, ...]
+    keys_D: IdArray
+    scores_D: Floats
+    _columns: IdArray
+    _starts_D: IdArray
+    _ends_D: IdArray
+
+    def __len__(self) -> int:
+        return len(self.keys_D)
+
+    def columns(self, at: int) -> list[int]:
+        """The candidates (columns of the scores) that are passages of the document in place `at`."""
+        columns: list[int] = self._columns[self._starts_D[at] : self._ends_D[at]].tolist()
+        return columns
 
 
-def collapse(fused: FusedScores, doc_keys: Mapping[int, str]) -> list[RankedDocument]:
+def collapse(fused: FusedScores, keys_C: IdArray, ids_of: Callable[[IdArray], Sequence[str]]) -> RankedDocuments:
     """Documents by their best passage's score, ties by id, so that equal scores always stand in the same order.
 
-    Rows that `doc_keys` does not know are left out.
+    `keys_C` are the candidates' documents, -1 where there is none: those are left out. Ids are asked for only where
+    scores tie.
     """
-    scores = fused.scores_C.tolist()
-    columns: dict[str, list[int]] = {}
-    for column, row in enumerate(fused.complete.rows.tolist()):
-        doc_id = doc_keys.get(row)
-        if doc_id is not None:
-            columns.setdefault(doc_id, []).append(column)
-    documents = []
-    for doc_id, own in columns.items():
-        if len(own) > 1:
-            own.sort(key=lambda column: (-scores[column], column))
-        documents.append(RankedDocument(doc_id, scores[own[0]], tuple(own)))
-    documents.sort(key=lambda document: (-document.score, document.doc_id))
-    return documents
+    columns = np.flatnonzero(keys_C >= 0)
+    keys, scores = keys_C[columns], fused.scores_C[columns]
+    by_document = np.lexsort((columns, -scores, keys))
+    columns, keys, scores = columns[by_document], keys[by_document], scores[by_document]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    ends = np.append(starts[1:], len(keys))
+    keys, scores = keys[starts], scores[starts]
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    tied = np.flatnonzero(np.diff(ranked) == 0)
+    if len(tied):
+        places = np.union1d(tied, tied + 1)
+        ids = dict(zip(places.tolist(), ids_of(keys[order[places]]), strict=True))
+        resorted = sorted(places.tolist(), key=lambda place: (-ranked[place], ids[place]))
+        order[places] = order[resorted]
+    return RankedDocuments(keys[order], scores[order], columns, starts[order], ends[order])

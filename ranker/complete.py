@@ -6,16 +6,21 @@ propose, each signal scores the whole union: fusion then compares like with like
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
-from app.core.types import FIRST_RANK, IdArray, RankingProfile, Scored, Signal
+from app.core.types import FIRST_RANK, IdArray, RankingProfile, ScoreArray, Scored, Signal
 from ranker.fusion import FUSIONS, FusionInput
 from ranker.fusion.inputs import Floats
 from ranker.normalization import NORMALIZATIONS, Affine, ScoreStats
 from ranker.retrieve import Leg
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +34,34 @@ class CompleteScores:
 
 
 def complete(
-    legs: Mapping[Signal, Leg], proposed: Mapping[Signal, Scored], extra: IdArray | None = None
+    legs: Mapping[Signal, Leg],
+    proposed: Mapping[Signal, Scored],
+    extra: IdArray | None = None,
+    pool: ThreadPoolExecutor | None = None,
 ) -> CompleteScores:
     """Score the union of what the legs proposed (and `extra` rows) by every leg that answered.
 
-    A leg's own scores are kept; only what it did not propose is asked for.
+    A leg's own scores are kept; only what it did not propose is asked for, of all legs at once where a pool is given.
     """
     signals = tuple(signal for signal in legs if signal in proposed)
     parts = [proposed[signal].rows for signal in signals] + ([extra] if extra is not None else [])
     rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
     raw = np.full((len(signals), len(rows)), np.nan)
     ranks = []
+    asked: list[tuple[int, Bools, Callable[[], ScoreArray]]] = []
     for at, signal in enumerate(signals):
         own = proposed[signal]
+        missing = np.ones(len(rows), dtype=np.bool_)
         places = np.searchsorted(rows, own.rows)
         raw[at, places] = own.scores
-        missing = np.setdiff1d(np.arange(len(rows)), places, assume_unique=True)
-        if len(missing):
-            raw[at, missing] = legs[signal].score(rows[missing])
+        missing[places] = False
+        if missing.any():
+            asked.append((at, missing, partial(legs[signal].score, rows[missing])))
         ranks.append({row: rank for rank, row in enumerate(own.rows.tolist(), FIRST_RANK)})
+    # All but the first are scored by other threads, the first by this one.
+    begun = [(at, missing, pool.submit(score).result if pool else score) for at, missing, score in asked[1:]]
+    for at, missing, score in asked[:1] + begun:
+        raw[at, missing] = score()
     return CompleteScores(signals, rows, raw, tuple(ranks))
 
 

@@ -34,9 +34,8 @@ class JudgedPool:
     ideal: float
 
 
-def judged_pool(scores: CompleteScores, doc_keys: Mapping[int, str], grades: Mapping[str, int]) -> JudgedPool:
-    """A query's pool for tuning."""
-    documents = [doc_keys.get(row, "") for row in scores.rows.tolist()]
+def judged_pool(scores: CompleteScores, documents: Sequence[str], grades: Mapping[str, int]) -> JudgedPool:
+    """A query's pool for tuning. `documents` has the id of each candidate's document."""
     names = sorted(set(documents))
     number = {name: at for at, name in enumerate(names)}
     gains = np.array([max(0, grades.get(name, 0)) for name in names], dtype=np.float64)

@@ -451,8 +451,8 @@ def tune(
             pools = []
             for query in ids:
                 request = SearchRequest(queries[query], k=1, candidates=app.settings.search.candidates)
-                scores, keys = app.search.pool(collection, request)
-                pools.append(judged_pool(scores, keys, qrels[query]))
+                scores, documents = app.search.pool(collection, request)
+                pools.append(judged_pool(scores, documents, qrels[query]))
                 bars.advance(task)
             task = bars.add_task("settings", total=len(ids), rate="")
             signals = [s for s in ALL_SIGNALS if all(s in pool.scores.signals for pool in pools)]

@@ -73,8 +73,12 @@ class StoreReader(Protocol):
         """The passages that exist among `rows`."""
         ...
 
-    def doc_keys(self, rows: IdArray) -> dict[int, str]:
-        """The document id of each of `rows`, which come from views of the same snapshot."""
+    def document_keys(self, rows: IdArray) -> IdArray:
+        """The key (≥ 0) of each row's document, -1 where there is none. Rows come from views of the same snapshot."""
+        ...
+
+    def doc_ids(self, keys: IdArray) -> list[str]:
+        """The ids of documents by their keys."""
         ...
 
     def document_rows(self, doc_id: str) -> IdArray:

@@ -119,8 +119,10 @@ class BagOfTokens:
         return [TermWeights(ids, _ones(len(ids))) for ids in bags]
 
     def encode_query(self, text: str) -> list[int]:
-        ids: list[int] = self.encode_passages([text])[0].ids.tolist()
-        return ids
+        # One text alone: not by the threads that tokenise batches.
+        ids = np.unique(np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32))
+        usable: list[int] = ids[self._usable[ids]].tolist()
+        return usable
 
     def token(self, token_id: int) -> str:
         found = self._tokenizer.id_to_token(token_id)

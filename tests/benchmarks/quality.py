@@ -30,8 +30,8 @@ def _pools(app: App, name: str, queries: dict[str, str], qrels: Qrels):  # type:
     warm_queries(app, name, list(queries.values()))
     pools = []
     for query, text in queries.items():
-        scores, keys = app.search.pool(name, SearchRequest(text, k=1, candidates=200))
-        pools.append(judged_pool(scores, keys, qrels[query]))
+        scores, documents = app.search.pool(name, SearchRequest(text, k=1, candidates=200))
+        pools.append(judged_pool(scores, documents, qrels[query]))
     return pools
 
 

@@ -68,7 +68,7 @@ def test_every_signal_of_every_candidate_is_exact(filled: tuple[App, list[dict]]
     """Complete scores equal brute force to 1e-4, for candidates that the leg itself did not propose too."""
     app, documents = filled
     texts = contents(documents)
-    scores, keys = app.search.pool("c", SearchRequest(query, k=1, candidates=15))
+    scores, found = app.search.pool("c", SearchRequest(query, k=1, candidates=15))
     assert len(scores.rows) >= 15
     encoder = app.encoders.default_dense
     bag = app.encoders.default_bag
@@ -81,8 +81,7 @@ def test_every_signal_of_every_candidate_is_exact(filled: tuple[App, list[dict]]
     }
     frequency = Counter(token for ids in bags.values() for token in ids)
     by_id = {d["id"]: d for d in documents}
-    for column, row in enumerate(scores.rows.tolist()):
-        doc = keys[row]
+    for column, doc in enumerate(found):
         for at, signal in enumerate(scores.signals):
             got = scores.raw_SC[at, column]
             if signal is Signal.BM25:

@@ -42,8 +42,8 @@ def test_the_tuned_hybrid_is_at_least_as_good_as_the_best_leg(tmp_path: Path) ->
         warm_queries(app, "python", list(queries.values()))
         pools = []
         for query, text in queries.items():
-            scores, keys = app.search.pool("python", SearchRequest(text, k=1, candidates=200))
-            pools.append(judged_pool(scores, keys, qrels[query]))
+            scores, documents = app.search.pool("python", SearchRequest(text, k=1, candidates=200))
+            pools.append(judged_pool(scores, documents, qrels[query]))
         tuned = tune(pools, ALL_SIGNALS)
         shipped = app.catalog.profile("python", app.catalog.current("python"))
         untuned = float(np.mean([ndcg(pool, fuse(pool.scores, shipped).scores_C) for pool in pools]))

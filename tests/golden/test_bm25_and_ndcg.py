@@ -90,9 +90,7 @@ def test_our_ndcg_is_ir_measures(make_app: Callable[..., App]) -> None:
         grades = {name: int(grade) for name, grade in zip(names, rng.integers(0, 3, 30), strict=True)}
         grades |= {"unfound": 2}
         scores = rng.permutation(30).astype(float)
-        pool = judged_pool(
-            CompleteScores((Signal.BM25,), np.arange(30), scores[None], ({},)), dict(enumerate(names)), grades
-        )
+        pool = judged_pool(CompleteScores((Signal.BM25,), np.arange(30), scores[None], ({},)), names, grades)
         expected = ir_measures.calc_aggregate(
             [ir_measures.nDCG @ 10], {"q": grades}, {"q": dict(zip(names, scores.tolist(), strict=True))}
         )

@@ -78,9 +78,9 @@ class Bm25View:
             hits = self._searcher.search(query, max(k, 1), count=False).hits
         except ValueError as error:
             raise CorruptionError(f"tantivy cannot read the bm25 index: {error}") from error
-        rows = self._searcher.fast_field_values("row", [address for _, address in hits])
-        scores = np.fromiter((score for score, _ in hits), dtype=np.float64, count=len(hits)) / LUCENE_FACTOR
-        return np.array(rows, dtype=np.int64), scores.astype(np.float32)
+        scores, addresses = zip(*hits, strict=True) if hits else ((), ())
+        rows = self._searcher.fast_field_values("row", list(addresses))
+        return np.array(rows, dtype=np.int64), (np.array(scores) / LUCENE_FACTOR).astype(np.float32)
 
     def search(self, terms: Sequence[str], k: int, allowed: IdArray | None) -> Scored:
         if not terms or (allowed is not None and not len(allowed)):
@@ -104,9 +104,8 @@ class Bm25View:
         if not terms or not len(rows):
             return scores
         found, values = self._run(self._within(rows, terms), len(rows))
-        place = {row: at for at, row in enumerate(rows.tolist())}
-        for row, value in zip(found.tolist(), values, strict=True):
-            scores[place[row]] = value
+        order = np.argsort(rows)
+        scores[order[np.searchsorted(rows, found, sorter=order)]] = values
         return scores
 
     def contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:

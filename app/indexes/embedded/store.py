@@ -49,7 +49,6 @@ from app.indexes.embedded.schema import migrate
 
 _BATCH = 4096
 _MAX_VARIABLES = 30_000
-_REMEMBERED_ROWS = 1_000_000
 _FULL_CODES = {sqlite3.SQLITE_FULL}
 _CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -119,16 +118,47 @@ def _marks(count: int) -> str:
     return ",".join("?" * count)
 
 
+class _Owners:
+    """Which document each row belongs to, in memory. That never changes, so all readers share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: IdArray = np.full(1024, -1, dtype=np.int64)
+        self._next = 1
+
+    def extend(self, query: Callable[[str, Sequence[Any]], list[Any]]) -> None:
+        """Read what has been added since the last time."""
+        with self._lock:
+            (end,) = query("SELECT value FROM meta WHERE key = 'next_row'", ())[0]
+            if end <= self._next:
+                return
+            found = np.array(
+                query("SELECT row, doc_pk FROM passages WHERE row >= ?", (self._next,)), dtype=np.int64
+            ).reshape(-1, 2)
+            keys = self._keys
+            if end > len(keys):
+                keys = np.full(max(end, 2 * len(keys)), -1, dtype=np.int64)
+                keys[: len(self._keys)] = self._keys
+            keys[found[:, 0]] = found[:, 1]
+            self._keys, self._next = keys, end
+
+    def keys(self, rows: IdArray) -> IdArray:
+        keys = self._keys
+        known = (rows > 0) & (rows < len(keys))
+        return np.where(known, keys[np.where(known, rows, 0)], -1)
+
+
 class SqliteReader:
     """The store at one moment: a read transaction that stays open as long as this object lives."""
 
-    def __init__(self, path: Path, doc_ids: dict[int, str] | None = None) -> None:
-        self._doc_ids = {} if doc_ids is None else doc_ids
+    def __init__(self, path: Path, owners: _Owners) -> None:
+        self._owners = owners
         with _translated():
             self._connection = _connect(path)
             self._lock = threading.RLock()
             self._connection.execute("BEGIN")
             self._change = int(self._one("SELECT value FROM meta WHERE key = 'change'"))
+            owners.extend(self._all)
 
     @property
     def change(self) -> int:
@@ -169,21 +199,13 @@ class SqliteReader:
             for row, doc, ordinal, start, end, title, text, vector_change in self._in(sql, rows.tolist())
         }
 
-    def doc_keys(self, rows: IdArray) -> dict[int, str]:
-        # A row belongs to one document for ever, so what one snapshot has looked up serves all.
-        known = self._doc_ids
-        wanted = rows.tolist()
-        missing = [row for row in wanted if row not in known]
-        if missing:
-            sql = (
-                "SELECT p.row, d.id FROM passages p JOIN documents d INDEXED BY documents_ids ON d.pk = p.doc_pk "
-                "WHERE p.row IN ({})"
-            )
-            if len(known) > _REMEMBERED_ROWS:
-                known.clear()
-                missing = wanted
-            known.update(self._in(sql, missing))
-        return {row: known[row] for row in wanted if row in known}
+    def document_keys(self, rows: IdArray) -> IdArray:
+        return self._owners.keys(rows)
+
+    def doc_ids(self, keys: IdArray) -> list[str]:
+        wanted = keys.tolist()
+        found = dict(self._in("SELECT pk, id FROM documents INDEXED BY documents_ids WHERE pk IN ({})", wanted))
+        return [found[key] for key in wanted]
 
     def document_rows(self, doc_id: str) -> IdArray:
         sql = "SELECT p.row FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE d.id = ? ORDER BY p.ordinal"
@@ -359,7 +381,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, writer_wait_s: float = 10.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._doc_ids: dict[int, str] = {}
+        self._owners = _Owners()
         self._wait = writer_wait_s
         self._mutex = threading.RLock()
         self._file_lock = filelock.FileLock(path.with_suffix(".writer.lock"), thread_local=False)
@@ -382,7 +404,7 @@ class SqliteStore:
                 getattr(self, name).close()
 
     def reader(self) -> SqliteReader:
-        return SqliteReader(self.path, self._doc_ids)
+        return SqliteReader(self.path, self._owners)
 
     def change(self) -> int:
         with self._peek_lock, _translated():
