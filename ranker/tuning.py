@@ -57,6 +57,30 @@ def ndcg(pool: JudgedPool, scores_C: Floats) -> float:
     return float((pool.gains_D[order] * _DISCOUNT[: len(order)]).sum() / pool.ideal)
 
 
+def _ndcg_of_each(pool: JudgedPool, profiles: Sequence[RankingProfile]) -> Floats:
+    """`ndcg` under every profile. Weighted sums under one normalisation are one matrix product."""
+    values = np.zeros(len(profiles))
+    if pool.ideal <= 0 or not len(pool.gains_D):
+        return values
+    sums: dict[NormalizationName, list[int]] = {}
+    for at, profile in enumerate(profiles):
+        if profile.fusion == "weighted_sum":
+            sums.setdefault(profile.normalization, []).append(at)
+        else:
+            values[at] = ndcg(pool, fuse(pool.scores, profile).scores_C)
+    by_document = np.argsort(pool.document_C, kind="stable")
+    starts = np.searchsorted(pool.document_C[by_document], np.arange(len(pool.gains_D)))
+    for lines in sums.values():
+        one = fuse(pool.scores, profiles[lines[0]])
+        normalised_SC = np.where(np.isnan(pool.scores.raw_SC), 0.0, one.normalised_SC)[:, by_document]
+        weights_PS = np.array([[profiles[at].weights.get(s, 0.0) for s in pool.scores.signals] for at in lines])
+        best_PD = np.maximum.reduceat(weights_PS @ normalised_SC, starts, axis=1)
+        order_PD = np.argsort(-best_PD, axis=1, kind="stable")[:, :CUTOFF]
+        gains = pool.gains_D[order_PD]
+        values[lines] = (gains * _DISCOUNT[: gains.shape[1]]).sum(axis=1) / pool.ideal
+    return values
+
+
 def grid(signals: Sequence[Signal], step: float = 0.1) -> list[RankingProfile]:
     """Settings to try: weighted sums over the simplex under three normalisations, and RRF with equal weights."""
     units = round(1 / step)
@@ -101,8 +125,7 @@ def tune(
     profiles = grid(signals, step)
     table: npt.NDArray[np.float64] = np.zeros((len(profiles), len(pools)))
     for column, pool in enumerate(pools):
-        for line, profile in enumerate(profiles):
-            table[line, column] = ndcg(pool, fuse(pool.scores, profile).scores_C)
+        table[:, column] = _ndcg_of_each(pool, profiles)
         progress(1)
     single = {}
     for at, signal in enumerate(signals):

@@ -153,7 +153,7 @@ class DeadlineExceededError(UnavailableError):
 
 
 class StorageFullError(HyblinkError):
-    """The disk is full. Nothing of the write was kept."""
+    """The disk is full. What was to be written has not been; what was stored before stays."""
 
     code = "storage_full"
     status = 507

@@ -13,7 +13,7 @@ from indexer.pipeline import ingest
 from indexer.readers import FileSource
 
 
-def main(rows: str, acknowledged: str) -> None:
+def main(rows: str, acknowledged: str, version: str) -> None:
     app = build()
     use_fake_encoder(app)
     engine = app.catalog.engine("c")
@@ -21,7 +21,7 @@ def main(rows: str, acknowledged: str) -> None:
     def upsert(documents, progress):  # type: ignore[no-untyped-def]
         result = app.documents.upsert("c", documents, encode=False, progress=progress)
         with Path(acknowledged).open("a") as out:
-            out.write("".join(f"{item.id}\n" for item in result.items))
+            out.write("".join(f"{item.id} {version}\n" for item in result.items))
             out.flush()
             os.fsync(out.fileno())
         return result

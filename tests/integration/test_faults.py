@@ -22,90 +22,104 @@ from app.bootstrap import App
 from app.core.errors import CorruptionError, StorageFullError, WriterConflictError
 from app.core.types import CollectionSpec, SearchRequest
 from app.indexes.embedded import schema
+from indexer.chunking import windows
 
 WORKER = Path(__file__).with_name("ingest_worker.py")
 KILLS = 50 if SOAK else 5
 
 
-def start_worker(data: Path, rows: Path, acknowledged: Path) -> subprocess.Popen[bytes]:
+def start_worker(data: Path, rows: Path, acknowledged: Path, version: int) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "HYBLINK_DATA_DIR": str(data)}
     return subprocess.Popen(
-        [sys.executable, str(WORKER), str(rows), str(acknowledged)],
+        [sys.executable, str(WORKER), str(rows), str(acknowledged), str(version)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
 
 
-def whole_documents_only(app: App, expected: dict[str, int]) -> None:
-    """No document may be seen with only some of its passages."""
+def whole_documents_only(app: App) -> int:
+    """Every document that is found has exactly the passages of its text, and shows no other's; how many were."""
     result = app.search.search("c", SearchRequest("alpha beta gamma", k=50, passages_per_document=20))
     reader = app.catalog.engine("c").snapshot().reader
     for hit in result.hits:
-        assert len(reader.document_rows(hit.doc_id)) == expected[hit.doc_id], hit.doc_id
+        document = reader.get_document(hit.doc_id)
+        assert document is not None, hit.doc_id
+        passages = reader.passages(reader.document_rows(hit.doc_id)).values()
+        assert {(p.start, p.end) for p in passages} == set(windows(document.text, 100, 10)), hit.doc_id
+        versions = {passage.text.rpartition("version")[2] for passage in hit.passages if "version" in passage.text}
+        assert len(versions) <= 1, hit.doc_id
+    return len(result.hits)
 
 
 def test_kill_at_random_moments_of_an_ingestion(make_app: Callable[..., App], tmp_path: Path) -> None:
-    """Killed again and again while another process searches: nothing acknowledged is lost, nothing is half-visible."""
+    """Killed again and again while another process searches: nothing acknowledged is lost, nothing is half-visible.
+
+    A run that finishes before it is killed is followed by one with a new version of every document.
+    """
     documents = random_documents(3000 if SOAK else 1200, seed=3)
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps(d) + "\n" for d in documents))
     acknowledged = tmp_path / "acknowledged.txt"
     app = make_app()
     app.ensure_collection(CollectionSpec("c", chunk_chars=100, chunk_overlap_chars=10))
-    from indexer.chunking import windows
-
-    expected = {d["id"]: len(windows(d["text"], 100, 10)) for d in documents}
     rng = random.Random(0)
     stop = threading.Event()
     failures: list[str] = []
-    searches = 0
+    found = 0
 
     def search_all_the_time() -> None:
-        nonlocal searches
+        nonlocal found
         while not stop.is_set():
             try:
-                whole_documents_only(app, expected)
-                searches += 1
+                found += whole_documents_only(app)
             except Exception as error:
                 failures.append(repr(error))
             time.sleep(0.05)
 
+    def rows_of(version: int) -> Path:
+        path = tmp_path / f"rows{version}.jsonl"
+        with path.open("w") as out:
+            for one in documents:
+                text = f"{one['text']} {'omega ' * (version * 7 % 40)}version{version}"
+                out.write(json.dumps({**one, "text": text, "metadata": {"version": version}}) + "\n")
+        return path
+
     searcher = threading.Thread(target=search_all_the_time)
     searcher.start()
+    killed, version = 0, 1
+    rows = rows_of(version)
     try:
-        killed = 0
-        finished = False
-        while killed < KILLS:
-            worker = start_worker(tmp_path / "data", rows, acknowledged)
+        while True:
+            worker = start_worker(tmp_path / "data", rows, acknowledged, version)
             try:
-                _, errors = worker.communicate(timeout=0.5 + rng.random() * 4)
+                _, errors = worker.communicate(timeout=0.8 + rng.random() * 3 if killed < KILLS else 300)
             except subprocess.TimeoutExpired:
                 worker.send_signal(signal.SIGKILL)
                 worker.communicate()
                 killed += 1
                 continue
             assert worker.returncode == 0, errors.decode()[-2000:]
-            finished = True
-            for document in documents:
-                document["text"] += " omega"  # the next round has something to change
-            expected.clear()
-            expected.update({d["id"]: len(windows(d["text"], 100, 10)) for d in documents})
-            break
-        if not finished:
-            worker = start_worker(tmp_path / "data", rows, acknowledged)
-            _, errors = worker.communicate(timeout=300)
-            assert worker.returncode == 0, errors.decode()[-2000:]
+            if killed == KILLS:
+                break
+            version += 1
+            rows = rows_of(version)
     finally:
         stop.set()
         searcher.join()
+    print(f"killed {killed} times in {version} versions of {len(documents)} documents; {found} hits looked at")
     assert failures == []
-    assert searches > 0
+    assert found > 0
     engine = app.catalog.engine("c")
     reader = engine.store.reader()
-    for doc_id in acknowledged.read_text().split():
-        assert reader.get_document(doc_id) is not None, f"acknowledged, then lost: {doc_id}"
+    promised: dict[str, int] = {}
+    for line in acknowledged.read_text().splitlines():
+        doc_id, number = line.split()
+        promised[doc_id] = max(int(number), promised.get(doc_id, 0))
+    assert len(promised) == len(documents)
+    for doc_id, number in promised.items():
+        document = reader.get_document(doc_id)
+        assert document is not None, f"acknowledged, then lost: {doc_id}"
+        assert document.metadata["version"] == number
     assert reader.counts().documents == len(documents)
     assert engine.check() == []
 

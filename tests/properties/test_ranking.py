@@ -13,6 +13,7 @@ from ranker.collapse import collapse
 from ranker.complete import CompleteScores, fuse
 from ranker.fusion import FUSIONS
 from ranker.normalization import NORMALIZATIONS
+from ranker.tuning import grid, judged_pool, ndcg, tune
 
 raw_scores = st.lists(
     st.tuples(st.floats(0, 40), st.floats(0, 30), st.one_of(st.floats(-1, 1), st.just(float("nan")))),
@@ -84,3 +85,23 @@ def test_windows_cover_every_code_point(text: str, size: int, overlap: int) -> N
         covered |= set(range(start, end))
     assert covered == set(range(len(text)))
     assert [s for s, _ in spans] == sorted({s for s, _ in spans})
+
+
+def test_tuning_measures_what_fusion_ranks() -> None:
+    rng = np.random.default_rng(3)
+    pools = []
+    for _ in range(12):
+        count = int(rng.integers(1, 60))
+        raw = np.stack([rng.gamma(2, 4, count), rng.gamma(1, 3, count), rng.uniform(-0.2, 0.9, count)])
+        raw[2, rng.random(count) < 0.2] = np.nan
+        documents = [f"d{n}" for n in rng.integers(0, 30, count)]
+        grades = {f"d{n}": int(g) for n, g in enumerate(rng.integers(0, 3, 30))}
+        scores = CompleteScores(ALL_SIGNALS, np.arange(count), raw, ({}, {}, {}))
+        pools.append(judged_pool(scores, documents, grades))
+    tuned = tune(pools, ALL_SIGNALS, folds=3)
+    means = [
+        np.mean([ndcg(pool, fuse(pool.scores, profile).scores_C) for pool in pools]) for profile in grid(ALL_SIGNALS)
+    ]
+    assert abs(tuned.in_sample - max(means)) < 1e-9
+    under_chosen = np.mean([ndcg(pool, fuse(pool.scores, tuned.profile).scores_C) for pool in pools])
+    assert abs(tuned.in_sample - under_chosen) < 1e-9

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.core.errors import UnavailableError
+from app.core.errors import HyblinkError, StorageFullError, UnavailableError
 from app.core.ports import Snapshot
 from app.core.settings import Settings
 from app.core.text import Analyzer
@@ -22,6 +27,29 @@ if TYPE_CHECKING:
     from app.indexes.embedded.follower import Follower
 
 _TRIES = 200
+_RELEASE_S = 5.0
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """A full disk is named as such, whoever runs into it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # tantivy reports everything as a ValueError with the system's message in it
+        full = {errno.ENOSPC, errno.EDQUOT}
+        if getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full):
+            raise StorageFullError(
+                f"an index could not be brought up to date; nothing stored is lost: {error}"
+            ) from error
+        raise
+
+
+def _release_stale(release: weakref.WeakMethod[Callable[[], None]], closed: threading.Event) -> None:
+    while not closed.wait(_RELEASE_S) and (method := release()) is not None:
+        with suppress(HyblinkError):
+            method()
+        del method
 
 
 class EmbeddedEngine:
@@ -46,6 +74,10 @@ class EmbeddedEngine:
         self._inode = self.store.path.stat().st_ino
         self._lock = threading.Lock()
         self._latest: Snapshot | None = None
+        self._closed = threading.Event()
+        self.store.after_change = self._let_go
+        release = weakref.WeakMethod(self._release)
+        threading.Thread(target=_release_stale, args=(release, self._closed), daemon=True, name="hyblink-wal").start()
 
     @property
     def record(self) -> GenerationRecord:
@@ -58,6 +90,16 @@ class EmbeddedEngine:
         except FileNotFoundError:
             return True
 
+    def _let_go(self) -> None:
+        # A snapshot that is out of date is given to nobody, but its open read keeps SQLite from shortening its log.
+        self._latest = None
+
+    def _release(self) -> None:
+        """As `_let_go`, if another process has written."""
+        latest = self._latest
+        if latest is not None and latest.change < self.store.change():
+            self._let_go()
+
     def snapshot(self) -> Snapshot:
         latest = self._latest
         if latest is not None and latest.change >= self.store.change():
@@ -67,19 +109,21 @@ class EmbeddedEngine:
                 latest = self._latest
                 if latest is not None and latest.change >= self.store.change():
                     return latest
-                reader = self.store.reader()
                 try:
-                    self._latest = Snapshot(
-                        reader.change,
-                        reader,
-                        self.bm25.catch_up(reader),
-                        self.sparse.catch_up(reader),
-                        self.dense.catch_up(reader) if self.dense else None,
-                    )
+                    with _disk_errors():
+                        reader = self.store.reader()
+                        latest = Snapshot(
+                            reader.change,
+                            reader,
+                            self.bm25.catch_up(reader),
+                            self.sparse.catch_up(reader),
+                            self.dense.catch_up(reader) if self.dense else None,
+                        )
                 except AheadError:
                     time.sleep(0.01)  # another process has just applied a newer write
                     continue
-                return self._latest
+                self._latest = latest
+                return latest
         raise UnavailableError("the indexes did not settle on one moment of the store")
 
     def follow(self) -> Follower:
@@ -90,7 +134,7 @@ class EmbeddedEngine:
 
     def check(self, *, repair: bool = False) -> list[str]:
         """Problems found, in words. With `repair`, an index that differs is derived again."""
-        with self._lock, self.store.writer():
+        with self._lock, self.store.writer(), _disk_errors():
             self._latest = None
             reader = self.store.reader()
             problems = reader.integrity()
@@ -105,7 +149,7 @@ class EmbeddedEngine:
 
     def compact(self) -> None:
         """Fold everything that came since the last build into new bases."""
-        with self._lock:
+        with self._lock, _disk_errors():
             reader = self.store.reader()
             self.sparse.compact(reader)
             if self.dense:
@@ -114,11 +158,12 @@ class EmbeddedEngine:
 
     def publish_sparse(self) -> None:
         """Publish what the sparse index holds only in memory."""
-        with self._lock:
+        with self._lock, _disk_errors():
             self.sparse.compact(self.store.reader())
             self._latest = None
 
     def close(self) -> None:
+        self._closed.set()
         with self._lock:
             self._latest = None
             self.store.close()

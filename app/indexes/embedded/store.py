@@ -381,6 +381,8 @@ class SqliteStore:
     def __init__(self, path: Path, *, writer_wait_s: float = 10.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.after_change: Callable[[], None] = lambda: None
+        """Called after each transaction that was committed."""
         self._owners = _Owners()
         self._wait = writer_wait_s
         self._mutex = threading.RLock()
@@ -447,6 +449,7 @@ class SqliteStore:
                     with suppress(sqlite3.Error):
                         run("ROLLBACK")
                 raise
+        self.after_change()
 
     @staticmethod
     def _meta(run: Callable[..., sqlite3.Cursor], key: str) -> int:
