@@ -14,6 +14,7 @@ import pytest
 from app.bootstrap import App, build
 from app.core.settings import Settings
 from app.core.types import CollectionSpec, VectorArray
+from app.node.cluster import Cluster
 
 DIMENSION = 24
 
@@ -99,3 +100,29 @@ def missing_service(what: str) -> None:
     if REQUIRE_SERVICES:
         pytest.fail(f"{what} is missing, and REQUIRE_SERVICES=1")
     pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def local_cluster() -> Iterator[Callable[..., Cluster]]:
+    """Starts real OpenSearch clusters, each of its kind once; removed at the end."""
+    from app.core.errors import UnavailableError
+    from app.node.cluster import ClusterOptions
+
+    started: dict[str, Cluster] = {}
+
+    def get(kind: str = "one", **options: object) -> Cluster:
+        if kind not in started:
+            cluster = Cluster(f"test-{os.getpid()}-{kind}")
+            cluster.remove()
+            try:
+                cluster.start(ClusterOptions(heap_mb=512, **options))  # type: ignore[arg-type]
+            except UnavailableError as error:
+                if "Java" in str(error) or "Maven" in str(error):
+                    missing_service(str(error))
+                raise
+            started[kind] = cluster
+        return started[kind]
+
+    yield get
+    for cluster in started.values():
+        cluster.remove()

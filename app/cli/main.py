@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import emit, note, opened, parse_json, progress, reported, say
+from app.cli.node import node_cli
 
 if TYPE_CHECKING:
     from app.bootstrap import App
@@ -30,6 +31,7 @@ profiles_cli = typer.Typer(help="Ranking profiles: list, use.", no_args_is_help=
 cli.add_typer(generations_cli, name="generations")
 cli.add_typer(keys_cli, name="keys")
 cli.add_typer(profiles_cli, name="profiles")
+cli.add_typer(node_cli, name="node")
 
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

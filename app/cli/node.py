@@ -1,0 +1,103 @@
+"""`hyblink node`: a local OpenSearch cluster for development and tests, without Docker."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.console import emit, note, reported, say
+
+node_cli = typer.Typer(
+    help="A local OpenSearch cluster (loopback, no security): start, stop, status, logs, remove.", no_args_is_help=True
+)
+NameOption = Annotated[str, typer.Option("--name", "-n", help="Name of the cluster.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@node_cli.command()
+def start(
+    name: NameOption = "local",
+    nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 9.")] = 1,
+    version: Annotated[str, typer.Option(help="3.8.0, or 3.6.0 with the k-NN and neural-search plugins.")] = "3.8.0",
+    port: Annotated[int, typer.Option(help="HTTP port of the first node; 0 takes free ones.")] = 9200,
+    heap_mb: Annotated[int, typer.Option(help="Java heap of each node, in MB.")] = 1024,
+    agent: Annotated[bool, typer.Option("--agent", help="Run under the server's Java agent (sandbox).")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option(help="A plugin zip or folder to install.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start it and wait until it is green. The first time, Maven fetches what it consists of."""
+    with reported(as_json):
+        from app.node.cluster import Cluster, ClusterOptions
+
+        options = ClusterOptions(version, nodes, port, heap_mb, agent, tuple(plugin or ()))
+        if not as_json:
+            note(f"starting OpenSearch {version} ({nodes} node{'s' if nodes > 1 else ''})")
+        state = Cluster(name).start(options)
+        if as_json:
+            emit(asdict(state))
+        else:
+            say(f"{state.url} is green; stop it with: hyblink node stop --name {name}")
+
+
+@node_cli.command()
+def stop(name: NameOption = "local", as_json: JsonOption = False) -> None:
+    """Stop its processes; its data stays."""
+    with reported(as_json):
+        from app.node.cluster import Cluster
+
+        stopped = Cluster(name).stop()
+        if as_json:
+            emit({"stopped": stopped})
+        else:
+            say(f"{stopped} stopped" if stopped else "not running")
+
+
+@node_cli.command()
+def remove(name: NameOption = "local", as_json: JsonOption = False) -> None:
+    """Stop it and delete its data."""
+    with reported(as_json):
+        from app.node.cluster import Cluster
+
+        Cluster(name).remove()
+        if as_json:
+            emit({"removed": name})
+        else:
+            say("removed")
+
+
+@node_cli.command()
+def status(name: NameOption = "local", as_json: JsonOption = False) -> None:
+    """Processes, addresses and health. Exits with 1 where it is not running or not green."""
+    with reported(as_json):
+        from app.node.cluster import Cluster
+
+        cluster = Cluster(name)
+        state = cluster.state()
+        running = [node.name for node in state.nodes if node.process()] if state else []
+        health = cluster.health() if running else None
+        if as_json:
+            emit({"state": asdict(state) if state else None, "running": running, "health": health})
+        elif state is None:
+            say("not started yet")
+        else:
+            for node, url in zip(state.nodes, state.urls, strict=True):
+                say(f"{node.name}  {url}  pid {node.pid}  {'running' if node.name in running else 'stopped'}")
+            say(f"OpenSearch {state.version}: {health['status'] if health else 'no answer'}")
+        if not health or health["status"] != "green":
+            raise typer.Exit(1)
+
+
+@node_cli.command()
+def logs(
+    name: NameOption = "local",
+    node: Annotated[str, typer.Option(help="Which node.")] = "node1",
+    lines: Annotated[int, typer.Option(help="How many lines of the end.")] = 50,
+) -> None:
+    """The end of a node's log."""
+    with reported(False):
+        from app.node.cluster import Cluster
+
+        say(Cluster(name).tail(node, lines))
