@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -83,6 +83,31 @@ class DenseSettings(_Section):
     gpu: bool = Field(True, description="Search on the GPU where faiss-gpu sees one.")
 
 
+class OpenSearchSettings(_Section):
+    """The OpenSearch cluster."""
+
+    hosts: tuple[str, ...] = Field(("http://127.0.0.1:9200",), min_length=1, description="Addresses of its nodes.")
+    user: str = Field("", description="User name for basic authentication.")
+    password: SecretStr = Field(SecretStr(""), description="Its password; from the environment only.")
+    aws_region: str = Field("", description="Sign requests for this AWS region (needs boto3).")
+    aws_service: str = Field("es", description="`es`, or `aoss` for serverless collections.")
+    verify_certs: bool = Field(True, description="Check the server's certificate.")
+    ca_file: Path | None = Field(None, description="Certificate authority to trust.")
+    client_certificate: Path | None = Field(None, description="Certificate that this client shows.")
+    client_key: Path | None = Field(None, description="The key of that certificate.")
+    timeout_s: float = Field(30.0, gt=0, description="Longest wait for an answer.")
+    retries: int = Field(6, ge=0, le=20, description="Times that a call to a busy cluster is tried again.")
+    longest_pause_s: float = Field(5.0, gt=0, description="Longest pause between two tries.")
+    connections: int = Field(16, gt=0, description="Connections kept open to each node.")
+    compress: bool = Field(False, description="Send requests compressed; for slow networks.")
+    bulk_bytes: int = Field(5 * 2**20, gt=0, description="Largest bulk request.")
+    search_type: str = Field(
+        "dfs_query_then_fetch", description="Statistics of all shards; `query_then_fetch` takes each shard's own."
+    )
+    shards: int = Field(1, ge=1, le=1024, description="Primary shards of a new index.")
+    replicas: int = Field(0, ge=0, le=10, description="Copies of each shard of a new index.")
+
+
 class Settings(BaseSettings):
     """All of hyblink's settings."""
 
@@ -102,6 +127,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     encode: EncodeSettings = EncodeSettings()
     dense: DenseSettings = DenseSettings()
+    opensearch: OpenSearchSettings = OpenSearchSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -1,7 +1,7 @@
 """The analyzer: what a word is, in every engine.
 
 Tokens are UAX #29 words (Unicode default word boundaries, as Lucene's standard tokenizer finds them), then:
-lower case → English possessive → stop words → identifier parts → stemmer (Snowball English, "Porter 2") → CJK bigrams.
+lower case → English possessive → stop words → identifier parts → stemmer (Snowball English) → CJK bigrams.
 A compound such as ``json.dump`` or ``to_dict`` is kept whole and also indexed by its parts, so that exact names
 stay exact and their words are found too. Runs of Han, Hiragana, Katakana and Hangul become overlapping bigrams.
 
@@ -68,13 +68,13 @@ ENGLISH_STOP_WORDS = frozenset(
 _REMEMBERED = 500_000
 _MANY = 64
 """Texts from which on a table of words is worth its loading."""
-ANALYZER_VERSION = 1
+ANALYZER_VERSION = 2
 """Raised whenever the same text would give other terms: indexes of another version are derived again."""
 
 ANALYZERS = ("english", "standard")
 
 _X = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*"
-_LETTER = rf"(?:[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}--[\p{{Script=Hangul}}]]{_X})"
+_LETTER = rf"(?:[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_X})"
 _NUMBER = rf"(?:\p{{WB=Numeric}}{_X})"
 _JOIN = rf"(?:\p{{WB=ExtendNumLet}}{_X})"
 _MID_LETTER = rf"(?:[\p{{WB=MidLetter}}\p{{WB=MidNumLet}}']{_X})"
@@ -83,14 +83,34 @@ _WORD = (
     rf"{_JOIN}*(?:{_LETTER}|{_NUMBER})"
     rf"(?:{_LETTER}|{_NUMBER}|{_JOIN}"
     rf"|(?<=[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_X}){_MID_LETTER}(?={_LETTER})"
+    rf"|(?<=\p{{WB=Hebrew_Letter}}{_X})(?:'|\"(?=\p{{WB=Hebrew_Letter}}))"
     rf"|(?<=\p{{WB=Numeric}}{_X}){_MID_NUMBER}(?={_NUMBER}))*"
 )
-_CJK_CHAR = r"[\p{Script=Han}\p{Script=Hiragana}]"
-_CJK_RUN = r"[\p{Script=Katakana}ー]+|\p{Script=Hangul}+"
+# Han that Unicode counts as letters (iteration marks) belongs to words, as it does in Lucene.
+_CJK_CHAR = r"[[\p{Script=Han}--\p{WB=ALetter}]\p{Script=Hiragana}]"
+# Hangul that touches letters or digits of another script is one word with them.
+_MORE_OF_WORD = rf"{_LETTER}|{_NUMBER}|{_JOIN}|{_MID_LETTER}{_LETTER}"
+_CJK_RUN = rf"\p{{WB=Katakana}}+|[\p{{Script=Hangul}}&&\p{{WB=ALetter}}]++(?!{_MORE_OF_WORD})"
 _SOUTH_EAST = r"\p{Line_Break=Complex_Context}+"
-_EMOJI = r"\p{Emoji_Presentation}\p{Emoji_Modifier}?(?:\u200d\p{Emoji}\ufe0f?\p{Emoji_Modifier}?)*"
+_KEYCAP = rf"[0-9#*]\ufe0f?\u20e3(?!{_LETTER}|{_NUMBER}|{_JOIN})"
+# Extended_Pictographic as of Unicode 12.1, the version of Lucene's tokenizer; later ones have fewer.
+_PICTOGRAPH = (
+    r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u2199\u21a9-\u21aa\u231a-\u231b\u2328\u2388\u23cf\u23e9-\u23f3"
+    r"\u23f8-\u23fa\u24c2\u25aa-\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u2605\u2607-\u2612\u2614-\u2685"
+    r"\u2690-\u2705\u2708-\u2712\u2714\u2716\u271d\u2721\u2728\u2733-\u2734\u2744\u2747\u274c\u274e\u2753-\u2755"
+    r"\u2757\u2763-\u2767\u2795-\u2797\u27a1\u27b0\u27bf\u2934-\u2935\u2b05-\u2b07\u2b1b-\u2b1c\u2b50\u2b55\u3030"
+    r"\u303d\u3297\u3299\U0001f000-\U0001f0ff\U0001f10d-\U0001f10f\U0001f12f\U0001f16c-\U0001f171"
+    r"\U0001f17e-\U0001f17f\U0001f18e\U0001f191-\U0001f19a\U0001f1ad-\U0001f1e5\U0001f201-\U0001f20f\U0001f21a"
+    r"\U0001f22f\U0001f232-\U0001f23a\U0001f23c-\U0001f23f\U0001f249-\U0001f3fa\U0001f400-\U0001f53d"
+    r"\U0001f546-\U0001f64f\U0001f680-\U0001f6ff\U0001f774-\U0001f77f\U0001f7d5-\U0001f7ff\U0001f80c-\U0001f80f"
+    r"\U0001f848-\U0001f84f\U0001f85a-\U0001f85f\U0001f888-\U0001f88f\U0001f8ae-\U0001f8ff\U0001f90c-\U0001f93a"
+    r"\U0001f93c-\U0001f945\U0001f947-\U0001fffd"
+)
+_PICTURE = rf"[{_PICTOGRAPH}](?:\ufe0f|\p{{Emoji_Modifier}})?[\U000e0020-\U000e007f]*"
+_EMOJI = rf"\p{{Regional_Indicator}}{{2}}|{_PICTURE}(?:\u200d{_PICTURE})*|\p{{Emoji_Modifier}}"
 _TOKEN = regex.compile(
-    rf"(?P<cjk>{_CJK_CHAR}|{_CJK_RUN})|(?P<word>{_WORD})|(?P<sea>{_SOUTH_EAST})|(?P<emoji>{_EMOJI})",
+    rf"(?P<cjk>{_CJK_CHAR}|{_CJK_RUN})|(?P<keycap>{_KEYCAP})|(?P<word>{_WORD})|(?P<sea>{_SOUTH_EAST})"
+    rf"|(?P<emoji>{_EMOJI})",
     regex.VERSION1,
 )
 # The same rules for texts of Latin letters and common punctuation only, where the standard library's `re` is four
@@ -103,10 +123,10 @@ _LATIN_TOKEN = re.compile(
     rf"|(?<=[0-9])[{_MIDDLE_OF_NUMBER}](?=[0-9]))*"
 )
 _ODD_FROM = 0x2027
-_ODD = r"\u00ad\u00b8\u02b0-\u200f\u2027-\U0010ffff"
+_ODD = r"\u00a9\u00ad\u00ae\u00b8\u02b0-\u200f\u2027-\U0010ffff"
 _ODD_CHAR = re.compile(rf"[{_ODD}]")
 _SPACE = re.compile(r"\s")
-_PART = regex.compile(r"[\p{L}\p{N}\p{M}'’]+")
+_PART = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}'’]*")
 _COMPOUND = regex.compile(r"[^\p{L}\p{N}\p{M}'’]")
 _POSSESSIVE = ("'s", "’s", "＇s", "'S", "’S", "＇S")
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
@@ -150,11 +170,23 @@ class _Stemmers(local):
 
         snowball = Stemmer.Stemmer("english")
         snowball.maxCacheSize = 0
-        stem: Callable[[str], str] = snowball.stemWord
+        plain: Callable[[str], str] = snowball.stemWord
+
+        def stem(word: str) -> str:
+            # Lucene's generation of the algorithm keeps the double letter of "added", "egged", "erring".
+            found = plain(word)
+            doubled = len(found) == 2 and found[0] in "aeo" and word.startswith(found + found[1]) and len(word) > 4
+            return found + found[1] if doubled else found
+
         return stem
 
 
 _stemmers = _Stemmers()
+
+
+def _lower(word: str) -> str:
+    """Lower case letter by letter, as Lucene does: no final sigma, and the Turkish capital İ becomes a plain i."""
+    return word.lower() if word.isascii() else "".join("i" if c == "İ" else c.lower() for c in word)
 
 
 def _strip_possessive(word: str) -> str:
@@ -176,7 +208,7 @@ def _parts(word: str) -> list[str]:
 def _english_terms(raw: str) -> tuple[str, ...]:
     terms = []
     raw = fold(raw)
-    for part in _parts(_strip_possessive(raw).lower()):
+    for part in _parts(_lower(_strip_possessive(raw))):
         if part not in ENGLISH_STOP_WORDS:
             stemmed = _stemmers.english(part)
             if stemmed:
@@ -186,7 +218,7 @@ def _english_terms(raw: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=200_000)
 def _standard_terms(raw: str) -> tuple[str, ...]:
-    return tuple(_parts(fold(raw).lower()))
+    return tuple(_parts(_lower(fold(raw))))
 
 
 _TERMS: dict[str, Callable[[str], tuple[str, ...]]] = {"english": _english_terms, "standard": _standard_terms}
@@ -277,7 +309,7 @@ class Analyzer:
                 yield from _bigrams(run)
                 run = []
             raw = found.group()
-            if found.lastgroup == "emoji":
+            if found.lastgroup in {"emoji", "keycap"}:
                 yield Token(raw, start, end)
                 continue
             for at in range(0, len(raw), MAX_TOKEN_CHARS):

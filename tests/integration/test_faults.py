@@ -248,7 +248,7 @@ def test_a_disk_that_fills_up_while_an_index_is_published(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageFullError, match="nothing stored is lost"):
         engine.compact()
     monkeypatch.undo()
     assert answers(app) == before

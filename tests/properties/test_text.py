@@ -14,7 +14,7 @@ texts = st.one_of(
 )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1500, deadline=None)
 @given(texts)
 @example("a\u00adb c")
 @example("_ __a _1")

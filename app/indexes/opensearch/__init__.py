@@ -1,0 +1,1 @@
+"""Passages on an OpenSearch cluster."""

@@ -1,0 +1,226 @@
+"""The connection to a cluster: retries, back-pressure, limits, and errors in our words."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import (
+    AuthenticationException,
+    AuthorizationException,
+    ConnectionError,  # noqa: A004
+    ConnectionTimeout,
+    NotFoundError,
+    OpenSearchException,
+    SSLError,
+    TransportError,
+)
+from opensearchpy.helpers.signer import Urllib3AWSV4SignerAuth
+
+from app.core.errors import (
+    ConflictError,
+    HyblinkError,
+    InvalidInputError,
+    StorageFullError,
+    UnavailableError,
+)
+from app.core.settings import OpenSearchSettings
+
+log = logging.getLogger(__name__)
+_TRY_AGAIN = {429, 502, 503, 504}
+_OLDEST = (3, 0)
+"""Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why one item of a bulk request was refused."""
+
+    item_id: str
+    status: int
+    reason: str
+
+
+def translate(error: OpenSearchException) -> HyblinkError:
+    """The hyblink error that a client's error means."""
+    status = error.status_code if isinstance(error, TransportError) else "N/A"
+    said = str(error)[:500]
+    if isinstance(error, SSLError):
+        return UnavailableError(f"the TLS connection to OpenSearch failed: {said}")
+    if isinstance(error, AuthenticationException | AuthorizationException):
+        return UnavailableError(f"OpenSearch refused the credentials: {said}", expected="a user that may do this")
+    if isinstance(error, ConnectionError):
+        return UnavailableError(f"OpenSearch did not answer: {said}")
+    if "flood-stage" in said or "disk usage exceeded" in said:
+        return StorageFullError(f"OpenSearch takes no more writes, its disk is full: {said}")
+    if status == 409:
+        return ConflictError(f"OpenSearch: {said}")
+    return UnavailableError(f"OpenSearch answered {status}: {said}")
+
+
+class Cluster:
+    """A cluster as hyblink uses it. Safe to share between threads."""
+
+    def __init__(self, settings: OpenSearchSettings) -> None:
+        self._settings = settings
+        self.client = OpenSearch(hosts=list(settings.hosts), **_connection_options(settings))
+
+    def close(self) -> None:
+        """Close the connection pool."""
+        self.client.close()
+
+    def call(self, run: Callable[[], Any]) -> Any:
+        """What a call answers; tried again with growing, jittered pauses while the cluster is busy or away.
+
+        Raises UnavailableError, StorageFullError or ConflictError.
+        """
+        for attempt in range(self._settings.retries + 1):
+            try:
+                return run()
+            except OpenSearchException as error:
+                status = error.status_code if isinstance(error, TransportError) else "N/A"
+                away = isinstance(error, ConnectionError) and not isinstance(error, SSLError)
+                if attempt == self._settings.retries or not (away or status in _TRY_AGAIN):
+                    raise translate(error) from error
+                self._pause(attempt)
+        raise AssertionError("unreachable")
+
+    def _pause(self, attempt: int) -> None:
+        time.sleep(min(self._settings.longest_pause_s, 0.1 * 2**attempt) * (0.5 + random.random() / 2))
+
+    def check_version(self) -> tuple[int, ...]:
+        """The server's version. Raises UnavailableError for one that is too old."""
+        found = self.call(self.client.info)["version"]
+        version = tuple(int(part) for part in str(found["number"]).split("-")[0].split("."))
+        if found.get("distribution") != "opensearch" or version < _OLDEST:
+            raise UnavailableError(
+                "the server is not one that hyblink can use",
+                received=f"{found.get('distribution', 'unknown')} {found['number']}",
+                expected="OpenSearch 3.0 or newer",
+            )
+        return version
+
+    def search_many(self, index: str, bodies: Sequence[Json], *, timeout_s: float | None = None) -> list[Json]:
+        """The answers to several searches in one request, with statistics of all shards. Raises UnavailableError.
+
+        An answer in which a shard failed is refused: it would look complete and not be.
+        """
+        if not bodies:
+            return []
+        head = {"index": index, "search_type": self._settings.search_type}
+        lines = [line for body in bodies for line in (head, body)]
+        timeout = timeout_s or self._settings.timeout_s
+        found = self.call(lambda: self.client.msearch(body=lines, params={"request_timeout": timeout}))
+        answers: list[Json] = []
+        for answer in found["responses"]:
+            if "error" in answer:
+                error = answer["error"]
+                if answer.get("status") == 404:
+                    raise UnavailableError(f"OpenSearch has no index {index!r}")
+                cause = (error.get("root_cause") or [error])[0]
+                raise UnavailableError(f"OpenSearch could not search: {cause.get('type')}: {cause.get('reason')}")
+            if answer["timed_out"] or answer["_shards"]["failed"]:
+                raise UnavailableError(
+                    "OpenSearch answered for some shards only",
+                    received=f"{answer['_shards']['failed']} of {answer['_shards']['total']} failed",
+                    expected="all shards in time",
+                )
+            answers.append(answer)
+        return answers
+
+    def bulk(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
+        """Send (action, source) pairs in requests of bounded size; what was refused for good.
+
+        Items that the cluster was too busy for are sent again. Raises UnavailableError, StorageFullError.
+        """
+        refused: list[ItemError] = []
+        for part in _parts(actions, self._settings.bulk_bytes):
+            waiting = part
+            for attempt in range(self._settings.retries + 1):
+                answer = self.call(lambda lines=waiting: self.client.bulk(body=b"".join(lines)))  # type: ignore[misc]
+                again: list[bytes] = []
+                for line, item in zip(waiting, answer["items"], strict=True):
+                    result = next(iter(item.values()))
+                    error = result.get("error")
+                    if error is None:
+                        continue
+                    reason = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, Mapping) else str(error)
+                    if "flood-stage" in reason or "disk usage exceeded" in reason:
+                        raise StorageFullError(f"OpenSearch takes no more writes, its disk is full: {reason}")
+                    if result["status"] in _TRY_AGAIN and attempt < self._settings.retries:
+                        again.append(line)
+                    else:
+                        refused.append(ItemError(str(result["_id"]), int(result["status"]), reason))
+                if not again:
+                    break
+                waiting = again
+                self._pause(attempt)
+        return refused
+
+    def exists(self, index: str) -> bool:
+        """Whether an index or alias of this name exists."""
+        return bool(self.call(lambda: self.client.indices.exists(index=index)))
+
+    def delete_index(self, index: str) -> None:
+        """Delete an index if it is there."""
+
+        def run() -> None:
+            try:
+                self.client.indices.delete(index=index)
+            except NotFoundError:
+                return
+
+        self.call(run)
+
+
+def _parts(actions: Iterable[tuple[Json, Json | None]], limit: int) -> Iterator[list[bytes]]:
+    """Bulk requests of at most `limit` bytes (or of one item, where that alone is larger); an entry is an item."""
+    part: list[bytes] = []
+    size = 0
+    for action, source in actions:
+        line = orjson.dumps(action) + b"\n" + (orjson.dumps(source) + b"\n" if source is not None else b"")
+        if part and size + len(line) > limit:
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield part
+
+
+def _connection_options(settings: OpenSearchSettings) -> Json:
+    options: Json = {
+        "timeout": settings.timeout_s,
+        "max_retries": 0,  # ours: with pauses that know what was answered
+        "maxsize": settings.connections,
+        "http_compress": settings.compress,
+        "pool_maxsize": settings.connections,
+    }
+    if settings.aws_region:
+        try:
+            import boto3
+        except ImportError as error:
+            raise InvalidInputError("signing requests for AWS needs boto3", expected="pip install boto3") from error
+        credentials = boto3.Session().get_credentials()
+        options["http_auth"] = Urllib3AWSV4SignerAuth(credentials, settings.aws_region, settings.aws_service)
+    elif settings.user:
+        options["http_auth"] = (settings.user, settings.password.get_secret_value())
+    if any(host.startswith("https") for host in settings.hosts):
+        options |= {"verify_certs": settings.verify_certs, "ssl_show_warn": False}
+        if settings.ca_file:
+            options["ca_certs"] = str(settings.ca_file)
+        if settings.client_certificate:
+            options["client_cert"] = str(settings.client_certificate)
+            options["client_key"] = str(settings.client_key)
+    return options
+
+
+__all__ = ["Cluster", "ConnectionTimeout", "ItemError", "translate"]

@@ -1,0 +1,147 @@
+"""Requests as data: what is asked of OpenSearch, without asking it.
+
+Terms are made by our analyzer and asked for one by one: a `match` query would take the parts of an identifier, which
+stand at one position, for synonyms and score them together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.core.filters import And, Exists, Filter, Not, Or, Range, Terms, facets_of
+from app.core.types import IdArray, Metadata, MetaScalar, TermWeights
+
+Json = dict[str, Any]
+
+MAX_CLAUSES = 1024
+"""`indices.query.bool.max_clause_count` of a stock cluster; more clauses are refused."""
+
+_SEPARATOR = "\x1f"
+_LONGEST = 1024
+"""Longer facet values are kept as a hash: Lucene refuses terms over 32,766 bytes."""
+
+
+def facet(key: str, value: MetaScalar) -> str:
+    """The keyword that says that a key has a value. Strings and numbers never look alike.
+
+    >>> facet("kind", "class"), facet("line", 3), facet("open", True)
+    ('kind\\x1f$class', 'line\\x1f#3.0', 'open\\x1f$true')
+    """
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    said = f"${value}" if isinstance(value, str) else f"#{float(value)!r}"
+    if len(said) > _LONGEST:
+        said = "%" + hashlib.sha256(said.encode()).hexdigest()
+    return f"{key}{_SEPARATOR}{said}"
+
+
+def metadata_fields(metadata: Metadata) -> Json:
+    """The fields of a passage that filters look at, and the metadata itself."""
+    facets: list[str] = []
+    keys: list[str] = []
+    numbers: list[Json] = []
+    for key, value in metadata.items():
+        found = facets_of(value)
+        if found:
+            keys.append(key)
+        for text, number in found:
+            if text is not None:
+                facets.append(facet(key, text))
+            elif number is not None:
+                facets.append(facet(key, number))
+            if number is not None:
+                numbers.append({"key": key, "value": number})
+    return {"facets": facets, "keys": keys, "numbers": numbers, "metadata": dict(metadata)}
+
+
+def filter_clause(tree: Filter) -> Json:
+    """The query that says what `app.core.filters.matches` says."""
+    match tree:
+        case Terms(key, values):
+            return {"terms": {"facets": sorted({facet(key, value) for value in values})}}
+        case Range(key, low, high, low_inclusive, high_inclusive):
+            bounds: Json = {}
+            if low is not None:
+                bounds["gte" if low_inclusive else "gt"] = low
+            if high is not None:
+                bounds["lte" if high_inclusive else "lt"] = high
+            inside = [{"term": {"numbers.key": key}}, {"range": {"numbers.value": bounds}}]
+            return {"nested": {"path": "numbers", "query": {"bool": {"filter": inside}}}}
+        case Exists(key):
+            return {"term": {"keys": key}}
+        case And(clauses):
+            return {"bool": {"filter": [filter_clause(clause) for clause in clauses]}}
+        case Or(clauses):
+            return {"bool": {"should": [filter_clause(clause) for clause in clauses], "minimum_should_match": 1}}
+        case Not(clause):
+            return {"bool": {"must_not": [filter_clause(clause)]}}
+
+
+def bm25_query(terms: Sequence[str]) -> Json:
+    """BM25 over the passages' content: any of the terms, each as often as it stands in the query."""
+    clauses: list[Json] = []
+    for term, count in Counter(terms).items():
+        said: Json = {"value": term}
+        if count > 1:
+            said["boost"] = float(count)
+        clauses.append({"term": {"content": said}})
+    return {"bool": {"should": clauses[:MAX_CLAUSES], "minimum_should_match": 1}}
+
+
+def sparse_query(query: TermWeights, field: str) -> Json:
+    """The dot product of the query's weights with those of a `rank_features` field, the heaviest 1,024 at most."""
+    pairs = sorted(zip(query.ids.tolist(), query.weights.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    clauses = [
+        {"rank_feature": {"field": f"{field}.{token}", "boost": weight, "linear": {}}}
+        for token, weight in pairs[:MAX_CLAUSES]
+    ]
+    return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def leg(query: Json, k: int, filters: Sequence[Json] = ()) -> Json:
+    """The k best passages: best first, ties by ascending row."""
+    return {
+        "size": k,
+        "query": {"bool": {"must": [query], "filter": list(filters)}},
+        "sort": [{"_score": "desc"}, {"row": "asc"}],
+        **_ROWS_ONLY,
+    }
+
+
+def completion(query: Json, rows: IdArray) -> Json:
+    """The exact scores of the given passages; those that do not match are not answered."""
+    wanted = rows.tolist()
+    return {
+        "size": len(wanted),
+        "query": {"bool": {"must": [query], "filter": [{"terms": {"row": wanted}}]}},
+        **_ROWS_ONLY,
+    }
+
+
+def token_frequencies(tokens: Sequence[int], field: str) -> Json:
+    """In how many passages each token has a weight, and how many passages there are."""
+    return {
+        "size": 0,
+        "track_total_hits": True,
+        "query": {"term": {"kind": "passage"}},
+        "aggs": {
+            "tokens": {
+                "filters": {
+                    "filters": {
+                        str(token): {"rank_feature": {"field": f"{field}.{token}", "linear": {}}} for token in tokens
+                    }
+                }
+            }
+        },
+    }
+
+
+_ROWS_ONLY: Mapping[str, Any] = {
+    "_source": False,
+    "docvalue_fields": ["row"],
+    "track_total_hits": False,
+    "track_scores": True,
+}

@@ -1,0 +1,149 @@
+"""Requests to OpenSearch, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from opensearchpy.exceptions import ConnectionError as OpenSearchConnectionError
+from opensearchpy.exceptions import TransportError
+
+from app.core.errors import ConflictError, StorageFullError, UnavailableError
+from app.core.filters import parse_filter
+from app.core.settings import OpenSearchSettings
+from app.core.types import TermWeights
+from app.indexes.opensearch import query_builder as build
+from app.indexes.opensearch.client import Cluster, _parts, translate
+
+
+def test_filters() -> None:
+    tree = parse_filter(
+        {"and": [{"term": {"kind": "class"}}, {"not": {"range": {"line": {"gt": 3, "lte": 9}}}}, {"exists": "module"}]}
+    )
+    assert build.filter_clause(tree) == {
+        "bool": {
+            "filter": [
+                {"terms": {"facets": ["kind\x1f$class"]}},
+                {"bool": {"must_not": [{"nested": {"path": "numbers", "query": {"bool": {"filter": [
+                    {"term": {"numbers.key": "line"}}, {"range": {"numbers.value": {"gt": 3.0, "lte": 9.0}}}]}}}}]}},
+                {"term": {"keys": "module"}},
+            ]
+        }
+    }  # fmt: skip
+
+
+def test_values_that_print_alike_are_kept_apart() -> None:
+    values = ["3", 3, "3.0", True, "true ", "x" * 5000, "x" * 5001]
+    assert len({build.facet("k", value) for value in values}) == len(values)
+    assert build.facet("k", 3) == build.facet("k", 3.0)
+    assert build.facet("k", True) == build.facet("k", "true")
+    assert len(build.facet("k", "x" * 100_000)) < 100
+
+
+def test_metadata_is_indexed_by_families() -> None:
+    fields = build.metadata_fields({"n": 3, "day": "1970-01-02", "tags": ["a", "b"], "none": []})
+    assert fields["keys"] == ["n", "day", "tags"]
+    assert fields["facets"] == ["n\x1f#3.0", "day\x1f$1970-01-02", "tags\x1f$a", "tags\x1f$b"]
+    assert fields["numbers"] == [{"key": "n", "value": 3.0}, {"key": "day", "value": 86400.0}]
+
+
+def test_repeated_terms_count_and_clauses_are_limited() -> None:
+    clauses = build.bm25_query(["a", "b", "a"])["bool"]["should"]
+    assert clauses == [{"term": {"content": {"value": "a", "boost": 2.0}}}, {"term": {"content": {"value": "b"}}}]
+    assert len(build.bm25_query([f"t{n}" for n in range(5000)])["bool"]["should"]) == build.MAX_CLAUSES
+    weights = TermWeights(np.arange(2000, dtype=np.int32), np.linspace(1, 2, 2000).astype(np.float32))
+    kept = build.sparse_query(weights, "vdr")["bool"]["should"]
+    assert len(kept) == build.MAX_CLAUSES
+    assert kept[0]["rank_feature"] == {"field": "vdr.1999", "boost": 2.0, "linear": {}}
+
+
+def test_bulk_requests_are_bounded() -> None:
+    actions = [({"index": {"_id": str(n)}}, {"text": "x" * 100}) for n in range(10)] + [
+        ({"delete": {"_id": "z"}}, None)
+    ]
+    parts = list(_parts(actions, 300))
+    assert [len(part) for part in parts] == [2, 2, 2, 2, 3]
+    assert b"".join(parts[-1]).count(b"\n") == 5
+    assert [len(part) for part in _parts(actions[:2], 1)] == [1, 1]
+
+
+def test_errors_are_ours() -> None:
+    assert isinstance(translate(TransportError(409, "conflict", {})), ConflictError)
+    full = TransportError(429, "cluster_block_exception", {"error": "disk usage exceeded flood-stage watermark"})
+    assert isinstance(translate(full), StorageFullError)
+    assert isinstance(translate(OpenSearchConnectionError("N/A", "refused", OSError("refused"))), UnavailableError)
+
+
+def cluster(**settings: Any) -> Cluster:
+    return Cluster(OpenSearchSettings(**settings))
+
+
+def test_a_busy_cluster_is_asked_again_and_a_broken_request_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cluster(retries=3)
+    monkeypatch.setattr(made, "_pause", lambda _: None)
+    asked = []
+
+    def busy_twice() -> str:
+        asked.append(1)
+        if len(asked) < 3:
+            raise TransportError(429, "too many requests", {})
+        return "done"
+
+    assert made.call(busy_twice) == "done"
+    assert len(asked) == 3
+    asked.clear()
+
+    def broken() -> str:
+        asked.append(1)
+        raise TransportError(400, "parsing_exception", {})
+
+    with pytest.raises(UnavailableError, match="400"):
+        made.call(broken)
+    assert len(asked) == 1
+
+
+def test_items_that_were_too_much_are_sent_again_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cluster(retries=2)
+    monkeypatch.setattr(made, "_pause", lambda _: None)
+    sent: list[list[str]] = []
+
+    def bulk(body: bytes) -> dict[str, Any]:
+        import json
+
+        names = [json.loads(line)["index"]["_id"] for line in body.splitlines()[::2]]
+        sent.append(names)
+        status = {"busy": 429 if len(sent) == 1 else 201, "bad": 400}
+        return {
+            "items": [
+                {"index": {"_id": name, "status": status.get(name, 201)}
+                 | ({"error": {"type": "t", "reason": "r"}} if status.get(name, 201) >= 400 else {})}
+                for name in names
+            ]
+        }  # fmt: skip
+
+    monkeypatch.setattr(made.client, "bulk", bulk)
+    refused = made.bulk([({"index": {"_id": name}}, {}) for name in ("good", "busy", "bad")])
+    assert sent == [["good", "busy", "bad"], ["busy"]]
+    assert [(one.item_id, one.status) for one in refused] == [("bad", 400)]
+
+
+@pytest.mark.parametrize(
+    ("info", "accepted"),
+    [
+        ({"distribution": "opensearch", "number": "3.8.0"}, True),
+        ({"distribution": "opensearch", "number": "2.19.6"}, False),
+        ({"number": "8.1.0"}, False),
+    ],
+)
+def test_servers_that_score_otherwise_are_refused(
+    info: dict[str, str], accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cluster()
+    monkeypatch.setattr(made.client, "info", lambda: {"version": info})
+    if accepted:
+        assert made.check_version() == (3, 8, 0)
+    else:
+        with pytest.raises(UnavailableError, match="3.0 or newer") as error:
+            made.check_version()
+        assert info["number"] in str(error.value)
