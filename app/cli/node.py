@@ -25,6 +25,7 @@ def start(
     port: Annotated[int, typer.Option(help="HTTP port of the first node; 0 takes free ones.")] = 9200,
     heap_mb: Annotated[int, typer.Option(help="Java heap of each node, in MB.")] = 1024,
     agent: Annotated[bool, typer.Option("--agent", help="Run under the server's Java agent (sandbox).")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Without hyblink's own plugin.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(help="A plugin zip or folder to install.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,7 +33,7 @@ def start(
     with reported(as_json):
         from app.node.cluster import Cluster, ClusterOptions
 
-        options = ClusterOptions(version, nodes, port, heap_mb, agent, tuple(plugin or ()))
+        options = ClusterOptions(version, nodes, port, heap_mb, agent, not stock, tuple(plugin or ()))
         if not as_json:
             note(f"starting OpenSearch {version} ({nodes} node{'s' if nodes > 1 else ''})")
         state = Cluster(name).start(options)

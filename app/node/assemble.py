@@ -21,6 +21,7 @@ from app.node.java import Java
 
 VERSIONS = ("3.8.0", "3.6.0")
 POM = Path(__file__).resolve().parents[2] / "opensearch" / "node" / "pom.xml"
+PLUGIN = POM.parents[1] / "plugin"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _SERVER = "org.opensearch:opensearch"
 _MODULES = "org.opensearch.plugin:"
@@ -114,20 +115,47 @@ def assemble(version: str, java: Java) -> Path:
     return home
 
 
-def _resolve(version: str, java: Java, folder: Path) -> Tree:
+def build_plugin(version: str, java: Java) -> Path:
+    """Our plugin's zip for an OpenSearch version, compiled and tested by Maven; once for each state of its sources."""
+    sources = [*sorted(path for path in (PLUGIN / "src").rglob("*") if path.is_file()), PLUGIN / "pom.xml"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    archive = cache_folder() / "plugins" / f"opensearch-hyblink-{version}-{digest}.zip"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(archive.with_name(f"{archive.name}.lock"), timeout=900):
+        if archive.exists():
+            return archive
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "plugin"
+            shutil.copytree(PLUGIN, copy, ignore=shutil.ignore_patterns("target"))
+            _maven(java, ["--file", str(copy / "pom.xml"), f"-Popensearch-{version}", "package"], "build the plugin")
+            built = archive.with_name(f".{archive.name}")
+            shutil.copyfile(copy / "target" / f"opensearch-hyblink-{version}.zip", built)
+            built.replace(archive)
+    return archive
+
+
+def _maven(java: Java, arguments: list[str], what: str) -> None:
     if not shutil.which("mvn"):
         raise UnavailableError("Maven is missing", expected="`mvn` on the PATH (Debian: apt-get install maven)")
-    command = [
-        "mvn", "--quiet", "--batch-mode", "--file", str(POM), f"-Popensearch-{version}",
+    done = subprocess.run(
+        ["mvn", "--quiet", "--batch-mode", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "JAVA_HOME": str(java.home)},
+    )
+    if done.returncode:
+        said = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line][:8]
+        raise UnavailableError(f"Maven could not {what}: {' '.join(said)}")
+
+
+def _resolve(version: str, java: Java, folder: Path) -> Tree:
+    arguments = [
+        "--file", str(POM), f"-Popensearch-{version}",
         f"{_PLUGIN}:tree", f"{_PLUGIN}:copy-dependencies",
         "-Dverbose", f"-DoutputFile={folder / 'tree.txt'}", f"-DoutputDirectory={folder / 'jars'}",
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "JAVA_HOME": str(java.home)}
-    )
-    if done.returncode:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line][:5]
-        raise UnavailableError(f"Maven could not resolve OpenSearch {version}: {' '.join(said)}")
+    _maven(java, arguments, f"resolve OpenSearch {version}")
     return parse_tree((folder / "tree.txt").read_text())
 
 

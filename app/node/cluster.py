@@ -24,7 +24,7 @@ import psutil
 
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from app.core.manifest import read_json, write_json
-from app.node.assemble import assemble
+from app.node.assemble import assemble, build_plugin
 from app.node.java import Java, find_java
 
 HOST = "127.0.0.1"
@@ -94,6 +94,8 @@ class ClusterOptions:
     heap_mb: int = 1024
     agent: bool = False
     """Run under the server's own Java agent, which sandboxes plugins as an ordinary installation does."""
+    hyblink_plugin: bool = True
+    """Build and install our own plugin; without it the same queries are made of stock ones."""
     plugins: tuple[Path, ...] = ()
     """Plugin zips, or folders of unpacked plugins, to install beside those of the version."""
     settings: tuple[tuple[str, str], ...] = ()
@@ -158,12 +160,15 @@ class Cluster:
                     shutil.rmtree(node)  # left by a start that failed
             java = find_java()
             home = assemble(options.version, java)
+            plugins = options.plugins
+            if options.hyblink_plugin:
+                plugins = (build_plugin(options.version, java), *plugins)
             ports = _ports(options)
             nodes: list[NodeState] = []
             try:
                 for number in range(options.nodes):
                     folder = self.folder / f"node{number + 1}"
-                    _prepare(folder, home, options)
+                    _prepare(folder, home, plugins)
                     _configure(folder, self.name, number, ports, options, new=state is None)
                     process = _launch(folder, home, java, options)
                     http, transport = ports[number]
@@ -279,14 +284,14 @@ def _owner() -> tuple[int, int] | None:
     return user.pw_uid, user.pw_gid
 
 
-def _prepare(folder: Path, home: Path, options: ClusterOptions) -> None:
+def _prepare(folder: Path, home: Path, plugins: tuple[Path, ...]) -> None:
     for name in ("home", "config"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("home/bin", "home/plugins", "config", "data", "logs", "tmp", "../snapshots"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in ("lib", "modules"):
         (folder / "home" / name).symlink_to(home / name)
-    for plugin in [*sorted((home / "plugins").iterdir()), *options.plugins]:
+    for plugin in [*sorted((home / "plugins").iterdir()), *plugins]:
         if plugin.is_dir():
             shutil.copytree(plugin, folder / "home" / "plugins" / plugin.name)
         else:

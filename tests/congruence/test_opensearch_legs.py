@@ -1,4 +1,5 @@
-"""OpenSearch, stock, answers as the embedded engine does: the same passages, the same scores, one shard or three.
+"""OpenSearch answers as the embedded engine does: the same passages, the same scores; stock or with our plugin, on one
+shard or three.
 
 Tolerances: BM25 1e-4 (Lucene adds float32 scores in another order than tantivy), sparse 1e-4 of the score. Compared with
 nothing deleted, or after a merge that expunges: deleted passages stay in BM25's statistics until then.
@@ -21,6 +22,8 @@ from app.core.filters import parse_filter
 from app.core.settings import OpenSearchSettings
 from app.core.text import Analyzer
 from app.core.types import CollectionSpec, Scored, TermWeights
+from app.core.weights import round_weights
+from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster as Connection
 from app.indexes.opensearch.passages import PassageIndex, PassageRecord, document_actions
 from app.indexes.opensearch.templates import install_templates
@@ -68,7 +71,9 @@ def copy_to(index: PassageIndex, app: App) -> None:
         assert index.write(document_actions(index.name, one.document, records, reader.change)) == []
 
 
-@pytest.fixture(scope="module", params=[1, 3])
+@pytest.fixture(
+    scope="module", params=[(1, False), (3, False), (3, True)], ids=["1 shard", "3 shards", "3 shards, stock"]
+)
 def pair(
     request: pytest.FixtureRequest, local_cluster: Callable[..., Cluster], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[App, PassageIndex]]:
@@ -82,9 +87,10 @@ def pair(
     connection = Connection(OpenSearchSettings(hosts=(state.url,)))
     install_templates(connection)
     install_templates(connection)  # a second time changes nothing
-    index = PassageIndex(connection, f"hyblink-passages-test{request.param}")
+    shards, stock = request.param
+    index = PassageIndex(connection, f"hyblink-passages-test{shards}", stock=stock)
     index.delete()
-    index.create(shards=request.param)
+    index.create(shards=shards)
     app = build(Settings(data_dir=tmp_path_factory.mktemp("embedded")))
     use_fake_encoder(app)
     app.ensure_collection(CollectionSpec("c", dense_encoder="none", chunk_chars=120, chunk_overlap_chars=20))
@@ -148,6 +154,48 @@ def test_legs_weights_and_completion_agree(pair: tuple[App, PassageIndex]) -> No
         assert np.allclose(vdr, snapshot.vdr.score(weights, rows), rtol=1e-4, atol=1e-4)
         found += len(legs.bm25) + len(legs.vdr)
     assert found > 5 * REQUESTS
+
+
+def test_the_plugin_scores_as_stock_clauses_do(pair: tuple[App, PassageIndex]) -> None:
+    app, index = pair
+    assert index.cluster.has_plugin
+    stock = PassageIndex(index.cluster, index.name, stock=True)
+    snapshot = app.catalog.engine("c").snapshot()
+    plugin = PassageIndex(index.cluster, index.name)
+    rng = np.random.default_rng(4)
+    vocabulary = np.unique(np.concatenate([batch.ids for batch in snapshot.reader.terms_since(-1)]))
+    for number in range(REQUESTS // 4):
+        ids = np.sort(rng.choice(vocabulary, size=int(rng.integers(1, min(len(vocabulary), 1000))), replace=False))
+        weights = TermWeights(ids.astype(np.int32), round_weights(rng.gamma(1, 5, len(ids)) + 0.01))
+        k = [1, 10, 200][number % 3]
+        ours, theirs = plugin.search((), weights, k).vdr, stock.search((), weights, k).vdr
+        assert np.allclose(ours.scores, theirs.scores, rtol=1e-6, atol=1e-6)
+        same(ours, theirs, k)
+        assert np.allclose(ours.scores, snapshot.vdr.search(weights, k, None).scores, rtol=1e-4)
+        rows = ours.rows[:20]
+        assert np.allclose(
+            plugin.complete((), weights, rows)[1], stock.complete((), weights, rows)[1], rtol=1e-6, atol=1e-6
+        )
+
+
+def test_the_plugin_takes_more_tokens_than_a_stock_cluster_has_clauses(pair: tuple[App, PassageIndex]) -> None:
+    app, index = pair
+    snapshot = app.catalog.engine("c").snapshot()
+    ids = np.arange(1000, 6000, dtype=np.int32)
+    weights = TermWeights(ids, round_weights(np.random.default_rng(2).gamma(1, 5, len(ids)) + 0.01))
+    expected = snapshot.vdr.search(weights, 50, None)
+    same(PassageIndex(index.cluster, index.name).search((), weights, 50).vdr, expected, 50)
+    # A stock cluster is asked for the heaviest tokens only: fewer points, but an answer.
+    pruned = PassageIndex(index.cluster, index.name, stock=True).search((), weights, 50).vdr
+    assert len(pruned) == 50
+    assert (pruned.scores <= expected.scores + 1e-3).all()
+    answer = index.cluster.client.search(
+        index=index.name, body={"size": 1, "explain": True, "query": build.plugin_sparse_query(weights, "bag")}
+    )
+    (hit,) = answer["hits"]["hits"]
+    assert hit["_explanation"]["value"] == pytest.approx(hit["_score"], rel=1e-4)
+    with pytest.raises(UnavailableError, match="needs a rank_features field"):
+        index.cluster.search_many(index.name, [{"query": build.plugin_sparse_query(weights, "content")}])
 
 
 def test_bad_rows_are_named_and_the_others_kept(pair: tuple[App, PassageIndex]) -> None:

@@ -51,10 +51,17 @@ def test_metadata_is_indexed_by_families() -> None:
 def test_repeated_terms_count_and_clauses_are_limited() -> None:
     clauses = build.bm25_query(["a", "b", "a"])["bool"]["should"]
     assert clauses == [{"term": {"content": {"value": "a", "boost": 2.0}}}, {"term": {"content": {"value": "b"}}}]
-    assert len(build.bm25_query([f"t{n}" for n in range(5000)])["bool"]["should"]) == build.MAX_CLAUSES
+    assert (
+        len(build.bm25_query([f"t{n}" for n in range(5000)])["bool"]["should"])
+        == build.budget(None)
+        < build.MAX_CLAUSES
+    )
+    assert (
+        build.budget(parse_filter({"and": [{"not": {"exists": "a"}}, {"range": {"n": {"gt": 1}}}]})) == 1024 - 16 - 14
+    )
     weights = TermWeights(np.arange(2000, dtype=np.int32), np.linspace(1, 2, 2000).astype(np.float32))
     kept = build.sparse_query(weights, "vdr")["bool"]["should"]
-    assert len(kept) == build.MAX_CLAUSES
+    assert len(kept) == build.budget(None)
     assert kept[0]["rank_feature"] == {"field": "vdr.1999", "boost": 2.0, "linear": {}}
 
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ from app.core.errors import (
 from app.core.settings import OpenSearchSettings
 
 log = logging.getLogger(__name__)
+PLUGIN = "opensearch-hyblink"
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST = (3, 0)
 """Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
@@ -107,6 +109,13 @@ class Cluster:
                 expected="OpenSearch 3.0 or newer",
             )
         return version
+
+    @cached_property
+    def has_plugin(self) -> bool:
+        """Whether every node has our plugin. Looked up once."""
+        found = self.call(lambda: self.client.nodes.info(metric="plugins", params={"filter_path": "nodes.*.plugins.name"}))
+        nodes = [{plugin["name"] for plugin in node.get("plugins", [])} for node in found.get("nodes", {}).values()]
+        return bool(nodes) and all(PLUGIN in names for names in nodes)
 
     def search_many(self, index: str, bodies: Sequence[Json], *, timeout_s: float | None = None) -> list[Json]:
         """The answers to several searches in one request, with statistics of all shards. Raises UnavailableError.

@@ -90,11 +90,13 @@ class Legs:
 class PassageIndex:
     """One index and what is asked of it. Safe to share between threads."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, *, stock: bool = False) -> None:
+        """`stock` leaves our plugin alone even where it is installed."""
         if not name.startswith("hyblink-passages-"):
             raise InvalidInputError("bad index name", received=name, expected="hyblink-passages-… (the template's pattern)")
         self.cluster = cluster
         self.name = name
+        self._stock = stock
 
     def create(self, *, shards: int = 1, replicas: int = 0) -> None:
         """Make the index from the installed templates. Raises ConflictError or UnavailableError."""
@@ -121,6 +123,11 @@ class PassageIndex:
         self.cluster.call(lambda: self.cluster.client.indices.forcemerge(index=self.name, params=options))
         self.refresh()
 
+    def _sparse(self, weights: TermWeights, field: str, tree: Filter | None = None) -> Json:
+        if not self._stock and self.cluster.has_plugin:
+            return build.plugin_sparse_query(weights, field)
+        return build.sparse_query(weights, field, build.budget(tree))
+
     def search(
         self, terms: Sequence[str], weights: TermWeights, k: int, tree: Filter | None = None, *, field: str = BAG
     ) -> Legs:
@@ -128,9 +135,9 @@ class PassageIndex:
         filters = [] if tree is None else [build.filter_clause(tree)]
         asked: dict[str, Json] = {}
         if terms:
-            asked["bm25"] = build.leg(build.bm25_query(terms), k, filters)
+            asked["bm25"] = build.leg(build.bm25_query(terms, build.budget(tree)), k, filters)
         if len(weights):
-            asked["vdr"] = build.leg(build.sparse_query(weights, field), k, filters)
+            asked["vdr"] = build.leg(self._sparse(weights, field, tree), k, filters)
         answers = dict(zip(asked, self.cluster.search_many(self.name, list(asked.values())), strict=True))
         nothing = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
         return Legs(*(_scored(answers[name]) if name in answers else nothing for name in ("bm25", "vdr")))
@@ -143,7 +150,7 @@ class PassageIndex:
         if terms and len(rows):
             asked[0] = build.completion(build.bm25_query(terms), rows)
         if len(weights) and len(rows):
-            asked[1] = build.completion(build.sparse_query(weights, field), rows)
+            asked[1] = build.completion(self._sparse(weights, field), rows)
         scores = np.zeros((2, len(rows)), dtype=np.float32)
         order = np.argsort(rows)
         for signal, answer in zip(asked, self.cluster.search_many(self.name, list(asked.values())), strict=True):

@@ -19,6 +19,9 @@ Json = dict[str, Any]
 MAX_CLAUSES = 1024
 """`indices.query.bool.max_clause_count` of a stock cluster; more clauses are refused."""
 
+_FRAME = 16
+"""Clauses of a request beside those of the query and the filter."""
+
 _SEPARATOR = "\x1f"
 _LONGEST = 1024
 """Longer facet values are kept as a hash: Lucene refuses terms over 32,766 bytes."""
@@ -80,25 +83,51 @@ def filter_clause(tree: Filter) -> Json:
             return {"bool": {"must_not": [filter_clause(clause)]}}
 
 
-def bm25_query(terms: Sequence[str]) -> Json:
-    """BM25 over the passages' content: any of the terms, each as often as it stands in the query."""
+def budget(tree: Filter | None) -> int:
+    """How many clauses a query may have beside this filter."""
+
+    def size(node: Filter) -> int:
+        match node:
+            case And(clauses) | Or(clauses):
+                return 1 + sum(size(clause) for clause in clauses)
+            case Not(clause):
+                return 1 + size(clause)
+            case Range():
+                return 4
+            case _:
+                return 1
+
+    return MAX_CLAUSES - _FRAME - (0 if tree is None else 2 * size(tree))
+
+
+def bm25_query(terms: Sequence[str], limit: int = MAX_CLAUSES - _FRAME) -> Json:
+    """BM25 over the passages' content: any of the terms, each as often as it stands in the query.
+
+    The first `limit` distinct terms are kept.
+    """
     clauses: list[Json] = []
     for term, count in Counter(terms).items():
         said: Json = {"value": term}
         if count > 1:
             said["boost"] = float(count)
         clauses.append({"term": {"content": said}})
-    return {"bool": {"should": clauses[:MAX_CLAUSES], "minimum_should_match": 1}}
+    return {"bool": {"should": clauses[:limit], "minimum_should_match": 1}}
 
 
-def sparse_query(query: TermWeights, field: str) -> Json:
-    """The dot product of the query's weights with those of a `rank_features` field, the heaviest 1,024 at most."""
+def sparse_query(query: TermWeights, field: str, limit: int = MAX_CLAUSES - _FRAME) -> Json:
+    """The dot product of the query's heaviest `limit` weights with those of a `rank_features` field."""
     pairs = sorted(zip(query.ids.tolist(), query.weights.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     clauses = [
         {"rank_feature": {"field": f"{field}.{token}", "boost": weight, "linear": {}}}
-        for token, weight in pairs[:MAX_CLAUSES]
+        for token, weight in pairs[:limit]
     ]
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def plugin_sparse_query(query: TermWeights, field: str) -> Json:
+    """The same dot product by our plugin's query: all tokens, one clause."""
+    weights = {str(token): weight for token, weight in zip(query.ids.tolist(), query.weights.tolist(), strict=True)}
+    return {"vdr": {"field": field, "weights": weights}}
 
 
 def leg(query: Json, k: int, filters: Sequence[Json] = ()) -> Json:
