@@ -208,7 +208,8 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def _plugin_class(jar: Path) -> str:
     with zipfile.ZipFile(jar) as file:
-        found = [name for name in file.namelist() if re.search(r"/\w+ModulePlugin\.class$", name)]
+        plugins = [name for name in file.namelist() if re.search(r"/\w+Plugin\.class$", name)]
+    found = [name for name in plugins if name.endswith("ModulePlugin.class")] or plugins
     if len(found) != 1:
         raise UnavailableError(f"cannot tell the plugin class of {jar.name}", received=found, expected="one class")
     return found[0].removesuffix(".class").replace("/", ".")

@@ -85,3 +85,62 @@ def test_snapshots_have_a_place(local_cluster: Callable[..., Cluster]) -> None:
     location = str(Path(state.nodes[0].folder).parent / "snapshots")
     body = {"type": "fs", "settings": {"location": location}}
     assert httpx.put(f"{state.url}/_snapshot/local", json=body, timeout=30).json() == {"acknowledged": True}
+
+
+FEATURES = {
+    "settings": {"number_of_replicas": 0},
+    "mappings": {"properties": {"bag": {"type": "rank_features"}}},
+}
+
+
+def vdr_score(url: str) -> float:
+    """What the plugin's query scores for the one passage of a new index."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        client.put("/features", json=FEATURES).raise_for_status()
+        client.put(
+            "/features/_doc/1", params={"refresh": "true"}, json={"bag": {"7": 2.0, "9": 0.5}}
+        ).raise_for_status()
+        query = {"query": {"vdr": {"field": "bag", "weights": {"7": 1.5, "9": 4.0, "11": 1.0}}}}
+        answer = client.post("/features/_search", json=query).raise_for_status().json()
+        client.delete("/features").raise_for_status()
+    return float(answer["hits"]["max_score"])
+
+
+def test_our_plugin_runs_in_the_servers_sandbox() -> None:
+    cluster = Cluster(f"agent-{os.getpid()}")
+    try:
+        state = cluster.start(ClusterOptions(heap_mb=512, agent=True))
+        assert vdr_score(state.url) == pytest.approx(5.0)
+        process = state.nodes[0].process()
+        assert process is not None
+        assert any(argument.startswith("-javaagent:") for argument in process.cmdline())
+    finally:
+        cluster.remove()
+
+
+def test_our_plugin_beside_the_knn_plugin_on_the_version_that_has_it() -> None:
+    cluster = Cluster(f"knn-{os.getpid()}")
+    vectors = {
+        "settings": {"index": {"knn": True, "number_of_replicas": 0}},
+        "mappings": {
+            "properties": {
+                "v": {
+                    "type": "knn_vector",
+                    "dimension": 2,
+                    "method": {"name": "hnsw", "engine": "lucene", "space_type": "innerproduct"},
+                }
+            }
+        },
+    }
+    try:
+        state = cluster.start(ClusterOptions(version="3.6.0", heap_mb=768))
+        assert vdr_score(state.url) == pytest.approx(5.0)
+        with httpx.Client(base_url=state.url, timeout=30) as client:
+            client.put("/vectors", json=vectors).raise_for_status()
+            client.put("/vectors/_doc/1", params={"refresh": "true"}, json={"v": [3, 4]}).raise_for_status()
+            query = {"query": {"knn": {"v": {"vector": [1, 0], "k": 1}}}}
+            hits = client.post("/vectors/_search", json=query).raise_for_status().json()["hits"]
+            # Lucene's scale for inner products above 0 is 1 + product.
+            assert hits["max_score"] == pytest.approx(4.0)
+    finally:
+        cluster.remove()
