@@ -399,4 +399,5 @@ def _stop(nodes: list[NodeState], wait_s: float) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=5)
+    _children[:] = [child for child in _children if child.poll() is None]
     return len(running)

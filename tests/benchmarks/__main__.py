@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-PARTS = ("start", "quality", "speed", "dense", "encode")
+PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch")
 
 
 def main() -> None:
@@ -20,9 +20,16 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
-    from tests.benchmarks import dense, encode, quality, speed, start
+    from tests.benchmarks import dense, encode, opensearch, quality, speed, start
 
-    modules = {"start": start, "quality": quality, "speed": speed, "dense": dense, "encode": encode}
+    modules = {
+        "start": start,
+        "quality": quality,
+        "speed": speed,
+        "dense": dense,
+        "encode": encode,
+        "opensearch": opensearch,
+    }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)
         if data is None and part not in {"start"}:

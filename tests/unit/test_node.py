@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import ConflictError, InvalidInputError, UnavailableError
 from app.node import java
-from app.node.assemble import assemble, parse_tree
+from app.node.assemble import PLUGIN, POM, VERSIONS, assemble, parse_tree
 from app.node.cluster import Cluster, ClusterOptions, ClusterState, NodeState
 
 TREE = """me:me:pom:1
@@ -83,3 +83,18 @@ def test_the_data_of_another_cluster_is_not_mixed_in(tmp_path: Path) -> None:
     write_json(tmp_path / "x" / "cluster.json", asdict(ClusterState("x", "3.8.0", (old,))))
     with pytest.raises(ConflictError, match="3 nodes of version 3.8.0"):
         cluster.start(ClusterOptions(nodes=3))
+
+
+def test_compose_builds_a_version_that_the_plugin_has() -> None:
+    import yaml
+
+    root = POM.parents[2]
+    compose = yaml.safe_load((root / "compose.yaml").read_text())
+    service = compose["services"]["opensearch"]
+    version = service["build"]["args"]["OPENSEARCH_VERSION"]
+    assert version in VERSIONS
+    assert f"<id>opensearch-{version}</id>" in (PLUGIN / "pom.xml").read_text()
+    assert f"ARG OPENSEARCH_VERSION={version}" in (root / "opensearch" / "Dockerfile").read_text()
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    for volume in service["volumes"]:
+        assert volume.split(":")[0] in compose["volumes"]
