@@ -37,6 +37,15 @@ final class VdrQuery extends Query {
         this.weights = weights;
     }
 
+    /**
+     * Up to three quarters of the clause limit it becomes the disjunction itself: Lucene then merges it with the filters
+     * around it, and skips blocks under them, which it cannot do for a query that it does not know.
+     */
+    @Override
+    public Query rewrite(IndexSearcher searcher) throws IOException {
+        return tokens.length <= IndexSearcher.getMaxClauseCount() / 4 * 3 ? group(0, tokens.length) : super.rewrite(searcher);
+    }
+
     @Override
     public Weight createWeight(IndexSearcher searcher, ScoreMode scoreMode, float boost) throws IOException {
         return new FilterWeight(this, disjunction().createWeight(searcher, scoreMode, boost)) {};
