@@ -58,10 +58,10 @@ def complete(
         if missing.any():
             asked.append((at, missing, partial(legs[signal].score, rows[missing])))
         ranks.append({row: rank for rank, row in enumerate(own.rows.tolist(), FIRST_RANK)})
-    # All but the first are scored by other threads, the first by this one.
-    begun = [(at, missing, pool.submit(score).result if pool else score) for at, missing, score in asked[1:]]
-    for at, missing, score in asked[:1] + begun:
-        raw[at, missing] = score()
+    # This thread scores the first, and whatever no other thread has begun by then.
+    begun = [pool.submit(score) if pool and number else None for number, (_, _, score) in enumerate(asked)]
+    for (at, missing, score), future in zip(asked, begun, strict=True):
+        raw[at, missing] = score() if future is None or future.cancel() else future.result()
     return CompleteScores(signals, rows, raw, tuple(ranks))
 
 

@@ -75,8 +75,8 @@ class EmbeddedEngine:
         self._lock = threading.Lock()
         self._latest: Snapshot | None = None
         self._closed = threading.Event()
-        self.store.after_change = self._let_go
-        release = weakref.WeakMethod(self._release)
+        let_go, release = weakref.WeakMethod(self._let_go), weakref.WeakMethod(self._release)
+        self.store.after_change = lambda: (method := let_go()) and method()
         threading.Thread(target=_release_stale, args=(release, self._closed), daemon=True, name="hyblink-wal").start()
 
     @property
