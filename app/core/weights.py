@@ -1,4 +1,4 @@
-"""Nine significant bits.
+"""Term weights: nine significant bits, and idf.
 
 Lucene's feature fields keep a weight's sign, exponent and the first eight bits of its fraction. Rounding here,
 once, before any engine sees a weight, makes every engine score the same numbers.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from app.core.types import IdArray, TermWeights
 
 SIGNIFICANT_BITS = 9
 _DROPPED = 24 - SIGNIFICANT_BITS
@@ -25,3 +27,15 @@ def round_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float32]:
     odd = (bits >> np.uint32(_DROPPED)) & np.uint32(1)
     rounded = bits + np.uint32((1 << (_DROPPED - 1)) - 1) + odd
     return (rounded & np.uint32(0xFFFFFFFF ^ ((1 << _DROPPED) - 1))).view(np.float32)
+
+
+def idf_weights(ids: npt.NDArray[np.int32], frequency: IdArray, passages: int, limit: int) -> TermWeights:
+    """The query side of a bag of tokens: idf as in BM25, ln(1 + (N - df + 0.5) / (df + 0.5)), the heaviest `limit`.
+
+    `frequency` has the number of passages that hold each token. Tokens that none holds are left out.
+    """
+    idf = np.log1p((passages - frequency + 0.5) / (frequency + 0.5))
+    usable = (frequency > 0) & (idf > 0)
+    ids, idf = ids[usable], round_weights(idf[usable])
+    keep = np.sort(np.lexsort((ids, -idf))[:limit])
+    return TermWeights(ids[keep], idf[keep])

@@ -11,7 +11,6 @@ import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,22 +74,16 @@ class BagOfTokens:
         parts = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer, self._tokenizer.model)
         return [type(part).__name__ for part in parts] == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 
-    def _usable_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], _Ids]:
-        """By the tokenizer itself: how many usable tokens each text has, and their ids, text after text."""
-        found = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
-        ids = np.fromiter(chain.from_iterable(found), dtype=np.int32, count=int(lengths.sum()))
-        keep = self._usable[ids]
-        texts_of_ids = np.repeat(np.arange(len(found)), lengths)
-        return np.bincount(texts_of_ids[keep], minlength=len(found)), ids[keep]
+    def _bag(self, encoding: Any) -> _Ids:
+        """Usable token ids of what the tokenizer made of a text, ascending, each once."""
+        ids = np.unique(np.array(encoding.ids, dtype=np.int32))
+        return ids[self._usable[ids]]
 
     def _bags(self, texts: Sequence[str]) -> list[_Ids]:
-        """Usable token ids of each text, ascending, each once."""
-        lengths, ids = self._usable_ids(texts)
-        return [np.unique(some) for some in np.split(ids, np.cumsum(lengths))[:-1]]
+        return [self._bag(encoding) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _ids_of_chunks(self, chunks: Sequence[str]) -> tuple[npt.NDArray[np.int64], _Ids]:
-        """As `_usable_ids` for texts without white space, several at a time."""
+        """How many usable tokens each chunk has, and their ids, chunk after chunk; tokenised several at a time."""
         counts, found = [], []
         for at in range(0, len(chunks), _CHUNKS):
             some = chunks[at : at + _CHUNKS]
@@ -120,9 +113,8 @@ class BagOfTokens:
 
     def encode_query(self, text: str) -> list[int]:
         # One text alone: not by the threads that tokenise batches.
-        ids = np.unique(np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32))
-        usable: list[int] = ids[self._usable[ids]].tolist()
-        return usable
+        ids: list[int] = self._bag(self._tokenizer.encode(text, add_special_tokens=False)).tolist()
+        return ids
 
     def token(self, token_id: int) -> str:
         found = self._tokenizer.id_to_token(token_id)

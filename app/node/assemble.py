@@ -23,7 +23,6 @@ VERSIONS = ("3.8.0", "3.6.0")
 POM = Path(__file__).resolve().parents[2] / "opensearch" / "node" / "pom.xml"
 PLUGIN = POM.parents[1] / "plugin"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
-_SERVER = "org.opensearch:opensearch"
 _MODULES = "org.opensearch.plugin:"
 _AGENT = "org.opensearch:opensearch-agent"
 _LAYOUT = 1

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from app.core.ports import StoreReader
 from app.core.types import IdArray, ScoreArray, Scored, TermBatch, TermWeights
-from app.core.weights import round_weights
+from app.core.weights import idf_weights
 from app.indexes.derived import EMPTY, AheadError, Bases, top
 
 FORMAT = 1
@@ -95,17 +95,23 @@ def _best(scores, usable, k):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
+def _first_from(docs, low, high, wanted):  # type: ignore[no-untyped-def]
+    """The first place in `docs[low:high]`, which ascends, that is not below `wanted`; `high` where all are."""
+    while low < high:
+        middle = (low + high) // 2
+        if docs[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(nogil=True, cache=True)
 def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
     """For each wanted position the index of its posting in `docs[start:end]`, or -1. Both ascend."""
     for at in range(len(wanted)):
-        low, high = start, end
-        while low < high:
-            middle = (low + high) // 2
-            if docs[middle] < wanted[at]:
-                low = middle + 1
-            else:
-                high = middle
-        found[at] = low if low < end and docs[low] == wanted[at] else -1
+        place = _first_from(docs, start, end, wanted[at])
+        found[at] = place if place < end and docs[place] == wanted[at] else -1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -115,17 +121,9 @@ def _accumulate_at(starts, ends, query_weights, docs, weights, wanted, scores): 
     for term in range(len(starts)):
         low = starts[term]
         for at in range(len(wanted)):
-            high = ends[term]
-            left = low
-            while left < high:
-                middle = (left + high) // 2
-                if docs[middle] < wanted[at]:
-                    left = middle + 1
-                else:
-                    high = middle
-            low = left
-            if left < ends[term] and docs[left] == wanted[at]:
-                scores[at] += query_weights[term] * (weights[left] if weighted else np.float32(1.0))
+            low = _first_from(docs, low, ends[term], wanted[at])
+            if low < ends[term] and docs[low] == wanted[at]:
+                scores[at] += query_weights[term] * (weights[low] if weighted else np.float32(1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +266,7 @@ class SparseView:
         for segment, _ in self.parts:
             starts, ends = segment.ranges(wanted)
             frequency += ends - starts
-        idf = np.log1p((self.passages - frequency + 0.5) / (frequency + 0.5))
-        usable = (frequency > 0) & (idf > 0)
-        wanted, idf = wanted[usable], round_weights(idf[usable])
-        heaviest = np.lexsort((wanted, -idf))[:limit]
-        keep = np.sort(heaviest)
-        return TermWeights(wanted[keep], idf[keep])
+        return idf_weights(wanted, frequency, self.passages, limit)
 
     def _scores(self, segment: Segment, query: TermWeights) -> ScoreArray:
         scores = np.zeros(len(segment.rows), dtype=np.float32)

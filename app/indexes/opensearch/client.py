@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from opensearchpy.exceptions import (
     AuthenticationException,
     AuthorizationException,
     ConnectionError,  # noqa: A004
-    ConnectionTimeout,
     NotFoundError,
     OpenSearchException,
     SSLError,
@@ -33,7 +31,6 @@ from app.core.errors import (
 )
 from app.core.settings import OpenSearchSettings
 
-log = logging.getLogger(__name__)
 PLUGIN = "opensearch-hyblink"
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST = (3, 0)
@@ -51,6 +48,14 @@ class ItemError:
     reason: str
 
 
+def _is_disk_full(said: str) -> bool:
+    return "flood-stage" in said or "disk usage exceeded" in said
+
+
+def _disk_full(said: str) -> StorageFullError:
+    return StorageFullError(f"OpenSearch takes no more writes, its disk is full: {said}")
+
+
 def translate(error: OpenSearchException) -> HyblinkError:
     """The hyblink error that a client's error means."""
     status = error.status_code if isinstance(error, TransportError) else "N/A"
@@ -61,8 +66,8 @@ def translate(error: OpenSearchException) -> HyblinkError:
         return UnavailableError(f"OpenSearch refused the credentials: {said}", expected="a user that may do this")
     if isinstance(error, ConnectionError):
         return UnavailableError(f"OpenSearch did not answer: {said}")
-    if "flood-stage" in said or "disk usage exceeded" in said:
-        return StorageFullError(f"OpenSearch takes no more writes, its disk is full: {said}")
+    if _is_disk_full(said):
+        return _disk_full(said)
     if status == 409:
         return ConflictError(f"OpenSearch: {said}")
     return UnavailableError(f"OpenSearch answered {status}: {said}")
@@ -117,7 +122,7 @@ class Cluster:
         nodes = [{plugin["name"] for plugin in node.get("plugins", [])} for node in found.get("nodes", {}).values()]
         return bool(nodes) and all(PLUGIN in names for names in nodes)
 
-    def search_many(self, index: str, bodies: Sequence[Json], *, timeout_s: float | None = None) -> list[Json]:
+    def search_many(self, index: str, bodies: Sequence[Json]) -> list[Json]:
         """The answers to several searches in one request, with statistics of all shards. Raises UnavailableError.
 
         An answer in which a shard failed is refused: it would look complete and not be.
@@ -126,8 +131,7 @@ class Cluster:
             return []
         head = {"index": index, "search_type": self._settings.search_type}
         lines = [line for body in bodies for line in (head, body)]
-        timeout = timeout_s or self._settings.timeout_s
-        found = self.call(lambda: self.client.msearch(body=lines, params={"request_timeout": timeout}))
+        found = self.call(lambda: self.client.msearch(body=lines))
         answers: list[Json] = []
         for answer in found["responses"]:
             if "error" in answer:
@@ -162,8 +166,8 @@ class Cluster:
                     if error is None:
                         continue
                     reason = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, Mapping) else str(error)
-                    if "flood-stage" in reason or "disk usage exceeded" in reason:
-                        raise StorageFullError(f"OpenSearch takes no more writes, its disk is full: {reason}")
+                    if _is_disk_full(reason):
+                        raise _disk_full(reason)
                     if result["status"] in _TRY_AGAIN and attempt < self._settings.retries:
                         again.append(line)
                     else:
@@ -173,10 +177,6 @@ class Cluster:
                 waiting = again
                 self._pause(attempt)
         return refused
-
-    def exists(self, index: str) -> bool:
-        """Whether an index or alias of this name exists."""
-        return bool(self.call(lambda: self.client.indices.exists(index=index)))
 
     def delete_index(self, index: str) -> None:
         """Delete an index if it is there."""
@@ -231,5 +231,3 @@ def _connection_options(settings: OpenSearchSettings) -> Json:
             options["client_key"] = str(settings.client_key)
     return options
 
-
-__all__ = ["Cluster", "ConnectionTimeout", "ItemError", "translate"]

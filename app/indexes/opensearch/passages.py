@@ -17,7 +17,7 @@ from app.core.errors import InvalidInputError, UnavailableError
 from app.core.filters import Filter
 from app.core.text import fold
 from app.core.types import Document, IdArray, ScoreArray, Scored, TermWeights
-from app.core.weights import round_weights
+from app.core.weights import idf_weights
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster, ItemError, Json
 
@@ -166,12 +166,7 @@ class PassageIndex:
         (answer,) = self.cluster.search_many(self.name, [build.token_frequencies(ids.tolist(), field)])
         counts = answer["aggregations"]["tokens"]["buckets"]
         frequency = np.array([counts[str(token)]["doc_count"] for token in ids.tolist()], dtype=np.int64)
-        passages = answer["hits"]["total"]["value"]
-        idf = np.log1p((passages - frequency + 0.5) / (frequency + 0.5))
-        usable = (frequency > 0) & (idf > 0)
-        ids, idf = ids[usable], round_weights(idf[usable])
-        keep = np.sort(np.lexsort((ids, -idf))[:limit])
-        return TermWeights(ids[keep], idf[keep])
+        return idf_weights(ids, frequency, answer["hits"]["total"]["value"], limit)
 
     def count(self, tree: Filter | None = None) -> int:
         """How many passages pass the filter."""
