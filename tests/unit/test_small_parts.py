@@ -21,7 +21,7 @@ from app.core.errors import ForbiddenError, InvalidInputError, UnauthorizedError
 from app.core.filters import And, Exists, Not, Range, Terms, check_metadata, matches, parse_filter
 from app.core.settings import Settings
 from app.core.types import Signal
-from app.core.weights import RELATIVE_ERROR, round_weights
+from app.core.weights import RELATIVE_ERROR, idf_weights, round_weights
 from app.encoders.prefixes import prefixes_for
 from app.search import check_weights
 from indexer.chunking import windows
@@ -67,6 +67,15 @@ def test_nine_significant_bits() -> None:
     assert (round_weights(rounded) == rounded).all()
     order = np.argsort(values)
     assert (np.diff(rounded[order]) >= 0).all(), "rounding must keep the order"
+
+
+def test_query_weights_are_the_idf_of_bm25() -> None:
+    ids, frequency = np.array([3, 5, 7, 9], dtype=np.int32), np.array([1, 0, 2, 1])
+    found = idf_weights(ids, frequency, passages=10, limit=10)
+    assert found.ids.tolist() == [3, 7, 9]
+    # ln(1 + 9.5 / 1.5) and ln(1 + 8.5 / 2.5), to nine bits
+    assert found.weights.tolist() == pytest.approx([1.99243, 1.48160, 1.99243], rel=2**-9)
+    assert idf_weights(ids, frequency, passages=10, limit=1).ids.tolist() == [3], "of equal ones the lower id stays"
 
 
 META = {"kind": "function", "line": 12, "tags": ["a", "b"], "day": "2024-05-01", "ok": True, "none": []}
