@@ -19,7 +19,8 @@ from app.core.settings import Settings
 from app.core.types import CollectionSpec, GenerationRecord
 from app.encoders.bag import BagOfTokens
 from app.encoders.dense import DenseTransformer
-from app.indexes.embedded.catalog import Catalog, check_name, now
+from app.indexes.catalog import Catalog, Registry, check_name, now
+from app.indexes.embedded.registry import FileRegistry
 from app.indexes.embedded.schema import SCHEMA_VERSION
 from app.search import SearchService
 from indexer.documents import DocumentService
@@ -151,6 +152,14 @@ class App:
         self.catalog.close()
 
 
+def _registry(settings: Settings) -> Registry:
+    if settings.engine == "embedded":
+        return FileRegistry(settings)
+    from app.indexes.opensearch.registry import ClusterRegistry
+
+    return ClusterRegistry(settings)
+
+
 def build(settings: Settings | None = None) -> App:
     """Wire the application from settings (by default: environment, hyblink.toml, defaults)."""
     settings = settings or Settings()
@@ -158,7 +167,7 @@ def build(settings: Settings | None = None) -> App:
         raise InvalidInputError(
             "bad encode.precision", received=settings.encode.precision, expected="auto, fp32 or bf16"
         )
-    catalog = Catalog(settings)
+    catalog = Catalog(_registry(settings))
     encoders = EncoderPool(settings)
     app: App
 

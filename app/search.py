@@ -14,7 +14,7 @@ import numpy as np
 
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.filters import Filter, parse_filter
-from app.core.ports import BagEncoder, DenseEncoder, Engine, Snapshot
+from app.core.ports import BagEncoder, DenseEncoder, Engine, Present, Selection, Snapshot
 from app.core.settings import SearchSettings
 from app.core.text import Analyzer, check_text, fold
 from app.core.types import (
@@ -23,7 +23,6 @@ from app.core.types import (
     DocId,
     FacetCount,
     Hit,
-    IdArray,
     LegReport,
     Metadata,
     PassageHit,
@@ -49,9 +48,7 @@ _MAX_PASSAGES = 20
 class Collections(Protocol):
     """What the use case needs to know of collections; the catalog is one."""
 
-    def engine(self, name: str, generation: str | None = None) -> Engine: ...
-
-    def profile(self, name: str, generation: str) -> RankingProfile: ...
+    def present(self, name: str) -> Present: ...
 
 
 class Encoders(Protocol):
@@ -102,7 +99,7 @@ class _Ranked:
     fused: FusedScores
     documents: RankedDocuments
     profile: RankingProfile
-    allowed: IdArray | None
+    allowed: Selection | None
     timings: dict[str, float]
 
 
@@ -186,8 +183,8 @@ class SearchService:
         """Stop the leg threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _profile(self, collection: str, generation: str, request: SearchRequest) -> RankingProfile:
-        profile = self._collections.profile(collection, generation)
+    @staticmethod
+    def _profile(profile: RankingProfile, request: SearchRequest) -> RankingProfile:
         changes: dict[str, object] = {}
         if request.fusion is not None:
             changes["fusion"] = request.fusion
@@ -203,17 +200,17 @@ class SearchService:
     def _rank(self, collection: str, request: SearchRequest, extra_document: str | None = None) -> _Ranked:
         started = time.perf_counter()
         tree = check_request(request, self._settings)
-        engine = self._collections.engine(collection)
+        present = self._collections.present(collection)
+        engine, snapshot = present.engine, present.snapshot
         record = engine.record
-        profile = self._profile(collection, record.id, request)
-        snapshot = engine.snapshot()
+        profile = self._profile(present.profile, request)
         timings = {"snapshot": (time.perf_counter() - started) * 1e3}
         query = fold(request.query)
         terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
         dense = self._encoders.dense(record.dense_encoder) if snapshot.dense and snapshot.dense.vectors else None
         bag = self._encoders.bag(record.vdr_encoder)
         forms = QueryForms(snapshot, AnalyzedQuery(query, terms), bag, dense, self._settings.query_weights)
-        allowed = snapshot.reader.filter_rows(tree) if tree is not None else None
+        allowed = snapshot.reader.select(tree) if tree is not None else None
         timings["filter"] = (time.perf_counter() - started) * 1e3 - timings["snapshot"]
 
         legs: dict[Signal, Leg] = {}
@@ -277,14 +274,14 @@ class SearchService:
         return scores, reader.doc_ids(reader.document_keys(scores.rows))
 
     def _hits(self, ranked: _Ranked, page: range, request: SearchRequest) -> tuple[Hit, ...]:
-        doc_ids = ranked.snapshot.reader.doc_ids(ranked.documents.keys_D[page.start : page.stop])
+        keys = ranked.documents.keys_D[page.start : page.stop]
         shown = [ranked.documents.columns(at)[: request.passages_per_document] for at in page]
         columns = [column for own in shown for column in own]
         rows = ranked.fused.complete.rows[np.array(columns, dtype=np.int64)]
         place = {column: at for at, column in enumerate(columns)}
         reader = ranked.snapshot.reader
         passages = reader.passages(rows)
-        metadata = reader.metadata(doc_ids)
+        doc_ids, metadata = reader.doc_ids(keys), reader.metadata(keys)
         bag = self._encoders.bag(ranked.engine.record.vdr_encoder)
         analyzer = Analyzer(ranked.engine.record.analyzer)
         tokens = (
@@ -293,7 +290,7 @@ class SearchService:
             else {}
         )
         hits = []
-        for at, doc_id, own in zip(page, doc_ids, shown, strict=True):
+        for at, doc_id, data, own in zip(page, doc_ids, metadata, shown, strict=True):
             passage_hits = []
             for column in own:
                 passage = passages[int(ranked.fused.complete.rows[column])]
@@ -315,7 +312,7 @@ class SearchService:
                 )
             title = passages[int(ranked.fused.complete.rows[own[0]])].title
             score = float(ranked.documents.scores_D[at])
-            hits.append(Hit(at + FIRST_RANK, DocId(doc_id), title, score, metadata[doc_id], tuple(passage_hits)))
+            hits.append(Hit(at + FIRST_RANK, DocId(doc_id), title, score, data, tuple(passage_hits)))
         return tuple(hits)
 
     @staticmethod
@@ -323,8 +320,8 @@ class SearchService:
         if not keys:
             return {}
         reader = ranked.snapshot.reader
-        metadata = reader.metadata(reader.doc_ids(ranked.documents.keys_D))
-        return {key: _count(key, list(metadata.values())) for key in keys}
+        metadata = reader.metadata(ranked.documents.keys_D)
+        return {key: _count(key, metadata) for key in keys}
 
     def why_not(self, collection: str, request: SearchRequest, doc_id: str) -> WhyNot:
         """Where a document was lost, and at which rank. Raises NotFoundError where there is no such document."""
@@ -334,7 +331,7 @@ class SearchService:
         rows = reader.document_rows(doc_id)
         if not len(rows):
             raise NotFoundError("no such document", received=doc_id)
-        passes = ranked.allowed is None or bool(np.isin(rows, ranked.allowed).any())
+        passes = ranked.allowed is None or bool(ranked.allowed.contains(rows).any())
         standings = []
         for signal, leg in ranked.legs.items():
             scores = leg.score(rows)

@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from app.core.errors import DeadlineExceededError, HyblinkError
-from app.core.ports import BagEncoder, DenseEncoder, Snapshot
+from app.core.ports import BagEncoder, DenseEncoder, Selection, Snapshot
 from app.core.types import IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Leg:
     """One signal bound to a query and a snapshot: proposes candidates, scores given rows, ranks one row."""
 
     signal: Signal
-    search: Callable[[int, IdArray | None], Scored]
+    search: Callable[[int, Selection | None], Scored]
     score: Callable[[IdArray], ScoreArray]
     rank: Callable[[int], int | None]
 

@@ -30,7 +30,7 @@ from app.api.limits import BodyLimit, LoopbackHosts
 from app.bootstrap import App
 from app.core.errors import ForbiddenError, HyblinkError, NotFoundError, RateLimitedError, UserError, shown
 from app.core.types import CollectionSpec, SearchResult
-from app.indexes.embedded.catalog import check_name
+from app.indexes.catalog import check_name
 from app.search import WhyNot
 
 log = logging.getLogger(__name__)

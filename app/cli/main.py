@@ -438,7 +438,7 @@ def tune(
         from dataclasses import replace
 
         from app.core.types import ALL_SIGNALS, SearchRequest
-        from app.indexes.embedded.catalog import profile_to_json
+        from app.indexes.catalog import profile_to_json
         from ranker.tuning import judged_pool
         from ranker.tuning import tune as run
         from training.judgements import read_beir
@@ -606,7 +606,7 @@ def generations_rollback(collection: CollectionOption = "default") -> None:
 def profiles_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """List saved ranking profiles; the current one is marked."""
     with reported(as_json), opened() as app:
-        from app.indexes.embedded.catalog import profile_to_json
+        from app.indexes.catalog import profile_to_json
 
         current = app.catalog.profile(collection, app.catalog.current(collection))
         saved = app.catalog.profiles(collection)
@@ -636,7 +636,7 @@ def keys_create(
     with reported():
         from app.api.keys import KeyStore
         from app.core.settings import Settings
-        from app.indexes.embedded.catalog import now
+        from app.indexes.catalog import now
 
         say(KeyStore(Settings().data_dir / "keys.json").create(role, now(), collection or (), note_text))
 

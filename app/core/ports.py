@@ -14,6 +14,7 @@ from typing import Protocol
 
 from app.core.filters import Filter
 from app.core.types import (
+    BoolArray,
     BulkItem,
     BulkResult,
     Document,
@@ -21,6 +22,7 @@ from app.core.types import (
     IdArray,
     Metadata,
     Passage,
+    RankingProfile,
     ScoreArray,
     Scored,
     StoreCounts,
@@ -61,6 +63,22 @@ class PassageChange:
     content: str
 
 
+class Selection(Protocol):
+    """The passages that pass a filter, at one moment."""
+
+    def rows(self) -> IdArray:
+        """All of them, ascending."""
+        ...
+
+    def few(self, limit: int) -> IdArray | None:
+        """`rows()`, or None where there are more than `limit` and reading them would be slow."""
+        ...
+
+    def contains(self, rows: IdArray) -> BoolArray:
+        """Which of the given rows are among them."""
+        ...
+
+
 class StoreReader(Protocol):
     """The store as it was at one change counter."""
 
@@ -85,11 +103,13 @@ class StoreReader(Protocol):
         """The rows of a document's passages, in order; empty where there is no such document."""
         ...
 
-    def filter_rows(self, tree: Filter) -> IdArray:
-        """Rows of the passages whose documents pass the filter, ascending."""
+    def select(self, tree: Filter) -> Selection:
+        """The passages whose documents pass the filter."""
         ...
 
-    def metadata(self, doc_ids: Sequence[str]) -> dict[str, Metadata]: ...
+    def metadata(self, keys: IdArray) -> list[Metadata]:
+        """The metadata of documents by their keys."""
+        ...
 
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
         """The rows among those given that have a vector, with the vectors as float32 of the stored float16."""
@@ -165,7 +185,7 @@ class PassageStore(Protocol):
 class LexicalView(Protocol):
     """BM25 (Robertson & Zaragoza 2009) with Lucene's idf and one-byte length norm; k1 = 1.2, b = 0.75."""
 
-    def search(self, terms: Sequence[str], k: int, allowed: IdArray | None) -> Scored: ...
+    def search(self, terms: Sequence[str], k: int, allowed: Selection | None) -> Scored: ...
 
     def score(self, terms: Sequence[str], rows: IdArray) -> ScoreArray:
         """Exact scores of the given rows; 0 where no term matches."""
@@ -187,7 +207,7 @@ class SparseView(Protocol):
         """Weights for a query's bag of tokens: idf over the collection's passages, heaviest `limit` kept."""
         ...
 
-    def search(self, query: TermWeights, k: int, allowed: IdArray | None) -> Scored: ...
+    def search(self, query: TermWeights, k: int, allowed: Selection | None) -> Scored: ...
 
     def score(self, query: TermWeights, rows: IdArray) -> ScoreArray: ...
 
@@ -208,7 +228,7 @@ class DenseView(Protocol):
         """How many vectors there are to search."""
         ...
 
-    def search(self, query: VectorArray, k: int, allowed: IdArray | None) -> Scored: ...
+    def search(self, query: VectorArray, k: int, allowed: Selection | None) -> Scored: ...
 
     def score(self, query: VectorArray, rows: IdArray) -> ScoreArray:
         """Exact inner products; NaN where a row has no vector yet."""
@@ -255,13 +275,30 @@ class Engine(Protocol):
         """The present: everything acknowledged before the call is in it."""
         ...
 
+    def replaced(self) -> bool:
+        """Whether the generation's data is no longer what was opened: deleted, or made anew by another process."""
+        ...
+
     def follow(self) -> IndexFollower: ...
 
     def check(self, *, repair: bool = False) -> list[str]:
         """Compare store and indexes; what differs, in words. With `repair`, rebuild what does."""
         ...
 
+    def compact(self) -> None:
+        """Fold what came since the indexes were last built into them, and drop what was removed."""
+        ...
+
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What answers a search: a generation, one moment of it, and how it ranks."""
+
+    engine: Engine
+    snapshot: Snapshot
+    profile: RankingProfile
 
 
 class DenseEncoder(Protocol):

@@ -8,6 +8,7 @@ docs/settings.md lists every one; a test checks that it does.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import (
@@ -87,6 +88,12 @@ class OpenSearchSettings(_Section):
     """The OpenSearch cluster."""
 
     hosts: tuple[str, ...] = Field(("http://127.0.0.1:9200",), min_length=1, description="Addresses of its nodes.")
+    prefix: str = Field(
+        "hyblink",
+        pattern=r"^[a-z][a-z0-9-]{0,30}$",
+        description="What the names of indexes begin with; another one for each installation on a cluster.",
+    )
+    plugin: bool = Field(True, description="Use our plugin where all nodes have it; stock queries otherwise.")
     user: str = Field("", description="User name for basic authentication.")
     password: SecretStr = Field(SecretStr(""), description="Its password; from the environment only.")
     aws_region: str = Field("", description="Sign requests for this AWS region (needs boto3).")
@@ -101,11 +108,18 @@ class OpenSearchSettings(_Section):
     connections: int = Field(16, gt=0, description="Connections kept open to each node.")
     compress: bool = Field(False, description="Send requests compressed; for slow networks.")
     bulk_bytes: int = Field(5 * 2**20, gt=0, description="Largest bulk request.")
+    bulk_requests: int = Field(2, ge=1, le=16, description="Bulk requests that a writer has under way at once.")
     search_type: str = Field(
         "dfs_query_then_fetch", description="Statistics of all shards; `query_then_fetch` takes each shard's own."
     )
     shards: int = Field(1, ge=1, le=1024, description="Primary shards of a new index.")
     replicas: int = Field(0, ge=0, le=10, description="Copies of each shard of a new index.")
+    writer_lease_s: float = Field(
+        30.0, ge=1, description="A writer that has not been heard of for so long is taken for dead."
+    )
+    keep_removed_s: float = Field(
+        300.0, ge=0, description="How long removed passages stay for searches that have begun; longer than any takes."
+    )
 
 
 class Settings(BaseSettings):
@@ -119,6 +133,9 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
+    engine: Literal["embedded", "opensearch"] = Field(
+        "embedded", description="Where collections live: files under data_dir, or the OpenSearch cluster."
+    )
     data_dir: Path = Field(Path(".hyblink"), description="Where collections, indexes and keys are kept.")
     log_level: str = Field("INFO", description="Python logging level.")
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")

@@ -24,6 +24,7 @@ Metadata = Mapping[str, MetaValue]
 
 IdArray = npt.NDArray[np.int64]
 ScoreArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 VectorArray = npt.NDArray[np.float32]
 """Shape (n, dimension), L2-normalised where the encoder says so."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from app.bootstrap import build
+from app.core.selection import RowSelection
 from app.core.settings import DenseSettings, Settings
 from app.indexes.dense.faiss_index import KINDS, FaissIndex
 from app.indexes.derived import top
@@ -78,7 +79,7 @@ def run(data: Path, work: Path, passages: int) -> None:
         )
         p50, p95 = latencies(lambda q: view.search(q, _K, None), list(queries))
         half = rows[::2]
-        filtered, _ = latencies(lambda q: view.search(q, _K, half), list(queries)[:50])
+        filtered, _ = latencies(lambda q: view.search(q, _K, RowSelection(half)), list(queries)[:50])
         base = next(folder.glob("base-*"))
         bytes_per = (base / "index.faiss").stat().st_size / size
         lines.append([kind, float(recall), p50, p95, filtered, built, bytes_per])

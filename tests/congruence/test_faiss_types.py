@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.core.errors import InvalidInputError
+from app.core.selection import RowSelection
 from app.core.settings import DenseSettings
 from app.core.types import IdArray, VectorArray
 from app.indexes.dense.faiss_index import KINDS, FaissIndex, choose_kind
@@ -56,14 +58,28 @@ def store(count: int = N, *, normalised: bool = True) -> Vectors:
     return Vectors(rows, clustered(count, 1, normalised=normalised), np.ones(count, dtype=np.int64), {}, 1)
 
 
-def recall(view, reader: Vectors, allowed: IdArray | None = None, k: int = 100, normalised: bool = True) -> float:  # type: ignore[no-untyped-def]
+class Many(RowSelection):
+    """A selection whose rows are far away: the index has to ask about its own candidates."""
+
+    def few(self, limit: int) -> IdArray | None:
+        return self.all_rows if len(self.all_rows) <= limit else None
+
+
+def recall(
+    view,
+    reader: Vectors,
+    allowed: IdArray | None = None,
+    k: int = 100,
+    normalised: bool = True,
+    make: Any = RowSelection,
+) -> float:  # type: ignore[no-untyped-def]
     live = reader.live_rows()
     if allowed is not None:
         live = np.intersect1d(live, allowed)
     vectors = reader.vectors(live)[1]
     shares = []
     for query in clustered(25, 7, normalised=normalised):
-        got = view.search(query, k, allowed)
+        got = view.search(query, k, None if allowed is None else make(allowed))
         expected = top(live, vectors @ query, k)
         shares.append(len(np.intersect1d(got.rows, expected.rows)) / len(expected.rows))
         exact = reader.vectors(np.sort(got.rows))[1] @ query
@@ -95,7 +111,9 @@ def test_filters_deletes_and_updates(tmp_path: Path, kind: str) -> None:
     view = index.catch_up(reader)
     assert recall(view, reader, few, k=10) == 1.0, "a narrow filter is searched exactly"
     assert recall(view, reader, many) >= 0.98
-    assert len(view.search(reader.values[0], 10, np.zeros(0, dtype=np.int64))) == 0
+    for selected in (few, many, reader.rows[::500]):
+        assert recall(view, reader, selected, make=Many) >= 0.98, "rows far away: candidates are asked about"
+    assert len(view.search(reader.values[0], 10, RowSelection(np.zeros(0, dtype=np.int64)))) == 0
     later = Vectors(
         np.concatenate([reader.rows, reader.rows[-1] + 1 + np.arange(500)]),
         np.concatenate([reader.values, clustered(500, 3)]),

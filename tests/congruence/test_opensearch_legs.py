@@ -141,10 +141,10 @@ def test_legs_weights_and_completion_agree(pair: tuple[App, PassageIndex]) -> No
         assert theirs.ids.tolist() == weights.ids.tolist()
         assert theirs.weights.tolist() == weights.weights.tolist()
         parsed = None if tree is None else parse_filter(tree)
-        allowed = None if parsed is None else snapshot.reader.filter_rows(parsed)
+        allowed = None if parsed is None else snapshot.reader.select(parsed)
         if parsed is not None:
             assert allowed is not None
-            assert index.count(parsed) == len(allowed)
+            assert index.count(parsed) == len(allowed.rows())
         legs = index.search(terms, weights, k, parsed)
         same(snapshot.bm25.search(terms, k, allowed), legs.bm25, k)
         same(snapshot.vdr.search(weights, k, allowed), legs.vdr, k)

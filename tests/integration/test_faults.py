@@ -115,7 +115,8 @@ def test_kill_at_random_moments_of_an_ingestion(make_app: Callable[..., App], tm
     for line in acknowledged.read_text().splitlines():
         doc_id, number = line.split()
         promised[doc_id] = max(int(number), promised.get(doc_id, 0))
-    assert len(promised) == len(documents)
+    # A kill can fall between a batch's commit and its acknowledgement: stored, but promised to nobody.
+    assert len(promised) >= len(documents) - 10 * killed
     for doc_id, number in promised.items():
         document = reader.get_document(doc_id)
         assert document is not None, f"acknowledged, then lost: {doc_id}"

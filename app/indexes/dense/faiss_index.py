@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.errors import CorruptionError, InvalidInputError
-from app.core.ports import StoreReader
+from app.core.ports import Selection, StoreReader
 from app.core.settings import DenseSettings
 from app.core.types import IdArray, ScoreArray, Scored, VectorArray
 from app.indexes.derived import EMPTY, AheadError, Bases, top
@@ -33,6 +33,8 @@ _REBASE_ROWS = 20_000
 _REBASE_SHARE = 0.25
 _TRAIN_PER_LIST = 64
 _PQ_EXTRA_RESCORE = 4
+_FIRST_OVERFETCH = 3
+_MOST_OVERFETCH = 64
 _Mask = npt.NDArray[np.bool_]
 _ALL = np.zeros(0, dtype=np.bool_)
 _GPU = threading.Lock()
@@ -155,8 +157,25 @@ class FaissView:
             )
         return np.ascontiguousarray(query, dtype=np.float32)
 
-    def search(self, query: VectorArray, k: int, allowed: IdArray | None) -> Scored:
+    def search(self, query: VectorArray, k: int, allowed: Selection | None) -> Scored:
         query_D = self._check(query)
+        if allowed is None:
+            return self._search(query_D, k, None)
+        rows = allowed.few(self.settings.exact_below)
+        if rows is not None:
+            return self._search(query_D, k, rows)
+        # Most pass, and nobody holds their rows: take more than k and ask about those.
+        fetch = k * _FIRST_OVERFETCH
+        while True:
+            found = self._search(query_D, fetch, None)
+            keep = allowed.contains(found.rows)
+            if int(keep.sum()) >= k or len(found) >= self.vectors:
+                return Scored(found.rows[keep][:k], found.scores[keep][:k])
+            if len(found) < fetch or fetch > _MOST_OVERFETCH * k:
+                return self._search(query_D, k, allowed.rows())
+            fetch *= 4
+
+    def _search(self, query_D: VectorArray, k: int, allowed: IdArray | None) -> Scored:
         found = []
         if self.base is not None and len(self.base.rows):
             found.append(self._search_base(self.base, query_D, k, allowed))

@@ -24,7 +24,7 @@ import tantivy
 
 from app.core.errors import CorruptionError
 from app.core.manifest import read_json, write_json
-from app.core.ports import StoreReader
+from app.core.ports import Selection, StoreReader
 from app.core.text import Analyzer
 from app.core.types import IdArray, ScoreArray, Scored, TokenContribution
 from app.indexes.derived import EMPTY, AheadError, index_lock, top
@@ -82,7 +82,8 @@ class Bm25View:
         rows = self._searcher.fast_field_values("row", list(addresses))
         return np.array(rows, dtype=np.int64), (np.array(scores) / LUCENE_FACTOR).astype(np.float32)
 
-    def search(self, terms: Sequence[str], k: int, allowed: IdArray | None) -> Scored:
+    def search(self, terms: Sequence[str], k: int, selection: Selection | None) -> Scored:
+        allowed = selection.rows() if selection is not None else None
         if not terms or (allowed is not None and not len(allowed)):
             return EMPTY
         if allowed is None:

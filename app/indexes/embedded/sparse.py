@@ -20,7 +20,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from app.core.ports import StoreReader
+from app.core.ports import Selection, StoreReader
 from app.core.types import IdArray, ScoreArray, Scored, TermBatch, TermWeights
 from app.core.weights import idf_weights
 from app.indexes.derived import EMPTY, AheadError, Bases, top
@@ -274,7 +274,8 @@ class SparseView:
         _accumulate(starts, ends, query.weights, segment.docs, segment.weights, scores)
         return scores
 
-    def search(self, query: TermWeights, k: int, allowed: IdArray | None) -> Scored:
+    def search(self, query: TermWeights, k: int, selection: Selection | None) -> Scored:
+        allowed = selection.rows() if selection is not None else None
         if not len(query) or (allowed is not None and not len(allowed)):
             return EMPTY
         rows, values = [], []

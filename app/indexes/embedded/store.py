@@ -28,6 +28,7 @@ from app.core.errors import (
 )
 from app.core.filters import And, Exists, Filter, Not, Or, Range, Terms, facets_of
 from app.core.ports import ExportedDocument, PassageChange, PreparedDocument
+from app.core.selection import RowSelection
 from app.core.types import (
     BulkItem,
     BulkResult,
@@ -211,14 +212,15 @@ class SqliteReader:
         sql = "SELECT p.row FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE d.id = ? ORDER BY p.ordinal"
         return np.array([row for (row,) in self._all(sql, (doc_id,))], dtype=np.int64)
 
-    def filter_rows(self, tree: Filter) -> IdArray:
+    def select(self, tree: Filter) -> RowSelection:
         condition, values = _condition(tree)
         sql = f"SELECT p.row FROM passages p WHERE p.doc_pk IN (SELECT d.pk FROM documents d WHERE {condition})"
-        return np.sort(np.array([row for (row,) in self._all(sql, values)], dtype=np.int64))
+        return RowSelection(np.sort(np.array([row for (row,) in self._all(sql, values)], dtype=np.int64)))
 
-    def metadata(self, doc_ids: Sequence[str]) -> dict[str, Metadata]:
-        sql = "SELECT id, metadata FROM documents WHERE id IN ({})"
-        return {found: orjson.loads(text) for found, text in self._in(sql, list(doc_ids))}
+    def metadata(self, keys: IdArray) -> list[Metadata]:
+        wanted = keys.tolist()
+        found = dict(self._in("SELECT pk, metadata FROM documents WHERE pk IN ({})", wanted))
+        return [orjson.loads(found[key]) for key in wanted]
 
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
         found = sorted(self._in("SELECT row, vector FROM vectors WHERE row IN ({})", rows.tolist()))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +18,6 @@ from opensearchpy.exceptions import (
     AuthenticationException,
     AuthorizationException,
     ConnectionError,  # noqa: A004
-    NotFoundError,
     OpenSearchException,
     SSLError,
     TransportError,
@@ -28,10 +30,12 @@ from app.core.errors import (
     InvalidInputError,
     StorageFullError,
     UnavailableError,
+    WriterConflictError,
 )
 from app.core.settings import OpenSearchSettings
 
 PLUGIN = "opensearch-hyblink"
+_PIT_KEPT = "5m"
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST = (3, 0)
 """Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
@@ -43,6 +47,7 @@ Json = dict[str, Any]
 class ItemError:
     """Why one item of a bulk request was refused."""
 
+    index: str
     item_id: str
     status: int
     reason: str
@@ -77,11 +82,14 @@ class Cluster:
     """A cluster as hyblink uses it. Safe to share between threads."""
 
     def __init__(self, settings: OpenSearchSettings) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.prefix = settings.prefix
+        self._pool = ThreadPoolExecutor(2 * settings.bulk_requests, thread_name_prefix="hyblink-bulk")
         self.client = OpenSearch(hosts=list(settings.hosts), **_connection_options(settings))
 
     def close(self) -> None:
         """Close the connection pool."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self.client.close()
 
     def call(self, run: Callable[[], Any]) -> Any:
@@ -89,19 +97,19 @@ class Cluster:
 
         Raises UnavailableError, StorageFullError or ConflictError.
         """
-        for attempt in range(self._settings.retries + 1):
+        for attempt in range(self.settings.retries + 1):
             try:
                 return run()
             except OpenSearchException as error:
                 status = error.status_code if isinstance(error, TransportError) else "N/A"
                 away = isinstance(error, ConnectionError) and not isinstance(error, SSLError)
-                if attempt == self._settings.retries or not (away or status in _TRY_AGAIN):
+                if attempt == self.settings.retries or not (away or status in _TRY_AGAIN):
                     raise translate(error) from error
                 self._pause(attempt)
         raise AssertionError("unreachable")
 
     def _pause(self, attempt: int) -> None:
-        time.sleep(min(self._settings.longest_pause_s, 0.1 * 2**attempt) * (0.5 + random.random() / 2))
+        time.sleep(min(self.settings.longest_pause_s, 0.1 * 2**attempt) * (0.5 + random.random() / 2))
 
     def check_version(self) -> tuple[int, ...]:
         """The server's version. Raises UnavailableError for one that is too old."""
@@ -117,7 +125,9 @@ class Cluster:
 
     @cached_property
     def has_plugin(self) -> bool:
-        """Whether every node has our plugin. Looked up once."""
+        """Whether every node has our plugin and the settings allow it. Looked up once."""
+        if not self.settings.plugin:
+            return False
         found = self.call(lambda: self.client.nodes.info(metric="plugins", params={"filter_path": "nodes.*.plugins.name"}))
         nodes = [{plugin["name"] for plugin in node.get("plugins", [])} for node in found.get("nodes", {}).values()]
         return bool(nodes) and all(PLUGIN in names for names in nodes)
@@ -129,11 +139,14 @@ class Cluster:
         """
         if not bodies:
             return []
-        head = {"index": index, "search_type": self._settings.search_type}
+        head = {"index": index, "search_type": self.settings.search_type}
         lines = [line for body in bodies for line in (head, body)]
-        found = self.call(lambda: self.client.msearch(body=lines))
-        answers: list[Json] = []
-        for answer in found["responses"]:
+        for attempt in range(self.settings.retries + 1):
+            answers: list[Json] = self.call(lambda: self.client.msearch(body=lines))["responses"]
+            if attempt == self.settings.retries or not any(one.get("status") in _TRY_AGAIN for one in answers):
+                break
+            self._pause(attempt)
+        for answer in answers:
             if "error" in answer:
                 error = answer["error"]
                 if answer.get("status") == 404:
@@ -146,48 +159,92 @@ class Cluster:
                     received=f"{answer['_shards']['failed']} of {answer['_shards']['total']} failed",
                     expected="all shards in time",
                 )
-            answers.append(answer)
         return answers
 
-    def bulk(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
-        """Send (action, source) pairs in requests of bounded size; what was refused for good.
+    def search(self, index: str, body: Json) -> Json:
+        """The answer to one search, as `search_many` gives it."""
+        return self.search_many(index, [body])[0]
 
-        Items that the cluster was too busy for are sent again. Raises UnavailableError, StorageFullError.
+    def scan(self, index: str, body: Json, field: str, size: int) -> Iterator[list[Json]]:
+        """All hits of a search, `size` at a time, ascending by a field of unique numbers, as they are now."""
+        found = self.call(lambda: self.client.create_pit(index=index, params={"keep_alive": _PIT_KEPT}))
+        pit = found["pit_id"]
+        try:
+            if found["_shards"]["failed"]:
+                raise UnavailableError("OpenSearch could not open all shards", received=found["_shards"])
+            page: Json = {**body, "size": size, "sort": [{field: "asc"}], "track_total_hits": False}
+            while True:
+                page["pit"] = {"id": pit, "keep_alive": _PIT_KEPT}
+                answer = self.call(lambda: self.client.search(body=page))
+                if answer["timed_out"] or answer["_shards"]["failed"]:
+                    raise UnavailableError("OpenSearch read from some shards only", received=answer["_shards"])
+                pit = answer.get("pit_id", pit)
+                hits = answer["hits"]["hits"]
+                if hits:
+                    yield hits
+                if len(hits) < size:
+                    return
+                page["search_after"] = hits[-1]["sort"]
+        finally:
+            with suppress(OpenSearchException):
+                self.client.delete_pit(body={"pit_id": [pit]})
+
+    def refresh(self, *indexes: str) -> None:
+        """Make what was written visible to searches. Raises UnavailableError where a shard did not."""
+        answer = self.call(lambda: self.client.indices.refresh(index=",".join(indexes)))
+        if answer["_shards"]["failed"]:
+            raise UnavailableError("OpenSearch could not refresh all shards", received=answer["_shards"])
+
+    def bulk(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
+        """Send (action, source) pairs in requests of bounded size, a few at once; what was refused for good.
+
+        Every target has to be an alias: a writer writes under the alias of its own term and cannot after it. Items
+        that the cluster was too busy for are sent again. Raises UnavailableError, StorageFullError.
         """
         refused: list[ItemError] = []
-        for part in _parts(actions, self._settings.bulk_bytes):
-            waiting = part
-            for attempt in range(self._settings.retries + 1):
-                answer = self.call(lambda lines=waiting: self.client.bulk(body=b"".join(lines)))  # type: ignore[misc]
-                again: list[bytes] = []
-                for line, item in zip(waiting, answer["items"], strict=True):
-                    result = next(iter(item.values()))
-                    error = result.get("error")
-                    if error is None:
-                        continue
-                    reason = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, Mapping) else str(error)
-                    if _is_disk_full(reason):
-                        raise _disk_full(reason)
-                    if result["status"] in _TRY_AGAIN and attempt < self._settings.retries:
-                        again.append(line)
-                    else:
-                        refused.append(ItemError(str(result["_id"]), int(result["status"]), reason))
-                if not again:
-                    break
-                waiting = again
-                self._pause(attempt)
+        under_way: deque[Future[list[ItemError]]] = deque()
+        try:
+            for part in _parts(actions, self.settings.bulk_bytes):
+                if len(under_way) == self.settings.bulk_requests:
+                    refused += under_way.popleft().result()
+                under_way.append(self._pool.submit(self._send, part))
+            while under_way:
+                refused += under_way.popleft().result()
+        finally:
+            wait(under_way)  # nothing may arrive after the caller has been told of a failure
+        return refused
+
+    def _send(self, lines: list[bytes]) -> list[ItemError]:
+        refused: list[ItemError] = []
+        options = {"require_alias": "true"}
+        for attempt in range(self.settings.retries + 1):
+            answer = self.call(lambda: self.client.bulk(body=b"".join(lines), params=options))
+            again: list[bytes] = []
+            for line, item in zip(lines, answer["items"], strict=True):
+                result = next(iter(item.values()))
+                error = result.get("error")
+                if error is None:
+                    continue
+                reason = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, Mapping) else str(error)
+                if _is_disk_full(reason):
+                    raise _disk_full(reason)
+                if "require_alias" in reason:
+                    raise WriterConflictError(
+                        "another process has taken over writing to this collection", expected="one writer at a time"
+                    )
+                if result["status"] in _TRY_AGAIN and attempt < self.settings.retries:
+                    again.append(line)
+                else:
+                    refused.append(ItemError(str(result["_index"]), str(result["_id"]), int(result["status"]), reason))
+            if not again:
+                break
+            lines = again
+            self._pause(attempt)
         return refused
 
     def delete_index(self, index: str) -> None:
         """Delete an index if it is there."""
-
-        def run() -> None:
-            try:
-                self.client.indices.delete(index=index)
-            except NotFoundError:
-                return
-
-        self.call(run)
+        self.call(lambda: self.client.indices.delete(index=index, params={"ignore_unavailable": "true"}))
 
 
 def _parts(actions: Iterable[tuple[Json, Json | None]], limit: int) -> Iterator[list[bytes]]:

@@ -1,183 +1,176 @@
-"""The passages of one generation in an OpenSearch index: written in bulk, searched by BM25 and by term weights.
+"""BM25 and the sparse signal over the passages of one change: proposals, complete scores, contributions, ranks.
 
-Everything of a document is routed to one shard, and the index is refreshed by whoever writes, after the last item: a
-document's passages become visible together.
+Both signals are asked in one request. Where every node has our plugin the sparse product is its `vdr` query; otherwise
+it is a disjunction of `rank_feature` clauses, with the same scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import threading
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from app.core.errors import InvalidInputError, UnavailableError
 from app.core.filters import Filter
-from app.core.text import fold
-from app.core.types import Document, IdArray, ScoreArray, Scored, TermWeights
+from app.core.ports import Selection
+from app.core.types import IdArray, ScoreArray, Scored, TermWeights, TokenContribution
 from app.core.weights import idf_weights
+from app.indexes.derived import EMPTY
 from app.indexes.opensearch import query_builder as build
-from app.indexes.opensearch.client import Cluster, ItemError, Json
-
-BAG = "bag"
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRecord:
-    """A passage as it is written: row, its window of the document, and its bag of tokens."""
-
-    row: int
-    ordinal: int
-    start: int
-    end: int
-    bag: TermWeights
+from app.indexes.opensearch.client import Cluster, Json
+from app.indexes.opensearch.layout import BAG, read_weights
+from app.indexes.opensearch.reader import ClusterReader, ClusterSelection
 
 
-def passage_id(doc_id: str, ordinal: int) -> str:
-    """The `_id` of a passage."""
-    return f"{doc_id}#{ordinal}"
+class PassageSignals:
+    """What is asked of a generation's passages at one change. Safe to share between threads."""
 
-
-def document_actions(
-    index: str, document: Document, passages: Sequence[PassageRecord], change: int
-) -> Iterator[tuple[Json, Json]]:
-    """Bulk items of a document's passages. Text goes in as it was sent; what is analyzed is its NFC form."""
-    shared = {
-        "kind": "passage",
-        "doc_id": document.id,
-        "title": document.title,
-        "lang": document.lang,
-        "tier": "instant",
-        "change": change,
-        **build.metadata_fields(document.metadata),
-    }
-    for one in passages:
-        text = document.text[one.start : one.end]
-        action = {"_index": index, "_id": passage_id(document.id, one.ordinal), "routing": document.id}
-        yield (
-            {"index": action},
-            {
-                **shared,
-                "row": one.row,
-                "ordinal": one.ordinal,
-                "start": one.start,
-                "end": one.end,
-                "text": text,
-                "content": fold(f"{document.title}\n{text}" if document.title else text),
-                BAG: weights_field(one.bag),
-            },
-        )
-
-
-def weights_field(terms: TermWeights) -> dict[str, float]:
-    """Term weights as a `rank_features` object, keyed by token id.
-
-    Lucene keeps nine significant bits of a weight, the ones that `app.core.weights` leaves: nothing more is lost.
-    """
-    return {str(token): weight for token, weight in zip(terms.ids.tolist(), terms.weights.tolist(), strict=True)}
-
-
-@dataclass(frozen=True, slots=True)
-class Legs:
-    """What BM25 and the sparse signal propose for one query."""
-
-    bm25: Scored
-    vdr: Scored
-
-
-class PassageIndex:
-    """One index and what is asked of it. Safe to share between threads."""
-
-    def __init__(self, cluster: Cluster, name: str, *, stock: bool = False) -> None:
-        """`stock` leaves our plugin alone even where it is installed."""
-        if not name.startswith("hyblink-passages-"):
-            raise InvalidInputError("bad index name", received=name, expected="hyblink-passages-… (the template's pattern)")
+    def __init__(self, cluster: Cluster, reader: ClusterReader, *, field: str = BAG) -> None:
         self.cluster = cluster
-        self.name = name
-        self._stock = stock
+        self.reader = reader
+        self.field = field
+        self._frequency: dict[int, int] = {}
+        self._passages = 0
+        self._counting = threading.Lock()
 
-    def create(self, *, shards: int = 1, replicas: int = 0) -> None:
-        """Make the index from the installed templates. Raises ConflictError or UnavailableError."""
-        body = {"settings": {"number_of_shards": shards, "number_of_replicas": replicas}}
-        self.cluster.call(lambda: self.cluster.client.indices.create(index=self.name, body=body))
+    def sparse_query(self, weights: TermWeights, tree: Filter | None = None) -> Json:
+        """The query of a dot product with these weights."""
+        if self.cluster.has_plugin:
+            return build.plugin_sparse_query(weights, self.field)
+        return build.sparse_query(weights, self.field, build.budget(tree))
 
-    def delete(self) -> None:
-        """Delete the index if it is there."""
-        self.cluster.delete_index(self.name)
-
-    def write(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
-        """Send the items, then make all of them visible at once; what was refused."""
-        refused = self.cluster.bulk(actions)
-        self.refresh()
-        return refused
-
-    def refresh(self) -> None:
-        """Make what was written visible to searches."""
-        self.cluster.call(lambda: self.cluster.client.indices.refresh(index=self.name))
-
-    def expunge_deletes(self) -> None:
-        """Merge deleted passages away: until then they stay in BM25's statistics."""
-        options = {"only_expunge_deletes": "false", "max_num_segments": 1, "request_timeout": 600}
-        self.cluster.call(lambda: self.cluster.client.indices.forcemerge(index=self.name, params=options))
-        self.refresh()
-
-    def _sparse(self, weights: TermWeights, field: str, tree: Filter | None = None) -> Json:
-        if not self._stock and self.cluster.has_plugin:
-            return build.plugin_sparse_query(weights, field)
-        return build.sparse_query(weights, field, build.budget(tree))
+    def _ask(self, bodies: Sequence[Json]) -> list[Json]:
+        return self.cluster.search_many(self.reader.names.passages, bodies)
 
     def search(
-        self, terms: Sequence[str], weights: TermWeights, k: int, tree: Filter | None = None, *, field: str = BAG
-    ) -> Legs:
+        self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
+    ) -> tuple[Scored, Scored]:
         """The k best passages by each signal, in one request."""
-        filters = [] if tree is None else [build.filter_clause(tree)]
-        asked: dict[str, Json] = {}
+        tree = None
+        filters: list[Json] = []
+        if isinstance(selection, ClusterSelection):
+            tree = selection.tree
+            filters = [build.filter_clause(tree)]
+        elif selection is not None:
+            filters = [{"terms": {"row": selection.rows().tolist()}}]
+        change = self.reader.change
+        asked: dict[int, Json] = {}
         if terms:
-            asked["bm25"] = build.leg(build.bm25_query(terms, build.budget(tree)), k, filters)
+            asked[0] = build.leg(build.bm25_query(terms, build.budget(tree)), change, k, filters)
         if len(weights):
-            asked["vdr"] = build.leg(self._sparse(weights, field, tree), k, filters)
-        answers = dict(zip(asked, self.cluster.search_many(self.name, list(asked.values())), strict=True))
-        nothing = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-        return Legs(*(_scored(answers[name]) if name in answers else nothing for name in ("bm25", "vdr")))
+            asked[1] = build.leg(self.sparse_query(weights, tree), change, k, filters)
+        found = dict(zip(asked, map(_scored, self._ask(list(asked.values()))), strict=True))
+        return found.get(0, EMPTY), found.get(1, EMPTY)
 
-    def complete(
-        self, terms: Sequence[str], weights: TermWeights, rows: IdArray, *, field: str = BAG
-    ) -> tuple[ScoreArray, ScoreArray]:
+    def score(self, terms: Sequence[str], weights: TermWeights, rows: IdArray) -> tuple[ScoreArray, ScoreArray]:
         """The exact BM25 and sparse scores of the given passages, in one request; 0 where nothing matches."""
         asked: dict[int, Json] = {}
         if terms and len(rows):
-            asked[0] = build.completion(build.bm25_query(terms), rows)
+            asked[0] = build.completion(build.bm25_query(terms), self.reader.change, rows)
         if len(weights) and len(rows):
-            asked[1] = build.completion(self._sparse(weights, field), rows)
+            asked[1] = build.completion(self.sparse_query(weights), self.reader.change, rows)
         scores = np.zeros((2, len(rows)), dtype=np.float32)
         order = np.argsort(rows)
-        for signal, answer in zip(asked, self.cluster.search_many(self.name, list(asked.values())), strict=True):
+        for signal, answer in zip(asked, self._ask(list(asked.values())), strict=True):
             found = _scored(answer)
             scores[signal, order[np.searchsorted(rows, found.rows, sorter=order)]] = found.scores
         return scores[0], scores[1]
 
-    def query_weights(self, tokens: Sequence[int], limit: int, *, field: str = BAG) -> TermWeights:
+    def query_weights(self, tokens: Sequence[int], limit: int) -> TermWeights:
         """The query side of the bag of tokens: idf over the passages, the heaviest `limit`."""
         ids: npt.NDArray[np.int32] = np.asarray(tokens, dtype=np.int32)
-        if not len(ids):
-            return TermWeights(ids, np.zeros(0, dtype=np.float32))
-        (answer,) = self.cluster.search_many(self.name, [build.token_frequencies(ids.tolist(), field)])
-        counts = answer["aggregations"]["tokens"]["buckets"]
-        frequency = np.array([counts[str(token)]["doc_count"] for token in ids.tolist()], dtype=np.int64)
-        return idf_weights(ids, frequency, answer["hits"]["total"]["value"], limit)
+        with self._counting:
+            unknown = [token for token in ids.tolist() if token not in self._frequency]
+            if unknown:
+                (answer,) = self._ask([build.token_frequencies(unknown, self.field, self.reader.change)])
+                counts = answer["aggregations"]["tokens"]["buckets"]
+                self._frequency |= {token: counts[str(token)]["doc_count"] for token in unknown}
+                self._passages = int(answer["hits"]["total"]["value"])
+            frequency = np.array([self._frequency[token] for token in ids.tolist()], dtype=np.int64)
+        return idf_weights(ids, frequency, self._passages, limit)
 
-    def count(self, tree: Filter | None = None) -> int:
-        """How many passages pass the filter."""
-        clauses: list[Json] = [{"term": {"kind": "passage"}}]
-        if tree is not None:
-            clauses.append(build.filter_clause(tree))
-        body = {"query": {"bool": {"filter": clauses}}}
-        found: Any = self.cluster.call(lambda: self.cluster.client.count(index=self.name, body=body))
-        if found["_shards"]["failed"]:
-            raise UnavailableError("OpenSearch counted on some shards only", received=found["_shards"])
-        return int(found["count"])
+    def bm25_contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:
+        """Each row's score by term."""
+        found: dict[int, dict[str, float]] = {}
+        if terms and len(rows):
+            body = build.named_bm25(terms, self.reader.change, rows)
+            options = {"include_named_queries_score": "true", "search_type": self.cluster.settings.search_type}
+            index = self.reader.names.passages
+            answer = self.cluster.call(lambda: self.cluster.client.search(index=index, body=body, params=options))
+            found = {hit["fields"]["row"][0]: hit["matched_queries"] for hit in answer["hits"]["hits"]}
+        counts = {term: terms.count(term) for term in terms}
+        return [
+            [
+                TokenContribution(term, score, float(counts[term]), score / counts[term])
+                for term, score in found.get(row, {}).items()
+            ]
+            for row in rows.tolist()
+        ]
+
+    def vdr_contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
+        """Each row's matches as (token id, query weight, passage weight)."""
+        wanted = dict(zip(query.ids.tolist(), query.weights.tolist(), strict=True))
+        stored = {source["row"]: read_weights(source[self.field]) for source in self.reader.sources(rows, [self.field])}
+        found = []
+        for row in rows.tolist():
+            terms = stored.get(row)
+            pairs = () if terms is None else zip(terms.ids.tolist(), terms.weights.tolist(), strict=True)
+            found.append([(token, wanted[token], weight) for token, weight in pairs if token in wanted])
+        return found
+
+    def rank(self, query: Json, row: int) -> int | None:
+        """The exact rank of a passage among all that a query scores; None where it does not score it."""
+        (answer,) = self._ask([build.completion(query, self.reader.change, np.array([row]))])
+        hits = answer["hits"]["hits"]
+        if not hits:
+            return None
+        answers = self._ask(build.ahead(query, self.reader.change, hits[0]["_score"], row))
+        return 1 + sum(int(one["hits"]["total"]["value"]) for one in answers)
+
+
+class Bm25OnCluster:
+    """The BM25 signal."""
+
+    def __init__(self, signals: PassageSignals) -> None:
+        self._signals = signals
+
+    def search(self, terms: Sequence[str], k: int, allowed: Selection | None) -> Scored:
+        return self._signals.search(terms, NO_WEIGHTS, k, allowed)[0]
+
+    def score(self, terms: Sequence[str], rows: IdArray) -> ScoreArray:
+        return self._signals.score(terms, NO_WEIGHTS, rows)[0]
+
+    def contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:
+        return self._signals.bm25_contributions(terms, rows)
+
+    def rank(self, terms: Sequence[str], row: int) -> int | None:
+        return self._signals.rank(build.bm25_query(terms), row) if terms else None
+
+
+class SparseOnCluster:
+    """The sparse signal."""
+
+    def __init__(self, signals: PassageSignals) -> None:
+        self._signals = signals
+
+    def query_weights(self, ids: Sequence[int], limit: int) -> TermWeights:
+        return self._signals.query_weights(ids, limit)
+
+    def search(self, query: TermWeights, k: int, allowed: Selection | None) -> Scored:
+        return self._signals.search((), query, k, allowed)[1]
+
+    def score(self, query: TermWeights, rows: IdArray) -> ScoreArray:
+        return self._signals.score((), query, rows)[1]
+
+    def contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
+        return self._signals.vdr_contributions(query, rows)
+
+    def rank(self, query: TermWeights, row: int) -> int | None:
+        return self._signals.rank(self._signals.sparse_query(query), row) if len(query) else None
+
+
+NO_WEIGHTS = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
 def _scored(answer: Json) -> Scored:

@@ -7,9 +7,14 @@ stand at one position, for synonyms and score them together.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
+import math
+import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from app.core.filters import And, Exists, Filter, Not, Or, Range, Terms, facets_of
 from app.core.types import IdArray, Metadata, MetaScalar, TermWeights
@@ -22,6 +27,8 @@ MAX_CLAUSES = 1024
 _FRAME = 16
 """Clauses of a request beside those of the query and the filter."""
 
+_TOP_BIT = 1 << 63
+_ALL_BITS = (1 << 64) - 1
 _SEPARATOR = "\x1f"
 _LONGEST = 1024
 """Longer facet values are kept as a hash: Lucene refuses terms over 32,766 bytes."""
@@ -41,11 +48,26 @@ def facet(key: str, value: MetaScalar) -> str:
     return f"{key}{_SEPARATOR}{said}"
 
 
+def number_address(key: str, number: float) -> str:
+    """A number of a key as an IPv6 address: 64 bits of the key's hash, then the number in an order that survives.
+
+    One field then answers ranges over any number of keys, each an exact range of 16-byte points, and no key of a user
+    becomes a field of the mapping.
+
+    >>> number_address("n", -1.5) < number_address("n", 0.0) < number_address("n", 2e-9)
+    True
+    """
+    (bits,) = struct.unpack(">Q", struct.pack(">d", number + 0.0))  # -0.0 + 0.0 is 0.0
+    ordered = bits ^ (_ALL_BITS if bits >> 63 else _TOP_BIT)
+    named = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") | _TOP_BIT
+    return ipaddress.IPv6Address(named << 64 | ordered).exploded
+
+
 def metadata_fields(metadata: Metadata) -> Json:
     """The fields of a passage that filters look at, and the metadata itself."""
     facets: list[str] = []
     keys: list[str] = []
-    numbers: list[Json] = []
+    numbers: list[str] = []
     for key, value in metadata.items():
         found = facets_of(value)
         if found:
@@ -56,7 +78,7 @@ def metadata_fields(metadata: Metadata) -> Json:
             elif number is not None:
                 facets.append(facet(key, number))
             if number is not None:
-                numbers.append({"key": key, "value": number})
+                numbers.append(number_address(key, number))
     return {"facets": facets, "keys": keys, "numbers": numbers, "metadata": dict(metadata)}
 
 
@@ -66,13 +88,11 @@ def filter_clause(tree: Filter) -> Json:
         case Terms(key, values):
             return {"terms": {"facets": sorted({facet(key, value) for value in values})}}
         case Range(key, low, high, low_inclusive, high_inclusive):
-            bounds: Json = {}
-            if low is not None:
-                bounds["gte" if low_inclusive else "gt"] = low
-            if high is not None:
-                bounds["lte" if high_inclusive else "lt"] = high
-            inside = [{"term": {"numbers.key": key}}, {"range": {"numbers.value": bounds}}]
-            return {"nested": {"path": "numbers", "query": {"bool": {"filter": inside}}}}
+            bounds: Json = {
+                "gte" if low_inclusive else "gt": number_address(key, -math.inf if low is None else low),
+                "lte" if high_inclusive else "lt": number_address(key, math.inf if high is None else high),
+            }
+            return {"range": {"numbers": bounds}}
         case Exists(key):
             return {"term": {"keys": key}}
         case And(clauses):
@@ -92,8 +112,6 @@ def budget(tree: Filter | None) -> int:
                 return 1 + sum(size(clause) for clause in clauses)
             case Not(clause):
                 return 1 + size(clause)
-            case Range():
-                return 4
             case _:
                 return 1
 
@@ -114,6 +132,14 @@ def bm25_query(terms: Sequence[str], limit: int = MAX_CLAUSES - _FRAME) -> Json:
     return {"bool": {"should": clauses[:limit], "minimum_should_match": 1}}
 
 
+def named_bm25(terms: Sequence[str], change: int, rows: IdArray) -> Json:
+    """BM25 of the given passages where each term is named, for its own score."""
+    query = bm25_query(terms)
+    for clause in query["bool"]["should"]:
+        clause["term"]["content"]["_name"] = clause["term"]["content"]["value"]
+    return completion(query, change, rows)
+
+
 def sparse_query(query: TermWeights, field: str, limit: int = MAX_CLAUSES - _FRAME) -> Json:
     """The dot product of the query's heaviest `limit` weights with those of a `rank_features` field."""
     pairs = sorted(zip(query.ids.tolist(), query.weights.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
@@ -130,32 +156,55 @@ def plugin_sparse_query(query: TermWeights, field: str) -> Json:
     return {"vdr": {"field": field, "weights": weights}}
 
 
-def leg(query: Json, k: int, filters: Sequence[Json] = ()) -> Json:
+def seen_at(change: int, filters: Sequence[Json] = (), must_not: Sequence[Json] = ()) -> Json:
+    """The query of all entries that belong to a change and pass the clauses."""
+    return {
+        "bool": {
+            "filter": [{"range": {"change": {"lte": change}}}, *filters],
+            "must_not": [{"range": {"removed": {"lte": change}}}, *must_not],
+        }
+    }
+
+
+def scored(query: Json, change: int, filters: Sequence[Json] = ()) -> Json:
+    """A query over the passages of a change that pass the filters."""
+    found = seen_at(change, filters)
+    found["bool"]["must"] = [query]
+    return found
+
+
+def leg(query: Json, change: int, k: int, filters: Sequence[Json] = ()) -> Json:
     """The k best passages: best first, ties by ascending row."""
     return {
-        "size": k,
-        "query": {"bool": {"must": [query], "filter": list(filters)}},
+        "query": scored(query, change, filters),
         "sort": [{"_score": "desc"}, {"row": "asc"}],
-        **_ROWS_ONLY,
+        **rows_only(k),
     }
 
 
-def completion(query: Json, rows: IdArray) -> Json:
+def completion(query: Json, change: int, rows: IdArray) -> Json:
     """The exact scores of the given passages; those that do not match are not answered."""
     wanted = rows.tolist()
-    return {
-        "size": len(wanted),
-        "query": {"bool": {"must": [query], "filter": [{"terms": {"row": wanted}}]}},
-        **_ROWS_ONLY,
-    }
+    return {"query": scored(query, change, [{"terms": {"row": wanted}}]), **rows_only(len(wanted))}
 
 
-def token_frequencies(tokens: Sequence[int], field: str) -> Json:
+def ahead(query: Json, change: int, score: float, row: int) -> list[Json]:
+    """Two searches whose counts add up to the passages that stand before one with this score and row."""
+    above = float(np.nextafter(np.float32(score), np.float32(np.inf)))
+    counted: Json = {"size": 0, "track_total_hits": True}
+    tied = [{"range": {"row": {"lt": row}}}]
+    return [
+        {**counted, "min_score": above, "query": scored(query, change, [{"range": {"row": {"gt": row}}}])},
+        {**counted, "min_score": float(np.float32(score)), "query": scored(query, change, tied)},
+    ]
+
+
+def token_frequencies(tokens: Sequence[int], field: str, change: int) -> Json:
     """In how many passages each token has a weight, and how many passages there are."""
     return {
         "size": 0,
         "track_total_hits": True,
-        "query": {"term": {"kind": "passage"}},
+        "query": seen_at(change),
         "aggs": {
             "tokens": {
                 "filters": {
@@ -168,9 +217,12 @@ def token_frequencies(tokens: Sequence[int], field: str) -> Json:
     }
 
 
-_ROWS_ONLY: Mapping[str, Any] = {
-    "_source": False,
-    "docvalue_fields": ["row"],
-    "track_total_hits": False,
-    "track_scores": True,
-}
+def rows_only(k: int) -> Json:
+    """The parts of a search that answers with rows and scores and nothing else."""
+    return {
+        "size": k,
+        "_source": False,
+        "docvalue_fields": ["row"],
+        "track_total_hits": False,
+        "track_scores": True,
+    }

@@ -1,45 +1,89 @@
-"""Collections and their generations on disk.
+"""Collections, their generations and ranking profiles: small JSON documents in a registry.
 
 ::
 
-    <data_dir>/collections/<name>/collection.json        the collection's choices
-                                  current.json            which generation answers; replaced atomically
-                                  generations/<id>/       generation.json, store.sqlite, bm25/, sparse/, dense/
-                                  generations/<id>/profile.json   which ranking profile the generation uses
-                                  profiles/<version>.json ranking profiles, never overwritten
+    collection                      the collection's choices
+    current                         which generation answers, and which did before; replaced atomically
+    generations/<id>/building       a generation that is not whole yet
+    generations/<id>/generation     what a whole generation binds
+    generations/<id>/profile        which ranking profile the generation uses
+    profiles/<version>              ranking profiles, never overwritten
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import filelock
-
-from app.core.errors import (
-    ConflictError,
-    CorruptionError,
-    InvalidInputError,
-    NotFoundError,
-    WriterConflictError,
-)
-from app.core.manifest import read_json, write_json
-from app.core.settings import DenseSettings, Settings
+from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from app.core.ports import Engine, Present
+from app.core.settings import DenseSettings
 from app.core.text import Analyzer
 from app.core.types import CollectionSpec, GenerationRecord, RankingProfile, Signal
 from app.indexes.dense.faiss_index import choose_kind
-from app.indexes.embedded.engine import EmbeddedEngine
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _GENERATION = re.compile(r"g\d{6}")
-_RECORD, _UNFINISHED = "generation.json", "building.json"
+_HISTORY = 100
+
+Json = dict[str, Any]
+
+
+class Registry(Protocol):
+    """Where the documents of collections are kept, and the engines that hold the data of their generations."""
+
+    def names(self) -> list[str]:
+        """Every collection that has a `collection` document."""
+        ...
+
+    def read(self, name: str, key: str) -> Json | None:
+        """A document, None where there is none."""
+        ...
+
+    def write(self, name: str, key: str, value: Json) -> None:
+        """Put or replace a document: whoever reads sees the old one or the new one."""
+        ...
+
+    def remove(self, name: str, key: str) -> None:
+        """Delete a document if it is there."""
+        ...
+
+    def generations(self, name: str) -> list[str]:
+        """The ids of all generations, unfinished ones too, ascending."""
+        ...
+
+    def profiles(self, name: str) -> list[int]:
+        """The versions of all ranking profiles, ascending."""
+        ...
+
+    def drop(self, name: str, generation: str | None = None) -> None:
+        """Delete a generation with its documents and data; the whole collection where none is named."""
+        ...
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Held by whoever changes a collection. Raises WriterConflictError where that takes too long."""
+        ...
+
+    def moment(self, name: str, generation: str) -> AbstractContextManager[None]:
+        """Within it, what a search of this generation reads may come from one look at the present."""
+        ...
+
+    def published(self, name: str, generation: str) -> None:
+        """Called when a generation begins to answer."""
+        ...
+
+    def open(self, record: GenerationRecord) -> Engine:
+        """The engine of a generation; its data is made where there is none yet."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
 def check_name(name: str) -> str:
@@ -67,137 +111,122 @@ def check_spec(spec: CollectionSpec) -> None:
 
 
 class Catalog:
-    """All collections under one data directory. Keeps the engines that are in use open."""
+    """All collections of a registry. Keeps the engines that are in use open."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._root = settings.data_dir / "collections"
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._lock = threading.RLock()
-        self._engines: dict[tuple[str, str], EmbeddedEngine] = {}
-
-    def _folder(self, name: str) -> Path:
-        return self._root / check_name(name)
+        self._engines: dict[tuple[str, str], Engine] = {}
+        self._answering: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """Every collection, sorted."""
-        return sorted(path.parent.name for path in self._root.glob("*/collection.json"))
+        return sorted(self._registry.names())
 
     def spec(self, name: str) -> CollectionSpec:
         """The collection's choices. Raises NotFoundError."""
-        path = self._folder(name) / "collection.json"
-        if not path.exists():
+        found = self._registry.read(check_name(name), "collection")
+        if found is None:
             raise NotFoundError(
                 "no such collection",
                 received=name,
                 expected=f"one of {', '.join(self.names()) or '(none yet)'}",
             )
         try:
-            return CollectionSpec(**read_json(path))
+            return CollectionSpec(**found)
         except TypeError as error:
-            raise CorruptionError(f"collection.json of {name!r} has unknown fields") from error
+            raise CorruptionError(f"the collection {name!r} has unknown fields") from error
 
     def create(
         self,
         spec: CollectionSpec,
         record: GenerationRecord,
-        fill: Callable[[EmbeddedEngine], None] = lambda _engine: None,
+        fill: Callable[[Engine], None] = lambda _engine: None,
     ) -> None:
         """Make a collection with its first generation; `fill` may write into it before anybody sees it.
 
         Raises ConflictError where it exists, InvalidInputError for choices that make no sense.
         """
         check_spec(spec)
-        folder = self._folder(spec.name)
-        with self._collection_lock(spec.name):
-            if (folder / "collection.json").exists():
+        with self._registry.lock(spec.name):
+            if self._registry.read(spec.name, "collection") is not None:
                 raise ConflictError("the collection exists already", received=spec.name)
             # What a process that died left behind was never seen by anybody.
-            shutil.rmtree(folder, ignore_errors=True)
+            self._registry.drop(spec.name)
             self.add_generation(record)
             try:
                 fill(self.engine(spec.name, record.id))
                 self.finish_generation(record)
                 self.publish(spec.name, record.id)
-                write_json(folder / "collection.json", asdict(spec))
+                self._registry.write(spec.name, "collection", asdict(spec))
             except BaseException:
                 self._forget(spec.name, record.id)
-                shutil.rmtree(folder, ignore_errors=True)
+                self._registry.drop(spec.name)
                 raise
-
-    @contextmanager
-    def _collection_lock(self, name: str) -> Iterator[None]:
-        self._root.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self._root / f".{check_name(name)}.lock")
-        try:
-            lock.acquire(timeout=self._settings.ingest.writer_wait_s)
-        except filelock.Timeout:
-            raise WriterConflictError("another process is changing this collection", received=name) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def next_generation_id(self, name: str) -> str:
         """One above the highest that exists, e.g. `g000002`."""
-        taken = [int(path.name[1:]) for path in (self._folder(name) / "generations").glob("g??????")]
+        taken = [int(generation[1:]) for generation in self._registry.generations(check_name(name))]
         return f"g{max(taken, default=0) + 1:06d}"
 
     def add_generation(self, record: GenerationRecord) -> None:
         """Begin a generation: until it is finished it can be neither listed nor published."""
-        folder = self._folder(record.collection) / "generations" / record.id
-        if folder.exists():
+        if record.id in self._registry.generations(record.collection):
             raise ConflictError("the generation exists already", received=record.id)
-        write_json(folder / _UNFINISHED, asdict(record))
+        self._registry.write(record.collection, f"generations/{record.id}/building", asdict(record))
 
     def finish_generation(self, record: GenerationRecord) -> None:
         """Declare a generation whole."""
-        folder = self._folder(record.collection) / "generations" / record.id
-        (folder / _UNFINISHED).replace(folder / _RECORD)
+        folder = f"generations/{record.id}"
+        self._registry.write(record.collection, f"{folder}/generation", asdict(record))
+        self._registry.remove(record.collection, f"{folder}/building")
 
     def drop_unfinished(self, name: str) -> None:
         """Delete what builds that died have left. The caller holds the collection's writer lock."""
-        for path in (self._folder(name) / "generations").glob(f"g??????/{_UNFINISHED}"):
-            self._forget(name, path.parent.name)
-            shutil.rmtree(path.parent, ignore_errors=True)
+        for generation in self._registry.generations(name):
+            if not self._exists(name, generation):
+                self._forget(name, generation)
+                self._registry.drop(name, generation)
 
     def copy_profile(self, name: str, source: str, target: str) -> None:
         """Let one generation use the ranking profile of another."""
-        folder = self._folder(name) / "generations"
-        if (folder / source / "profile.json").exists():
-            write_json(folder / target / "profile.json", read_json(folder / source / "profile.json"))
+        pointer = self._registry.read(name, f"generations/{source}/profile")
+        if pointer is not None:
+            self._registry.write(name, f"generations/{target}/profile", pointer)
 
     def generations(self, name: str) -> list[GenerationRecord]:
         """Every finished generation, oldest first."""
-        folder = self._folder(name) / "generations"
-        return [GenerationRecord(**read_json(path)) for path in sorted(folder.glob("g??????/generation.json"))]
+        found = (self._registry.read(name, f"generations/{one}/generation") for one in self._registry.generations(name))
+        return [GenerationRecord(**record) for record in found if record is not None]
 
     def current(self, name: str) -> str:
         """The id of the generation that answers."""
-        path = self._folder(name) / "current.json"
-        if not path.exists():
+        found = self._registry.read(check_name(name), "current")
+        if found is None:
             self.spec(name)
             raise CorruptionError(f"collection {name!r} has no published generation")
-        return str(read_json(path)["generation"])
+        return str(found["generation"])
 
     def history(self, name: str) -> list[str]:
         """Published generations, latest last."""
-        path = self._folder(name) / "current.json"
-        return list(read_json(path)["history"]) if path.exists() else []
+        found = self._registry.read(check_name(name), "current")
+        return list(found["history"]) if found is not None else []
 
     def publish(self, name: str, generation: str) -> None:
         """Let a generation answer from now on. Readers see the old one or the new one, nothing between."""
-        self._record_path(name, generation)
-        history = [*self.history(name), generation][-100:]
-        write_json(self._folder(name) / "current.json", {"generation": generation, "history": history})
+        self._record(name, generation)
+        history = [*self.history(name), generation][-_HISTORY:]
+        self._registry.write(name, "current", {"generation": generation, "history": history})
+        self._registry.published(name, generation)
 
-    def _record_path(self, name: str, generation: str) -> Path:
+    def _record(self, name: str, generation: str) -> GenerationRecord:
         if not _GENERATION.fullmatch(generation):
             raise InvalidInputError("bad generation id", received=generation, expected="such as g000001")
-        path = self._folder(name) / "generations" / generation / "generation.json"
-        if not path.exists():
+        found = self._registry.read(check_name(name), f"generations/{generation}/generation")
+        if found is None:
             known = ", ".join(record.id for record in self.generations(name))
             raise NotFoundError("no such generation", received=generation, expected=f"one of {known}")
-        return path
+        return GenerationRecord(**found)
 
     def roll_back(self, name: str) -> str:
         """Publish the generation that answered before the current one; its id."""
@@ -209,7 +238,7 @@ class Catalog:
         raise ConflictError("there is no earlier generation to go back to", received=current)
 
     def _exists(self, name: str, generation: str) -> bool:
-        return (self._folder(name) / "generations" / generation / "generation.json").exists()
+        return self._registry.read(name, f"generations/{generation}/generation") is not None
 
     def drop_old(self, name: str, keep: int) -> list[str]:
         """Delete all but the newest `keep` generations; the current one always stays. What was deleted."""
@@ -218,7 +247,7 @@ class Catalog:
         dropped = others[: max(0, len(others) - (keep - 1))]
         for generation in dropped:
             self._forget(name, generation)
-            shutil.rmtree(self._folder(name) / "generations" / generation)
+            self._registry.drop(name, generation)
         return dropped
 
     def discard(self, name: str, generation: str) -> None:
@@ -226,41 +255,46 @@ class Catalog:
         if generation == self.current(name):
             raise ConflictError("the current generation cannot be deleted", received=generation)
         self._forget(name, generation)
-        shutil.rmtree(self._folder(name) / "generations" / generation, ignore_errors=True)
+        self._registry.drop(name, generation)
 
     def _forget(self, name: str, generation: str) -> None:
         # Searches in flight may still use it: it closes when the last of them lets go.
         with self._lock:
             self._engines.pop((name, generation), None)
 
-    def engine(self, name: str, generation: str | None = None) -> EmbeddedEngine:
+    def engine(self, name: str, generation: str | None = None) -> Engine:
         """The open engine of a generation, by default the current one."""
         wanted = generation or self.current(name)
         with self._lock:
             engine = self._engines.get((name, wanted))
             if engine is None or engine.replaced():
                 self._forget_gone(name)
-                path = self._unfinished_or_record(name, wanted)
-                engine = EmbeddedEngine(path.parent, GenerationRecord(**read_json(path)), self._settings)
+                unfinished = self._registry.read(check_name(name), f"generations/{wanted}/building")
+                finished = self._exists(name, wanted) or unfinished is None
+                record = self._record(name, wanted) if finished else GenerationRecord(**(unfinished or {}))
+                engine = self._registry.open(record)
                 self._engines[name, wanted] = engine
             return engine
+
+    def present(self, name: str) -> Present:
+        """What answers a search that begins now."""
+        with self._registry.moment(name, self._answering.get(name, "")):
+            engine = self.engine(name)
+            self._answering[name] = engine.record.id
+            return Present(engine, engine.snapshot(), self.profile(name, engine.record.id))
 
     def _forget_gone(self, name: str) -> None:
         """Let go of generations that another process has deleted or made anew."""
         for key in [key for key, engine in self._engines.items() if key[0] == name and engine.replaced()]:
             del self._engines[key]
 
-    def _unfinished_or_record(self, name: str, generation: str) -> Path:
-        path = self._folder(name) / "generations" / generation / _UNFINISHED
-        return path if path.exists() else self._record_path(name, generation)
-
     def delete(self, name: str) -> None:
         """Delete a collection with everything in it."""
         self.spec(name)
-        with self._collection_lock(name):
+        with self._registry.lock(name):
             for key in [key for key in self._engines if key[0] == name]:
                 self._forget(*key)
-            shutil.rmtree(self._folder(name))
+            self._registry.drop(name)
 
     def close(self) -> None:
         """Close every open engine."""
@@ -268,39 +302,36 @@ class Catalog:
             for engine in self._engines.values():
                 engine.close()
             self._engines.clear()
+            self._registry.close()
 
     def profile(self, name: str, generation: str) -> RankingProfile:
         """The ranking profile that the generation points to; the shipped default where it points to none."""
-        pointer = self._folder(name) / "generations" / generation / "profile.json"
-        if not pointer.exists():
-            return RankingProfile()
-        return self._read_profile(name, int(read_json(pointer)["version"]))
+        pointer = self._registry.read(check_name(name), f"generations/{generation}/profile")
+        return RankingProfile() if pointer is None else self._read_profile(name, int(pointer["version"]))
 
     def _read_profile(self, name: str, version: int) -> RankingProfile:
-        path = self._folder(name) / "profiles" / f"{version}.json"
-        if not path.exists():
+        found = self._registry.read(name, f"profiles/{version}")
+        if found is None:
             raise NotFoundError("no such ranking profile", received=version)
-        return profile_from_json(read_json(path))
+        return profile_from_json(found)
 
     def profiles(self, name: str) -> list[RankingProfile]:
         """Every saved profile, oldest first."""
-        paths = (self._folder(name) / "profiles").glob("*.json")
-        return [self._read_profile(name, int(path.stem)) for path in sorted(paths, key=lambda p: int(p.stem))]
+        return [self._read_profile(name, version) for version in self._registry.profiles(check_name(name))]
 
     def save_profile(self, name: str, profile: RankingProfile) -> RankingProfile:
         """Save under the next version and let the current generation point to it."""
-        with self._collection_lock(name):
-            version = max((saved.version for saved in self.profiles(name)), default=0) + 1
+        with self._registry.lock(name):
+            version = max(self._registry.profiles(name), default=0) + 1
             saved = replace(profile, version=version)
-            write_json(self._folder(name) / "profiles" / f"{version}.json", profile_to_json(saved))
+            self._registry.write(name, f"profiles/{version}", profile_to_json(saved))
             self.use_profile(name, version)
         return saved
 
     def use_profile(self, name: str, version: int) -> None:
         """Let the current generation point to a saved profile."""
-        self._read_profile(name, version)
-        pointer = self._folder(name) / "generations" / self.current(name) / "profile.json"
-        write_json(pointer, {"version": version})
+        self._read_profile(check_name(name), version)
+        self._registry.write(name, f"generations/{self.current(name)}/profile", {"version": version})
 
 
 def profile_to_json(profile: RankingProfile) -> dict[str, Any]:

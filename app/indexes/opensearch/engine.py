@@ -1,0 +1,120 @@
+"""An open generation on OpenSearch: its store on the cluster, and a FAISS index derived from it on this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from app.core.errors import NotFoundError, UnavailableError
+from app.core.ports import Snapshot
+from app.core.settings import Settings
+from app.core.types import GenerationRecord
+from app.indexes.dense.faiss_index import FaissIndex
+from app.indexes.derived import AheadError
+from app.indexes.opensearch.client import Cluster, Json
+from app.indexes.opensearch.passages import Bm25OnCluster, PassageSignals, SparseOnCluster
+from app.indexes.opensearch.store import OpenSearchStore
+
+_TRIES = 200
+
+
+class SnapshotOnly:
+    """Nothing has to follow a run: the cluster indexes what is written. The dense index catches up at the end."""
+
+    def __init__(self, engine: OpenSearchEngine) -> None:
+        self._engine = engine
+
+    def nudge(self) -> None:
+        """There is something new in the store."""
+
+    def close(self) -> None:
+        """Bring the dense index to the end of the run."""
+        self._engine.snapshot()
+
+
+class OpenSearchEngine:
+    """One generation. What one process writes, every other one finds in its next search."""
+
+    def __init__(
+        self, cluster: Cluster, store: OpenSearchStore, uid: str, record: GenerationRecord, folder: Path, settings: Settings
+    ) -> None:
+        self._cluster = cluster
+        self.store = store
+        self._uid = uid
+        self._record = record
+        self.dense: FaissIndex | None = None
+        if record.dense_dimension:
+            self.dense = FaissIndex(
+                folder / "dense", record.dense_encoder, record.dense_dimension, record.dense_index, settings.dense
+            )
+        self._lock = threading.Lock()
+        self._latest: Snapshot | None = None
+
+    @property
+    def record(self) -> GenerationRecord:
+        return self._record
+
+    def _state(self) -> Json:
+        state = self.store.state()
+        if state["uid"] != self._uid:
+            raise NotFoundError("the generation has been deleted and made anew", received=self._record.id)
+        return state
+
+    def replaced(self) -> bool:
+        try:
+            return bool(self.store.state()["uid"] != self._uid)
+        except NotFoundError:
+            return True
+
+    def snapshot(self) -> Snapshot:
+        state = self._state()
+        latest = self._latest
+        if latest is not None and latest.change >= state["change"]:
+            return latest
+        with self._lock:
+            for _ in range(_TRIES):
+                latest = self._latest
+                if latest is not None and latest.change >= state["change"]:
+                    return latest
+                reader = self.store.reader_at(state)
+                signals = PassageSignals(self._cluster, reader)
+                try:
+                    dense = self.dense.catch_up(reader) if self.dense else None
+                except AheadError:
+                    time.sleep(0.01)  # another process on this machine has just published a newer build
+                    state = self._state()
+                    continue
+                latest = Snapshot(reader.change, reader, Bm25OnCluster(signals), SparseOnCluster(signals), dense)
+                self._latest = latest
+                return latest
+        raise UnavailableError("the dense index did not settle on one moment of the store")
+
+    def follow(self) -> SnapshotOnly:
+        return SnapshotOnly(self)
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        with self._lock, self.store.writer():
+            self._latest = None
+            problems = self.store.leftovers(repair=repair)
+            reader = self.store.reader()
+            problems += reader.integrity()
+            if self.dense is not None:
+                found = self.dense.check(reader)
+                problems += found
+                if found and repair:
+                    self.dense.rebuild(reader)
+            return problems
+
+    def compact(self) -> None:
+        """Purge what no search can look at any more, merge the cluster's segments, rebuild the dense index."""
+        with self._lock:
+            self.store.purge(self._cluster.settings.keep_removed_s)
+            self.store.merge()
+            self._latest = None
+            if self.dense is not None:
+                self.dense.rebuild(self.store.reader())
+
+    def close(self) -> None:
+        with self._lock:
+            self._latest = None

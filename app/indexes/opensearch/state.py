@@ -1,0 +1,136 @@
+"""Small JSON documents on the cluster, replaced only by whoever has seen the version that is replaced.
+
+They are read in real time by their path, so that a write is seen by every process once it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from app.core.errors import ConflictError
+from app.indexes.opensearch.client import Cluster, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A document and the version it was read at."""
+
+    value: Json
+    seq_no: int
+    primary_term: int
+
+
+class StateDocuments:
+    """Documents by path in the installation's catalog index."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.index = f"{cluster.prefix}-catalog"
+        self._seen = threading.local()
+
+    def ensure(self) -> None:
+        """Make the index if it is not there."""
+        client = self._cluster.client
+        if not self._cluster.call(lambda: client.indices.exists(index=self.index)):
+            try:
+                self._cluster.call(lambda: client.indices.create(index=self.index))
+            except ConflictError:
+                return  # another process was faster
+
+    @contextmanager
+    def looked_up(self, paths: Sequence[str]) -> Iterator[None]:
+        """Within it, this thread's `get` of these paths answers from one request made at the beginning."""
+        self._seen.documents = self.get_many(paths)
+        try:
+            yield
+        finally:
+            self._seen.documents = None
+
+    def get(self, path: str) -> Versioned | None:
+        """The document as it is now."""
+        seen: dict[str, Versioned | None] = getattr(self._seen, "documents", None) or {}
+        return seen[path] if path in seen else self.get_many([path])[path]
+
+    def get_many(self, paths: Sequence[str]) -> dict[str, Versioned | None]:
+        """Several documents as they are now, None where there is none."""
+        client = self._cluster.client
+        answer = self._cluster.call(lambda: client.mget(index=self.index, body={"ids": list(paths)}))
+        return {
+            one["_id"]: Versioned(one["_source"]["value"], one["_seq_no"], one["_primary_term"])
+            if one.get("found")
+            else None
+            for one in answer["docs"]
+        }
+
+    def put(self, path: str, value: Json, *, after: Versioned | None = None, new: bool = False) -> Versioned:
+        """Write a document: over exactly the version `after`, only where there is none yet (`new`), or whatever is there.
+
+        Raises ConflictError where somebody else has written.
+        """
+        options: Json = {"if_seq_no": after.seq_no, "if_primary_term": after.primary_term} if after else {}
+        if new:
+            options["op_type"] = "create"
+        body = {"path": path, "value": value}
+        try:
+            answer = self._cluster.call(
+                lambda: self._cluster.client.index(index=self.index, id=path, body=body, params=options)
+            )
+        except ConflictError:
+            # It may have been this very write, sent again because its answer was lost.
+            found = self.get_many([path])[path]
+            if found is None or found.value != value:
+                raise
+            return found
+        return Versioned(value, answer["_seq_no"], answer["_primary_term"])
+
+    def remove(self, *paths: str) -> None:
+        """Delete documents that are there."""
+        for path in paths:
+            action = [{"delete": {"_index": self.index, "_id": path}}]
+            self._cluster.call(lambda action=action: self._cluster.client.bulk(body=action))  # type: ignore[misc]
+
+    def paths(self, prefix: str) -> list[str]:
+        """The paths that begin so, ascending."""
+        self._cluster.refresh(self.index)
+        found: list[str] = []
+        query = {"query": {"prefix": {"path": prefix}}, "_source": False, "sort": ["path"], "size": 1000}
+        while True:
+            hits = self._cluster.search(self.index, query)["hits"]["hits"]
+            found += [hit["_id"] for hit in hits]
+            if len(hits) < 1000:
+                return found
+            query["search_after"] = hits[-1]["sort"]
+
+
+def _host() -> str:
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{namespace.stat().st_ino if namespace.exists() else 0}"
+
+
+def new_owner() -> str:
+    """A name for somebody in this process: host, process id, the moment it started, and a number of its own."""
+    return f"{_host()} {os.getpid()} {psutil.Process().create_time():.2f} {secrets.token_hex(4)}"
+
+
+def has_died(owner: str) -> bool:
+    """Whether the process of an owner is known to be gone: it ran on this host and does not any more."""
+    try:
+        host, pid, started, _ = owner.split(" ")
+    except ValueError:
+        return False
+    if host != _host():
+        return False
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+    except psutil.NoSuchProcess:
+        return True
+
