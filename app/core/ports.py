@@ -285,8 +285,12 @@ class Engine(Protocol):
         """Compare store and indexes; what differs, in words. With `repair`, rebuild what does."""
         ...
 
-    def compact(self) -> None:
-        """Fold what came since the indexes were last built into them, and drop what was removed."""
+    def compact(self, *, patience_s: float = 0.0) -> None:
+        """Fold what came since the indexes were last built into them, and drop what was removed.
+
+        Until then removed passages stay in BM25's statistics. An engine that keeps them for copies which may have to
+        recover waits up to `patience_s` until it need not any more.
+        """
         ...
 
     def close(self) -> None: ...

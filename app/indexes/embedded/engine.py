@@ -147,7 +147,7 @@ class EmbeddedEngine:
                     index.rebuild(reader)
             return problems
 
-    def compact(self) -> None:
+    def compact(self, *, patience_s: float = 0.0) -> None:  # noqa: ARG002
         """Fold everything that came since the last build into new bases."""
         with self._lock, _disk_errors():
             reader = self.store.reader()

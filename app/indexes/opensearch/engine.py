@@ -106,11 +106,15 @@ class OpenSearchEngine:
                     self.dense.rebuild(reader)
             return problems
 
-    def compact(self) -> None:
-        """Purge what no search can look at any more, merge the cluster's segments, rebuild the dense index."""
+    def compact(self, *, patience_s: float = 0.0) -> None:
+        """Purge what no search can look at any more, merge the cluster's segments, rebuild the dense index.
+
+        Lucene keeps deleted entries for copies that recover, until the shards have told each other how far they are:
+        twice a minute.
+        """
         with self._lock:
             self.store.purge(self._cluster.settings.keep_removed_s)
-            self.store.merge()
+            self.store.merge(patience_s)
             self._latest = None
             if self.dense is not None:
                 self.dense.rebuild(self.store.reader())

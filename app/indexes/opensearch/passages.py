@@ -133,41 +133,41 @@ class Bm25OnCluster:
     """The BM25 signal."""
 
     def __init__(self, signals: PassageSignals) -> None:
-        self._signals = signals
+        self.signals = signals
 
     def search(self, terms: Sequence[str], k: int, allowed: Selection | None) -> Scored:
-        return self._signals.search(terms, NO_WEIGHTS, k, allowed)[0]
+        return self.signals.search(terms, NO_WEIGHTS, k, allowed)[0]
 
     def score(self, terms: Sequence[str], rows: IdArray) -> ScoreArray:
-        return self._signals.score(terms, NO_WEIGHTS, rows)[0]
+        return self.signals.score(terms, NO_WEIGHTS, rows)[0]
 
     def contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:
-        return self._signals.bm25_contributions(terms, rows)
+        return self.signals.bm25_contributions(terms, rows)
 
     def rank(self, terms: Sequence[str], row: int) -> int | None:
-        return self._signals.rank(build.bm25_query(terms), row) if terms else None
+        return self.signals.rank(build.bm25_query(terms), row) if terms else None
 
 
 class SparseOnCluster:
     """The sparse signal."""
 
     def __init__(self, signals: PassageSignals) -> None:
-        self._signals = signals
+        self.signals = signals
 
     def query_weights(self, ids: Sequence[int], limit: int) -> TermWeights:
-        return self._signals.query_weights(ids, limit)
+        return self.signals.query_weights(ids, limit)
 
     def search(self, query: TermWeights, k: int, allowed: Selection | None) -> Scored:
-        return self._signals.search((), query, k, allowed)[1]
+        return self.signals.search((), query, k, allowed)[1]
 
     def score(self, query: TermWeights, rows: IdArray) -> ScoreArray:
-        return self._signals.score((), query, rows)[1]
+        return self.signals.score((), query, rows)[1]
 
     def contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
-        return self._signals.vdr_contributions(query, rows)
+        return self.signals.vdr_contributions(query, rows)
 
     def rank(self, query: TermWeights, row: int) -> int | None:
-        return self._signals.rank(self._signals.sparse_query(query), row) if len(query) else None
+        return self.signals.rank(self.signals.sparse_query(query), row) if len(query) else None
 
 
 NO_WEIGHTS = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))

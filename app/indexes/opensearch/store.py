@@ -416,12 +416,27 @@ class OpenSearchStore:
             self._take_back()
         return problems
 
-    def merge(self) -> None:
-        """Merge segments, so that what was deleted leaves BM25's statistics."""
+    def merge(self, patience_s: float) -> None:
+        """Merge segments, so that what was deleted leaves BM25's statistics; waits for it to be possible."""
         options = {"max_num_segments": 1, "request_timeout": 3600}
         index = f"{self.names.passages},{self.names.documents}"
+        deadline = time.monotonic() + patience_s
+        while self._retained() and time.monotonic() < deadline:
+            time.sleep(0.5)
         self._cluster.call(lambda: self._cluster.client.indices.forcemerge(index=index, params=options))
         self._cluster.refresh(self.names.passages, self.names.documents)
+
+    def _retained(self) -> bool:
+        """Whether a shard keeps deleted entries because a copy might ask for the operations that deleted them."""
+        stats = self._cluster.call(
+            lambda: self._cluster.client.indices.stats(index=self.names.passages, params={"level": "shards"})
+        )
+        for copies in stats["indices"][self.names.passages]["shards"].values():
+            for copy in copies:
+                kept = [lease["retaining_seq_no"] for lease in copy["retention_leases"]["leases"]]
+                if copy["docs"]["deleted"] and kept and min(kept) <= copy["seq_no"]["global_checkpoint"]:
+                    return True
+        return False
 
     def _key_of(self, error: ItemError) -> int:
         number = int(error.item_id)
