@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opensearchpy.exceptions import ConnectionError as OpenSearchConnectionError
 from opensearchpy.exceptions import TransportError
 
-from app.core.errors import ConflictError, StorageFullError, UnavailableError
+from app.core.errors import ConflictError, StorageFullError, UnavailableError, WriterConflictError
 from app.core.filters import parse_filter
 from app.core.settings import OpenSearchSettings
 from app.core.types import TermWeights
+from app.indexes.opensearch import layout
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster, _parts, translate
+from app.indexes.opensearch.state import has_died, new_owner
 
 
 def test_filters() -> None:
@@ -25,8 +31,8 @@ def test_filters() -> None:
         "bool": {
             "filter": [
                 {"terms": {"facets": ["kind\x1f$class"]}},
-                {"bool": {"must_not": [{"nested": {"path": "numbers", "query": {"bool": {"filter": [
-                    {"term": {"numbers.key": "line"}}, {"range": {"numbers.value": {"gt": 3.0, "lte": 9.0}}}]}}}}]}},
+                {"bool": {"must_not": [{"range": {"numbers": {
+                    "gt": build.number_address("line", 3), "lte": build.number_address("line", 9)}}}]}},
                 {"term": {"keys": "module"}},
             ]
         }
@@ -45,7 +51,25 @@ def test_metadata_is_indexed_by_families() -> None:
     fields = build.metadata_fields({"n": 3, "day": "1970-01-02", "tags": ["a", "b"], "none": []})
     assert fields["keys"] == ["n", "day", "tags"]
     assert fields["facets"] == ["n\x1f#3.0", "day\x1f$1970-01-02", "tags\x1f$a", "tags\x1f$b"]
-    assert fields["numbers"] == [{"key": "n", "value": 3.0}, {"key": "day", "value": 86400.0}]
+    assert fields["numbers"] == [build.number_address("n", 3), build.number_address("day", 86400)]
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=8), st.text(), st.text())
+def test_number_addresses_are_ordered_as_the_numbers_and_apart_by_key(
+    numbers: list[float], key: str, other: str
+) -> None:
+    addresses = [int(ipaddress.IPv6Address(build.number_address(key, number))) for number in numbers]
+    for a, x in zip(addresses, numbers, strict=True):
+        for b, y in zip(addresses, numbers, strict=True):
+            assert (a < b, a == b) == (x < y, x == y)
+    if key != other:
+        assert (
+            len(
+                {address >> 64 for address in addresses}
+                | {int(ipaddress.IPv6Address(build.number_address(other, 0.0))) >> 64}
+            )
+            == 2
+        )
 
 
 def test_repeated_terms_count_and_clauses_are_limited() -> None:
@@ -56,9 +80,7 @@ def test_repeated_terms_count_and_clauses_are_limited() -> None:
         == build.budget(None)
         < build.MAX_CLAUSES
     )
-    assert (
-        build.budget(parse_filter({"and": [{"not": {"exists": "a"}}, {"range": {"n": {"gt": 1}}}]})) == 1024 - 16 - 14
-    )
+    assert build.budget(parse_filter({"and": [{"not": {"exists": "a"}}, {"range": {"n": {"gt": 1}}}]})) == 1024 - 16 - 8
     weights = TermWeights(np.arange(2000, dtype=np.int32), np.linspace(1, 2, 2000).astype(np.float32))
     kept = build.sparse_query(weights, "vdr")["bool"]["should"]
     assert len(kept) == build.budget(None)
@@ -115,15 +137,14 @@ def test_items_that_were_too_much_are_sent_again_alone(monkeypatch: pytest.Monke
     monkeypatch.setattr(made, "_pause", lambda _: None)
     sent: list[list[str]] = []
 
-    def bulk(body: bytes) -> dict[str, Any]:
-        import json
-
+    def bulk(body: bytes, params: dict[str, str]) -> dict[str, Any]:
+        assert params == {"require_alias": "true"}
         names = [json.loads(line)["index"]["_id"] for line in body.splitlines()[::2]]
         sent.append(names)
         status = {"busy": 429 if len(sent) == 1 else 201, "bad": 400}
         return {
             "items": [
-                {"index": {"_id": name, "status": status.get(name, 201)}
+                {"index": {"_index": "i", "_id": name, "status": status.get(name, 201)}
                  | ({"error": {"type": "t", "reason": "r"}} if status.get(name, 201) >= 400 else {})}
                 for name in names
             ]
@@ -133,6 +154,33 @@ def test_items_that_were_too_much_are_sent_again_alone(monkeypatch: pytest.Monke
     refused = made.bulk([({"index": {"_id": name}}, {}) for name in ("good", "busy", "bad")])
     assert sent == [["good", "busy", "bad"], ["busy"]]
     assert [(one.item_id, one.status) for one in refused] == [("bad", 400)]
+
+
+def test_a_writer_whose_term_is_over_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = cluster()
+    reason = "no such index [p-w1] and [require_alias] request flag is [true] and [p-w1] is not an alias"
+    item = {"_index": "p-w1", "_id": "1", "status": 404, "error": {"type": "index_not_found", "reason": reason}}
+    monkeypatch.setattr(made.client, "bulk", lambda body, params: {"items": [{"index": item}]})
+    with pytest.raises(WriterConflictError, match="taken over"):
+        made.bulk([({"index": {"_index": "p-w1", "_id": "1"}}, {})])
+
+
+def test_what_belongs_to_a_change() -> None:
+    assert layout.is_visible({"change": 3}, 3)
+    assert not layout.is_visible({"change": 4}, 3)
+    assert layout.is_visible({"change": 1, "removed": 4}, 3)
+    assert not layout.is_visible({"change": 1, "removed": 3}, 3)
+    assert layout.is_visible({"change": 1, "removed": None}, 3)
+
+
+def test_an_owner_is_known_to_be_dead_only_on_its_own_host() -> None:
+    owner = new_owner()
+    assert not has_died(owner)
+    host, pid, started, number = owner.split(" ")
+    assert has_died(f"{host} {pid} {float(started) - 5:.2f} {number}"), "the process id has been given out again"
+    assert has_died(f"{host} 4194305 {started} {number}")
+    assert not has_died(f"elsewhere/1 {pid} {float(started) - 5:.2f} {number}")
+    assert not has_died("something else")
 
 
 @pytest.mark.parametrize(

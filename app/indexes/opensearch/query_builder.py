@@ -42,7 +42,7 @@ def facet(key: str, value: MetaScalar) -> str:
     """
     if isinstance(value, bool):
         value = "true" if value else "false"
-    said = f"${value}" if isinstance(value, str) else f"#{float(value)!r}"
+    said = f"${value}" if isinstance(value, str) else f"#{float(value) + 0.0!r}"
     if len(said) > _LONGEST:
         said = "%" + hashlib.sha256(said.encode()).hexdigest()
     return f"{key}{_SEPARATOR}{said}"
