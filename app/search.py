@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ from ranker.complete import CompleteScores, FusedScores, complete, fuse
 from ranker.explain import highlights, ledger, token_contributions
 from ranker.fusion import FUSIONS
 from ranker.normalization import NORMALIZATIONS
-from ranker.retrieve import AnalyzedQuery, Leg, QueryForms, retrieve
+from ranker.retrieve import NOTHING, AnalyzedQuery, Leg, Others, QueryForms, retrieve
 
 _MAX_FACET_VALUES = 20
 _MAX_FACETS = 20
@@ -215,16 +216,15 @@ class SearchService:
 
         legs: dict[Signal, Leg] = {}
 
-        def search(signal: Signal) -> Scored:
-            leg = forms.leg(signal)
-            assert leg is not None
-            legs[signal] = leg
-            return leg.search(request.candidates, allowed)
+        def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
+            leg = forms.leg(signals)
+            legs.update(dict.fromkeys(signals, leg))
+            return leg.search(request.candidates, allowed, others() if leg.waits else NOTHING.rows)
 
         usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense is not None)]
         before = time.perf_counter()
         proposed, reports = retrieve(
-            {signal: (lambda signal=signal: search(signal)) for signal in usable},  # type: ignore[misc]
+            {signals: partial(search, signals) for signals in forms.grouped(usable)},
             (request.deadline_ms or self._settings.deadline_ms) / 1e3,
             self._pool,
         )
@@ -334,13 +334,13 @@ class SearchService:
         passes = ranked.allowed is None or bool(ranked.allowed.contains(rows).any())
         standings = []
         for signal, leg in ranked.legs.items():
-            scores = leg.score(rows)
+            scores = leg.score(rows)[signal]
             best = None if np.isnan(scores).all() else int(np.nanargmax(scores))
             standings.append(
                 LegStanding(
                     signal,
                     None if best is None else float(scores[best]),
-                    None if best is None else leg.rank(int(rows[best])),
+                    None if best is None else leg.rank(signal, int(rows[best])),
                     request.candidates,
                     bool(np.isin(rows, ranked.proposed[signal].rows).any()),
                 )

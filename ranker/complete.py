@@ -48,20 +48,25 @@ def complete(
     rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
     raw = np.full((len(signals), len(rows)), np.nan)
     ranks = []
-    asked: list[tuple[int, Bools, Callable[[], ScoreArray]]] = []
+    missing = np.ones((len(signals), len(rows)), dtype=np.bool_)
     for at, signal in enumerate(signals):
         own = proposed[signal]
-        missing = np.ones(len(rows), dtype=np.bool_)
         places = np.searchsorted(rows, own.rows)
         raw[at, places] = own.scores
-        missing[places] = False
-        if missing.any():
-            asked.append((at, missing, partial(legs[signal].score, rows[missing])))
+        missing[at, places] = False
         ranks.append({row: rank for rank, row in enumerate(own.rows.tolist(), FIRST_RANK)})
+    asked: list[tuple[list[int], Bools, Callable[[], Mapping[Signal, ScoreArray]]]] = []
+    for leg in {id(legs[signal]): legs[signal] for signal in signals}.values():
+        of_leg = [at for at, signal in enumerate(signals) if legs[signal] is leg]
+        wanted: Bools = np.asarray(missing[of_leg].any(axis=0))
+        if wanted.any():
+            asked.append((of_leg, wanted, partial(leg.score, rows[wanted])))
     # This thread scores the first, and whatever no other thread has begun by then.
     begun = [pool.submit(score) if pool and number else None for number, (_, _, score) in enumerate(asked)]
-    for (at, missing, score), future in zip(asked, begun, strict=True):
-        raw[at, missing] = score() if future is None or future.cancel() else future.result()
+    for (of_leg, wanted, score), future in zip(asked, begun, strict=True):
+        scores = score() if future is None or future.cancel() else future.result()
+        for at in of_leg:
+            raw[at, wanted] = np.where(missing[at, wanted], scores[signals[at]], raw[at, wanted])
     return CompleteScores(signals, rows, raw, tuple(ranks))
 
 

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
-from app.core.errors import DeadlineExceededError, HyblinkError
-from app.core.ports import BagEncoder, DenseEncoder, Selection, Snapshot
-from app.core.types import IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
+import numpy as np
 
+from app.core.errors import DeadlineExceededError, HyblinkError
+from app.core.ports import BagEncoder, DenseEncoder, JointAnswer, Selection, Snapshot
+from app.core.types import ALL_SIGNALS, IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
+
+_JOINT = (Signal.BM25, Signal.VDR)
+NOTHING = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 log = logging.getLogger(__name__)
 
 
@@ -29,22 +33,27 @@ class AnalyzedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One signal bound to a query and a snapshot: proposes candidates, scores given rows, ranks one row."""
+    """One signal, or some that are asked together, bound to a query and a snapshot.
 
-    signal: Signal
-    search: Callable[[int, Selection | None], Scored]
-    score: Callable[[IdArray], ScoreArray]
-    rank: Callable[[int], int | None]
+    `search` takes k, the selection and rows that other legs propose (looked at only where `waits` says so) and answers
+    with each signal's proposals. `score` gives each signal's exact scores of rows, `rank` one signal's rank of a row.
+    """
+
+    signals: tuple[Signal, ...]
+    search: Callable[[int, Selection | None, IdArray], Mapping[Signal, Scored]]
+    score: Callable[[IdArray], Mapping[Signal, ScoreArray]]
+    rank: Callable[[Signal, int], int | None]
+    waits: bool = False
 
 
 def bm25_leg(snapshot: Snapshot, query: AnalyzedQuery) -> Leg:
     """BM25 over title and text."""
     view, terms = snapshot.bm25, query.terms
     return Leg(
-        Signal.BM25,
-        lambda k, allowed: view.search(terms, k, allowed),
-        lambda rows: view.score(terms, rows),
-        lambda row: view.rank(terms, row),
+        (Signal.BM25,),
+        lambda k, allowed, _: {Signal.BM25: view.search(terms, k, allowed)},
+        lambda rows: {Signal.BM25: view.score(terms, rows)},
+        lambda _, row: view.rank(terms, row),
     )
 
 
@@ -52,10 +61,10 @@ def vdr_leg(snapshot: Snapshot, weights: TermWeights) -> Leg:
     """The dot product of the query's and the passages' term weights."""
     view = snapshot.vdr
     return Leg(
-        Signal.VDR,
-        lambda k, allowed: view.search(weights, k, allowed),
-        lambda rows: view.score(weights, rows),
-        lambda row: view.rank(weights, row),
+        (Signal.VDR,),
+        lambda k, allowed, _: {Signal.VDR: view.search(weights, k, allowed)},
+        lambda rows: {Signal.VDR: view.score(weights, rows)},
+        lambda _, row: view.rank(weights, row),
     )
 
 
@@ -65,11 +74,42 @@ def dense_leg(snapshot: Snapshot, vector: Callable[[], VectorArray]) -> Leg | No
     if view is None:
         return None
     return Leg(
-        Signal.DENSE,
-        lambda k, allowed: view.search(vector(), k, allowed),
-        lambda rows: view.score(vector(), rows),
-        lambda row: view.rank(vector(), row),
+        (Signal.DENSE,),
+        lambda k, allowed, _: {Signal.DENSE: view.search(vector(), k, allowed)},
+        lambda rows: {Signal.DENSE: view.score(vector(), rows)},
+        lambda _, row: view.rank(vector(), row),
     )
+
+
+def joint_leg(snapshot: Snapshot, query: AnalyzedQuery, weights: TermWeights) -> Leg | None:
+    """BM25 and the sparse signal together, where the engine asks them so; None elsewhere."""
+    view = snapshot.joint
+    if view is None:
+        return None
+    terms = query.terms
+    known = JointAnswer(NOTHING, NOTHING, NOTHING.rows, np.zeros((2, 0), dtype=np.float32))
+
+    def search(k: int, allowed: Selection | None, others: IdArray) -> Mapping[Signal, Scored]:
+        nonlocal known
+        known = view.search(terms, weights, k, allowed, others)
+        return {Signal.BM25: known.bm25, Signal.VDR: known.vdr}
+
+    def score(rows: IdArray) -> Mapping[Signal, ScoreArray]:
+        scores = np.zeros((2, len(rows)), dtype=np.float32)
+        at = np.searchsorted(known.rows_C, rows)
+        there = at < len(known.rows_C)
+        there[there] = known.rows_C[at[there]] == rows[there]
+        scores[:, there] = known.scores_2C[:, at[there]]
+        if not there.all():
+            scores[:, ~there] = view.score(terms, weights, rows[~there])
+        return {Signal.BM25: scores[0], Signal.VDR: scores[1]}
+
+    def rank(signal: Signal, row: int) -> int | None:
+        if signal is Signal.BM25:
+            return snapshot.bm25.rank(terms, row)
+        return snapshot.vdr.rank(weights, row)
+
+    return Leg((Signal.BM25, Signal.VDR), search, score, rank, view.completes)
 
 
 class QueryForms:
@@ -108,40 +148,72 @@ class QueryForms:
             self.encode_ms = (time.perf_counter() - started) * 1e3
         return self._vector
 
-    def leg(self, signal: Signal) -> Leg | None:
-        """The leg of a signal, or None where this generation has none."""
-        if signal is Signal.BM25:
-            return bm25_leg(self._snapshot, self.query)
-        if signal is Signal.VDR:
-            return vdr_leg(self._snapshot, self.weights)
-        return dense_leg(self._snapshot, self.vector) if self._dense is not None else None
+    def grouped(self, signals: Sequence[Signal]) -> list[tuple[Signal, ...]]:
+        """The signals as they are asked, those of one leg together; the dense one first, others may wait for it."""
+        apart = [signal for signal in sorted(signals, key=lambda one: one is not Signal.DENSE) if signal not in _JOINT]
+        joint = tuple(signal for signal in _JOINT if signal in signals)
+        if self._snapshot.joint is not None and len(joint) == len(_JOINT):
+            return [*((signal,) for signal in apart), joint]
+        return [(signal,) for signal in (*apart, *joint)]
+
+    def leg(self, signals: tuple[Signal, ...]) -> Leg:
+        """The leg of signals as `grouped` gave them."""
+        leg: Leg | None
+        if signals == _JOINT:
+            leg = joint_leg(self._snapshot, self.query, self.weights)
+        elif signals == (Signal.BM25,):
+            leg = bm25_leg(self._snapshot, self.query)
+        elif signals == (Signal.VDR,):
+            leg = vdr_leg(self._snapshot, self.weights)
+        else:
+            leg = dense_leg(self._snapshot, self.vector)
+        assert leg is not None, signals
+        return leg
+
+
+Others = Callable[[], IdArray]
+"""The rows that the dense leg proposes, as soon as it has; none where it fails, is late, or is not asked."""
 
 
 def retrieve(
-    legs: Mapping[Signal, Callable[[], Scored]], deadline_s: float, pool: ThreadPoolExecutor
+    legs: Mapping[tuple[Signal, ...], Callable[[Others], Mapping[Signal, Scored]]],
+    deadline_s: float,
+    pool: ThreadPoolExecutor,
 ) -> tuple[dict[Signal, Scored], tuple[LegReport, ...]]:
-    """Run all legs at once; what answered in time, and a report on each.
+    """Run all legs at once; what answered in time, and a report on each signal.
 
     Raises DeadlineExceededError (or the leg's own error, where all failed alike) when no leg answered.
     """
     started = time.perf_counter()
-    took: dict[Signal, float] = {}
+    took: dict[tuple[Signal, ...], float] = {}
+    futures: dict[tuple[Signal, ...], Future[Mapping[Signal, Scored]]] = {}
 
-    def timed(signal: Signal, run: Callable[[], Scored]) -> Scored:
+    def left() -> float:
+        return max(0.0, started + deadline_s - time.perf_counter())
+
+    def others() -> IdArray:
+        # Legs begin in the order in which they were handed in, so the dense one is never behind whoever waits for it.
+        dense = futures.get((Signal.DENSE,))
+        if dense is None or not wait([dense], timeout=left()).done or dense.exception() is not None:
+            return NOTHING.rows  # its own report says why
+        return dense.result()[Signal.DENSE].rows
+
+    def timed(signals: tuple[Signal, ...], run: Callable[[Others], Mapping[Signal, Scored]]) -> Mapping[Signal, Scored]:
         begun = time.perf_counter()
         try:
-            return run()
+            return run(others)
         finally:
-            took[signal] = (time.perf_counter() - begun) * 1e3
+            took[signals] = (time.perf_counter() - begun) * 1e3
 
-    futures: dict[Signal, Future[Scored]] = {signal: pool.submit(timed, signal, run) for signal, run in legs.items()}
+    for signals, run in legs.items():
+        futures[signals] = pool.submit(timed, signals, run)
     found: dict[Signal, Scored] = {}
-    reports: list[LegReport] = []
+    reports: dict[Signal, LegReport] = {}
     errors: list[HyblinkError] = []
-    for signal, future in futures.items():
+    for signals, future in futures.items():
         error = ""
         try:
-            found[signal] = future.result(timeout=max(0.0, started + deadline_s - time.perf_counter()))
+            found |= future.result(timeout=left())
         except FutureTimeout:
             future.cancel()
             error = f"did not answer within {deadline_s * 1e3:g} ms"
@@ -150,12 +222,13 @@ def retrieve(
             error = f"{failure.code}: {failure}"
         except Exception as failure:
             # A leg is a boundary: whatever breaks inside it, the others still answer and the report says so.
-            log.exception("the %s leg failed", signal.value)
+            log.exception("the %s leg failed", ", ".join(signals))
             error = f"internal_error: {type(failure).__name__}"
-        candidates = len(found[signal]) if signal in found else 0
-        reports.append(LegReport(signal, round(took.get(signal, deadline_s * 1e3), 3), candidates, error))
+        for signal in signals:
+            candidates = len(found[signal]) if signal in found else 0
+            reports[signal] = LegReport(signal, round(took.get(signals, deadline_s * 1e3), 3), candidates, error)
     if legs and not found:
         if errors:
             raise errors[0]
         raise DeadlineExceededError("no leg answered in time", expected=f"an answer within {deadline_s * 1e3:g} ms")
-    return found, tuple(reports)
+    return found, tuple(reports[signal] for signal in ALL_SIGNALS if signal in reports)

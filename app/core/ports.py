@@ -240,6 +240,38 @@ class DenseView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class JointAnswer:
+    """What BM25 and the sparse signal propose, and the complete scores that came along.
+
+    `scores_2C` has both signals (BM25 first) of the ascending `rows_C`; there may be none.
+    """
+
+    bm25: Scored
+    vdr: Scored
+    rows_C: IdArray
+    scores_2C: ScoreArray
+
+
+class JointView(Protocol):
+    """BM25 and the sparse signal asked together: for engines to which every question is a journey."""
+
+    @property
+    def completes(self) -> bool:
+        """Whether a search brings complete scores of all that was proposed, `others` included."""
+        ...
+
+    def search(
+        self, terms: Sequence[str], query: TermWeights, k: int, allowed: Selection | None, others: IdArray
+    ) -> JointAnswer:
+        """Proposals of both signals; `others` are rows that another leg proposes."""
+        ...
+
+    def score(self, terms: Sequence[str], query: TermWeights, rows: IdArray) -> ScoreArray:
+        """Exact scores by both signals, shape (2, n); 0 where nothing matches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One moment of a generation: the store and its indexes, all at the same change counter."""
 
@@ -248,6 +280,7 @@ class Snapshot:
     bm25: LexicalView
     vdr: SparseView
     dense: DenseView | None
+    joint: JointView | None = None
 
 
 class IndexFollower(Protocol):

@@ -13,7 +13,7 @@ from app.core.types import GenerationRecord
 from app.indexes.dense.faiss_index import FaissIndex
 from app.indexes.derived import AheadError
 from app.indexes.opensearch.client import Cluster, Json
-from app.indexes.opensearch.passages import Bm25OnCluster, PassageSignals, SparseOnCluster
+from app.indexes.opensearch.passages import Bm25OnCluster, JointOnCluster, PassageSignals, SparseOnCluster
 from app.indexes.opensearch.store import OpenSearchStore
 
 _TRIES = 200
@@ -85,7 +85,14 @@ class OpenSearchEngine:
                     time.sleep(0.01)  # another process on this machine has just published a newer build
                     state = self._state()
                     continue
-                latest = Snapshot(reader.change, reader, Bm25OnCluster(signals), SparseOnCluster(signals), dense)
+                latest = Snapshot(
+                    reader.change,
+                    reader,
+                    Bm25OnCluster(signals),
+                    SparseOnCluster(signals),
+                    dense,
+                    JointOnCluster(signals),
+                )
                 self._latest = latest
                 return latest
         raise UnavailableError("the dense index did not settle on one moment of the store")

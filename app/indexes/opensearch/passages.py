@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.filters import Filter
-from app.core.ports import Selection
+from app.core.ports import JointAnswer, Selection
 from app.core.types import IdArray, ScoreArray, Scored, TermWeights, TokenContribution
 from app.core.weights import idf_weights
 from app.indexes.derived import EMPTY
@@ -76,6 +76,16 @@ class PassageSignals:
             found = _scored(answer)
             scores[signal, order[np.searchsorted(rows, found.rows, sorter=order)]] = found.scores
         return scores[0], scores[1]
+
+    @property
+    def completes(self) -> bool:
+        return False
+
+    def joint(
+        self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
+    ) -> JointAnswer:
+        """Both signals' proposals as the ports have them."""
+        return JointAnswer(*self.search(terms, weights, k, selection), EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
 
     def query_weights(self, tokens: Sequence[int], limit: int) -> TermWeights:
         """The query side of the bag of tokens: idf over the passages, the heaviest `limit`."""
@@ -168,6 +178,30 @@ class SparseOnCluster:
 
     def rank(self, query: TermWeights, row: int) -> int | None:
         return self.signals.rank(self.signals.sparse_query(query), row) if len(query) else None
+
+
+class JointOnCluster:
+    """Both in one request."""
+
+    def __init__(self, signals: PassageSignals) -> None:
+        self.signals = signals
+
+    @property
+    def completes(self) -> bool:
+        return self.signals.completes
+
+    def search(
+        self,
+        terms: Sequence[str],
+        query: TermWeights,
+        k: int,
+        allowed: Selection | None,
+        others: IdArray,  # noqa: ARG002
+    ) -> JointAnswer:
+        return self.signals.joint(terms, query, k, allowed)
+
+    def score(self, terms: Sequence[str], query: TermWeights, rows: IdArray) -> ScoreArray:
+        return np.stack(self.signals.score(terms, query, rows))
 
 
 NO_WEIGHTS = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
