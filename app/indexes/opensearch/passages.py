@@ -47,13 +47,7 @@ class PassageSignals:
         self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
     ) -> tuple[Scored, Scored]:
         """The k best passages by each signal, in one request."""
-        tree = None
-        filters: list[Json] = []
-        if isinstance(selection, ClusterSelection):
-            tree = selection.tree
-            filters = [build.filter_clause(tree)]
-        elif selection is not None:
-            filters = [{"terms": {"row": selection.rows().tolist()}}]
+        tree, filters = _filters(selection)
         change = self.reader.change
         asked: dict[int, Json] = {}
         if terms:
@@ -79,13 +73,39 @@ class PassageSignals:
 
     @property
     def completes(self) -> bool:
-        return False
+        """Whether one request can bring complete scores: our plugin's `complete`."""
+        return self.cluster.has_plugin
 
     def joint(
-        self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
+        self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None, others: IdArray
     ) -> JointAnswer:
-        """Both signals' proposals as the ports have them."""
-        return JointAnswer(*self.search(terms, weights, k, selection), EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
+        """Both signals' proposals, and with our plugin the complete scores of them and of `others`."""
+        if not self.completes or not (terms or len(weights)):
+            found = self.search(terms, weights, k, selection)
+            return JointAnswer(*found, EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
+        tree, filters = _filters(selection)
+        signals: dict[str, Json] = {}
+        if terms:
+            signals["bm25"] = build.bm25_query(terms, build.budget(tree))
+        if len(weights):
+            signals["vdr"] = self.sparse_query(weights, tree)
+        body = {
+            "size": k,
+            "filter": build.seen_at(self.reader.change, filters),
+            "signals": signals,
+            "candidates": others.tolist(),
+            "limit_ms": int(self.cluster.settings.timeout_s * 1e3),
+        }
+        answer = self.cluster.complete(self.reader.names.passages, body)
+        rows = np.array(answer["rows"], dtype=np.int64)
+        scores = np.zeros((2, len(rows)), dtype=np.float32)
+        proposed = [EMPTY, EMPTY]
+        for at, signal in enumerate(("bm25", "vdr")):
+            if signal in signals:
+                scores[at] = answer["scores"][signal]
+                best = np.array(answer["proposed"][signal], dtype=np.int64)
+                proposed[at] = Scored(rows[best], scores[at][best])
+        return JointAnswer(proposed[0], proposed[1], rows, scores)
 
     def query_weights(self, tokens: Sequence[int], limit: int) -> TermWeights:
         """The query side of the bag of tokens: idf over the passages, the heaviest `limit`."""
@@ -196,15 +216,24 @@ class JointOnCluster:
         query: TermWeights,
         k: int,
         allowed: Selection | None,
-        others: IdArray,  # noqa: ARG002
+        others: IdArray,
     ) -> JointAnswer:
-        return self.signals.joint(terms, query, k, allowed)
+        return self.signals.joint(terms, query, k, allowed, others)
 
     def score(self, terms: Sequence[str], query: TermWeights, rows: IdArray) -> ScoreArray:
         return np.stack(self.signals.score(terms, query, rows))
 
 
 NO_WEIGHTS = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+
+
+def _filters(selection: Selection | None) -> tuple[Filter | None, list[Json]]:
+    """A selection as the cluster's own filter, and as clauses of a query."""
+    if selection is None:
+        return None, []
+    if isinstance(selection, ClusterSelection):
+        return selection.tree, [build.filter_clause(selection.tree)]
+    return None, [{"terms": {"row": selection.rows().tolist()}}]
 
 
 def _scored(answer: Json) -> Scored:
