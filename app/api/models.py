@@ -96,7 +96,7 @@ class CollectionBody(_Body):
     dense_encoder: Literal["default", "none"] = Field(
         "default", description="`none` makes a collection without vectors."
     )
-    dense_index: Literal["auto", "flat", "hnsw", "ivf,sq8", "ivf,pq"] = "auto"
+    dense_index: Literal["auto", "flat", "hnsw", "ivf,sq8", "ivf,pq", "knn"] = "auto"
     chunk_chars: StrictInt = Field(
         1200, ge=0, le=100_000, description="Characters of a passage; 0 keeps documents whole."
     )

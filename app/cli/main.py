@@ -51,7 +51,7 @@ def ingest(
     whole: Annotated[bool, typer.Option("--whole", help="Do not cut documents (a new collection only).")] = False,
     analyzer: Annotated[str, typer.Option(help="english or standard (a new collection only).")] = "english",
     dense_index: Annotated[
-        str, typer.Option(help="auto, flat, hnsw, ivf,sq8 or ivf,pq (a new collection only).")
+        str, typer.Option(help="auto, flat, hnsw, ivf,sq8, ivf,pq, or knn on OpenSearch (a new collection only).")
     ] = "auto",
     no_dense: Annotated[bool, typer.Option("--no-dense", help="No vectors (a new collection only).")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is encoded.")] = True,

@@ -114,6 +114,11 @@ class OpenSearchSettings(_Section):
     )
     shards: int = Field(1, ge=1, le=1024, description="Primary shards of a new index.")
     replicas: int = Field(0, ge=0, le=10, description="Copies of each shard of a new index.")
+    knn_engine: Literal["lucene", "faiss"] = Field(
+        "lucene",
+        description="What searches vectors where a collection's dense index is `knn`; `faiss` needs native code.",
+    )
+    knn_ef_search: int = Field(512, ge=8, description="Beam of such a search.")
     writer_lease_s: float = Field(
         30.0, ge=1, description="A writer that has not been heard of for so long is taken for dead."
     )

@@ -101,7 +101,8 @@ def check_spec(spec: CollectionSpec) -> None:
     """Raises InvalidInputError for choices that make no sense."""
     check_name(spec.name)
     Analyzer(spec.analyzer)
-    choose_kind(spec.dense_index, 0, DenseSettings())
+    if spec.dense_index != "knn":  # the cluster's own, where there is one
+        choose_kind(spec.dense_index, 0, DenseSettings())
     if spec.chunk_chars < 0 or not 0 <= spec.chunk_overlap_chars <= spec.chunk_chars // 2:
         raise InvalidInputError(
             "bad chunking",

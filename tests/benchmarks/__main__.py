@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch")
+PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch", "neural")
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
-    from tests.benchmarks import dense, encode, opensearch, quality, speed, start
+    from tests.benchmarks import dense, encode, neural, opensearch, quality, speed, start
 
     modules = {
         "start": start,
@@ -29,6 +29,7 @@ def main() -> None:
         "dense": dense,
         "encode": encode,
         "opensearch": opensearch,
+        "neural": neural,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)

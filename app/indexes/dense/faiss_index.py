@@ -51,7 +51,9 @@ def choose_kind(wanted: str, rows: int, settings: DenseSettings) -> DenseKind:
         if wanted == kind:
             # Clustering wants more vectors than lists; below that exact search is both better and faster.
             return "flat" if kind.startswith("ivf") and rows < 1000 else kind
-    raise InvalidInputError("unknown dense index", received=wanted, expected=f"auto or one of {', '.join(KINDS)}")
+    raise InvalidInputError(
+        "unknown dense index", received=wanted, expected=f"auto, knn (on OpenSearch) or one of {', '.join(KINDS)}"
+    )
 
 
 def _lists(rows: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import filelock
 
-from app.core.errors import WriterConflictError
+from app.core.errors import InvalidInputError, WriterConflictError
 from app.core.manifest import read_json, write_json
 from app.core.settings import Settings
 from app.core.types import GenerationRecord
@@ -81,4 +81,10 @@ class FileRegistry:
         pass
 
     def open(self, record: GenerationRecord) -> EmbeddedEngine:
+        if record.dense_index == "knn":
+            raise InvalidInputError(
+                "the embedded engine has no k-NN index of its own",
+                received=record.dense_index,
+                expected="another dense_index, or HYBLINK_ENGINE=opensearch",
+            )
         return EmbeddedEngine(self._root / record.collection / "generations" / record.id, record, self._settings)

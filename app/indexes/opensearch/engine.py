@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 from app.core.errors import NotFoundError, UnavailableError
-from app.core.ports import Snapshot
+from app.core.ports import DenseView, Snapshot
 from app.core.settings import Settings
 from app.core.types import GenerationRecord
 from app.indexes.dense.faiss_index import FaissIndex
 from app.indexes.derived import AheadError
 from app.indexes.opensearch.client import Cluster, Json
+from app.indexes.opensearch.knn import KNN, KnnView
 from app.indexes.opensearch.passages import Bm25OnCluster, JointOnCluster, PassageSignals, SparseOnCluster
+from app.indexes.opensearch.reader import ClusterReader
 from app.indexes.opensearch.store import OpenSearchStore
 
 _TRIES = 200
@@ -44,7 +46,7 @@ class OpenSearchEngine:
         self._uid = uid
         self._record = record
         self.dense: FaissIndex | None = None
-        if record.dense_dimension:
+        if record.dense_dimension and record.dense_index != KNN:
             self.dense = FaissIndex(
                 folder / "dense", record.dense_encoder, record.dense_dimension, record.dense_index, settings.dense
             )
@@ -80,7 +82,7 @@ class OpenSearchEngine:
                 reader = self.store.reader_at(state)
                 signals = PassageSignals(self._cluster, reader)
                 try:
-                    dense = self.dense.catch_up(reader) if self.dense else None
+                    dense = self._dense(reader)
                 except AheadError:
                     time.sleep(0.01)  # another process on this machine has just published a newer build
                     state = self._state()
@@ -96,6 +98,11 @@ class OpenSearchEngine:
                 self._latest = latest
                 return latest
         raise UnavailableError("the dense index did not settle on one moment of the store")
+
+    def _dense(self, reader: ClusterReader) -> DenseView | None:
+        if self._record.dense_index == KNN and self._record.dense_dimension:
+            return KnnView(self._cluster, reader, self._record.dense_dimension)
+        return self.dense.catch_up(reader) if self.dense else None
 
     def follow(self) -> SnapshotOnly:
         return SnapshotOnly(self)

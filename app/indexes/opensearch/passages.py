@@ -47,7 +47,7 @@ class PassageSignals:
         self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
     ) -> tuple[Scored, Scored]:
         """The k best passages by each signal, in one request."""
-        tree, filters = _filters(selection)
+        tree, filters = filters_of(selection)
         change = self.reader.change
         asked: dict[int, Json] = {}
         if terms:
@@ -83,7 +83,7 @@ class PassageSignals:
         if not self.completes or not (terms or len(weights)):
             found = self.search(terms, weights, k, selection)
             return JointAnswer(*found, EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
-        tree, filters = _filters(selection)
+        tree, filters = filters_of(selection)
         signals: dict[str, Json] = {}
         if terms:
             signals["bm25"] = build.bm25_query(terms, build.budget(tree))
@@ -227,7 +227,7 @@ class JointOnCluster:
 NO_WEIGHTS = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
-def _filters(selection: Selection | None) -> tuple[Filter | None, list[Json]]:
+def filters_of(selection: Selection | None) -> tuple[Filter | None, list[Json]]:
     """A selection as the cluster's own filter, and as clauses of a query."""
     if selection is None:
         return None, []

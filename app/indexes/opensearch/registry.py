@@ -18,6 +18,7 @@ from app.core.settings import Settings
 from app.core.types import GenerationRecord
 from app.indexes.opensearch.client import Cluster, Json
 from app.indexes.opensearch.engine import OpenSearchEngine
+from app.indexes.opensearch.knn import KNN, check_knn, knn_field
 from app.indexes.opensearch.layout import Names
 from app.indexes.opensearch.lease import FREE, Lease
 from app.indexes.opensearch.state import StateDocuments
@@ -132,14 +133,14 @@ class ClusterRegistry:
             if other.name != uid:  # derived from an earlier generation of this name
                 shutil.rmtree(other, ignore_errors=True)
         store = OpenSearchStore(
-            self._cluster, self._documents, path, names, writer_wait_s=self._settings.ingest.writer_wait_s
+            self._cluster, self._documents, path, names, writer_wait_s=self._settings.ingest.writer_wait_s, knn=record.dense_index == KNN
         )
         return OpenSearchEngine(self._cluster, store, uid, record, folder / uid, self._settings)
 
     def _make(self, record: GenerationRecord, names: Names) -> None:
         """The two indexes, empty, from the templates, with the aliases of the first writer."""
         opensearch = self._settings.opensearch
-        settings = {"number_of_shards": opensearch.shards, "number_of_replicas": opensearch.replicas}
+        settings: Json = {"number_of_shards": opensearch.shards, "number_of_replicas": opensearch.replicas}
         meta = {
             "generation": record.id,
             "collection": record.collection,
@@ -153,8 +154,13 @@ class ClusterRegistry:
             "index_options": "freqs",
         }
         written = names.written(FREE["term"])
+        fields: Json = {"content": content}
+        if record.dense_index == KNN and record.dense_dimension:
+            check_knn(self._cluster)
+            fields[KNN] = knn_field(record.dense_dimension, opensearch.knn_engine)
+            settings["knn"] = True
         for index, alias, properties in (
-            (names.passages, written.passages, {"content": content}),
+            (names.passages, written.passages, fields),
             (names.documents, written.documents, {}),
         ):
             self._cluster.delete_index(index)  # what a process that died has left was never seen

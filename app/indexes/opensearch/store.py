@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from app.core.errors import HyblinkError, NotFoundError, UnavailableError
 from app.core.ports import PreparedDocument
 from app.core.types import BulkItem, BulkResult, IdArray, VectorArray
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster, ItemError, Json
+from app.indexes.opensearch.knn import KNN
 from app.indexes.opensearch.layout import (
     MAX_PASSAGES,
     ORDINAL_BITS,
@@ -75,12 +78,14 @@ class OpenSearchStore:
     """Documents and passages of one generation. Safe to share between threads."""
 
     def __init__(
-        self, cluster: Cluster, documents: StateDocuments, path: str, names: Names, *, writer_wait_s: float
+        self, cluster: Cluster, documents: StateDocuments, path: str, names: Names, *, writer_wait_s: float, knn: bool
     ) -> None:
+        """`knn`: vectors are also written for the k-NN plugin."""
         self._cluster = cluster
         self._documents = documents
         self._path = path
         self.names = names
+        self._knn = knn
         self._lease = Lease(documents, path, lease_s=cluster.settings.writer_lease_s, wait_s=writer_wait_s)
         self._unclean = False
         self.heads = Heads(cluster, names.documents)
@@ -286,10 +291,10 @@ class OpenSearchStore:
         before = iter(rows_of(old.key, old.passages).tolist())
         while some := list(islice(entries, 500)):
             wanted = list(islice(before, len(some)))
-            sources = self._sources(wanted, ["vector", "vector_change"])
+            sources = self._sources(wanted, ["vector", "vector_change", *([KNN] if self._knn else [])])
             for (row, source), old_row in zip(some, wanted, strict=True):
                 vector = sources[old_row].get("vector")
-                kept = {} if vector is None else {"vector": vector, "vector_change": change, "tier": "full"}
+                kept = {} if vector is None else {**sources[old_row], "vector_change": change, "tier": "full"}
                 yield row, {**source, **kept}
 
     def _sources(self, rows: Sequence[int], fields: list[str]) -> dict[int, Json]:
@@ -350,12 +355,17 @@ class OpenSearchStore:
             self._must(
                 (
                     {"update": {"_index": alias, "_id": str(int(rows[at]))}},
-                    {"doc": {"vector": vector_field(vectors[at]), "vector_change": change, "tier": "full"}},
+                    {"doc": {**self._vector(vectors[at]), "vector_change": change, "tier": "full"}},
                 )
                 for at in waiting
             )
             self._commit(change)
         return len(waiting)
+
+    def _vector(self, vector: VectorArray) -> Json:
+        if not self._knn:
+            return {"vector": vector_field(vector)}
+        return {"vector": vector_field(vector), KNN: vector.astype(np.float16).astype(np.float32).tolist()}
 
     def _purge_if_due(self) -> None:
         """What has been written stands, whether or not this succeeds."""
