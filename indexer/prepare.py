@@ -14,6 +14,7 @@ from indexer.chunking import windows
 
 MAX_ID_CHARS = 512
 MAX_TITLE_CHARS = 4096
+MAX_LANG_CHARS = 64
 _FIELDS = {"id", "title", "text", "lang", "metadata"}
 
 
@@ -34,6 +35,10 @@ def parse_document(row: object, max_chars: int) -> Document:
     title = check_text(row.get("title") or "", "title")
     text = check_text(row.get("text", ""), "text")
     lang = check_text(row.get("lang") or "", "lang")
+    if len(lang) > MAX_LANG_CHARS:
+        raise InvalidInputError(
+            "bad lang", received=lang, expected=f"a language tag of up to {MAX_LANG_CHARS} characters"
+        )
     if len(title) > MAX_TITLE_CHARS:
         raise TooLargeError("the title is too long", received=len(title), expected=f"{MAX_TITLE_CHARS} characters")
     if len(text) > max_chars:

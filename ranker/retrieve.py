@@ -19,6 +19,10 @@ from app.core.ports import BagEncoder, DenseEncoder, JointAnswer, Selection, Sna
 from app.core.types import ALL_SIGNALS, IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
 
 _JOINT = (Signal.BM25, Signal.VDR)
+_WAITED_S = 0.01
+"""How long a leg that completes others' proposals waits for the dense one. While a slow encoder is still at work it is
+better to search, and to ask once more for what the dense leg alone has found."""
+
 NOTHING = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 log = logging.getLogger(__name__)
 
@@ -172,7 +176,7 @@ class QueryForms:
 
 
 Others = Callable[[], IdArray]
-"""The rows that the dense leg proposes, as soon as it has; none where it fails, is late, or is not asked."""
+"""The rows that the dense leg proposes, once it has; none where it fails, takes too long, or is not asked."""
 
 
 def retrieve(
@@ -194,7 +198,7 @@ def retrieve(
     def others() -> IdArray:
         # Legs begin in the order in which they were handed in, so the dense one is never behind whoever waits for it.
         dense = futures.get((Signal.DENSE,))
-        if dense is None or not wait([dense], timeout=left()).done or dense.exception() is not None:
+        if dense is None or not wait([dense], timeout=min(left(), _WAITED_S)).done or dense.exception() is not None:
             return NOTHING.rows  # its own report says why
         return dense.result()[Signal.DENSE].rows
 

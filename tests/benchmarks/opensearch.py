@@ -96,6 +96,7 @@ def run(data: Path, _work: Path, passages: int) -> None:
             encoder = DrawnVectors()
             app.encoders.add_dense(encoder)
             app.encoders.use_as_default(encoder.id)
+            app.catalog.names()  # puts the templates there
             _bulk(app, options, list(_prepared(data, _BULK)))
             _legs(app, options, data, passages)
             _whole(app, options, data)

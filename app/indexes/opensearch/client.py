@@ -63,6 +63,14 @@ def _version(said: str) -> tuple[int, ...]:
     return tuple(int(part) for part in str(said).split("-")[0].split("."))
 
 
+def _reason(error: object) -> str:
+    """An item's error in words, with what caused it."""
+    if not isinstance(error, Mapping):
+        return str(error)
+    said = f"{error.get('type')}: {error.get('reason')}"
+    return f"{said}: {_reason(error['caused_by'])}" if isinstance(error.get("caused_by"), Mapping) else said
+
+
 def _is_disk_full(said: str) -> bool:
     return "flood-stage" in said or "disk usage exceeded" in said
 
@@ -250,7 +258,7 @@ class Cluster:
                 error = result.get("error")
                 if error is None:
                     continue
-                reason = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, Mapping) else str(error)
+                reason = _reason(error)
                 if _is_disk_full(reason):
                     raise _disk_full(reason)
                 if "require_alias" in reason:

@@ -12,6 +12,7 @@ import numpy as np
 
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.ports import Selection
+from app.core.selection import RowSelection
 from app.core.types import IdArray, ScoreArray, Scored, VectorArray
 from app.indexes.derived import top
 from app.indexes.opensearch import query_builder as build
@@ -84,13 +85,22 @@ class KnnView:
     def score(self, query: VectorArray, rows: IdArray) -> ScoreArray:
         query_D = self._check(query)
         scores = np.full(len(rows), np.nan, dtype=np.float32)
-        found, vectors = self._reader.vectors(rows)
-        if len(found):
-            at = np.searchsorted(found, rows)
-            there = at < len(found)
-            there[there] = found[at[there]] == rows[there]
-            scores[there] = vectors[at[there]] @ query_D
+        if not len(rows):
+            return scores
+        wanted = self._seen(RowSelection(np.unique(rows)))
+        body = {"query": self._exactly(wanted, query_D), **build.rows_only(len(rows))}
+        hits = self._cluster.search(self._reader.names.passages, body)["hits"]["hits"]
+        order = np.argsort(rows)
+        found = np.array([hit["fields"]["row"][0] for hit in hits], dtype=np.int64)
+        values = inner_products(np.array([hit["_score"] for hit in hits], dtype=np.float32))
+        scores[order[np.searchsorted(rows, found, sorter=order)]] = values
         return scores
+
+    @staticmethod
+    def _exactly(among: Json, query_D: VectorArray) -> Json:
+        """The exact inner products of what a query matches, by the plugin's script."""
+        params = {"field": KNN, "query_value": query_D.tolist(), "space_type": "innerproduct"}
+        return {"script_score": {"query": among, "script": {"source": "knn_score", "lang": "knn", "params": params}}}
 
     def rank(self, query: VectorArray, row: int) -> int | None:
         """The row's rank among all vectors, by the plugin's exact scoring script."""
@@ -98,14 +108,12 @@ class KnnView:
         score = float(self.score(query_D, np.array([row]))[0])
         if np.isnan(score):
             return None
-        params = {"field": KNN, "query_value": query_D.tolist(), "space_type": "innerproduct"}
-        script = {"source": "knn_score", "lang": "knn", "params": params}
         body = {
             "size": 0,
             "track_total_hits": True,
             # Its sums are in another order than ours: what lies closer than that counts as a tie.
             "min_score": knn_score(score) + 1e-6,
-            "query": {"script_score": {"query": self._seen(), "script": script}},
+            "query": self._exactly(self._seen(), query_D),
         }
         answer = self._cluster.search(self._reader.names.passages, body)
         return 1 + int(answer["hits"]["total"]["value"])

@@ -59,13 +59,17 @@ class PassageSignals:
 
     def score(self, terms: Sequence[str], weights: TermWeights, rows: IdArray) -> tuple[ScoreArray, ScoreArray]:
         """The exact BM25 and sparse scores of the given passages, in one request; 0 where nothing matches."""
+        scores = np.zeros((2, len(rows)), dtype=np.float32)
+        order = np.argsort(rows)
+        if self.completes and len(rows) and (terms or len(weights)):
+            found_rows, found_scores, _ = self._completed(terms, weights, 0, None, rows)
+            scores[:, order[np.searchsorted(rows, found_rows, sorter=order)]] = found_scores
+            return scores[0], scores[1]
         asked: dict[int, Json] = {}
         if terms and len(rows):
             asked[0] = build.completion(build.bm25_query(terms), self.reader.change, rows)
         if len(weights) and len(rows):
             asked[1] = build.completion(self.sparse_query(weights), self.reader.change, rows)
-        scores = np.zeros((2, len(rows)), dtype=np.float32)
-        order = np.argsort(rows)
         for signal, answer in zip(asked, self._ask(list(asked.values())), strict=True):
             found = _scored(answer)
             scores[signal, order[np.searchsorted(rows, found.rows, sorter=order)]] = found.scores
@@ -83,6 +87,14 @@ class PassageSignals:
         if not self.completes or not (terms or len(weights)):
             found = self.search(terms, weights, k, selection)
             return JointAnswer(*found, EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
+        rows, scores, best = self._completed(terms, weights, k, selection, others)
+        proposed = [Scored(rows[at], own[at]) for own, at in zip(scores, best, strict=True)]
+        return JointAnswer(proposed[0], proposed[1], rows, scores)
+
+    def _completed(
+        self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None, others: IdArray
+    ) -> tuple[IdArray, ScoreArray, list[IdArray]]:
+        """Rows (C) and their scores (2, C) by our plugin, and where each signal's k best stand among them, best first."""
         tree, filters = filters_of(selection)
         signals: dict[str, Json] = {}
         if terms:
@@ -99,13 +111,12 @@ class PassageSignals:
         answer = self.cluster.complete(self.reader.names.passages, body)
         rows = np.array(answer["rows"], dtype=np.int64)
         scores = np.zeros((2, len(rows)), dtype=np.float32)
-        proposed = [EMPTY, EMPTY]
+        best = [EMPTY.rows, EMPTY.rows]
         for at, signal in enumerate(("bm25", "vdr")):
             if signal in signals:
                 scores[at] = answer["scores"][signal]
-                best = np.array(answer["proposed"][signal], dtype=np.int64)
-                proposed[at] = Scored(rows[best], scores[at][best])
-        return JointAnswer(proposed[0], proposed[1], rows, scores)
+                best[at] = np.array(answer["proposed"][signal], dtype=np.int64)
+        return rows, scores, best
 
     def query_weights(self, tokens: Sequence[int], limit: int) -> TermWeights:
         """The query side of the bag of tokens: idf over the passages, the heaviest `limit`."""

@@ -19,7 +19,7 @@ import org.opensearch.tasks.Task;
 
 /**
  * What is asked: the best {@code size} passages by each signal among those that pass the filter, and every signal's exact score
- * of all of these and of the {@code candidates} that somebody else proposes.
+ * of all of these and of the {@code candidates} that somebody else proposes. With size 0, of the candidates alone.
  */
 public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
     static final int MAX_SIZE = 10_000;
@@ -131,8 +131,11 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
     @Override
     public ActionRequestValidationException validate() {
         ActionRequestValidationException errors = super.validate();
-        if (size < 1 || size > MAX_SIZE) {
-            errors = addValidationError("[size] is " + size + ", expected 1 to " + MAX_SIZE, errors);
+        if (size < 0 || size > MAX_SIZE) {
+            errors = addValidationError("[size] is " + size + ", expected 0 to " + MAX_SIZE, errors);
+        }
+        if (size == 0 && candidates.length == 0 && !collecting) {
+            errors = addValidationError("neither a [size] above 0 nor [candidates] are given", errors);
         }
         if (names.isEmpty() || names.size() > MAX_SIGNALS) {
             errors = addValidationError("got " + names.size() + " [signals], expected 1 to " + MAX_SIGNALS, errors);

@@ -120,6 +120,9 @@ final class Completion {
     }
 
     private ScoreDoc[] best(Query query) throws IOException {
+        if (size == 0) {
+            return new ScoreDoc[0];
+        }
         BooleanQuery.Builder among = new BooleanQuery.Builder().add(query, BooleanClause.Occur.MUST);
         if (filter != null) {
             among.add(filter, BooleanClause.Occur.FILTER);

@@ -115,7 +115,7 @@ final class CompletionTests {
                     Random random = new Random(seed);
                     List<Query> signals = signals(random);
                     Query filter = seed % 3 == 0 ? LongPoint.newExactQuery("even", seed % 2) : null;
-                    int size = new int[] {1, 7, 50, 1000}[seed % 4];
+                    int size = new int[] {1, 7, 50, 1000, 0}[seed % 5];
                     long[] candidates = random.longs(seed, 0, PASSAGES).map(number -> 10 * number + 7).distinct().toArray();
                     CompleteResponse found = answer(directories, signals, filter, size, candidates, executor);
                     compare(new IndexSearcher(all), signals, filter, size, candidates, found);
@@ -167,7 +167,7 @@ final class CompletionTests {
             if (filter != null) {
                 query.add(filter, BooleanClause.Occur.FILTER);
             }
-            ScoreDoc[] best = searcher.search(query.build(), size).scoreDocs; // documents ascend as rows do
+            ScoreDoc[] best = size == 0 ? new ScoreDoc[0] : searcher.search(query.build(), size).scoreDocs; // documents ascend as rows do
             assertEquals(best.length, found.proposed[signal].length);
             for (int rank = 0; rank < best.length; rank++) {
                 int at = found.proposed[signal][rank];
@@ -256,9 +256,10 @@ final class CompletionTests {
         request.names.add("bm25");
         assertNull(request.validate());
         ActionRequestValidationException errors = parse("{\"size\": 10001, \"limit_ms\": 0}").validate();
-        assertTrue(errors.getMessage().contains("[size] is 10001, expected 1 to 10000"));
+        assertTrue(errors.getMessage().contains("[size] is 10001, expected 0 to 10000"));
         assertTrue(errors.getMessage().contains("got 0 [signals], expected 1 to 8"));
         assertTrue(errors.getMessage().contains("[limit_ms] is 0"));
+        assertTrue(parse("{}").validate().getMessage().contains("neither a [size] above 0 nor [candidates]"));
         assertThrows(ParsingException.class, () -> parse("{\"size\": \"many\"}"));
         assertThrows(ParsingException.class, () -> parse("{\"surprise\": 1}"));
         String many = "[" + "1,".repeat(20_000) + "1]";

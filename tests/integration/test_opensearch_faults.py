@@ -1,0 +1,523 @@
+"""Faults of a real cluster and of the way to it: nothing acknowledged is lost, nothing half-written is seen, it heals."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from conftest import SOAK, use_fake_encoder
+
+from app.bootstrap import App, build
+from app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
+from app.core.ports import PreparedDocument
+from app.core.settings import IngestSettings, OpenSearchSettings, Settings
+from app.core.types import CollectionSpec, DocId, Document, SearchRequest, TermWeights
+from app.node.cluster import Cluster
+
+pytestmark = pytest.mark.services
+
+KILLS = 10 if SOAK else 2
+WRITES = 150 if SOAK else 12
+TOGETHER = 4
+_numbers = itertools.count()
+AppMaker = Callable[..., App]
+
+
+@pytest.fixture
+def make_cluster_app(tmp_path: Path) -> Iterator[AppMaker]:
+    """Applications on a cluster; their collections are deleted at the end."""
+    opened: list[App] = []
+
+    def make(urls: tuple[str, ...], prefix: str = "", **options: Any) -> App:
+        settings = {"hosts": urls, "keep_removed_s": 0, "writer_lease_s": 2, **options}
+        settings["prefix"] = prefix or f"f{os.getpid()}-{next(_numbers)}"
+        app = build(
+            Settings(
+                engine="opensearch",
+                data_dir=tmp_path / f"data{next(_numbers)}",
+                opensearch=OpenSearchSettings(**settings),
+                ingest=IngestSettings(writer_wait_s=15),
+            )
+        )
+        use_fake_encoder(app)
+        opened.append(app)
+        return app
+
+    yield make
+    for app in opened:
+        for name in app.catalog.names():
+            app.catalog.delete(name)
+        app.close()
+
+
+def documents(version: int) -> list[dict[str, Any]]:
+    """Documents that are always written together."""
+    return [
+        {"id": f"d{n}", "text": f"alpha version{version} " + "beta " * (version % 7), "metadata": {"version": version}}
+        for n in range(TOGETHER)
+    ]
+
+
+def look(app: App) -> int:
+    """The version that a search sees; it has to be one, and whole."""
+    hits = app.search.search("c", SearchRequest("alpha", k=10)).hits
+    versions = {hit.metadata["version"] for hit in hits}
+    assert len(hits) in {0, TOGETHER}, f"a search saw {len(hits)} of {TOGETHER} documents"
+    assert len(versions) <= 1, f"a search saw versions {versions} at once"
+    return int(str(next(iter(versions), -1)))
+
+
+class Watched:
+    """Writes and searches side by side, while somebody breaks things."""
+
+    def __init__(self, app: App, reader: App) -> None:
+        self.app, self.reader = app, reader
+        self.acknowledged, self.begun = -1, -1
+        self.searches, self.refused_searches, self.refused_writes = 0, 0, 0
+        self.wrong: list[str] = []
+        self.stop = threading.Event()
+
+    def write(self) -> None:
+        self.begun += 1
+        try:
+            result = self.app.documents.bulk("c", documents(self.begun), encode=False)
+            assert not result.errors
+            self.acknowledged = self.begun
+        except HyblinkError:
+            self.refused_writes += 1
+
+    def search(self) -> None:
+        while not self.stop.is_set():
+            promised = self.acknowledged
+            try:
+                version = look(self.reader)
+                self.searches += 1
+                if version < promised:
+                    self.wrong.append(f"version {promised} was acknowledged before, a search saw {version}")
+            except HyblinkError:
+                self.refused_searches += 1
+            except AssertionError as error:
+                self.wrong.append(str(error))
+            time.sleep(0.01)
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.search)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.stop.set()
+            thread.join()
+
+    def check(self) -> None:
+        """After everything has healed."""
+        print(
+            f"{self.begun + 1} writes, {self.refused_writes} refused; {self.searches} searches, "
+            f"{self.refused_searches} refused"
+        )
+        assert self.wrong == []
+        assert self.searches > 0
+        assert look(self.reader) >= self.acknowledged
+        self.write()
+        assert self.acknowledged == self.begun == look(self.reader)
+        self.app.encode_now("c")
+        assert look(self.reader) == self.begun
+        assert self.app.catalog.engine("c").check() == []
+        assert self.app.catalog.engine("c").store.reader().counts().documents == TOGETHER
+
+
+def one_node(local_cluster: Callable[..., Cluster]) -> str:
+    state = local_cluster().state()
+    assert state is not None
+    return state.url
+
+
+class Proxy:
+    """Stands between a client and a node, and does to requests what `fate` says."""
+
+    def __init__(self, url: str) -> None:
+        self.fate: Callable[[str, str], str] = lambda _method, _path: "pass"
+        self.met: list[str] = []
+        target = urlsplit(url)
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *arguments: object) -> None:
+                del arguments
+
+            def _any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                fate = proxy.fate(self.command, self.path)
+                proxy.met.append(fate)
+                if fate == "busy":
+                    said = b'{"error": {"type": "rejected_execution_exception", "reason": "full"}, "status": 429}'
+                    self._answer(429, said)
+                    return
+                if fate == "cut":
+                    self.close_connection = True
+                    return
+                upstream = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+                try:
+                    headers = {k: v for k, v in self.headers.items() if k.lower() not in {"host", "connection"}}
+                    upstream.request(self.command, self.path, body, headers)
+                    answer = upstream.getresponse()
+                    said = answer.read()
+                finally:
+                    upstream.close()
+                if fate == "lose":  # done, but nobody hears of it
+                    self.close_connection = True
+                    return
+                self._answer(answer.status, said)
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def proxy(local_cluster: Callable[..., Cluster]) -> Iterator[Proxy]:
+    made = Proxy(one_node(local_cluster))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fates", [("busy",), ("cut",), ("lose",), ("busy", "cut", "lose")], ids="+".join)
+def test_storms_on_the_way_to_the_node(proxy: Proxy, make_cluster_app: AppMaker, fates: tuple[str, ...]) -> None:
+    """A third of all requests are answered 429, are cut off before the node, or are done and their answer lost."""
+    app = make_cluster_app((proxy.url,), retries=12, longest_pause_s=0.2)
+    app.ensure_collection(CollectionSpec("c"))
+    rng = random.Random(1)
+    watched = Watched(app, app)
+    proxy.fate = lambda _method, _path: rng.choice([*fates, *["pass"] * 2 * len(fates)])
+    with watched.searching():
+        for _ in range(WRITES):
+            watched.write()
+    proxy.fate = lambda _method, _path: "pass"
+    assert proxy.met.count(fates[0]) > WRITES // 2
+    assert watched.acknowledged >= 0
+    watched.check()
+
+
+def test_a_partition_ends_in_a_clear_error_and_heals(proxy: Proxy, make_cluster_app: AppMaker) -> None:
+    app = make_cluster_app((proxy.url,), retries=2, longest_pause_s=0.1)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", documents(0), encode=False)
+    bulk_met = 0
+
+    def fate(_method: str, path: str) -> str:
+        nonlocal bulk_met
+        bulk_met += path.startswith("/_bulk")
+        return "cut" if bulk_met else "pass"
+
+    proxy.fate = fate
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="did not answer"):
+            app.documents.bulk("c", documents(1), encode=False)
+        with pytest.raises(UnavailableError, match="did not answer"):
+            look(app)
+    proxy.fate = lambda _method, _path: "pass"
+    assert look(app) == 0, "what was cut short is not seen"
+    app.documents.bulk("c", documents(2), encode=False)
+    assert look(app) == 2
+    assert app.catalog.engine("c").check() == []
+
+
+def test_a_node_of_three_is_killed_while_it_is_written_to_and_searched(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    cluster = local_cluster("three", nodes=3)
+    state = cluster.state()
+    assert state is not None
+    options = {"shards": 3, "replicas": 1, "retries": 8, "longest_pause_s": 1.0}
+    app = make_cluster_app(state.urls, "killed", **options)
+    reader = make_cluster_app(state.urls, "killed", **options)
+    app.ensure_collection(CollectionSpec("c"))
+    watched = Watched(app, reader)
+    watched.write()
+    with watched.searching():
+        for number in range(KILLS):
+            node = f"node{number % 3 + 1}"
+            victim = next(one for one in cluster.state().nodes if one.name == node)  # type: ignore[union-attr]
+            process = victim.process()
+            assert process is not None
+            killer = threading.Timer(0.3, process.kill)
+            killer.start()
+            until = time.monotonic() + 4
+            while time.monotonic() < until:
+                watched.write()
+            killer.join()
+            process.wait(20)
+            for _ in range(5):
+                watched.write()
+            cluster.restart_node(node)
+    assert watched.acknowledged > KILLS * 4
+    watched.check()
+
+
+def test_a_paused_node_is_waited_for_no_longer_than_allowed(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    cluster = local_cluster()
+    state = cluster.state()
+    assert state is not None
+    app = make_cluster_app(state.urls, timeout_s=1, retries=1, longest_pause_s=0.1)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", documents(0), encode=False)
+    process = state.nodes[0].process()
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        for act in (lambda: look(app), lambda: app.documents.bulk("c", documents(1), encode=False)):
+            started = time.monotonic()
+            with pytest.raises(UnavailableError, match="did not answer"):
+                act()
+            assert time.monotonic() - started < 30
+    finally:
+        process.send_signal(signal.SIGCONT)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            app.documents.bulk("c", documents(2), encode=False)
+            break
+        except HyblinkError:
+            assert time.monotonic() < deadline, "it did not heal"
+    assert look(app) == 2
+    assert app.catalog.engine("c").check() == []
+
+
+def test_a_full_disk_refuses_writes_by_name_and_goes_on_searching(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    """The block that a node sets at its flood-stage watermark."""
+    url = one_node(local_cluster)
+    app = make_cluster_app((url,), "flood", retries=1, longest_pause_s=0.1)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", documents(0), encode=False)
+    block = {"index.blocks.read_only_allow_delete": True}
+    httpx.put(f"{url}/flood-passages-*,flood-documents-*/_settings", json=block).raise_for_status()
+    with pytest.raises(StorageFullError, match="disk is full"):
+        app.documents.bulk("c", documents(1), encode=False)
+    with pytest.raises(StorageFullError):
+        app.encode_now("c")
+    assert look(app) == 0
+    block = {"index.blocks.read_only_allow_delete": None}  # type: ignore[dict-item]
+    httpx.put(f"{url}/flood-passages-*,flood-documents-*/_settings", json=block).raise_for_status()
+    app.documents.bulk("c", documents(2), encode=False)
+    app.encode_now("c")
+    assert look(app) == 2
+    assert app.catalog.engine("c").check() == []
+
+
+def test_a_red_index_is_refused_and_serves_again_when_its_node_is_back(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    """Without replicas a dead node takes shards with it: no answer is made of the others alone."""
+    cluster = local_cluster("three", nodes=3)
+    state = cluster.state()
+    assert state is not None
+    app = make_cluster_app(state.urls, shards=3, replicas=0, retries=3, longest_pause_s=0.2, timeout_s=5)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", documents(0), encode=False)
+    process = state.nodes[1].process()
+    assert process is not None
+    process.kill()
+    process.wait(20)
+    refused = 0
+    for _ in range(10):
+        try:
+            assert look(app) == 0
+        except UnavailableError:
+            refused += 1
+    assert refused > 0
+    with pytest.raises(UnavailableError):
+        app.documents.bulk("c", documents(1), encode=False)
+    cluster.restart_node("node2")
+    assert look(app) == 0
+    app.documents.bulk("c", documents(2), encode=False)
+    assert look(app) == 2
+    assert app.catalog.engine("c").check() == []
+
+
+def test_what_the_mapping_refuses_costs_one_document_and_not_the_others(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    app = make_cluster_app((one_node(local_cluster),))
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", [{"id": "bad", "text": "the old version"}], encode=False)
+    store = app.catalog.engine("c").store
+
+    def prepared(doc_id: str, weight: float) -> PreparedDocument:
+        terms = TermWeights(np.array([7], dtype=np.int32), np.array([weight], dtype=np.float32))
+        return PreparedDocument(Document(DocId(doc_id), "new text"), ((0, 8),), (terms,), f"hash {doc_id}")
+
+    result = store.write([prepared("a", 1.0), prepared("bad", -1.0), prepared("b", 1.0)])
+    assert [(item.id, item.status) for item in result.items] == [
+        ("a", "created"),
+        ("bad", "rejected"),
+        ("b", "created"),
+    ]
+    assert "positive" in result.items[1].message
+    reader = store.reader()
+    assert reader.counts().documents == 3
+    kept = reader.get_document("bad")
+    assert kept is not None
+    assert kept.text == "the old version"
+    assert reader.integrity() == []
+    assert app.catalog.engine("c").check() == []
+
+
+def worker(tmp_path: Path, url: str, prefix: str, rows: Path, version: int) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "HYBLINK_ENGINE": "opensearch",
+        "HYBLINK_DATA_DIR": str(tmp_path / f"worker{next(_numbers)}"),
+        "HYBLINK_OPENSEARCH__HOSTS": json.dumps([url]),
+        "HYBLINK_OPENSEARCH__PREFIX": prefix,
+        "HYBLINK_OPENSEARCH__WRITER_LEASE_S": "2",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+    }
+    command = [sys.executable, str(Path(__file__).with_name("ingest_worker.py"))]
+    arguments = [str(rows), str(tmp_path / "acknowledged.txt"), str(version)]
+    return subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def write_rows(path: Path, count: int, version: int) -> Path:
+    with path.open("w") as out:
+        for n in range(count):
+            text = f"alpha number{n} version{version} " + "beta " * ((n + version) % 50)
+            out.write(json.dumps({"id": f"d{n}", "text": text, "metadata": {"version": version}}) + "\n")
+    return path
+
+
+def test_a_writer_killed_at_random_moments(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker, tmp_path: Path
+) -> None:
+    """Ingestion by processes that are killed again and again; each goes on after what was acknowledged."""
+    url, prefix = one_node(local_cluster), f"kill{os.getpid()}"
+    app = make_cluster_app((url,), prefix)
+    app.ensure_collection(CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
+    count, rng = 600, random.Random(4)
+    killed, version = 0, 1
+    rows = write_rows(tmp_path / "rows1.jsonl", count, version)
+    while True:
+        process = worker(tmp_path, url, prefix, rows, version)
+        try:
+            _, errors = process.communicate(timeout=2.5 + rng.random() * 4 if killed < 2 * KILLS else 300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+            app.search.search("c", SearchRequest("alpha", k=50))
+            continue
+        assert process.returncode == 0, errors.decode()[-2000:]
+        if killed >= 2 * KILLS:
+            break
+        version += 1
+        rows = write_rows(tmp_path / f"rows{version}.jsonl", count, version)
+    print(f"killed {killed} times in {version} versions of {count} documents")
+    promised: dict[str, int] = {}
+    for line in (tmp_path / "acknowledged.txt").read_text().splitlines():
+        doc_id, number = line.split()
+        promised[doc_id] = max(int(number), promised.get(doc_id, 0))
+    reader = app.catalog.engine("c").store.reader()
+    stored = {one.document.id: one.document for one in reader.export()}
+    assert len(stored) == count
+    assert all(stored[doc_id].metadata["version"] == number for doc_id, number in promised.items())
+    assert app.catalog.engine("c").check() == []
+
+
+def test_a_writer_that_was_frozen_cannot_write_after_its_lease(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker, tmp_path: Path
+) -> None:
+    url, prefix = one_node(local_cluster), f"zombie{os.getpid()}"
+    app = make_cluster_app((url,), prefix)
+    app.ensure_collection(CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
+    rows = write_rows(tmp_path / "rows.jsonl", 3000, 1)
+    process = worker(tmp_path, url, prefix, rows, 1)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "acknowledged.txt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        app.documents.bulk("c", [{"id": "mine", "text": "written after the other one's lease"}], encode=False)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert b"WriterConflictError" in errors
+    document = app.catalog.engine("c").store.reader().get_document("mine")
+    assert document is not None
+    acknowledged = (tmp_path / "acknowledged.txt").read_text().splitlines()
+    reader = app.catalog.engine("c").store.reader()
+    stored = {one.document.id for one in reader.export()}
+    assert {line.split()[0] for line in acknowledged} <= stored
+    assert app.catalog.engine("c").check() == []
+
+
+def test_a_lease_is_taken_from_the_dead_at_once_and_from_the_silent_in_time(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    app = make_cluster_app((one_node(local_cluster),), "lease", writer_lease_s=1)
+    app.ensure_collection(CollectionSpec("c"))
+    store: Any = app.catalog.engine("c").store
+    app.documents.bulk("c", documents(0), encode=False)
+
+    def leave(owner: str, until: float) -> None:
+        found = store._documents.get(store._path)
+        store._documents.put(store._path, {**found.value, "owner": owner, "until": until, "clean": False}, after=found)
+
+    host, pid, started, number = store._lease._owner.split(" ")
+    term = store.state()["term"]
+    leave(f"{host} {pid} {float(started) - 9:.2f} {number}", time.time() + 1000)
+    app.documents.bulk("c", documents(1), encode=False)
+    assert (look(app), store.state()["term"]) == (1, term + 1)
+    leave("elsewhere/1 1 1.00 abcd", time.time() + 1.5)
+    before = time.monotonic()
+    app.documents.bulk("c", documents(2), encode=False)
+    assert time.monotonic() - before > 1
+    assert (look(app), store.state()["term"]) == (2, term + 2)
+    leave("elsewhere/1 1 1.00 abcd", time.time() + 1000)
+    impatient = make_cluster_app(store._cluster.settings.hosts, "lease")
+    impatient_store: Any = impatient.catalog.engine("c").store
+    impatient_store._lease._wait_s = 0.3
+    with pytest.raises(WriterConflictError, match="elsewhere"):
+        impatient.documents.bulk("c", documents(3), encode=False)
+    leave("", 0)
