@@ -33,6 +33,7 @@ from app.core.types import CollectionSpec, SearchResult
 from app.indexes.catalog import check_name
 from app.search import WhyNot
 
+_STORE_WAIT_S = 2.0
 log = logging.getLogger(__name__)
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -148,33 +149,40 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     metrics = Metrics()
     slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
 
-    warm = threading.Event()
+    warm, stopped = threading.Event(), threading.Event()
 
-    def warm_up() -> None:
-        """Load encoders before they are asked: readiness waits for it, so that no first query does."""
+    def warm_up(name: str) -> None:
+        """Load a collection's encoders before they are asked, and take up what an earlier process left unencoded."""
         try:
-            for name in app.catalog.names():
-                record = app.catalog.engine(name).record
-                app.encoders.bag(record.vdr_encoder).encode_query("warm up")
-                if record.dense_dimension:
-                    app.encoders.dense(record.dense_encoder).encode_query("warm up")
+            engine = app.catalog.engine(name)
+            record = engine.record
+            app.encoders.bag(record.vdr_encoder).encode_query("warm up")
+            if record.dense_dimension:
+                app.encoders.dense(record.dense_encoder).encode_query("warm up")
+                app.jobs.encode(name, record.id, engine.store.reader().unencoded(1).tolist())
         except HyblinkError as error:
-            log.warning("warming up: %s", error)
-        finally:
-            warm.set()
+            log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
+
+    def begin() -> None:
+        """Readiness waits for this, so that no first query does. A store that is away is waited for."""
+        while not stopped.is_set():
+            try:
+                names = app.catalog.names()
+            except HyblinkError as error:
+                log.warning("the store does not answer yet: %s", error)
+                stopped.wait(_STORE_WAIT_S)
+                continue
+            for name in names:
+                warm_up(name)
+            break
+        warm.set()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=warm_up, name="hyblink-warm", daemon=True).start()
-        # What an earlier process left on the instant tier is taken up again.
-        for name in app.catalog.names():
-            try:
-                engine = app.catalog.engine(name)
-                if engine.record.dense_dimension:
-                    app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(1).tolist())
-            except HyblinkError as error:
-                log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
+        beginning = threading.Thread(target=begin, name="hyblink-warm", daemon=True)
+        beginning.start()
         yield
+        stopped.set()
 
     api = FastAPI(
         title="hyblink",
@@ -403,7 +411,12 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def readyz() -> Response:
         problems: list[str] = [] if warm.is_set() else ["encoders are being loaded"]
         states: dict[str, str] = {}
-        for name in app.catalog.names():
+        try:
+            names = app.catalog.names()
+        except HyblinkError as error:
+            names = []
+            problems.append(f"the store: {error.code}")
+        for name in names:
             try:
                 app.catalog.engine(name).snapshot()
                 states[name] = app.catalog.current(name)

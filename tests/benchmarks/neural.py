@@ -135,7 +135,7 @@ def _compare(app: App, data: Path) -> None:
 
     def sparse(signals: PassageSignals) -> Callable[[str], Mapping[str, float]]:
         def search(text: str) -> Mapping[str, float]:
-            found = signals.search((), theirs.forms(text)[1], _DEPTH, None)[1]
+            found = signals.search((), theirs.forms(text)[1], 10, None)[1]
             return {
                 theirs.documents[row]: score
                 for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -10,13 +11,21 @@ from pathlib import Path
 
 import pytest
 
+_numbers = itertools.count()
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def hyblink(tmp_path: Path):  # type: ignore[no-untyped-def]
+@pytest.fixture(params=["embedded", pytest.param("opensearch", marks=pytest.mark.services)])
+def hyblink(request: pytest.FixtureRequest, tmp_path: Path):  # type: ignore[no-untyped-def]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
     environment |= {"PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(tmp_path / "data"), "COLUMNS": "120"}
+    if request.param == "opensearch":
+        state = request.getfixturevalue("local_cluster")().state()
+        environment |= {
+            "HYBLINK_ENGINE": "opensearch",
+            "HYBLINK_OPENSEARCH__HOSTS": json.dumps([state.url]),
+            "HYBLINK_OPENSEARCH__PREFIX": f"cli{next(_numbers)}",
+        }
 
     def run(*arguments: str, status: int = 0) -> str:
         done = subprocess.run(

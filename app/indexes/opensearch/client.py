@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import orjson
@@ -35,6 +34,7 @@ from app.core.errors import (
 from app.core.settings import OpenSearchSettings
 
 PLUGIN = "opensearch-hyblink"
+_PLUGIN_KNOWN_S = 60.0
 _PIT_KEPT = "5m"
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST_PLUGIN = (0, 2, 0)
@@ -102,6 +102,7 @@ class Cluster:
     def __init__(self, settings: OpenSearchSettings) -> None:
         self.settings = settings
         self.prefix = settings.prefix
+        self._plugin_everywhere, self._plugin_known_until = False, 0.0
         self._pool = ThreadPoolExecutor(2 * settings.bulk_requests, thread_name_prefix="hyblink-bulk")
         self.client = OpenSearch(hosts=list(settings.hosts), **_connection_options(settings))
 
@@ -141,11 +142,17 @@ class Cluster:
             )
         return version
 
-    @cached_property
+    @property
     def has_plugin(self) -> bool:
-        """Whether every node has our plugin, new enough, and the settings allow it. Looked up once."""
+        """Whether every node has our plugin, new enough, and the settings allow it. Looked up once a minute."""
         if not self.settings.plugin:
             return False
+        if self._plugin_known_until < time.monotonic():
+            self._plugin_everywhere = self._look_for_plugin()
+            self._plugin_known_until = time.monotonic() + _PLUGIN_KNOWN_S
+        return self._plugin_everywhere
+
+    def _look_for_plugin(self) -> bool:
         asked = {"filter_path": "nodes.*.plugins.name,nodes.*.plugins.version"}
         found = self.call(lambda: self.client.nodes.info(metric="plugins", params=asked))
         nodes = [{one["name"]: one["version"] for one in node.get("plugins", [])} for node in found["nodes"].values()]
