@@ -335,6 +335,37 @@ def test_drift_before_merging(local_cluster: Callable[..., Cluster], make_app: C
     clustered.catalog.delete("c")
 
 
+def test_an_alias_names_the_passages_that_answer(
+    local_cluster: Callable[..., Cluster], make_app: Callable[..., App]
+) -> None:
+    """For other tools: it moves with every publication, whole."""
+    from indexer.generations import build as build_generation
+
+    state = local_cluster().state()
+    assert state is not None
+    options = OpenSearchSettings(hosts=(state.url,), prefix="alias")
+    app = make_app(engine="opensearch", opensearch=options)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.bulk("c", random_documents(5, seed=1), encode=False)
+    cluster = Connection(options)
+
+    def answering() -> list[str]:
+        return list(cluster.client.indices.get_alias(name="alias-current-c"))
+
+    assert answering() == ["alias-passages-c-g000001"]
+    record = app.new_record(app.catalog.spec("c"), parent="g000001")
+    dense = app.encoders.dense(record.dense_encoder)
+    build_generation(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), dense=dense, keep=2)
+    assert answering() == ["alias-passages-c-g000002"]
+    app.catalog.roll_back("c")
+    assert answering() == ["alias-passages-c-g000001"]
+    mapping = cluster.client.indices.get_mapping(index="alias-current-c")["alias-passages-c-g000001"]["mappings"]
+    assert mapping["_meta"]["dense_encoder"] == record.dense_encoder
+    app.catalog.delete("c")
+    assert not cluster.client.indices.exists(index="alias-passages-c-*", params={"allow_no_indices": "false"})
+    cluster.close()
+
+
 def test_what_is_not_there_is_named(pair: tuple[App, App]) -> None:
     found = signals(pair[1])
     with pytest.raises(UnavailableError, match="hyblink-passages-gone"):

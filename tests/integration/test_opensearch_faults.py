@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import itertools
 import json
 import os
 import random
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from conftest import SOAK, use_fake_encoder
+from conftest import SOAK, missing_service, use_fake_encoder
 
 from app.bootstrap import App, build
 from app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
@@ -62,8 +65,9 @@ def make_cluster_app(tmp_path: Path) -> Iterator[AppMaker]:
 
     yield make
     for app in opened:
-        for name in app.catalog.names():
-            app.catalog.delete(name)
+        with suppress(HyblinkError):
+            for name in app.catalog.names():
+                app.catalog.delete(name)
         app.close()
 
 
@@ -153,7 +157,8 @@ def one_node(local_cluster: Callable[..., Cluster]) -> str:
 class Proxy:
     """Stands between a client and a node, and does to requests what `fate` says."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        self.credentials: set[str] = set()
         self.fate: Callable[[str, str], str] = lambda _method, _path: "pass"
         self.met: list[str] = []
         target = urlsplit(url)
@@ -168,6 +173,7 @@ class Proxy:
             def _any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fate = proxy.fate(self.command, self.path)
+                proxy.credentials.add(self.headers.get("Authorization") or "")
                 proxy.met.append(fate)
                 if fate == "busy":
                     said = b'{"error": {"type": "rejected_execution_exception", "reason": "full"}, "status": 429}'
@@ -201,7 +207,9 @@ class Proxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -233,6 +241,34 @@ def test_storms_on_the_way_to_the_node(proxy: Proxy, make_cluster_app: AppMaker,
     assert proxy.met.count(fates[0]) > WRITES // 2
     assert watched.acknowledged >= 0
     watched.check()
+
+
+def test_encrypted_connections_and_credentials(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker, tmp_path: Path
+) -> None:
+    """Through a server that speaks TLS with a certificate of its own authority."""
+    if not shutil.which("openssl"):
+        missing_service("openssl")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    proxy = Proxy(one_node(local_cluster), context)
+    try:
+        app = make_cluster_app((proxy.url,), ca_file=certificate, user="somebody", password="secret word")
+        app.ensure_collection(CollectionSpec("c"))
+        app.documents.bulk("c", documents(0), encode=False)
+        assert look(app) == 0
+        assert proxy.credentials == {"Basic " + base64.b64encode(b"somebody:secret word").decode()}
+        stranger = make_cluster_app((proxy.url,), retries=0)
+        with pytest.raises(UnavailableError, match="TLS connection to OpenSearch failed"):
+            stranger.catalog.names()
+        app.catalog.delete("c")
+    finally:
+        proxy.close()
 
 
 def test_a_partition_ends_in_a_clear_error_and_heals(proxy: Proxy, make_cluster_app: AppMaker) -> None:

@@ -47,6 +47,9 @@ class PassageSignals:
         self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
     ) -> tuple[Scored, Scored]:
         """The k best passages by each signal, in one request."""
+        if self.completes and (terms or len(weights)):
+            found = self.joint(terms, weights, k, selection, EMPTY.rows)
+            return found.bm25, found.vdr
         tree, filters = filters_of(selection)
         change = self.reader.change
         asked: dict[int, Json] = {}
@@ -54,8 +57,8 @@ class PassageSignals:
             asked[0] = build.leg(build.bm25_query(terms, build.budget(tree)), change, k, filters)
         if len(weights):
             asked[1] = build.leg(self.sparse_query(weights, tree), change, k, filters)
-        found = dict(zip(asked, map(_scored, self._ask(list(asked.values()))), strict=True))
-        return found.get(0, EMPTY), found.get(1, EMPTY)
+        answers = dict(zip(asked, map(_scored, self._ask(list(asked.values()))), strict=True))
+        return answers.get(0, EMPTY), answers.get(1, EMPTY)
 
     def score(self, terms: Sequence[str], weights: TermWeights, rows: IdArray) -> tuple[ScoreArray, ScoreArray]:
         """The exact BM25 and sparse scores of the given passages, in one request; 0 where nothing matches."""
