@@ -109,7 +109,7 @@ class OpenSearchSettings(_Section):
     compress: bool = Field(False, description="Send requests compressed; for slow networks.")
     bulk_bytes: int = Field(5 * 2**20, gt=0, description="Largest bulk request.")
     bulk_requests: int = Field(2, ge=1, le=16, description="Bulk requests that a writer has under way at once.")
-    search_type: str = Field(
+    search_type: Literal["dfs_query_then_fetch", "query_then_fetch"] = Field(
         "dfs_query_then_fetch", description="Statistics of all shards; `query_then_fetch` takes each shard's own."
     )
     shards: int = Field(1, ge=1, le=1024, description="Primary shards of a new index.")

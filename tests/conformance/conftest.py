@@ -17,7 +17,7 @@ from app.node.cluster import Cluster
 ENGINES = [
     pytest.param("embedded"),
     pytest.param("opensearch", marks=pytest.mark.services),
-    pytest.param("opensearch, 3 shards, stock", marks=pytest.mark.services),
+    pytest.param("opensearch, 3 shards, stock", marks=[pytest.mark.services, pytest.mark.soak]),
 ]
 _numbers = itertools.count()
 AppMaker = Callable[..., App]

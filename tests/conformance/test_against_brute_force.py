@@ -20,7 +20,7 @@ from app.core.text import Analyzer
 from app.core.types import CollectionSpec, SearchRequest, Signal
 
 ANALYZER = Analyzer("english")
-HISTORIES = 100 if SOAK else 25
+HISTORIES = 100 if SOAK else 20
 
 
 def fill(app: App, documents: list[dict], name: str) -> None:
@@ -142,7 +142,7 @@ filters = st.recursive(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120 if SOAK else 60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(filters, st.sampled_from(["alpha beta", "gamma", "kappa sigma tau"]))
 def test_filters_hold_in_every_leg(filled: tuple[App, list[dict]], tree: dict, query: str) -> None:
     """A filtered leg returns exactly the unfiltered leg's documents that match, in the same order."""

@@ -37,7 +37,7 @@ PLUGIN = "opensearch-hyblink"
 _PLUGIN_KNOWN_S = 60.0
 _PIT_KEPT = "5m"
 _TRY_AGAIN = {429, 502, 503, 504}
-_OLDEST_PLUGIN = (0, 2, 0)
+_OLDEST_PLUGIN = (0, 3, 0)
 _OLDEST = (3, 0)
 """Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
 
@@ -94,6 +94,17 @@ def translate(error: OpenSearchException) -> HyblinkError:
     if status == 409:
         return ConflictError(f"OpenSearch: {said}")
     return UnavailableError(f"OpenSearch answered {status}: {said}")
+
+
+def check_shards(answer: Json) -> None:
+    """Raises UnavailableError for a search's answer that is not of all shards: it would look complete and not be."""
+    shards = answer["_shards"]
+    if answer["timed_out"] or shards["failed"]:
+        raise UnavailableError(
+            "OpenSearch answered for some shards only",
+            received=f"{shards['failed']} of {shards['total']} failed",
+            expected="all shards in time",
+        )
 
 
 class Cluster:
@@ -193,12 +204,7 @@ class Cluster:
                     raise UnavailableError(f"OpenSearch has no index {index!r}")
                 cause = (error.get("root_cause") or [error])[0]
                 raise UnavailableError(f"OpenSearch could not search: {cause.get('type')}: {cause.get('reason')}")
-            if answer["timed_out"] or answer["_shards"]["failed"]:
-                raise UnavailableError(
-                    "OpenSearch answered for some shards only",
-                    received=f"{answer['_shards']['failed']} of {answer['_shards']['total']} failed",
-                    expected="all shards in time",
-                )
+            check_shards(answer)
         return answers
 
     def search(self, index: str, body: Json) -> Json:
@@ -216,8 +222,7 @@ class Cluster:
             while True:
                 page["pit"] = {"id": pit, "keep_alive": _PIT_KEPT}
                 answer = self.call(lambda: self.client.search(body=page))
-                if answer["timed_out"] or answer["_shards"]["failed"]:
-                    raise UnavailableError("OpenSearch read from some shards only", received=answer["_shards"])
+                check_shards(answer)
                 pit = answer.get("pit_id", pit)
                 hits = answer["hits"]["hits"]
                 if hits:

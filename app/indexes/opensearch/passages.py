@@ -18,7 +18,7 @@ from app.core.types import IdArray, ScoreArray, Scored, TermWeights, TokenContri
 from app.core.weights import idf_weights
 from app.indexes.derived import EMPTY
 from app.indexes.opensearch import query_builder as build
-from app.indexes.opensearch.client import Cluster, Json
+from app.indexes.opensearch.client import Cluster, Json, check_shards
 from app.indexes.opensearch.layout import BAG, read_weights
 from app.indexes.opensearch.reader import ClusterReader, ClusterSelection
 
@@ -110,6 +110,7 @@ class PassageSignals:
             "signals": signals,
             "candidates": others.tolist(),
             "limit_ms": int(self.cluster.settings.timeout_s * 1e3),
+            "own_statistics": self.cluster.settings.search_type != "dfs_query_then_fetch",
         }
         answer = self.cluster.complete(self.reader.names.passages, body)
         rows = np.array(answer["rows"], dtype=np.int64)
@@ -142,6 +143,7 @@ class PassageSignals:
             options = {"include_named_queries_score": "true", "search_type": self.cluster.settings.search_type}
             index = self.reader.names.passages
             answer = self.cluster.call(lambda: self.cluster.client.search(index=index, body=body, params=options))
+            check_shards(answer)
             found = {hit["fields"]["row"][0]: hit["matched_queries"] for hit in answer["hits"]["hits"]}
         counts = {term: terms.count(term) for term in terms}
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,9 @@ _ROWS_PAGE = 10_000
 _TEXT_PAGE = 1_000
 _ASKED = 10_000
 _HEADS = 100_000
+_SELECTIONS = 16
+_READ_AT_ONCE = 2_000
+"""Rows that are read faster than a few hundred candidates are asked about."""
 
 
 class Heads:
@@ -89,10 +92,10 @@ class ClusterSelection:
     tree: Filter
 
     def rows(self) -> IdArray:
-        return self.reader.rows([build.filter_clause(self.tree)])
+        return self.reader.selected(self.tree)
 
     def few(self, limit: int) -> IdArray | None:
-        return self.rows() if self.reader.count(self.tree) <= limit else None
+        return self.rows() if self.reader.count(self.tree) <= min(limit, _READ_AT_ONCE) else None
 
     def contains(self, rows: IdArray) -> BoolArray:
         inside: BoolArray = np.isin(rows, self.reader.rows([build.filter_clause(self.tree)], among=rows))
@@ -102,8 +105,10 @@ class ClusterSelection:
 class ClusterReader:
     """One change of a generation's two indexes. Holds nothing open."""
 
-    def __init__(self, cluster: Cluster, names: Names, change: int, floor: int, heads: Heads) -> None:
+    def __init__(self, cluster: Cluster, names: Names, change: int, floor: Callable[[], int], heads: Heads) -> None:
+        """`floor` looks up the change down to which removed passages have been purged by now."""
         self._cluster = cluster
+        self._selected: OrderedDict[Filter, IdArray] = OrderedDict()
         self.names = names
         self._change = change
         self._floor = floor
@@ -170,6 +175,15 @@ class ClusterReader:
 
     def select(self, tree: Filter) -> ClusterSelection:
         return ClusterSelection(self, tree)
+
+    def selected(self, tree: Filter) -> IdArray:
+        """Rows of the passages that pass the filter, ascending; those of the last few filters are kept."""
+        found = self._selected.get(tree)
+        if found is None:
+            found = self._selected[tree] = self.rows([build.filter_clause(tree)])
+            while len(self._selected) > _SELECTIONS:
+                self._selected.popitem(last=False)
+        return found
 
     def count(self, tree: Filter | None = None) -> int:
         """How many passages pass the filter."""
@@ -249,11 +263,11 @@ class ClusterReader:
             )
 
     def removed_since(self, change: int) -> IdArray | None:
-        if change < self._floor:
-            return None
         query = {"bool": {"filter": [{"range": {"removed": {"gt": change, "lte": self._change}}}]}}
         pages = self._cluster.scan(self.names.passages, {"query": query, "_source": False}, "row", _ROWS_PAGE)
         found = [np.array([hit["sort"][0] for hit in hits], dtype=np.int64) for hits in pages]
+        if change < self._floor():  # looked up last: a purge may have been at work while this was read
+            return None
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
     def live_rows(self, *, encoded: bool = False) -> IdArray:

@@ -99,11 +99,11 @@ class ClusterRegistry:
         return self._docs().looked_up([f"{name}/current", f"{folder}/state", f"{folder}/profile"])
 
     def published(self, name: str, generation: str) -> None:
-        """Let `<prefix>-<collection>` name the passages that answer now: for other tools; ours ask the catalog."""
+        """Let `<prefix>-current-<collection>` name the passages that answer now: for other tools; ours ask the catalog."""
         alias = f"{self._cluster.prefix}-current-{name}"
         body = {
             "actions": [
-                {"remove": {"index": "*", "alias": alias, "must_exist": False}},
+                {"remove": {"index": f"{self._cluster.prefix}-passages-*", "alias": alias, "must_exist": False}},
                 {"add": {"index": Names.of(self._cluster.prefix, name, generation).passages, "alias": alias}},
             ]
         }

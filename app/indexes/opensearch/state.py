@@ -111,6 +111,9 @@ class StateDocuments:
             query["search_after"] = hits[-1]["sort"]
 
 
+_CLOCK_S = 2.0
+
+
 def _host() -> str:
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}/{namespace.stat().st_ino if namespace.exists() else 0}"
@@ -125,12 +128,14 @@ def has_died(owner: str) -> bool:
     """Whether the process of an owner is known to be gone: it ran on this host and does not any more."""
     try:
         host, pid, started, _ = owner.split(" ")
+        process, began = int(pid), float(started)
     except ValueError:
         return False
     if host != _host():
         return False
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+        # Clocks are set now and then, and with them the moments that processes are said to have started.
+        return bool(abs(psutil.Process(process).create_time() - began) > _CLOCK_S)
     except psutil.NoSuchProcess:
         return True
 

@@ -25,6 +25,7 @@ from app.indexes.opensearch.client import Cluster, ItemError, Json
 from app.indexes.opensearch.knn import KNN
 from app.indexes.opensearch.layout import (
     MAX_PASSAGES,
+    NEVER,
     ORDINAL_BITS,
     Names,
     document_source,
@@ -105,7 +106,11 @@ class OpenSearchStore:
 
     def reader_at(self, state: Json) -> ClusterReader:
         """The store at the change of a state document."""
-        return ClusterReader(self._cluster, self.names, int(state["change"]), int(state["floor"]), self.heads)
+        return ClusterReader(self._cluster, self.names, int(state["change"]), self._floor, self.heads)
+
+    def _floor(self) -> int:
+        found = self._documents.get_many([self._path])[self._path]
+        return NEVER if found is None else int(found.value["floor"])
 
     def progress(self, source: str) -> str | None:
         position = self.state()["progress"].get(source)

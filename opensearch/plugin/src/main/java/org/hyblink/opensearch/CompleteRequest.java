@@ -35,6 +35,8 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
     long[] candidates = {};
     /** How long a shard may search, in milliseconds. */
     long limitMillis = 30_000;
+    /** Whether each shard scores by its own statistics, as query_then_fetch does. */
+    boolean ownStatistics;
     /** Whether shards are asked for their statistics instead of passages. */
     boolean collecting;
     /** The statistics of all shards; null where each shard's own are to be used. */
@@ -53,6 +55,7 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
         queries.addAll(in.readNamedWriteableList(QueryBuilder.class));
         candidates = in.readLongArray();
         limitMillis = in.readVLong();
+        ownStatistics = in.readBoolean();
         collecting = in.readBoolean();
         statistics = in.readOptionalWriteable(Statistics::new);
     }
@@ -67,6 +70,7 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
         out.writeNamedWriteableList(queries);
         out.writeLongArray(candidates);
         out.writeVLong(limitMillis);
+        out.writeBoolean(ownStatistics);
         out.writeBoolean(collecting);
         out.writeOptionalWriteable(statistics);
     }
@@ -95,6 +99,8 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
                 request.size = parser.intValue();
             } else if (token == XContentParser.Token.VALUE_NUMBER && "limit_ms".equals(key)) {
                 request.limitMillis = parser.longValue();
+            } else if (token == XContentParser.Token.VALUE_BOOLEAN && "own_statistics".equals(key)) {
+                request.ownStatistics = parser.booleanValue();
             } else if (token == XContentParser.Token.VALUE_STRING && "row".equals(key)) {
                 request.row = parser.text();
             } else if (token == XContentParser.Token.START_OBJECT && "filter".equals(key)) {
@@ -110,7 +116,7 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
             } else {
                 throw new ParsingException(
                     parser.getTokenLocation(),
-                    "[complete] does not know [" + key + "] as " + token + "; expected size, row, filter, signals, candidates, limit_ms"
+                    "[complete] does not know [" + key + "] as " + token + "; expected size, row, filter, signals, candidates, limit_ms, own_statistics"
                 );
             }
         }

@@ -79,7 +79,7 @@ public final class TransportCompleteAction extends TransportBroadcastAction<
     protected void doExecute(Task task, CompleteRequest request, ActionListener<CompleteResponse> listener) {
         ClusterState state = clusterService.state();
         String[] concrete = indexNameExpressionResolver.concreteIndexNames(state, request);
-        if (request.collecting || request.statistics != null || shards(state, request, concrete).size() < 2) {
+        if (request.ownStatistics || request.collecting || request.statistics != null || shards(state, request, concrete).size() < 2) {
             super.doExecute(task, request, listener);
             return;
         }

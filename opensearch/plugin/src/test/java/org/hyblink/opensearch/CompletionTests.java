@@ -248,7 +248,8 @@ final class CompletionTests {
 
     @Test
     void requestsAreCheckedBeforeAnyShardIsAsked() throws IOException {
-        CompleteRequest request = parse("{\"size\": 5, \"row\": \"n\", \"candidates\": [3, 1], \"limit_ms\": 70}");
+        CompleteRequest request = parse("{\"size\": 5, \"row\": \"n\", \"candidates\": [3, 1], \"limit_ms\": 70, \"own_statistics\": true}");
+        assertTrue(request.ownStatistics);
         assertEquals(5, request.size);
         assertEquals("n", request.row);
         assertArrayEquals(new long[] {3, 1}, request.candidates);
