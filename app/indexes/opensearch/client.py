@@ -37,7 +37,7 @@ PLUGIN = "opensearch-hyblink"
 _PLUGIN_KNOWN_S = 60.0
 _PIT_KEPT = "5m"
 _TRY_AGAIN = {429, 502, 503, 504}
-_OLDEST_PLUGIN = (0, 3, 0)
+_OLDEST_PLUGIN = (0, 4, 0)
 _OLDEST = (3, 0)
 """Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
 

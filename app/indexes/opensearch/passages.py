@@ -128,12 +128,22 @@ class PassageSignals:
         with self._counting:
             unknown = [token for token in ids.tolist() if token not in self._frequency]
             if unknown:
-                (answer,) = self._ask([build.token_frequencies(unknown, self.field, self.reader.change)])
-                counts = answer["aggregations"]["tokens"]["buckets"]
-                self._frequency |= {token: counts[str(token)]["doc_count"] for token in unknown}
-                self._passages = int(answer["hits"]["total"]["value"])
+                self._frequency |= self._count(unknown)
             frequency = np.array([self._frequency[token] for token in ids.tolist()], dtype=np.int64)
         return idf_weights(ids, frequency, self._passages, limit)
+
+    def _count(self, tokens: Sequence[int]) -> dict[int, int]:
+        """In how many passages each token stands; how many passages there are is noted."""
+        change = self.reader.change
+        if self.cluster.has_plugin:
+            body = {"count": {self.field: [str(token) for token in tokens]}, "filter": build.seen_at(change)}
+            answer = self.cluster.complete(self.reader.names.passages, body)
+            self._passages = int(answer["passages"])
+            return dict(zip(tokens, answer["counts"], strict=True))
+        (answer,) = self._ask([build.token_frequencies(tokens, self.field, change)])
+        self._passages = int(answer["hits"]["total"]["value"])
+        counts = answer["aggregations"]["tokens"]["buckets"]
+        return {token: counts[str(token)]["doc_count"] for token in tokens}
 
     def bm25_contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:
         """Each row's score by term."""

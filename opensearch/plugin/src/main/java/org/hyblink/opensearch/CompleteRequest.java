@@ -37,6 +37,9 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
     long limitMillis = 30_000;
     /** Whether each shard scores by its own statistics, as query_then_fetch does. */
     boolean ownStatistics;
+    /** The features field whose tokens are counted, in how many of the passages that pass the filter each stands; or null. */
+    String counted;
+    String[] tokens = {};
     /** Whether shards are asked for their statistics instead of passages. */
     boolean collecting;
     /** The statistics of all shards; null where each shard's own are to be used. */
@@ -56,6 +59,8 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
         candidates = in.readLongArray();
         limitMillis = in.readVLong();
         ownStatistics = in.readBoolean();
+        counted = in.readOptionalString();
+        tokens = in.readStringArray();
         collecting = in.readBoolean();
         statistics = in.readOptionalWriteable(Statistics::new);
     }
@@ -71,6 +76,8 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
         out.writeLongArray(candidates);
         out.writeVLong(limitMillis);
         out.writeBoolean(ownStatistics);
+        out.writeOptionalString(counted);
+        out.writeStringArray(tokens);
         out.writeBoolean(collecting);
         out.writeOptionalWriteable(statistics);
     }
@@ -111,12 +118,18 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
                     parser.nextToken();
                     request.queries.add(AbstractQueryBuilder.parseInnerQueryBuilder(parser));
                 }
+            } else if (token == XContentParser.Token.START_OBJECT && "count".equals(key)) {
+                while (parser.nextToken() != XContentParser.Token.END_OBJECT) {
+                    request.counted = parser.currentName();
+                    parser.nextToken();
+                    request.tokens = parser.list().stream().map(String::valueOf).toArray(String[]::new);
+                }
             } else if (token == XContentParser.Token.START_ARRAY && "candidates".equals(key)) {
                 request.candidates = longs(parser);
             } else {
                 throw new ParsingException(
                     parser.getTokenLocation(),
-                    "[complete] does not know [" + key + "] as " + token + "; expected size, row, filter, signals, candidates, limit_ms, own_statistics"
+                    "[complete] does not know [" + key + "] as " + token + "; expected size, row, filter, signals, candidates, count, limit_ms, own_statistics"
                 );
             }
         }
@@ -139,6 +152,15 @@ public final class CompleteRequest extends BroadcastRequest<CompleteRequest> {
         ActionRequestValidationException errors = super.validate();
         if (size < 0 || size > MAX_SIZE) {
             errors = addValidationError("[size] is " + size + ", expected 0 to " + MAX_SIZE, errors);
+        }
+        if (counted != null) {
+            if (tokens.length == 0 || tokens.length > VdrQueryBuilder.MAX_TOKENS || size > 0 || names.size() + candidates.length > 0) {
+                errors = addValidationError(
+                    "[count] takes 1 to " + VdrQueryBuilder.MAX_TOKENS + " tokens, got " + tokens.length + ", and nothing but a filter beside it",
+                    errors
+                );
+            }
+            return errors;
         }
         if (size == 0 && candidates.length == 0 && !collecting) {
             errors = addValidationError("neither a [size] above 0 nor [candidates] are given", errors);

@@ -14,6 +14,8 @@ import org.opensearch.core.xcontent.XContentBuilder;
 public final class CompleteResponse extends BroadcastResponse {
     private final String[] names;
     final Statistics statistics;
+    /** How many passages pass the filter, then how many of them have each token; empty where nothing was counted. */
+    final long[] counts;
     final long[] rows;
     final float[][] scores;
     /** Positions in {@code rows}, for each signal: best first, ties by ascending row. */
@@ -29,8 +31,16 @@ public final class CompleteResponse extends BroadcastResponse {
         super(total, successful, failures.size(), failures);
         names = request.names.toArray(String[]::new);
         statistics = request.collecting ? new Statistics() : null;
-        if (request.collecting) {
-            shards.forEach(shard -> statistics.add(shard.statistics));
+        counts = new long[request.counted == null ? 0 : 1 + request.tokens.length];
+        if (request.collecting || request.counted != null) {
+            for (CompleteShard.Response shard : shards) {
+                if (request.collecting) {
+                    statistics.add(shard.statistics);
+                }
+                for (int at = 0; at < counts.length; at++) {
+                    counts[at] += shard.counts[at];
+                }
+            }
             rows = new long[0];
             scores = new float[0][];
             proposed = new int[0][];
@@ -46,6 +56,7 @@ public final class CompleteResponse extends BroadcastResponse {
         super(in);
         names = in.readStringArray();
         statistics = in.readOptionalWriteable(Statistics::new);
+        counts = in.readVLongArray();
         rows = in.readLongArray();
         scores = in.readArray(StreamInput::readFloatArray, float[][]::new);
         proposed = in.readArray(StreamInput::readVIntArray, int[][]::new);
@@ -56,6 +67,7 @@ public final class CompleteResponse extends BroadcastResponse {
         super.writeTo(out);
         out.writeStringArray(names);
         out.writeOptionalWriteable(statistics);
+        out.writeVLongArray(counts);
         out.writeLongArray(rows);
         out.writeArray(StreamOutput::writeFloatArray, scores);
         out.writeArray(StreamOutput::writeVIntArray, proposed);
@@ -63,6 +75,10 @@ public final class CompleteResponse extends BroadcastResponse {
 
     @Override
     protected void addCustomXContentFields(XContentBuilder builder, Params params) throws IOException {
+        if (counts.length > 0) {
+            builder.field("passages", counts[0]).array("counts", Arrays.copyOfRange(counts, 1, counts.length));
+            return;
+        }
         builder.array("rows", rows);
         builder.startObject("scores");
         for (int at = 0; at < scores.length; at++) {

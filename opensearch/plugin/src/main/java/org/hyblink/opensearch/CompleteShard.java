@@ -39,16 +39,19 @@ final class CompleteShard {
         }
     }
 
-    /** Either statistics, or passages: rows ascending, each with its scores, and which of them each signal proposes. */
+    /** Either statistics, or counts, or passages: rows ascending, each with its scores, and which of them each signal proposes. */
     static final class Response extends BroadcastShardResponse {
         final Statistics statistics;
+        /** How many passages pass the filter, then how many of them have each token; empty where nothing was counted. */
+        final long[] counts;
         final long[] rows;
         final float[][] scores;
         final int[][] proposed;
 
-        Response(ShardId shard, Statistics statistics) {
+        Response(ShardId shard, Statistics statistics, long[] counts) {
             super(shard);
             this.statistics = statistics;
+            this.counts = counts;
             this.rows = new long[0];
             this.scores = new float[0][];
             this.proposed = new int[0][];
@@ -57,6 +60,7 @@ final class CompleteShard {
         Response(ShardId shard, long[] rows, float[][] scores, int[][] proposed) {
             super(shard);
             this.statistics = null;
+            this.counts = new long[0];
             this.rows = rows;
             this.scores = scores;
             this.proposed = proposed;
@@ -65,6 +69,7 @@ final class CompleteShard {
         Response(StreamInput in) throws IOException {
             super(in);
             statistics = in.readOptionalWriteable(Statistics::new);
+            counts = in.readVLongArray();
             rows = in.readLongArray();
             scores = in.readArray(StreamInput::readFloatArray, float[][]::new);
             proposed = in.readArray(StreamInput::readVIntArray, int[][]::new);
@@ -74,6 +79,7 @@ final class CompleteShard {
         public void writeTo(StreamOutput out) throws IOException {
             super.writeTo(out);
             out.writeOptionalWriteable(statistics);
+            out.writeVLongArray(counts);
             out.writeLongArray(rows);
             out.writeArray(StreamOutput::writeFloatArray, scores);
             out.writeArray(StreamOutput::writeVIntArray, proposed);

@@ -79,7 +79,7 @@ public final class TransportCompleteAction extends TransportBroadcastAction<
     protected void doExecute(Task task, CompleteRequest request, ActionListener<CompleteResponse> listener) {
         ClusterState state = clusterService.state();
         String[] concrete = indexNameExpressionResolver.concreteIndexNames(state, request);
-        if (request.ownStatistics || request.collecting || request.statistics != null || shards(state, request, concrete).size() < 2) {
+        if (request.ownStatistics || request.counted != null || request.collecting || request.statistics != null || shards(state, request, concrete).size() < 2) {
             super.doExecute(task, request, listener);
             return;
         }
@@ -156,7 +156,14 @@ public final class TransportCompleteAction extends TransportBroadcastAction<
                 for (QueryBuilder query : asked.queries) {
                     searcher.createWeight(searcher.rewrite(query(query, context)), ScoreMode.COMPLETE, 1f);
                 }
-                return new CompleteShard.Response(shard.shardId(), statistics);
+                return new CompleteShard.Response(shard.shardId(), statistics, new long[0]);
+            }
+            if (asked.counted != null) {
+                IndexSearcher searcher = prepared(new IndexSearcher(held.getIndexReader()), held);
+                QueryShardContext context = index.newQueryShardContext(shard.shardId().id(), searcher, System::currentTimeMillis, null);
+                Query among = asked.filter == null ? null : query(asked.filter, context);
+                long[] counts = new Frequencies(searcher, among, stopped).of(asked.counted, asked.tokens);
+                return new CompleteShard.Response(shard.shardId(), null, counts);
             }
             Statistics statistics = asked.statistics == null ? new Statistics() : asked.statistics;
             IndexSearcher searcher = prepared(statistics.scoring(held.getIndexReader()), held);

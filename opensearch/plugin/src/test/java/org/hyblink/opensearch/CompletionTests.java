@@ -207,6 +207,41 @@ final class CompletionTests {
     }
 
     @Test
+    void frequenciesLeaveOutWhatIsDeletedOrFiltered() throws IOException {
+        String[] tokens = {"3", "unknown", "19"};
+        try (ByteBuffersDirectory directory = shard(0, 1)) {
+            for (boolean deleted : new boolean[] {false, true}) {
+                if (deleted) {
+                    try (IndexWriter writer = new IndexWriter(directory, new IndexWriterConfig(new WhitespaceAnalyzer()))) {
+                        writer.deleteDocuments(LongPoint.newRangeQuery("row", 0, 10L * 100));
+                    }
+                }
+                try (DirectoryReader reader = DirectoryReader.open(directory)) {
+                    IndexSearcher searcher = new IndexSearcher(reader);
+                    for (Query filter : new Query[] {null, LongPoint.newExactQuery("even", 1), LongPoint.newRangeQuery("row", 0, 1L << 40)}) {
+                        long[] counts = new Frequencies(searcher, filter, () -> false).of("vdr", tokens);
+                        Query all = filter == null ? LongPoint.newRangeQuery("row", Long.MIN_VALUE, Long.MAX_VALUE) : filter;
+                        assertEquals(searcher.count(all), counts[0]);
+                        for (int at = 0; at < tokens.length; at++) {
+                            Query both = new BooleanQuery.Builder()
+                                .add(new VdrQuery("vdr", new String[] {tokens[at]}, new float[] {1f}), BooleanClause.Occur.FILTER)
+                                .add(all, BooleanClause.Occur.FILTER)
+                                .build();
+                            assertEquals(searcher.count(both), counts[1 + at]);
+                        }
+                    }
+                }
+            }
+        }
+        CompleteRequest request = parse("{\"count\": {\"bag\": [7, \"8\"]}}");
+        assertNull(request.validate());
+        assertEquals("bag", request.counted);
+        assertArrayEquals(new String[] {"7", "8"}, copy(request, CompleteRequest::new).tokens);
+        assertTrue(parse("{\"count\": {\"bag\": []}}").validate().getMessage().contains("1 to 32768 tokens, got 0"));
+        assertTrue(parse("{\"count\": {\"bag\": [1]}, \"size\": 3}").validate().getMessage().contains("nothing but a filter"));
+    }
+
+    @Test
     void whatIsStoppedGivesNoAnswer() throws IOException {
         try (ByteBuffersDirectory directory = shard(0, 1); DirectoryReader reader = DirectoryReader.open(directory)) {
             Completion part = new Completion(
