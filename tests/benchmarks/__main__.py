@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch", "neural")
+PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch", "products", "neural")
 
 
 def main() -> None:
@@ -22,21 +22,22 @@ def main() -> None:
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
     from tests.benchmarks import dense, encode, neural, opensearch, quality, speed, start
 
-    modules = {
-        "start": start,
-        "quality": quality,
-        "speed": speed,
-        "dense": dense,
-        "encode": encode,
-        "opensearch": opensearch,
-        "neural": neural,
+    runs = {
+        "start": start.run,
+        "quality": quality.run,
+        "speed": speed.run,
+        "dense": dense.run,
+        "encode": encode.run,
+        "opensearch": opensearch.run,
+        "products": opensearch.products,
+        "neural": neural.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)
         if data is None and part not in {"start"}:
             print("skipped: HYBLINK_DATA does not name a folder with benchmarks")
             continue
-        modules[part].run(data, chosen.work, chosen.passages)
+        runs[part](data, chosen.work, chosen.passages)
 
 
 if __name__ == "__main__":

