@@ -301,7 +301,7 @@ def test_a_node_of_three_is_killed_while_it_is_written_to_and_searched(
     cluster = local_cluster("three", nodes=3)
     state = cluster.state()
     assert state is not None
-    options = {"shards": 3, "replicas": 1, "retries": 8, "longest_pause_s": 1.0}
+    options = {"shards": 3, "replicas": 1, "retries": 8, "longest_pause_s": 1.0, "timeout_s": 5}
     app = make_cluster_app(state.urls, "killed", **options)
     reader = make_cluster_app(state.urls, "killed", **options)
     app.ensure_collection(CollectionSpec("c"))
