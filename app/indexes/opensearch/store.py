@@ -435,6 +435,8 @@ class OpenSearchStore:
         """Merge segments, so that what was deleted leaves BM25's statistics; waits for it to be possible."""
         options = {"max_num_segments": 1, "request_timeout": 3600}
         index = f"{self.names.passages},{self.names.documents}"
+        # Lucene also keeps what the last commit does not yet know to be deleted.
+        self._cluster.call(lambda: self._cluster.client.indices.flush(index=index))
         deadline = time.monotonic() + patience_s
         while self._retained() and time.monotonic() < deadline:
             time.sleep(0.5)
