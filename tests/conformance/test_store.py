@@ -285,6 +285,7 @@ def test_filters_select_what_their_definition_says(make_app: Callable[..., App])
         {"term": {"size": "7"}},
         {"term": {"size": 7}},
         {"term": {"flag": True}},
+        {"term": {"flag": 1}},
         {"term": {"flag": "true"}},
         {"term": {"colour": ""}},
         {"terms": {"tags": WORDS[:3]}},

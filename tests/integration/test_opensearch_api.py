@@ -25,6 +25,7 @@ def test_the_service_waits_for_its_cluster_and_tells(local_cluster: Callable[...
     state = cluster.start(ClusterOptions(heap_mb=512))
     try:
         cluster.stop()
+        again = ClusterOptions(heap_mb=512, port=state.nodes[0].http_port)
         options = OpenSearchSettings(hosts=(state.url,), retries=1, longest_pause_s=0.1, timeout_s=5)
         app = build(Settings(engine="opensearch", data_dir=tmp_path / "data", opensearch=options))
         use_fake_encoder(app)
@@ -34,8 +35,8 @@ def test_the_service_waits_for_its_cluster_and_tells(local_cluster: Callable[...
             assert said.status_code == 503
             assert "the store: unavailable" in said.json()["problems"]
             refused = client.post("/v1/search", json={"query": "anything"})
-            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
-            cluster.start(ClusterOptions(heap_mb=512))
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+            cluster.start(again)
             deadline = time.monotonic() + 60
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < deadline, client.get("/readyz").json()
@@ -49,7 +50,7 @@ def test_the_service_waits_for_its_cluster_and_tells(local_cluster: Callable[...
             cluster.stop()
             assert client.post("/v1/search", json={"query": "blue"}).status_code == 503
             assert client.get("/readyz").status_code == 503
-            cluster.start(ClusterOptions(heap_mb=512))
+            cluster.start(again)
             again = client.post("/v1/search", json={"query": "blue"})
             assert again.status_code == 200, again.text
         app.close()

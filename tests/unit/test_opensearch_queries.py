@@ -137,8 +137,8 @@ def test_items_that_were_too_much_are_sent_again_alone(monkeypatch: pytest.Monke
     monkeypatch.setattr(made, "_pause", lambda _: None)
     sent: list[list[str]] = []
 
-    def bulk(body: bytes, params: dict[str, str]) -> dict[str, Any]:
-        assert params == {"require_alias": "true"}
+    def bulk(method: str, path: str, body: bytes) -> dict[str, Any]:
+        assert (method, path) == ("POST", "/_bulk?require_alias=true&timeout=5s")
         names = [json.loads(line)["index"]["_id"] for line in body.splitlines()[::2]]
         sent.append(names)
         status = {"busy": 429 if len(sent) == 1 else 201, "bad": 400}
@@ -150,7 +150,7 @@ def test_items_that_were_too_much_are_sent_again_alone(monkeypatch: pytest.Monke
             ]
         }  # fmt: skip
 
-    monkeypatch.setattr(made.client, "bulk", bulk)
+    monkeypatch.setattr(made.client.transport, "perform_request", bulk)
     refused = made.bulk([({"index": {"_id": name}}, {}) for name in ("good", "busy", "bad")])
     assert sent == [["good", "busy", "bad"], ["busy"]]
     assert [(one.item_id, one.status) for one in refused] == [("bad", 400)]
@@ -160,7 +160,7 @@ def test_a_writer_whose_term_is_over_is_told_so(monkeypatch: pytest.MonkeyPatch)
     made = cluster()
     reason = "no such index [p-w1] and [require_alias] request flag is [true] and [p-w1] is not an alias"
     item = {"_index": "p-w1", "_id": "1", "status": 404, "error": {"type": "index_not_found", "reason": reason}}
-    monkeypatch.setattr(made.client, "bulk", lambda body, params: {"items": [{"index": item}]})
+    monkeypatch.setattr(made.client.transport, "perform_request", lambda *_, **__: {"items": [{"index": item}]})
     with pytest.raises(WriterConflictError, match="taken over"):
         made.bulk([({"index": {"_index": "p-w1", "_id": "1"}}, {})])
 

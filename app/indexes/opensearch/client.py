@@ -34,7 +34,13 @@ from app.core.errors import (
 from app.core.settings import OpenSearchSettings
 
 PLUGIN = "opensearch-hyblink"
+_LONGEST_CALL = 3
+"""Nothing is tried again after so many times the longest wait for one answer."""
+
 _PLUGIN_KNOWN_S = 60.0
+BULK_PATIENCE_S = 5
+"""How long the cluster may hold a bulk request that waits for a shard."""
+
 _PIT_KEPT = "5m"
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST_PLUGIN = (0, 4, 0)
@@ -91,7 +97,7 @@ def translate(error: OpenSearchException) -> HyblinkError:
         return UnavailableError(f"OpenSearch did not answer: {said}")
     if _is_disk_full(said):
         return _disk_full(said)
-    if status == 409:
+    if status == 409 or "resource_already_exists_exception" in said:
         return ConflictError(f"OpenSearch: {said}")
     return UnavailableError(f"OpenSearch answered {status}: {said}")
 
@@ -127,13 +133,15 @@ class Cluster:
 
         Raises UnavailableError, StorageFullError or ConflictError.
         """
+        deadline = time.monotonic() + _LONGEST_CALL * self.settings.timeout_s
         for attempt in range(self.settings.retries + 1):
             try:
                 return run()
             except OpenSearchException as error:
                 status = error.status_code if isinstance(error, TransportError) else "N/A"
                 away = isinstance(error, ConnectionError) and not isinstance(error, SSLError)
-                if attempt == self.settings.retries or not (away or status in _TRY_AGAIN):
+                last = attempt == self.settings.retries or time.monotonic() > deadline
+                if last or not (away or status in _TRY_AGAIN):
                     raise translate(error) from error
                 self._pause(attempt)
         raise AssertionError("unreachable")
@@ -261,9 +269,11 @@ class Cluster:
 
     def _send(self, lines: list[bytes]) -> list[ItemError]:
         refused: list[ItemError] = []
-        options = {"require_alias": "true"}
+        # The client would take a parameter `timeout` for its own.
+        path = f"/_bulk?require_alias=true&timeout={BULK_PATIENCE_S}s"
+        send = self.client.transport.perform_request
         for attempt in range(self.settings.retries + 1):
-            answer = self.call(lambda: self.client.bulk(body=b"".join(lines), params=options))
+            answer = self.call(lambda: send("POST", path, body=b"".join(lines)))
             again: list[bytes] = []
             for line, item in zip(lines, answer["items"], strict=True):
                 result = next(iter(item.values()))
@@ -273,11 +283,13 @@ class Cluster:
                 reason = _reason(error)
                 if _is_disk_full(reason):
                     raise _disk_full(reason)
+                if "create" in item and result["status"] == 409:
+                    continue  # sent twice, for the first answer was lost: keys are nobody else's
                 if "require_alias" in reason:
                     raise WriterConflictError(
                         "another process has taken over writing to this collection", expected="one writer at a time"
                     )
-                if result["status"] in _TRY_AGAIN and attempt < self.settings.retries:
+                if (result["status"] in _TRY_AGAIN or ("update" in item and result["status"] == 409)) and attempt < self.settings.retries:
                     again.append(line)
                 else:
                     refused.append(ItemError(str(result["_index"]), str(result["_id"]), int(result["status"]), reason))
@@ -311,6 +323,10 @@ def _connection_options(settings: OpenSearchSettings) -> Json:
     options: Json = {
         "timeout": settings.timeout_s,
         "max_retries": 0,  # ours: with pauses that know what was answered
+        # A node that does not answer is left alone for a second, one that is busy no longer than that.
+        "retry_on_timeout": True,
+        "dead_timeout": 1,
+        "timeout_cutoff": 0,
         "maxsize": settings.connections,
         "http_compress": settings.compress,
         "pool_maxsize": settings.connections,

@@ -108,7 +108,7 @@ class OpenSearchEngine:
         return SnapshotOnly(self)
 
     def check(self, *, repair: bool = False) -> list[str]:
-        with self._lock, self.store.writer():
+        with self.store.writer(), self._lock:
             self._latest = None
             problems = self.store.leftovers(repair=repair)
             reader = self.store.reader()
@@ -126,9 +126,9 @@ class OpenSearchEngine:
         Lucene keeps deleted entries for copies that recover, until the shards have told each other how far they are:
         twice a minute.
         """
+        self.store.purge(self._cluster.settings.keep_removed_s)
+        self.store.merge(patience_s)
         with self._lock:
-            self.store.purge(self._cluster.settings.keep_removed_s)
-            self.store.merge(patience_s)
             self._latest = None
             if self.dense is not None:
                 self.dense.rebuild(self.store.reader())

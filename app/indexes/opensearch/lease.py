@@ -1,7 +1,7 @@
 """One writer at a time, also between machines: a lease kept in a document that only its holder may change.
 
-The document's fields: `owner` ("" where nobody holds it), `until` (seconds since 1970), `term` (grows when a lease is
-taken from somebody who has not given it back), `clean` (whether the last holder left nothing half-done).
+The document's fields: `owner` ("" where nobody holds it), `until` (seconds since 1970), `term` (moved by a
+holder who shuts earlier ones out), `clean` (whether the last holder left nothing half-done).
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class Lease:
             held = found.value
             free = held["owner"] in {"", self._owner} or held["until"] < time.time() or has_died(held["owner"])
             if free:
-                term = held["term"] + (0 if held["clean"] else 1)
-                value = {**held, "owner": self._owner, "until": time.time() + self._lease_s, "term": term}
+                value = {**held, "owner": self._owner, "until": time.time() + self._lease_s}
                 with suppress(ConflictError):
                     self._document = self._documents.put(self._path, {**value, "clean": False}, after=found)
                     self._released.clear()
@@ -103,9 +102,11 @@ class Lease:
 
     @property
     def value(self) -> Json:
-        """The document as the holder knows it."""
-        assert self._document is not None
-        return self._document.value
+        """The document as the holder knows it. Raises WriterConflictError where the lease has been lost."""
+        document = self._document
+        if document is None:
+            raise WriterConflictError("the writer's lease has been lost", expected="a writer that holds it")
+        return document.value
 
     def update(self, changes: Json) -> None:
         """Change the document. Raises WriterConflictError where the lease has been lost; then nothing is changed."""
@@ -116,7 +117,14 @@ class Lease:
             try:
                 self._document = self._documents.put(self._path, value, after=self._document)
             except ConflictError:
+                # A renewal that seemed lost may have arrived late: then it is still this holder's.
+                found = self._documents.get_many([self._path])[self._path]
+                mine = self._document.value
                 self._document = None
+                if found and all(found.value[name] == mine[name] for name in ("owner", "term", "change") if name in mine):
+                    with suppress(ConflictError):
+                        self._document = self._documents.put(self._path, value, after=found)
+                        return
                 raise WriterConflictError(
                     "another process has taken over writing to this collection", expected="one writer at a time"
                 ) from None

@@ -108,7 +108,7 @@ class ClusterReader:
     def __init__(self, cluster: Cluster, names: Names, change: int, floor: Callable[[], int], heads: Heads) -> None:
         """`floor` looks up the change down to which removed passages have been purged by now."""
         self._cluster = cluster
-        self._selected: OrderedDict[Filter, IdArray] = OrderedDict()
+        self._selected: OrderedDict[str, IdArray] = OrderedDict()
         self.names = names
         self._change = change
         self._floor = floor
@@ -178,9 +178,10 @@ class ClusterReader:
 
     def selected(self, tree: Filter) -> IdArray:
         """Rows of the passages that pass the filter, ascending; those of the last few filters are kept."""
-        found = self._selected.get(tree)
+        key = repr(tree)  # True equals 1 in Python, and not in a filter
+        found = self._selected.get(key)
         if found is None:
-            found = self._selected[tree] = self.rows([build.filter_clause(tree)])
+            found = self._selected[key] = self.rows([build.filter_clause(tree)])
             while len(self._selected) > _SELECTIONS:
                 self._selected.popitem(last=False)
         return found

@@ -10,10 +10,10 @@ import logging
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from app.core.errors import ConflictError, HyblinkError
+from app.core.errors import ConflictError, CorruptionError, HyblinkError
 from app.core.settings import Settings
 from app.core.types import GenerationRecord
 from app.indexes.opensearch.client import Cluster, Json
@@ -121,6 +121,8 @@ class ClusterRegistry:
         path = f"{name}/generations/{generation}/state"
         state = self._docs().get(path)
         if state is None:
+            if self.read(name, f"generations/{generation}/generation") is not None:
+                raise CorruptionError("the state of a generation's store is missing", received=path)
             self._make(record, names)
             try:
                 state = self._documents.put(path, new_state(secrets.token_hex(8)), new=True)
@@ -169,7 +171,11 @@ class ClusterRegistry:
                 "mappings": {"_meta": meta, "properties": properties},
                 "aliases": {alias: {}},
             }
-            self._cluster.call(lambda index=index, body=body: self._cluster.client.indices.create(index=index, body=body))  # type: ignore[misc]
+            # Deleted just now: if it is there, it is this very call that was sent again.
+            with suppress(ConflictError):
+                self._cluster.call(
+                    lambda index=index, body=body: self._cluster.client.indices.create(index=index, body=body)  # type: ignore[misc]
+                )
 
     def close(self) -> None:
         """Close the connections."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from app.core.errors import ConflictError
+from app.core.errors import ConflictError, UnavailableError
 from app.indexes.opensearch.client import Cluster, Json
 
 
@@ -64,6 +64,9 @@ class StateDocuments:
         """Several documents as they are now, None where there is none."""
         client = self._cluster.client
         answer = self._cluster.call(lambda: client.mget(index=self.index, body={"ids": list(paths)}))
+        for one in answer["docs"]:
+            if "error" in one:  # not read is not the same as not there
+                raise UnavailableError("OpenSearch could not read its catalog", received=one["error"].get("reason"))
         return {
             one["_id"]: Versioned(one["_source"]["value"], one["_seq_no"], one["_primary_term"])
             if one.get("found")
@@ -96,7 +99,10 @@ class StateDocuments:
         """Delete documents that are there."""
         for path in paths:
             action = [{"delete": {"_index": self.index, "_id": path}}]
-            self._cluster.call(lambda action=action: self._cluster.client.bulk(body=action))  # type: ignore[misc]
+            answer = self._cluster.call(lambda action=action: self._cluster.client.bulk(body=action))  # type: ignore[misc]
+            (item,) = answer["items"]
+            if item["delete"]["status"] not in {200, 404}:
+                raise UnavailableError(f"OpenSearch could not delete {path}", received=item["delete"].get("error"))
 
     def paths(self, prefix: str) -> list[str]:
         """The paths that begin so, ascending."""

@@ -21,7 +21,7 @@ from app.core.errors import HyblinkError, NotFoundError, UnavailableError
 from app.core.ports import PreparedDocument
 from app.core.types import BulkItem, BulkResult, IdArray, VectorArray
 from app.indexes.opensearch import query_builder as build
-from app.indexes.opensearch.client import Cluster, ItemError, Json
+from app.indexes.opensearch.client import BULK_PATIENCE_S, Cluster, ItemError, Json
 from app.indexes.opensearch.knn import KNN
 from app.indexes.opensearch.layout import (
     MAX_PASSAGES,
@@ -41,6 +41,9 @@ from app.indexes.opensearch.state import StateDocuments, Versioned
 _LOOKED_UP = 1000
 _PURGE_ABOVE = 1000
 _PURGE_SHARE = 0.1
+_KEYS_LEFT = 1 << 20
+"""Keys left out after a write that failed: more than one write takes."""
+
 log = logging.getLogger(__name__)
 
 
@@ -89,6 +92,7 @@ class OpenSearchStore:
         self._knn = knn
         self._lease = Lease(documents, path, lease_s=cluster.settings.writer_lease_s, wait_s=writer_wait_s)
         self._unclean = False
+        self._under_way = False  # whether requests of a write that failed may still arrive
         self.heads = Heads(cluster, names.documents)
 
     def state(self) -> Json:
@@ -119,7 +123,7 @@ class OpenSearchStore:
     @contextmanager
     def writer(self) -> Iterator[None]:
         with self._lease.held() as unclean:
-            self._unclean = self._unclean or unclean
+            self._unclean, self._under_way = self._unclean or unclean, self._under_way or unclean
             self._lease.clean = not self._unclean
             yield
 
@@ -129,11 +133,13 @@ class OpenSearchStore:
         with self.writer():
             if self._unclean:
                 self._take_back()
-                self._unclean, self._lease.clean = False, True
+                self._unclean, self._under_way, self._lease.clean = False, False, True
             try:
                 yield self._lease.value
-            except BaseException:
+            except BaseException as error:
                 self._unclean, self._lease.clean = True, False
+                # Where every answer has come, nothing can arrive later.
+                self._under_way = self._under_way or not isinstance(error, _RefusedError)
                 raise
 
     def _commit(self, change: int, **changes: object) -> None:
@@ -148,7 +154,13 @@ class OpenSearchStore:
         return self.names.written(self._lease.value["term"])
 
     def _take_back(self) -> None:
-        """Shut earlier writers out, and undo what they did above the change counter."""
+        """Shut earlier writers out, and undo what they did above the change counter.
+
+        Their keys are not used again. The cluster gives up on what it has taken after `BULK_PATIENCE_S`; before that
+        something may still arrive, so it is waited for.
+        """
+        held = self._lease.value
+        self._lease.update({"term": held["term"] + 1, "next_key": held["next_key"] + _KEYS_LEFT})
         aliases = self._aliases
         fence = [
             action
@@ -159,6 +171,8 @@ class OpenSearchStore:
             )
         ]
         self._cluster.call(lambda: self._cluster.client.indices.update_aliases(body={"actions": fence}))
+        if self._under_way:
+            time.sleep(BULK_PATIENCE_S)
         self._cluster.refresh(self.names.passages, self.names.documents)
         change = self._lease.value["change"]
         undone = 0
@@ -262,6 +276,10 @@ class OpenSearchStore:
             refused = self._bulk(self._entries(fresh, change))
             if refused:
                 keys = {self._key_of(error): error.reason for error in refused}
+                if any(error.status != 400 for error in refused) or not keys.keys() <= places.keys():
+                    raise UnavailableError(
+                        f"OpenSearch did not take {len(refused)} entries, the first because {refused[0].reason}"
+                    )
                 raise _RefusedError({places[key]: reason for key, reason in keys.items() if key in places})
             gone = sum(old.passages for _, _, old in fresh if old)
             self._commit(
@@ -280,12 +298,12 @@ class OpenSearchStore:
         for key, one, old in fresh:
             document, count = one.document, len(one.windows)
             index: Json = {"_index": aliases.documents, "_id": str(key)}
-            yield {"index": index}, document_source(document, key, count, one.content_hash, change)
+            yield {"create": index}, document_source(document, key, count, one.content_hash, change)
             entries: Iterator[tuple[int, Json]] = passage_sources(document, key, one.windows, one.bags, change)
             if old and old.content_hash == one.content_hash:
                 entries = self._with_vectors(entries, old, change)
             for row, source in entries:
-                yield {"index": {"_index": aliases.passages, "_id": str(row)}}, source
+                yield {"create": {"_index": aliases.passages, "_id": str(row)}}, source
             if old:
                 yield from self._removal(old, change)
 
@@ -374,10 +392,10 @@ class OpenSearchStore:
 
     def _purge_if_due(self) -> None:
         """What has been written stands, whether or not this succeeds."""
-        state = self._lease.value
-        if state["removed_passages"] < _PURGE_ABOVE:
-            return
         try:
+            state = self._lease.value
+            if state["removed_passages"] < _PURGE_ABOVE:
+                return
             if state["removed_passages"] > _PURGE_SHARE * self.reader_at(state).counts().passages:
                 self.purge(self._cluster.settings.keep_removed_s)
         except HyblinkError as error:
@@ -385,8 +403,7 @@ class OpenSearchStore:
 
     def purge(self, older_than_s: float) -> int:
         """Delete what has been removed for so long that no search can still look at it; how many passages."""
-        with self.writer():
-            state = self._lease.value
+        with self._transaction() as state:
             bar = int(time.time() - older_than_s)
             due = [{"range": {"removed_at": {"lte": bar}}}, {"range": {"removed": {"lte": state["change"]}}}]
             answer = self._cluster.search(
@@ -428,7 +445,9 @@ class OpenSearchStore:
             count = int(answer["hits"]["total"]["value"])
             problems += [f"{count} entries of {index} are of a write that was cut short"] * (count > 0)
         if problems and repair:
+            self._under_way = True
             self._take_back()
+            self._unclean, self._under_way, self._lease.clean = False, False, True
         return problems
 
     def merge(self, patience_s: float) -> None:

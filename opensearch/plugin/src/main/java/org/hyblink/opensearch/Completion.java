@@ -39,6 +39,7 @@ final class Completion {
     private final List<Query> signals;
     private final long[] candidates;
     private final BooleanSupplier stopped;
+    private volatile boolean abandoned;
 
     /** Signals and filter as Lucene's queries; {@code stopped} says that nobody waits any more. */
     Completion(
@@ -56,7 +57,7 @@ final class Completion {
         this.filter = filter;
         this.signals = signals;
         this.candidates = candidates;
-        this.stopped = stopped;
+        this.stopped = () -> abandoned || stopped.getAsBoolean();
     }
 
     /** Signals are searched side by side on the executor, as far as it has threads to spare; this thread does the rest. */
@@ -71,9 +72,14 @@ final class Completion {
             }
         }
         ScoreDoc[][] best = new ScoreDoc[signals.size()][];
-        for (int signal = 0; signal < best.length; signal++) {
-            legs.get(signal).run(); // does nothing where another thread has begun it
-            best[signal] = result(legs.get(signal));
+        try {
+            for (int signal = 0; signal < best.length; signal++) {
+                legs.get(signal).run(); // does nothing where another thread has begun it
+                best[signal] = result(legs.get(signal));
+            }
+        } catch (IOException | RuntimeException error) {
+            end(legs);
+            throw error;
         }
         int[] docs = union(best);
         long[] rows = rows(docs);
@@ -90,6 +96,19 @@ final class Completion {
             }
         }
         return new CompleteShard.Response(shard, rows, scores, proposed);
+    }
+
+    /** The searcher is released after this: no leg may still use it, or begin to. */
+    private void end(List<FutureTask<ScoreDoc[]>> legs) {
+        abandoned = true;
+        for (FutureTask<ScoreDoc[]> leg : legs) {
+            leg.run();
+            try {
+                result(leg);
+            } catch (IOException | RuntimeException ended) {
+                continue; // whoever waits hears of the first failure
+            }
+        }
     }
 
     private static ScoreDoc[] result(FutureTask<ScoreDoc[]> leg) throws IOException {
@@ -120,6 +139,7 @@ final class Completion {
     }
 
     private ScoreDoc[] best(Query query) throws IOException {
+        check();
         if (size == 0) {
             return new ScoreDoc[0];
         }
