@@ -219,6 +219,18 @@ class Cluster:
         """The answer to one search, as `search_many` gives it."""
         return self.search_many(index, [body])[0]
 
+    def get_many(self, index: str, ids: Sequence[str], fields: Sequence[str] = ()) -> list[Json]:
+        """Those of the given documents that exist, in real time, with the named fields or all.
+
+        Raises UnavailableError where one could not be read: that is not the same as not there.
+        """
+        options = {"_source": ",".join(fields)} if fields else {}
+        answer = self.call(lambda: self.client.mget(index=index, body={"ids": list(ids)}, params=options))
+        for one in answer["docs"]:
+            if "error" in one:
+                raise UnavailableError("OpenSearch could not read a document", received=one["error"].get("reason"))
+        return [one for one in answer["docs"] if one.get("found")]
+
     def scan(self, index: str, body: Json, field: str, size: int) -> Iterator[list[Json]]:
         """All hits of a search, `size` at a time, ascending by a field of unique numbers, as they are now."""
         found = self.call(lambda: self.client.create_pit(index=index, params={"keep_alive": _PIT_KEPT}))

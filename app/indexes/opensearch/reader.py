@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -70,14 +69,10 @@ class Heads:
             found = {key: self._known[key] for key in keys.tolist() if key in self._known}
         missing = [str(key) for key in keys.tolist() if key not in found]
         if missing:
-            answer: Any = self._cluster.call(
-                lambda: self._cluster.client.mget(
-                    index=self._index, body={"ids": missing}, params={"_source": "key,doc_id,metadata"}
-                )
-            )
-            for one in answer["docs"]:
-                if not one.get("found"):
-                    raise UnavailableError("OpenSearch has no document of this key any more", received=one["_id"])
+            read = self._cluster.get_many(self._index, missing, ["key", "doc_id", "metadata"])
+            if len(read) < len(set(missing)):
+                raise UnavailableError("OpenSearch has some documents no more", received=missing)
+            for one in read:
                 source = one["_source"]
                 found[source["key"]] = (source["doc_id"], source["metadata"])
                 self.learn(source["key"], source["doc_id"], source["metadata"])
@@ -140,17 +135,8 @@ class ClusterReader:
         if not len(rows):
             return []
         wanted = ["row", "change", "removed", *fields]
-        body = {"ids": [str(row) for row in rows.tolist()]}
-        answer: Any = self._cluster.call(
-            lambda: self._cluster.client.mget(
-                index=self.names.passages, body=body, params={"_source": ",".join(wanted)}
-            )
-        )
-        for one in answer["docs"]:
-            if "error" in one:
-                raise UnavailableError("OpenSearch could not read some passages", received=one["error"].get("reason"))
-        found = [one["_source"] for one in answer["docs"] if one.get("found")]
-        return [source for source in found if is_visible(source, self._change)]
+        read = self._cluster.get_many(self.names.passages, [str(row) for row in rows.tolist()], wanted)
+        return [one["_source"] for one in read if is_visible(one["_source"], self._change)]
 
     def passages(self, rows: IdArray) -> dict[int, Passage]:
         found: dict[int, Passage] = {}

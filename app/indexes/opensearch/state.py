@@ -62,16 +62,12 @@ class StateDocuments:
 
     def get_many(self, paths: Sequence[str]) -> dict[str, Versioned | None]:
         """Several documents as they are now, None where there is none."""
-        client = self._cluster.client
-        answer = self._cluster.call(lambda: client.mget(index=self.index, body={"ids": list(paths)}))
-        for one in answer["docs"]:
-            if "error" in one:  # not read is not the same as not there
-                raise UnavailableError("OpenSearch could not read its catalog", received=one["error"].get("reason"))
+        read = {one["_id"]: one for one in self._cluster.get_many(self.index, paths)}
         return {
-            one["_id"]: Versioned(one["_source"]["value"], one["_seq_no"], one["_primary_term"])
-            if one.get("found")
+            path: Versioned(one["_source"]["value"], one["_seq_no"], one["_primary_term"])
+            if (one := read.get(path)) is not None
             else None
-            for one in answer["docs"]
+            for path in paths
         }
 
     def put(self, path: str, value: Json, *, after: Versioned | None = None, new: bool = False) -> Versioned:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -146,9 +145,6 @@ class OpenSearchStore:
         self._cluster.refresh(self.names.passages, self.names.documents)
         self._lease.update({"change": change, **changes})
 
-    def _bulk(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
-        return self._cluster.bulk(actions)
-
     @property
     def _aliases(self) -> Names:
         return self.names.written(self._lease.value["term"])
@@ -209,7 +205,7 @@ class OpenSearchStore:
                 yield action
 
         # Deleting what is gone already is what was wanted.
-        refused = [one for one in self._bulk(counted()) if one.status != 404]
+        refused = [one for one in self._cluster.bulk(counted()) if one.status != 404]
         if refused:
             raise UnavailableError(f"OpenSearch refused {len(refused)} entries, the first because {refused[0].reason}")
         return sent
@@ -273,14 +269,14 @@ class OpenSearchStore:
                 if progress:
                     self._lease.update({"progress": {**state["progress"], progress[0]: progress[1]}})
                 return BulkResult(tuple(items), state["change"], tuple(rows))
-            refused = self._bulk(self._entries(fresh, change))
+            refused = self._cluster.bulk(self._entries(fresh, change))
             if refused:
                 keys = {self._key_of(error): error.reason for error in refused}
                 if any(error.status != 400 for error in refused) or not keys.keys() <= places.keys():
                     raise UnavailableError(
                         f"OpenSearch did not take {len(refused)} entries, the first because {refused[0].reason}"
                     )
-                raise _RefusedError({places[key]: reason for key, reason in keys.items() if key in places})
+                raise _RefusedError({places[key]: reason for key, reason in keys.items()})
             gone = sum(old.passages for _, _, old in fresh if old)
             self._commit(
                 change,
@@ -324,13 +320,8 @@ class OpenSearchStore:
         """The entries of passages that exist, as they are now."""
         if not rows:
             return {}
-        body = {"ids": [str(row) for row in rows]}
-        answer: Any = self._cluster.call(
-            lambda: self._cluster.client.mget(index=self.names.passages, body=body, params={"_source": ",".join(fields)})
-        )
-        if any("error" in one for one in answer["docs"]):
-            raise UnavailableError("OpenSearch could not read some passages", received=answer["docs"][0].get("error"))
-        return {int(one["_id"]): one["_source"] for one in answer["docs"] if one.get("found")}
+        read = self._cluster.get_many(self.names.passages, [str(row) for row in rows], fields)
+        return {int(one["_id"]): one["_source"] for one in read}
 
     def _removal(self, old: _Known, change: int) -> Iterator[tuple[Json, Json | None]]:
         """Mark a version and its passages as gone from a change on."""
