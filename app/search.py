@@ -20,6 +20,7 @@ from app.core.settings import SearchSettings
 from app.core.text import Analyzer, check_text, fold
 from app.core.types import (
     ALL_SIGNALS,
+    EMPTY,
     FIRST_RANK,
     DocId,
     FacetCount,
@@ -39,7 +40,7 @@ from ranker.complete import CompleteScores, FusedScores, complete, fuse
 from ranker.explain import highlights, ledger, token_contributions
 from ranker.fusion import FUSIONS
 from ranker.normalization import NORMALIZATIONS
-from ranker.retrieve import NOTHING, AnalyzedQuery, Leg, Others, QueryForms, retrieve
+from ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, retrieve
 
 _MAX_FACET_VALUES = 20
 _MAX_FACETS = 20
@@ -219,7 +220,7 @@ class SearchService:
         def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
             leg = forms.leg(signals)
             legs.update(dict.fromkeys(signals, leg))
-            return leg.search(request.candidates, allowed, others() if leg.waits else NOTHING.rows)
+            return leg.search(request.candidates, allowed, others() if leg.waits else EMPTY.rows)
 
         usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense is not None)]
         before = time.perf_counter()

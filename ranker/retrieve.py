@@ -16,14 +16,13 @@ import numpy as np
 
 from app.core.errors import DeadlineExceededError, HyblinkError
 from app.core.ports import BagEncoder, DenseEncoder, JointAnswer, Selection, Snapshot
-from app.core.types import ALL_SIGNALS, IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
+from app.core.types import ALL_SIGNALS, EMPTY, IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
 
 _JOINT = (Signal.BM25, Signal.VDR)
 _WAITED_S = 0.01
 """How long a leg that completes others' proposals waits for the dense one. While a slow encoder is still at work it is
 better to search, and to ask once more for what the dense leg alone has found."""
 
-NOTHING = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +90,7 @@ def joint_leg(snapshot: Snapshot, query: AnalyzedQuery, weights: TermWeights) ->
     if view is None:
         return None
     terms = query.terms
-    known = JointAnswer(NOTHING, NOTHING, NOTHING.rows, np.zeros((2, 0), dtype=np.float32))
+    known = JointAnswer(EMPTY, EMPTY, EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
 
     def search(k: int, allowed: Selection | None, others: IdArray) -> Mapping[Signal, Scored]:
         nonlocal known
@@ -199,7 +198,7 @@ def retrieve(
         # Legs begin in the order in which they were handed in, so the dense one is never behind whoever waits for it.
         dense = futures.get((Signal.DENSE,))
         if dense is None or not wait([dense], timeout=min(left(), _WAITED_S)).done or dense.exception() is not None:
-            return NOTHING.rows  # its own report says why
+            return EMPTY.rows  # its own report says why
         return dense.result()[Signal.DENSE].rows
 
     def timed(signals: tuple[Signal, ...], run: Callable[[Others], Mapping[Signal, Scored]]) -> Mapping[Signal, Scored]:

@@ -125,6 +125,10 @@ class Scored:
         return len(self.rows)
 
 
+EMPTY = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+"""Nothing proposed."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenContribution:
     """One token's share of a signal: `query_weight * passage_weight = contribution` for sparse signals."""

@@ -54,9 +54,6 @@ def top(rows: IdArray, scores: ScoreArray, k: int) -> Scored:
     return Scored(rows[order], scores[order].astype(np.float32))
 
 
-EMPTY = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-
-
 class Bases:
     """The published files of an index: one folder per build, named by the change it stands at.
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from app.core.errors import CorruptionError, InvalidInputError
 from app.core.ports import Selection, StoreReader
 from app.core.settings import DenseSettings
-from app.core.types import IdArray, ScoreArray, Scored, VectorArray
-from app.indexes.derived import EMPTY, AheadError, Bases, top
+from app.core.types import EMPTY, IdArray, ScoreArray, Scored, VectorArray
+from app.indexes.derived import AheadError, Bases, top
 
 FORMAT = 1
 DenseKind = Literal["flat", "hnsw", "ivf,sq8", "ivf,pq"]

@@ -26,8 +26,8 @@ from app.core.errors import CorruptionError
 from app.core.manifest import read_json, write_json
 from app.core.ports import Selection, StoreReader
 from app.core.text import Analyzer
-from app.core.types import IdArray, ScoreArray, Scored, TokenContribution
-from app.indexes.derived import EMPTY, AheadError, index_lock, top
+from app.core.types import EMPTY, IdArray, ScoreArray, Scored, TokenContribution
+from app.indexes.derived import AheadError, index_lock, top
 
 K1 = 1.2
 B = 0.75

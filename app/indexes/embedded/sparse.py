@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.ports import Selection, StoreReader
-from app.core.types import IdArray, ScoreArray, Scored, TermBatch, TermWeights
+from app.core.types import EMPTY, IdArray, ScoreArray, Scored, TermBatch, TermWeights
 from app.core.weights import idf_weights
-from app.indexes.derived import EMPTY, AheadError, Bases, top
+from app.indexes.derived import AheadError, Bases, top
 
 FORMAT = 1
 _REBASE_ROWS = 20_000

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from app.core.filters import Filter
 from app.core.ports import JointAnswer, Selection
-from app.core.types import IdArray, ScoreArray, Scored, TermWeights, TokenContribution
+from app.core.types import EMPTY, IdArray, ScoreArray, Scored, TermWeights, TokenContribution
 from app.core.weights import idf_weights
-from app.indexes.derived import EMPTY
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster, Json, check_shards
 from app.indexes.opensearch.layout import BAG, read_weights
