@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from app.core.errors import (
     ConflictError,
@@ -14,11 +16,17 @@ from app.core.errors import (
     NotFoundError,
     WriterConflictError,
 )
-from app.core.ports import BagEncoder, DenseEncoder
+from app.core.manifest import MANIFEST
+from app.core.ports import BagEncoder, CrossEncoder, DenseEncoder, FullEncoder
 from app.core.settings import Settings
-from app.core.types import CollectionSpec, GenerationRecord
+from app.core.types import CollectionSpec, GenerationRecord, VdrMode
 from app.encoders.bag import BagOfTokens
+from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
+from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.dense import DenseTransformer
+from app.encoders.full import DenseOnly, SharedBackbone, VdrWeights
+from app.encoders.vdr_adapter import DEFAULT as SHIPPED_VDR
+from app.encoders.vdr_adapter import VdrAdapter
 from app.indexes.catalog import Catalog, Registry, check_name, now
 from app.indexes.embedded.registry import FileRegistry
 from app.indexes.embedded.schema import SCHEMA_VERSION
@@ -28,6 +36,7 @@ from indexer.encode import encode_waiting
 from indexer.jobs import InProcessJobs
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class EncoderPool:
@@ -35,13 +44,39 @@ class EncoderPool:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._dense: dict[str, DenseEncoder] = {}
-        self._bags: dict[str, BagEncoder] = {}
-        self.add_dense(DenseTransformer(settings.encode))
-        self._bags_default = BagOfTokens(settings.encode.dense_model)
-        self._bags[self._bags_default.id] = self._bags_default
-        self._default_dense = next(iter(self._dense))
+        self._vdr: dict[str, VdrWeights] = {}
+        self._full: dict[tuple[str, str], FullEncoder] = {}
+        self._cross: CrossEncoder | None = None
+        shipped = DenseTransformer(settings.encode)
+        self.add_dense(shipped)
+        self._bag = BagOfTokens(settings.encode.dense_model)
+        self._default_dense = shipped.id
+        self._default_vdr, self._default_vdr_reads = self._adapter(shipped), shipped.id
+
+    def _adapter(self, dense: DenseTransformer) -> str:
+        """The id of the VDR adapter that the settings name, "" where they name none or it is for another model."""
+        wanted = self._settings.encode.vdr_model
+        folder = SHIPPED_VDR if wanted == "default" else Path(wanted).expanduser()
+        if wanted == "none" or (wanted == "default" and not (folder / MANIFEST).is_file()):
+            return ""
+        adapter = VdrAdapter(
+            folder,
+            passage_weights=self._settings.encode.passage_weights,
+            embeddings=dense.input_embeddings,
+            device=lambda: dense.device,
+        )
+        if adapter.base != self._settings.encode.dense_model:
+            if wanted == "default":
+                return ""
+            raise InvalidInputError(
+                "the VDR adapter reads another model's states",
+                received=f"encode.dense_model {self._settings.encode.dense_model}",
+                expected=adapter.base,
+            )
+        self._vdr[adapter.id] = adapter
+        return adapter.id
 
     @property
     def default_dense(self) -> DenseEncoder:
@@ -49,13 +84,23 @@ class EncoderPool:
         return self._dense[self._default_dense]
 
     @property
+    def default_vdr_model(self) -> str:
+        """The id of the VDR encoder that goes with the default dense one; "" where there is none."""
+        return self._default_vdr if self._default_vdr_reads == self._default_dense else ""
+
+    @property
     def default_bag(self) -> BagEncoder:
         """The bag of tokens over the default encoder's vocabulary."""
-        return self._bags_default
+        return self._bag
 
     def use_as_default(self, encoder_id: str) -> None:
         """Bind new generations to a known encoder."""
         self._default_dense = self.dense(encoder_id).id
+
+    def add_vdr(self, encoder: VdrWeights, *, reads: str) -> None:
+        """Make a VDR encoder known; new generations whose dense encoder it reads are bound to it."""
+        self._vdr[encoder.id] = encoder
+        self._default_vdr, self._default_vdr_reads = encoder.id, reads
 
     def add_dense(self, encoder: DenseEncoder) -> None:
         """Make an encoder known under its id."""
@@ -63,24 +108,66 @@ class EncoderPool:
             self._dense[encoder.id] = encoder
 
     def dense(self, encoder_id: str) -> DenseEncoder:
-        found = self._dense.get(encoder_id)
-        if found is None:
-            raise EncoderUnavailableError(
-                "the generation's dense encoder is not configured",
-                received=encoder_id,
-                expected=f"one of {', '.join(self._dense)}",
-            )
-        return found
+        """A dense encoder. Raises EncoderUnavailableError where there is none of that id."""
+        return _known(self._dense, encoder_id, "dense encoder")
 
     def bag(self, encoder_id: str) -> BagEncoder:
-        found = self._bags.get(encoder_id)
-        if found is None:
-            raise EncoderUnavailableError(
-                "the generation's VDR vocabulary is not configured",
-                received=encoder_id,
-                expected=f"one of {', '.join(self._bags)}",
-            )
-        return found
+        """A bag of tokens. Raises EncoderUnavailableError where there is none of that id."""
+        return _known({self._bag.id: self._bag}, encoder_id, "VDR vocabulary")
+
+    def vdr_mode(self, record: GenerationRecord) -> VdrMode:
+        """What the generation's VDR encoder does best; bags where it has none."""
+        return _known(self._vdr, record.vdr_model, "VDR encoder").mode if record.vdr_model else "bag"
+
+    def full(self, record: GenerationRecord) -> FullEncoder:
+        """A generation's encoders together. Raises EncoderUnavailableError where one of them is not configured."""
+        key = (record.dense_encoder, record.vdr_model)
+        with self._lock:
+            if key not in self._full:
+                dense = self.dense(record.dense_encoder)
+                if not record.vdr_model:
+                    return DenseOnly(dense)
+                vdr = _known(self._vdr, record.vdr_model, "VDR encoder")
+                if not isinstance(dense, DenseTransformer):
+                    raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
+                self._full[key] = SharedBackbone(dense, vdr, max_tokens=self._settings.encode.max_vdr_tokens)
+            return self._full[key]
+
+    def cross(self) -> CrossEncoder:
+        """What re-ranks. Raises EncoderUnavailableError where the settings name nothing, or no adapter is shipped."""
+        with self._lock:
+            if self._cross is None:
+                wanted = self._settings.encode.cross_encoder
+                if wanted == "none" or (wanted == "default" and not (SHIPPED_CROSS / MANIFEST).is_file()):
+                    raise EncoderUnavailableError(
+                        "no cross-encoder is configured",
+                        received=wanted,
+                        expected="encode.cross_encoder: a hub name or folder",
+                    )
+                self._cross = TransformerCrossEncoder(
+                    str(SHIPPED_CROSS) if wanted == "default" else wanted, self._settings.encode
+                )
+            return self._cross
+
+    def use_cross(self, encoder: CrossEncoder) -> None:
+        """Re-rank with this one."""
+        self._cross = encoder
+
+    def put_full(self, record: GenerationRecord, encoder: FullEncoder) -> None:
+        """Use this encoder for generations like this one, such as one that knows an evaluation's queries."""
+        with self._lock:
+            self._full[record.dense_encoder, record.vdr_model] = encoder
+
+
+def _known(encoders: Mapping[str, _T], encoder_id: str, what: str) -> _T:
+    found = encoders.get(encoder_id)
+    if found is None:
+        raise EncoderUnavailableError(
+            f"the generation's {what} is not configured",
+            received=encoder_id,
+            expected=f"one of {', '.join(encoders) or '(none)'}",
+        )
+    return found
 
 
 @dataclass(slots=True)
@@ -130,6 +217,7 @@ class App:
             dense_index=spec.dense_index,
             parent=parent,
             note=note,
+            vdr_model=self.encoders.default_vdr_model if dense_id and spec.vdr_encoder != "none" else "",
         )
 
     def encode_now(
@@ -143,7 +231,7 @@ class App:
         engine = self.catalog.engine(collection, generation)
         if not engine.record.dense_dimension:
             return 0
-        return encode_waiting(engine, self.encoders.dense(engine.record.dense_encoder), progress, stop)
+        return encode_waiting(engine, self.encoders.full(engine.record), progress, stop)
 
     def close(self) -> None:
         """Stop background work and close what is open."""
@@ -163,6 +251,12 @@ def _registry(settings: Settings) -> Registry:
 def build(settings: Settings | None = None) -> App:
     """Wire the application from settings (by default: environment, hyblink.toml, defaults)."""
     settings = settings or Settings()
+    if settings.encode.cross_encoder_precision not in {"auto", "fp32", "bf16", "int8"}:
+        raise InvalidInputError(
+            "bad encode.cross_encoder_precision",
+            received=settings.encode.cross_encoder_precision,
+            expected="auto, fp32, bf16 or int8",
+        )
     if settings.encode.precision not in {"auto", "fp32", "bf16"}:
         raise InvalidInputError(
             "bad encode.precision", received=settings.encode.precision, expected="auto, fp32 or bf16"

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.filters import Filter, parse_filter
-from app.core.ports import BagEncoder, DenseEncoder, Engine, Present, Selection, Snapshot
+from app.core.ports import BagEncoder, CrossEncoder, Engine, FullEncoder, Present, Selection, Snapshot
 from app.core.settings import SearchSettings
 from app.core.text import Analyzer, check_text, fold
 from app.core.types import (
@@ -24,23 +24,30 @@ from app.core.types import (
     FIRST_RANK,
     DocId,
     FacetCount,
+    GenerationRecord,
     Hit,
     LegReport,
     Metadata,
     PassageHit,
     RankingProfile,
+    RerankReport,
     Scored,
     SearchRequest,
     SearchResult,
     Signal,
     SignalValue,
+    TermWeights,
+    TokenContribution,
+    VdrMode,
 )
+from app.core.weights import heaviest
 from ranker.collapse import RankedDocuments, collapse
 from ranker.complete import CompleteScores, FusedScores, complete, fuse
 from ranker.explain import highlights, ledger, token_contributions
 from ranker.fusion import FUSIONS
 from ranker.normalization import NORMALIZATIONS
-from ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, retrieve
+from ranker.rerank import CrossScore, Reranked, rerank
+from ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, retrieve, vdr_mode
 
 _MAX_FACET_VALUES = 20
 _MAX_FACETS = 20
@@ -54,11 +61,15 @@ class Collections(Protocol):
 
 
 class Encoders(Protocol):
-    """Encoders by the ids that generations name."""
+    """The encoders that a generation names. `vdr_mode` is what its VDR encoder does best."""
 
-    def dense(self, encoder_id: str) -> DenseEncoder: ...
+    def full(self, record: GenerationRecord) -> FullEncoder: ...
+
+    def vdr_mode(self, record: GenerationRecord) -> VdrMode: ...
 
     def bag(self, encoder_id: str) -> BagEncoder: ...
+
+    def cross(self) -> CrossEncoder: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,27 @@ class WhyNot:
 
 
 @dataclass(frozen=True, slots=True)
+class VocabularyToken:
+    """A token and its weight; `own` where the text contains it."""
+
+    token: str
+    weight: float
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A text read out over the vocabulary, heaviest first, and what it shares with a passage; `score` sums it."""
+
+    generation: str
+    mode: VdrMode
+    as_query: tuple[VocabularyToken, ...]
+    as_passage: tuple[VocabularyToken, ...]
+    shared: tuple[TokenContribution, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Ranked:
     """A search up to the ranked documents, before a page is cut."""
 
@@ -103,6 +135,17 @@ class _Ranked:
     profile: RankingProfile
     allowed: Selection | None
     timings: dict[str, float]
+    cross: Mapping[int, CrossScore]
+    rerank: RerankReport | None
+
+    def score(self, column: int) -> float:
+        """A candidate's score, with what re-ranking added."""
+        line = self.cross.get(column)
+        return float(self.fused.scores_C[column]) + (line.contribution if line else 0.0)
+
+    def ledger(self, column: int) -> tuple[SignalValue, ...]:
+        """A candidate's lines; they sum to its score."""
+        return ledger(self.fused, column, self.profile, self.cross.get(column))
 
 
 def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | None:
@@ -133,7 +176,11 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
     within("passages_per_document", request.passages_per_document, 1, _MAX_PASSAGES)
     if len(request.facets) > _MAX_FACETS:
         raise InvalidInputError("too many facets", received=len(request.facets), expected=f"at most {_MAX_FACETS}")
-    if not request.signals or len(set(request.signals)) != len(request.signals):
+    if (
+        not request.signals
+        or len(set(request.signals)) != len(request.signals)
+        or not set(request.signals) <= set(ALL_SIGNALS)
+    ):
         raise InvalidInputError(
             "bad signals",
             received=[str(s) for s in request.signals],
@@ -155,6 +202,14 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
         )
     if request.weights is not None:
         check_weights(request.weights)
+    if request.rerank is not None:
+        within("rerank.top", request.rerank.top, 1, settings.max_rerank)
+        if not 0 < request.rerank.budget_ms <= settings.deadline_ms:
+            raise InvalidInputError(
+                "rerank.budget_ms is out of range",
+                received=request.rerank.budget_ms,
+                expected=f"above 0, to {settings.deadline_ms}",
+            )
     return None if request.filter is None else parse_filter(request.filter)
 
 
@@ -167,7 +222,7 @@ def check_weights(weights: Mapping[Signal, float]) -> None:
                 received=weight,
                 expected="a number from 0 to 1,000,000",
             )
-    if not any(weights.values()):
+    if not any(weight for signal, weight in weights.items() if signal in ALL_SIGNALS):
         raise InvalidInputError("no weight is above 0", received=dict(weights), expected="at least one")
 
 
@@ -187,7 +242,7 @@ class SearchService:
 
     @staticmethod
     def _profile(profile: RankingProfile, request: SearchRequest) -> RankingProfile:
-        changes: dict[str, object] = {}
+        changes: dict[str, Any] = {}
         if request.fusion is not None:
             changes["fusion"] = request.fusion
         if request.normalization is not None:
@@ -197,7 +252,12 @@ class SearchService:
         if len(request.signals) == 1 and request.weights is None:
             # One leg alone: its own order, whatever the profile's weight for it.
             changes["weights"] = dict.fromkeys(request.signals, 1.0)
-        return replace(profile, **changes, origin="request") if changes else profile  # type: ignore[arg-type]
+        if "weights" in changes:
+            cross = (request.weights or {}).get(Signal.CROSS, profile.weights.get(Signal.CROSS, 0.0))
+            changes["weights"] = {**changes["weights"], Signal.CROSS: cross}
+        if request.vdr is not None:
+            changes["vdr"] = request.vdr
+        return replace(profile, **changes, origin="request") if changes else profile
 
     def _rank(self, collection: str, request: SearchRequest, extra_document: str | None = None) -> _Ranked:
         started = time.perf_counter()
@@ -209,9 +269,11 @@ class SearchService:
         timings = {"snapshot": (time.perf_counter() - started) * 1e3}
         query = fold(request.query)
         terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
-        dense = self._encoders.dense(record.dense_encoder) if snapshot.dense and snapshot.dense.vectors else None
+        dense = snapshot.dense is not None and snapshot.dense.vectors > 0
+        encoder = self._encoders.full(record) if dense or snapshot.vdr is not None else None
         bag = self._encoders.bag(record.vdr_encoder)
-        forms = QueryForms(snapshot, AnalyzedQuery(query, terms), bag, dense, self._settings.query_weights)
+        mode = vdr_mode(profile.vdr, snapshot, self._encoders.vdr_mode(record))
+        forms = QueryForms(snapshot, AnalyzedQuery(query, terms), bag, encoder, mode, self._settings.query_weights)
         allowed = snapshot.reader.select(tree) if tree is not None else None
         timings["filter"] = (time.perf_counter() - started) * 1e3 - timings["snapshot"]
 
@@ -222,7 +284,7 @@ class SearchService:
             legs.update(dict.fromkeys(signals, leg))
             return leg.search(request.candidates, allowed, others() if leg.waits else EMPTY.rows)
 
-        usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense is not None)]
+        usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense)]
         before = time.perf_counter()
         proposed, reports = retrieve(
             {signals: partial(search, signals) for signals in forms.grouped(usable)},
@@ -240,9 +302,22 @@ class SearchService:
         fused = fuse(scores, profile)
         documents = collapse(fused, snapshot.reader.document_keys(scores.rows), snapshot.reader.doc_ids)
         timings["fuse"] = (time.perf_counter() - before) * 1e3
+        reranked = Reranked(documents)
+        if request.rerank is not None:
+            before = time.perf_counter()
+
+            def texts(columns: Sequence[int]) -> list[tuple[str, str]]:
+                rows = scores.rows[np.array(columns, dtype=np.int64)]
+                found = snapshot.reader.passages(rows)
+                return [(found[row].title, found[row].text) for row in rows.tolist()]
+
+            weight = float(profile.weights.get(Signal.CROSS, 0.0))
+            reranked = rerank(request.query, documents, request.rerank, weight, self._encoders.cross, texts)
+            timings["rerank"] = (time.perf_counter() - before) * 1e3
         return _Ranked(
-            engine, snapshot, forms, answered, proposed, reports, fused, documents, profile, allowed, timings
-        )
+            engine, snapshot, forms, answered, proposed, reports, fused, reranked.documents, profile, allowed, timings,
+            reranked.lines, reranked.report,
+        )  # fmt: skip
 
     def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """One page of results. Raises UserError for a bad request, UnavailableError where no leg could answer."""
@@ -266,7 +341,56 @@ class SearchService:
             tuple(signal for signal in request.signals if signal not in answered),  # the reports say why
             facets,
             {name: round(value, 3) for name, value in ranked.timings.items()},
+            ranked.rerank,
         )
+
+    def vocabulary(self, collection: str, text: str, passage: str | None = None, top: int = 50) -> Vocabulary:
+        """What the VDR signal makes of a text, as a query and as a passage; with `passage`, what the two share.
+
+        Raises InvalidInputError for an empty text.
+        """
+        for name, value in (("text", text), ("passage", passage)):
+            if value is not None and not check_text(value, name).strip():
+                raise InvalidInputError(f"the {name} is empty", received=value, expected="at least one character")
+            if value is not None and len(value) > self._settings.max_vocabulary_chars:
+                raise InvalidInputError(
+                    f"the {name} is too long",
+                    received=f"{len(value)} characters",
+                    expected=f"at most {self._settings.max_vocabulary_chars}",
+                )
+        present = self._collections.present(collection)
+        record, snapshot = present.engine.record, present.snapshot
+        bag = self._encoders.bag(record.vdr_encoder)
+        encoder = self._encoders.full(record) if snapshot.vdr is not None else None
+        mode = self._encoders.vdr_mode(record)
+        forms = QueryForms(snapshot, AnalyzedQuery(fold(text), ()), bag, encoder, mode, top)
+        query = forms.weights()
+
+        def of_passage(content: str) -> TermWeights:
+            if encoder is None:
+                return bag.encode_passages([content])[0]
+            return encoder.encode_passages([""], [content]).weights[0]
+
+        def weighed(terms: TermWeights, own: set[int]) -> tuple[VocabularyToken, ...]:
+            best = heaviest(terms, top)
+            order = np.argsort(-best.weights, kind="stable").tolist()
+            return tuple(
+                VocabularyToken(bag.token(int(best.ids[at])), float(best.weights[at]), int(best.ids[at]) in own)
+                for at in order
+            )
+
+        shared: tuple[TokenContribution, ...] = ()
+        if passage is not None:
+            against = of_passage(fold(passage))
+            both, mine, theirs = np.intersect1d(query.ids, against.ids, return_indices=True)
+            pairs = zip(both.tolist(), query.weights[mine].tolist(), against.weights[theirs].tolist(), strict=True)
+            found = [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in pairs]
+            shared = tuple(sorted(found, key=lambda one: (-one.contribution, one.token)))
+        own = set(bag.encode_query(fold(text)))
+        return Vocabulary(
+            record.id, mode, weighed(query, own), weighed(of_passage(fold(text)), own), shared,
+            sum(one.contribution for one in shared),
+        )  # fmt: skip
 
     def pool(self, collection: str, request: SearchRequest) -> tuple[CompleteScores, list[str]]:
         """The candidates' complete scores and the id of each one's document: what tuning works on."""
@@ -295,9 +419,10 @@ class SearchService:
             passage_hits = []
             for column in own:
                 passage = passages[int(ranked.fused.complete.rows[column])]
-                lines = ledger(ranked.fused, column, ranked.profile)
+                lines = ranked.ledger(column)
                 if tokens:
-                    lines = tuple(replace(line, tokens=tokens[line.signal][place[column]]) for line in lines)
+                    own_tokens = {signal: found[place[column]] for signal, found in tokens.items()}
+                    lines = tuple(replace(line, tokens=own_tokens.get(line.signal, ())) for line in lines)
                 passage_hits.append(
                     PassageHit(
                         passage.id,
@@ -305,7 +430,7 @@ class SearchService:
                         passage.start,
                         passage.end,
                         passage.text,
-                        float(ranked.fused.scores_C[column]),
+                        ranked.score(column),
                         passage.tier,
                         lines,
                         highlights(analyzer, ranked.forms.query.terms, passage.text) if request.highlight else (),
@@ -379,7 +504,7 @@ class SearchService:
             float(documents.scores_D[place]),
             bar,
             tuple(standings),
-            ledger(ranked.fused, documents.columns(place)[0], ranked.profile),
+            ranked.ledger(documents.columns(place)[0]),
         )
 
 

@@ -6,33 +6,31 @@ from collections.abc import Callable
 
 import numpy as np
 
-from app.core.errors import InvalidInputError
-from app.core.ports import DenseEncoder, Engine
-from app.core.types import IdArray
+from app.core.ports import Engine, FullEncoder
+from app.core.types import IdArray, as_rows
 
 BLOCK = 128
 """Passages written in one transaction. Within a block texts are sorted by length, so larger blocks waste less."""
 
 
-def encode_rows(engine: Engine, encoder: DenseEncoder, rows: IdArray) -> int:
-    """Encode those of `rows` that exist and still wait; how many that were. Doing it twice changes nothing."""
-    if encoder.id != engine.record.dense_encoder:
-        raise InvalidInputError(
-            "the encoder is not the generation's", received=encoder.id, expected=engine.record.dense_encoder
-        )
+def encode_rows(engine: Engine, encoder: FullEncoder, rows: IdArray) -> int:
+    """Encode those of `rows` that exist and still wait; how many that were. Doing it twice changes nothing.
+
+    `encoder` is the generation's own.
+    """
     reader = engine.store.reader()
     done, _ = reader.vectors(rows)
     waiting = np.setdiff1d(rows, done)
     passages = list(reader.passages(waiting).values())
     if not passages:
         return 0
-    vectors = encoder.encode_passages([p.title for p in passages], [p.text for p in passages])
-    return engine.store.put_vectors(np.array([p.row for p in passages], dtype=np.int64), vectors)
+    made = encoder.encode_passages([p.title for p in passages], [p.text for p in passages])
+    return engine.store.put_vectors(as_rows([p.row for p in passages]), made.vectors_ND, made.weights)
 
 
 def encode_waiting(
     engine: Engine,
-    encoder: DenseEncoder,
+    encoder: FullEncoder,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:

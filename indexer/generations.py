@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Protocol
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError
-from app.core.ports import BagEncoder, DenseEncoder, Engine, ExportedDocument, PreparedDocument
+from app.core.ports import BagEncoder, Engine, ExportedDocument, FullEncoder, PreparedDocument
 from app.core.types import CollectionSpec, GenerationRecord, as_rows
 from indexer.encode import encode_waiting
 from indexer.prepare import prepare
@@ -56,7 +56,8 @@ def copy_documents(source: Iterator[ExportedDocument], target: Engine, *, keep_v
         present = [at for at, vector in enumerate(vectors) if vector is not None]
         if present:
             rows = as_rows([result.rows[at] for at in present])
-            target.store.put_vectors(rows, np.stack([v for v in vectors if v is not None]))
+            weights = [own for d in batch for own in d.weights if own is not None]
+            target.store.put_vectors(rows, np.stack([v for v in vectors if v is not None]), weights)
     return total
 
 
@@ -65,7 +66,7 @@ def build(
     record: GenerationRecord,
     *,
     bag: BagEncoder,
-    dense: DenseEncoder | None,
+    encoder: FullEncoder | None,
     keep: int,
     progress: Callable[[str, int], None] = lambda _stage, _count: None,
 ) -> GenerationRecord:
@@ -84,7 +85,7 @@ def build(
             store.drop_unfinished(name)
             store.add_generation(record)
             try:
-                _fill(store, record, current, spec, bag, dense, progress)
+                _fill(store, record, current, spec, bag, encoder, progress)
             except BaseException:
                 store.discard(name, record.id)
                 raise
@@ -101,24 +102,24 @@ def _fill(
     current: Engine,
     spec: CollectionSpec,
     bag: BagEncoder,
-    dense: DenseEncoder | None,
+    encoder: FullEncoder | None,
     progress: Callable[[str, int], None],
 ) -> None:
     """Copy or encode everything into the new generation. Raises CorruptionError where it then differs."""
     target = store.engine(record.collection, record.id)
     same_bag = current.record.vdr_encoder == record.vdr_encoder
-    same_dense = current.record.dense_encoder == record.dense_encoder
+    same_full = (current.record.dense_encoder, current.record.vdr_model) == (record.dense_encoder, record.vdr_model)
     exported = current.store.reader().export()
     if same_bag:
-        copied = copy_documents(exported, target, keep_vectors=same_dense)
+        copied = copy_documents(exported, target, keep_vectors=same_full)
     else:
         copied = 0
         while batch := list(islice(exported, _BATCH)):
             target.store.write(prepare([one.document for one in batch], spec, bag))
             copied += len(batch)
     progress("copied", copied)
-    if dense is not None:
-        progress("encoded", encode_waiting(target, dense))
+    if encoder is not None:
+        progress("encoded", encode_waiting(target, encoder))
     problems = verify(current, target)
     if problems:
         raise CorruptionError("the new generation does not match the old one: " + "; ".join(problems))
@@ -136,11 +137,14 @@ def verify(old: Engine, new: Engine) -> list[str]:
 
 
 def check_importable(record: GenerationRecord, manifest: dict[str, object]) -> bool:
-    """Whether vectors of an export fit a generation. Raises InvalidInputError where its term weights do not."""
+    """Whether vectors and VDR weights of an export fit a generation. Raises InvalidInputError where its
+    bags of tokens do not.
+    """
     if manifest.get("vdr_encoder") != record.vdr_encoder:
         raise InvalidInputError(
             "the export's vocabulary is another one",
             received=manifest.get("vdr_encoder"),
             expected=record.vdr_encoder,
         )
-    return manifest.get("dense_encoder") == record.dense_encoder
+    of_export = (manifest.get("dense_encoder"), manifest.get("vdr_model", ""))
+    return of_export == (record.dense_encoder, record.vdr_model)

@@ -1,7 +1,8 @@
 """Export and import: a folder with documents, passages, term weights and vectors; nothing has to be encoded again.
 
-``documents.jsonl`` one document a line with its windows; ``terms.npz``-like arrays and ``vectors.npy`` hold weights
-and vectors of all passages in the same order; ``manifest.json`` names encoders, counts and checksums.
+``documents.jsonl`` one document a line with its windows; ``terms_*`` (bags of tokens), ``vdr_*`` (the VDR encoder's
+weights) and ``vectors.f2`` hold what all passages have, in the same order; ``manifest.json`` names encoders, counts and
+checksums. Exports of format 1, from before there was a VDR encoder, are read too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,8 @@ from app.core.ports import Engine, ExportedDocument
 from app.core.types import CollectionSpec, DocId, Document, TermWeights
 from indexer.generations import check_importable, copy_documents
 
-FORMAT = 1
-_DOCUMENTS, _OFFSETS, _IDS, _WEIGHTS, _VECTORS = (
-    "documents.jsonl", "term_offsets.npy", "term_ids.i4", "term_weights.f4", "vectors.f2",
-)  # fmt: skip
+FORMAT = 2
+_DOCUMENTS, _VECTORS = "documents.jsonl", "vectors.f2"
 
 
 def export_collection(
@@ -37,14 +37,14 @@ def export_collection(
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    count, passages, lengths = 0, 0, [0]
+    count, passages = 0, 0
     empty = np.zeros(engine.record.dense_dimension, dtype=np.float16)
     try:
         with (
             (beside / _DOCUMENTS).open("wb") as documents,
-            (beside / _IDS).open("wb") as ids,
-            (beside / _WEIGHTS).open("wb") as weights,
             (beside / _VECTORS).open("wb") as vectors,
+            _Terms.writing(beside, "term") as terms,
+            _Terms.writing(beside, "vdr") as vdr,
         ):
             for one in engine.store.reader().export():
                 row = {
@@ -54,18 +54,17 @@ def export_collection(
                     "content_hash": one.content_hash,
                 }
                 documents.write(orjson.dumps(row) + b"\n")
-                for bag, vector in zip(one.bags, one.vectors, strict=True):
-                    ids.write(bag.ids.astype("<i4").tobytes())
-                    weights.write(bag.weights.astype("<f4").tobytes())
-                    lengths.append(len(bag))
+                weights = one.weights or (None,) * len(one.bags)
+                for bag, vector, own in zip(one.bags, one.vectors, weights, strict=True):
+                    terms.add(bag)
+                    vdr.add(own)
                     vectors.write((empty if vector is None else vector).astype("<f2").tobytes())
                 count += 1
                 passages += len(one.windows)
                 progress(1)
-        np.save(beside / _OFFSETS, np.cumsum(lengths, dtype=np.int64), allow_pickle=False)
         write_manifest(
             beside,
-            [_DOCUMENTS, _OFFSETS, _IDS, _WEIGHTS, _VECTORS],
+            [_DOCUMENTS, _VECTORS, *_Terms.files("term"), *_Terms.files("vdr")],
             format=FORMAT,
             collection=asdict(spec),
             documents=count,
@@ -73,6 +72,7 @@ def export_collection(
             dense_encoder=engine.record.dense_encoder,
             dense_dimension=engine.record.dense_dimension,
             vdr_encoder=engine.record.vdr_encoder,
+            vdr_model=engine.record.vdr_model,
         )
         beside.rename(folder)
     finally:
@@ -85,18 +85,59 @@ def read_export(folder: Path) -> tuple[dict[str, Any], CollectionSpec]:
     if not (folder / "manifest.json").is_file():
         raise NotFoundError("not an exported folder", received=str(folder), expected="a folder with a manifest.json")
     manifest = check_manifest(folder)
-    if manifest.get("format") != FORMAT:
-        raise CorruptionError("unknown export format", received=manifest.get("format"), expected=str(FORMAT))
+    if manifest.get("format") not in {1, FORMAT}:
+        raise CorruptionError("unknown export format", received=manifest.get("format"), expected=f"1 or {FORMAT}")
     try:
         return manifest, CollectionSpec(**manifest["collection"])
     except TypeError as error:
         raise CorruptionError("the export's collection has unknown fields") from error
 
 
+class _Terms:
+    """Term weights of passages, one after another: offsets, token ids, weights."""
+
+    def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
+        self._offsets = folder / f"{name}_offsets.npy"
+        self._lengths = [0]
+        self._ids = stack.enter_context((folder / f"{name}_ids.i4").open("wb"))
+        self._weights = stack.enter_context((folder / f"{name}_weights.f4").open("wb"))
+
+    @staticmethod
+    def files(name: str) -> list[str]:
+        return [f"{name}_offsets.npy", f"{name}_ids.i4", f"{name}_weights.f4"]
+
+    @classmethod
+    @contextmanager
+    def writing(cls, folder: Path, name: str) -> Iterator[_Terms]:
+        with ExitStack() as stack:
+            terms = cls(folder, name, stack)
+            yield terms
+            np.save(terms._offsets, np.cumsum(terms._lengths, dtype=np.int64), allow_pickle=False)
+
+    def add(self, terms: TermWeights | None) -> None:
+        """The next passage's; None counts as no weights."""
+        if terms is not None:
+            self._ids.write(terms.ids.astype("<i4").tobytes())
+            self._weights.write(terms.weights.astype("<f4").tobytes())
+        self._lengths.append(0 if terms is None else len(terms))
+
+    @classmethod
+    def reading(cls, folder: Path, name: str) -> Callable[[int], TermWeights]:
+        """The weights of a passage by its number."""
+        offsets_file, ids_file, weights_file = cls.files(name)
+        offsets = np.load(folder / offsets_file, allow_pickle=False)
+        ids, weights = _mapped(folder / ids_file, "<i4"), _mapped(folder / weights_file, "<f4")
+
+        def read(at: int) -> TermWeights:
+            start, end = int(offsets[at]), int(offsets[at + 1])
+            return TermWeights(np.array(ids[start:end]), np.array(weights[start:end]))
+
+        return read
+
+
 def _read(folder: Path, manifest: dict[str, Any]) -> Iterator[ExportedDocument]:
-    offsets = np.load(folder / _OFFSETS, allow_pickle=False)
-    ids = _mapped(folder / _IDS, "<i4")
-    weights = _mapped(folder / _WEIGHTS, "<f4")
+    terms = _Terms.reading(folder, "term")
+    vdr = _Terms.reading(folder, "vdr") if manifest.get("vdr_model") else None
     dimension = int(manifest["dense_dimension"])
     vectors = _mapped(folder / _VECTORS, "<f2").reshape(-1, dimension) if dimension else None
     at = 0
@@ -106,15 +147,15 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Iterator[ExportedDocument]:
             encoded = row.pop("encoded")
             windows = tuple((int(a), int(b)) for a, b in row.pop("windows"))
             content_hash = row.pop("content_hash")
-            spans = [(int(offsets[at + n]), int(offsets[at + n + 1])) for n in range(len(windows))]
-            bags = tuple(TermWeights(np.array(ids[a:b]), np.array(weights[a:b])) for a, b in spans)
+            bags = tuple(terms(at + n) for n in range(len(windows)))
             found = tuple(
                 np.array(vectors[at + n], dtype=np.float32) if has and vectors is not None else None
                 for n, has in enumerate(encoded)
             )
+            weights = tuple(vdr(at + n) if has and vdr is not None else None for n, has in enumerate(encoded))
             at += len(windows)
             document = Document(DocId(row["id"]), row["text"], row["title"], row["lang"], row["metadata"])
-            yield ExportedDocument(document, windows, bags, found, content_hash)
+            yield ExportedDocument(document, windows, bags, found, content_hash, weights)
 
 
 def _mapped(path: Path, kind: str) -> Any:

@@ -30,6 +30,12 @@ class RankedDocuments:
         columns: list[int] = self._columns[self._starts_D[at] : self._ends_D[at]].tolist()
         return columns
 
+    def reordered(self, order: IdArray, scores_D: Floats) -> RankedDocuments:
+        """The documents in another order of their places, with other scores, given in the old order."""
+        return RankedDocuments(
+            self.keys_D[order], scores_D[order], self._columns, self._starts_D[order], self._ends_D[order]
+        )
+
 
 def collapse(fused: FusedScores, keys_C: IdArray, ids_of: Callable[[IdArray], Sequence[str]]) -> RankedDocuments:
     """Documents by their best passage's score, ties by id, so that equal scores always stand in the same order.

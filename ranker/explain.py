@@ -9,13 +9,16 @@ from app.core.ports import BagEncoder, Snapshot
 from app.core.text import Analyzer
 from app.core.types import IdArray, RankingProfile, Signal, SignalValue, Span, TokenContribution
 from ranker.complete import FusedScores
+from ranker.rerank import CrossScore
 from ranker.retrieve import QueryForms
 
 NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
 
 
-def ledger(fused: FusedScores, column: int, profile: RankingProfile) -> tuple[SignalValue, ...]:
-    """One candidate's lines, without tokens. Contributions sum to its score."""
+def ledger(
+    fused: FusedScores, column: int, profile: RankingProfile, cross: CrossScore | None = None
+) -> tuple[SignalValue, ...]:
+    """One candidate's lines, without tokens; the cross-encoder's last. Contributions sum to its score."""
     lines = []
     row = int(fused.complete.rows[column])
     for at, signal in enumerate(fused.complete.signals):
@@ -32,6 +35,9 @@ def ledger(fused: FusedScores, column: int, profile: RankingProfile) -> tuple[Si
                 NOT_ENCODED if missing else "",
             )
         )
+    if cross is not None:
+        weight = float(profile.weights.get(Signal.CROSS, 0.0))
+        lines.append(SignalValue(Signal.CROSS, cross.raw, cross.normalised, weight, cross.contribution, None))
     return tuple(lines)
 
 
@@ -44,7 +50,7 @@ def token_contributions(
     elif signal is Signal.VDR:
         found = [
             [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in matches]
-            for matches in snapshot.vdr.contributions(forms.weights, rows)
+            for matches in snapshot.sparse(forms.form).contributions(forms.weights(), rows)
         ]
     else:
         return [()] * len(rows)

@@ -6,6 +6,7 @@ A leg that fails or is late is reported, not fatal: the others answer. Only when
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,9 +15,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.errors import DeadlineExceededError, HyblinkError
-from app.core.ports import BagEncoder, DenseEncoder, JointAnswer, Selection, Snapshot
-from app.core.types import ALL_SIGNALS, EMPTY, IdArray, LegReport, ScoreArray, Scored, Signal, TermWeights, VectorArray
+from app.core.errors import DeadlineExceededError, HyblinkError, InvalidInputError
+from app.core.ports import WAITING_COUNTED, BagEncoder, EncodedQuery, FullEncoder, JointAnswer, Selection, Snapshot
+from app.core.types import (
+    ALL_SIGNALS,
+    EMPTY,
+    IdArray,
+    LegReport,
+    ScoreArray,
+    Scored,
+    Signal,
+    SparseForm,
+    TermWeights,
+    VdrMode,
+    VectorArray,
+)
+from app.core.weights import calibrated, heaviest, product
 
 _JOINT = (Signal.BM25, Signal.VDR)
 _WAITED_S = 0.01
@@ -60,15 +74,22 @@ def bm25_leg(snapshot: Snapshot, query: AnalyzedQuery) -> Leg:
     )
 
 
-def vdr_leg(snapshot: Snapshot, weights: TermWeights) -> Leg:
-    """The dot product of the query's and the passages' term weights."""
-    view = snapshot.vdr
+def vdr_leg(snapshot: Snapshot, form: SparseForm, weights: Callable[[], TermWeights]) -> Leg:
+    """The dot product of the query's and the passages' term weights. `weights` encodes when first asked."""
+    view = snapshot.sparse(form)
     return Leg(
         (Signal.VDR,),
-        lambda k, allowed, _: {Signal.VDR: view.search(weights, k, allowed)},
-        lambda rows: {Signal.VDR: view.score(weights, rows)},
-        lambda _, row: view.rank(weights, row),
+        lambda k, allowed, _: {Signal.VDR: view.search(weights(), k, allowed)},
+        lambda rows: {Signal.VDR: _waiting_as_nan(snapshot, form, rows, view.score(weights(), rows))},
+        lambda _, row: view.rank(weights(), row),
     )
+
+
+def _waiting_as_nan(snapshot: Snapshot, form: SparseForm, rows: IdArray, scores: ScoreArray) -> ScoreArray:
+    """A passage that waits for the encoder has no such score yet; 0 would say that it does not match."""
+    if form is SparseForm.BAG or not snapshot.waiting or not len(rows):
+        return scores
+    return np.where(snapshot.reader.encoded(rows), scores, np.float32(np.nan))
 
 
 def dense_leg(snapshot: Snapshot, vector: Callable[[], VectorArray]) -> Leg | None:
@@ -84,9 +105,11 @@ def dense_leg(snapshot: Snapshot, vector: Callable[[], VectorArray]) -> Leg | No
     )
 
 
-def joint_leg(snapshot: Snapshot, query: AnalyzedQuery, weights: TermWeights) -> Leg | None:
+def joint_leg(
+    snapshot: Snapshot, query: AnalyzedQuery, form: SparseForm, weights: Callable[[], TermWeights]
+) -> Leg | None:
     """BM25 and the sparse signal together, where the engine asks them so; None elsewhere."""
-    view = snapshot.joint
+    view = snapshot.joint.get(form)
     if view is None:
         return None
     terms = query.terms
@@ -94,7 +117,7 @@ def joint_leg(snapshot: Snapshot, query: AnalyzedQuery, weights: TermWeights) ->
 
     def search(k: int, allowed: Selection | None, others: IdArray) -> Mapping[Signal, Scored]:
         nonlocal known
-        known = view.search(terms, weights, k, allowed, others)
+        known = view.search(terms, weights(), k, allowed, others)
         return {Signal.BM25: known.bm25, Signal.VDR: known.vdr}
 
     def score(rows: IdArray) -> Mapping[Signal, ScoreArray]:
@@ -104,58 +127,104 @@ def joint_leg(snapshot: Snapshot, query: AnalyzedQuery, weights: TermWeights) ->
         there[there] = known.rows_C[at[there]] == rows[there]
         scores[:, there] = known.scores_2C[:, at[there]]
         if not there.all():
-            scores[:, ~there] = view.score(terms, weights, rows[~there])
-        return {Signal.BM25: scores[0], Signal.VDR: scores[1]}
+            scores[:, ~there] = view.score(terms, weights(), rows[~there])
+        return {Signal.BM25: scores[0], Signal.VDR: _waiting_as_nan(snapshot, form, rows, scores[1])}
 
     def rank(signal: Signal, row: int) -> int | None:
         if signal is Signal.BM25:
             return snapshot.bm25.rank(terms, row)
-        return snapshot.vdr.rank(weights, row)
+        return snapshot.sparse(form).rank(weights(), row)
 
     return Leg((Signal.BM25, Signal.VDR), search, score, rank, view.completes)
 
 
+_CALIBRATED = 256
+"""A query's heaviest weights that are given the collection's idf; the heaviest of those are searched with."""
+_ENCODED_QUERY: tuple[VdrMode, ...] = ("full", "beta")
+_ENCODED_PASSAGES: tuple[VdrMode, ...] = ("full", "alpha")
+
+
+def vdr_mode(wanted: VdrMode, snapshot: Snapshot, best: VdrMode) -> VdrMode:
+    """The mode that answers. `auto` takes the encoder's `best` unless more than one passage in twenty waits for it.
+
+    Raises InvalidInputError where a mode asks for an encoder that the generation has not.
+    """
+    if wanted == "auto":
+        usable = snapshot.vdr is not None and snapshot.dense is not None and snapshot.waiting < WAITING_COUNTED
+        return best if usable and snapshot.dense and snapshot.waiting * 20 <= snapshot.dense.vectors else "bag"
+    if wanted != "bag" and snapshot.vdr is None:
+        raise InvalidInputError("the generation has no VDR encoder", received=f"vdr {wanted}", expected="bag or auto")
+    return wanted
+
+
 class QueryForms:
-    """A query's forms for one snapshot, each made once, by whoever asks first."""
+    """A query's forms for one snapshot, each made once, by whoever asks first. Safe to share between threads."""
 
     def __init__(
         self,
         snapshot: Snapshot,
         query: AnalyzedQuery,
         bag: BagEncoder,
-        dense: DenseEncoder | None,
+        encoder: FullEncoder | None,
+        mode: VdrMode,
         limit: int,
     ) -> None:
         self.query = query
+        self.mode = mode
+        self.form = SparseForm.VDR if mode in _ENCODED_PASSAGES else SparseForm.BAG
         self._snapshot = snapshot
         self._bag = bag
-        self._dense = dense
+        self._encoder = encoder
         self._limit = limit
         self._weights: TermWeights | None = None
-        self._vector: VectorArray | None = None
+        self._encoded: EncodedQuery | None = None
+        self._lock = threading.RLock()
         self.encode_ms = 0.0
 
-    @property
+    def _encode(self) -> EncodedQuery:
+        with self._lock:
+            if self._encoded is None:
+                assert self._encoder is not None
+                started = time.perf_counter()
+                self._encoded = self._encoder.encode_query(self.query.text)
+                self.encode_ms = (time.perf_counter() - started) * 1e3
+            return self._encoded
+
     def weights(self) -> TermWeights:
-        """VDR weights, the heaviest `limit`."""
-        if self._weights is None:
-            self._weights = self._snapshot.vdr.query_weights(self._bag.encode_query(self.query.text), self._limit)
-        return self._weights
+        """The query's term weights in its mode, the heaviest `limit`."""
+        with self._lock:
+            if self._weights is None:
+                self._weights = self._made()
+            return self._weights
+
+    def _made(self) -> TermWeights:
+        if self.mode in _ENCODED_QUERY:
+            encoded = self._encode().weights
+            assert encoded is not None
+            terms = heaviest(encoded, _CALIBRATED)
+        else:
+            ids = np.array(self._bag.encode_query(self.query.text), dtype=np.int32)
+            if self.mode == "bag":
+                return self._snapshot.bag.query_weights(ids.tolist(), self._limit)
+            terms = TermWeights(ids, np.ones(len(ids), dtype=np.float32))
+        assert self._encoder is not None
+        prior = self._encoder.prior_idf(terms.ids)
+        if self.mode != "beta" and prior is None:
+            return heaviest(terms, self._limit)
+        idf = self._snapshot.bag.query_weights(terms.ids.tolist(), len(terms))
+        # A bag of tokens says only which tokens a passage has: there the query brings all of the idf.
+        weighed = product(terms, idf) if self.mode == "beta" or prior is None else calibrated(terms, idf, prior)
+        return heaviest(weighed, self._limit)
 
     def vector(self) -> VectorArray:
         """The dense vector, shape (D,)."""
-        if self._vector is None:
-            assert self._dense is not None
-            started = time.perf_counter()
-            self._vector = self._dense.encode_query(self.query.text)
-            self.encode_ms = (time.perf_counter() - started) * 1e3
-        return self._vector
+        return self._encode().vector_D
 
     def grouped(self, signals: Sequence[Signal]) -> list[tuple[Signal, ...]]:
         """The signals as they are asked, those of one leg together; the dense one first, others may wait for it."""
         apart = [signal for signal in sorted(signals, key=lambda one: one is not Signal.DENSE) if signal not in _JOINT]
         joint = tuple(signal for signal in _JOINT if signal in signals)
-        if self._snapshot.joint is not None and len(joint) == len(_JOINT):
+        if self.form in self._snapshot.joint and len(joint) == len(_JOINT):
             return [*((signal,) for signal in apart), joint]
         return [(signal,) for signal in (*apart, *joint)]
 
@@ -163,11 +232,11 @@ class QueryForms:
         """The leg of signals as `grouped` gave them."""
         leg: Leg | None
         if signals == _JOINT:
-            leg = joint_leg(self._snapshot, self.query, self.weights)
+            leg = joint_leg(self._snapshot, self.query, self.form, self.weights)
         elif signals == (Signal.BM25,):
             leg = bm25_leg(self._snapshot, self.query)
         elif signals == (Signal.VDR,):
-            leg = vdr_leg(self._snapshot, self.weights)
+            leg = vdr_leg(self._snapshot, self.form, self.weights)
         else:
             leg = dense_leg(self._snapshot, self.vector)
         assert leg is not None, signals

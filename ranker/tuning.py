@@ -18,6 +18,7 @@ from ranker.complete import CompleteScores, fuse
 from ranker.fusion.inputs import Floats
 
 CUTOFF = 10
+_CROSS_WEIGHT = RankingProfile().weights[Signal.CROSS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ def grid(signals: Sequence[Signal], step: float = 0.1) -> list[RankingProfile]:
 
 
 def _profile(fusion: FusionName, normalization: NormalizationName, weights: Mapping[Signal, float]) -> RankingProfile:
-    return RankingProfile("tuned", 0, fusion, normalization, weights, 60.0, "tuned")
+    return RankingProfile(
+        "tuned", 0, fusion, normalization, {Signal.CROSS: _CROSS_WEIGHT, **weights}, 60.0, origin="tuned"
+    )
 
 
 @dataclass(frozen=True, slots=True)

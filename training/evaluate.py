@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, get_args
 
 import numpy as np
 
 from app.core.errors import InvalidInputError
-from app.core.types import ALL_SIGNALS, SearchRequest, Signal
+from app.core.types import ALL_SIGNALS, SearchRequest, Signal, VdrMode
 from app.search import SearchService
 from training.judgements import Qrels, Run
 
@@ -47,26 +47,50 @@ class Comparison:
     p_randomisation: float
 
 
-def systems_from(names: Sequence[str]) -> dict[str, tuple[Signal, ...]]:
-    """Signals by system name: a leg's own name, `hybrid` for all, or legs joined by `+`.
+@dataclass(frozen=True, slots=True)
+class System:
+    """What a system of an evaluation asks for."""
 
-    >>> systems_from(["bm25", "bm25+dense"])["bm25+dense"] == (Signal.BM25, Signal.DENSE)
+    signals: tuple[Signal, ...]
+    vdr: VdrMode | None = None
+    rerank: bool = False
+
+
+def systems_from(names: Sequence[str]) -> dict[str, System]:
+    """Systems by name: legs joined by `+`, `hybrid` for all of them, `vdr:MODE`, `cross` for re-ranking.
+
+    >>> systems_from(["bm25+dense"])["bm25+dense"].signals == (Signal.BM25, Signal.DENSE)
     True
+    >>> systems_from(["hybrid+cross"])["hybrid+cross"].rerank
+    True
+    >>> systems_from(["vdr:alpha"])["vdr:alpha"].vdr
+    'alpha'
     """
-    systems: dict[str, tuple[Signal, ...]] = {}
-    for name in names:
-        if name == HYBRID:
-            systems[name] = ALL_SIGNALS
-            continue
-        try:
-            systems[name] = tuple(Signal(part) for part in name.split("+"))
-        except ValueError:
+    return {name: _system(name) for name in names}
+
+
+def _system(name: str) -> System:
+    signals: list[Signal] = []
+    vdr: VdrMode | None = None
+    rerank = False
+    for part in name.split("+"):
+        leg, colon, mode = part.partition(":")
+        if part == Signal.CROSS:
+            rerank = True
+        elif part == HYBRID:
+            signals += ALL_SIGNALS
+        elif leg in set(ALL_SIGNALS) and (not colon or (leg == Signal.VDR and mode in get_args(VdrMode))):
+            signals.append(Signal(leg))
+            vdr = cast("VdrMode", mode) if colon else vdr
+        else:
             raise InvalidInputError(
                 "unknown system",
                 received=name,
-                expected=f"{', '.join(ALL_SIGNALS)}, hybrid, or legs joined by +",
-            ) from None
-    return systems
+                expected=f"{', '.join(ALL_SIGNALS)}, hybrid, vdr:MODE, joined by +, and +cross to re-rank",
+            )
+    if not signals or len(set(signals)) != len(signals):
+        raise InvalidInputError("a system runs each leg once", received=name, expected="such as bm25+dense")
+    return System(tuple(signals), vdr, rerank)
 
 
 def search_runner(service: SearchService, collection: str, request: SearchRequest) -> Runner:

@@ -6,8 +6,14 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SIGNAL_COLOURS = {"bm25": "#2563eb", "vdr": "#d97706", "dense": "#059669"}
-SIGNAL_NAMES = {"bm25": "words (BM25)", "vdr": "vocabulary (VDR)", "dense": "meaning (dense)"}
+SIGNAL_COLOURS = {"bm25": "#2563eb", "vdr": "#d97706", "dense": "#059669", "cross": "#9333ea"}
+SIGNAL_NAMES = {
+    "bm25": "words (BM25)",
+    "vdr": "vocabulary (VDR)",
+    "dense": "meaning (dense)",
+    "cross": "read together (cross-encoder)",
+}
+LEGS = ("bm25", "vdr", "dense")
 
 STYLE = """
 <style>

@@ -31,7 +31,7 @@ from app.bootstrap import App
 from app.core.errors import ForbiddenError, HyblinkError, NotFoundError, RateLimitedError, UserError, shown
 from app.core.types import CollectionSpec, SearchResult
 from app.indexes.catalog import check_name
-from app.search import WhyNot
+from app.search import Vocabulary, WhyNot
 
 _STORE_WAIT_S = 2.0
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             record = engine.record
             app.encoders.bag(record.vdr_encoder).encode_query("warm up")
             if record.dense_dimension:
-                app.encoders.dense(record.dense_encoder).encode_query("warm up")
+                app.encoders.full(record).encode_query("warm up")
                 app.jobs.encode(name, record.id, engine.store.reader().unencoded(1).tolist())
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
@@ -269,7 +269,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def search(body: models.SearchBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
         with slots.one():
-            result = app.search.search(body.collection, body.request(settings.search.candidates))
+            result = app.search.search(body.collection, body.request(settings.search))
         metrics.searched(result)
         return _json(result)
 
@@ -283,8 +283,20 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def explain(body: models.ExplainBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
         with slots.one():
-            request = body.request(settings.search.candidates)
+            request = body.request(settings.search)
             return _json(app.search.why_not(body.collection, request, body.document_id))
+
+    @api.post(
+        "/v1/vocabulary",
+        tags=["search"],
+        summary="A text read out over the VDR vocabulary, and what it shares with a passage",
+        responses={200: {"model": Vocabulary}, **_NOT_FOUND, **_BUSY},
+        response_model=None,
+    )
+    def vocabulary(body: models.VocabularyBody, authorization: Authorization = None) -> Response:
+        on(body.collection, authorization, Role.SEARCH)
+        with slots.one():
+            return _json(app.search.vocabulary(body.collection, body.text, body.passage, body.top))
 
     @api.post(
         "/v1/documents:bulk",

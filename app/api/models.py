@@ -6,14 +6,32 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from app.core.types import ALL_SIGNALS, FusionName, NormalizationName, SearchRequest, Signal
+from app.core.settings import SearchSettings
+from app.core.types import (
+    FusionName,
+    NormalizationName,
+    RerankRequest,
+    SearchRequest,
+    Signal,
+    VdrMode,
+)
 
 COLLECTION = Field("default", description="The collection that is asked.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+Leg = Literal[Signal.BM25, Signal.VDR, Signal.DENSE]
 Weight = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False, strict=True)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class RerankBody(_Body):
+    """How much to re-rank."""
+
+    top: StrictInt | None = Field(None, ge=1, le=10_000, description="The first so many documents.")
+    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = Field(
+        None, description="Time for it; what was not reached keeps its order after the rest."
+    )
 
 
 class SearchBody(_Body):
@@ -26,7 +44,9 @@ class SearchBody(_Body):
     candidates: StrictInt | None = Field(
         None, ge=1, le=100_000, description="Passages that each leg proposes. Pages are cut from their union."
     )
-    signals: list[Signal] = Field(list(ALL_SIGNALS), min_length=1, max_length=3, description="The legs to run.")
+    signals: list[Leg] = Field(
+        [Signal.BM25, Signal.VDR, Signal.DENSE], min_length=1, max_length=3, description="The legs to run."
+    )
     filter: dict[str, Any] | None = Field(
         None, description='Such as {"term": {"kind": "function"}}; see docs/search.md.'
     )
@@ -40,14 +60,26 @@ class SearchBody(_Body):
     fusion: FusionName | None = Field(None, description="Instead of the ranking profile's.")
     normalization: NormalizationName | None = Field(None, description="Instead of the ranking profile's.")
     weights: dict[Signal, Weight] | None = Field(None, description="Instead of the ranking profile's.")
+    vdr: VdrMode | None = Field(
+        None,
+        description="What the VDR signal multiplies. `full`: encoded query, encoded passage; `alpha`: the query's own "
+        "tokens, encoded passage; `beta`: encoded query, the passage's bag of tokens; `bag`: both as bags; `auto`.",
+    )
+    rerank: RerankBody | StrictBool | None = Field(
+        None,
+        description="Re-rank by the cross-encoder: true, or how much; false for not at all; else as the server is set.",
+    )
 
-    def request(self, default_candidates: int) -> SearchRequest:
+    def request(self, settings: SearchSettings) -> SearchRequest:
         """The use case's form of the search."""
+        wanted = settings.rerank if self.rerank is None else self.rerank
+        body = wanted if isinstance(wanted, RerankBody) else RerankBody()
+        rerank = RerankRequest(body.top or settings.rerank_top, body.budget_ms or settings.rerank_budget_ms)
         return SearchRequest(
             query=self.query,
             k=self.k,
             offset=self.offset,
-            candidates=self.candidates or default_candidates,
+            candidates=self.candidates or settings.candidates,
             signals=tuple(self.signals),
             filter=self.filter,
             facets=tuple(self.facets),
@@ -58,6 +90,8 @@ class SearchBody(_Body):
             fusion=self.fusion,
             normalization=self.normalization,
             weights=self.weights,
+            vdr=self.vdr,
+            rerank=rerank if wanted else None,
         )
 
 
@@ -65,6 +99,15 @@ class ExplainBody(SearchBody):
     """A search, and a document: where does it stand, and where was it lost?"""
 
     document_id: StrictStr = Field(min_length=1, max_length=512)
+
+
+class VocabularyBody(_Body):
+    """A text to read out over the vocabulary, alone or against a passage."""
+
+    text: StrictStr = Field(min_length=1, max_length=100_000)
+    passage: StrictStr | None = Field(None, min_length=1, max_length=100_000, description="What it is compared with.")
+    collection: StrictStr = COLLECTION
+    top: StrictInt = Field(50, ge=1, le=1000, description="Tokens shown.")
 
 
 class BulkBody(_Body):

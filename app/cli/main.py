@@ -9,11 +9,12 @@ import typer
 
 from app.cli.console import emit, note, opened, parse_json, progress, reported, say
 from app.cli.node import node_cli
+from app.cli.train import audit, mine, models_cli, train
 
 if TYPE_CHECKING:
     from app.bootstrap import App
     from app.core.ports import Engine
-    from app.core.types import SearchResult
+    from app.core.types import RerankReport, SearchResult, VdrMode
 
 cli = typer.Typer(
     name="hyblink",
@@ -32,6 +33,9 @@ cli.add_typer(generations_cli, name="generations")
 cli.add_typer(keys_cli, name="keys")
 cli.add_typer(profiles_cli, name="profiles")
 cli.add_typer(node_cli, name="node")
+cli.add_typer(models_cli, name="models")
+for command in (train, mine, audit):
+    cli.command()(command)
 
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -197,6 +201,13 @@ def search(
     weights: Annotated[str | None, typer.Option(help='JSON, such as {"bm25": 0.4, "dense": 0.6}.')] = None,
     fusion: Annotated[str | None, typer.Option(help="weighted_sum, rrf, comb_sum, comb_mnz or isr.")] = None,
     normalization: Annotated[str | None, typer.Option(help="theoretical, min_max, z_score, l2 or none.")] = None,
+    vdr: Annotated[
+        str | None, typer.Option(help="What the VDR signal multiplies: full, alpha, beta, bag or auto.")
+    ] = None,
+    rerank: Annotated[
+        int | None, typer.Option(help="Re-rank the first so many documents by the cross-encoder; 0 for none.")
+    ] = None,
+    rerank_ms: Annotated[float | None, typer.Option(help="Time for re-ranking, in milliseconds.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
     why_not: Annotated[str | None, typer.Option(help="A document id: where does it stand, where was it lost?")] = None,
     as_json: JsonOption = False,
@@ -206,7 +217,10 @@ def search(
         from dataclasses import asdict
 
         from app.core.errors import InvalidInputError
-        from app.core.types import SearchRequest, Signal
+        from app.core.types import RerankRequest, SearchRequest, Signal
+
+        limits = app.settings.search
+        wanted = (limits.rerank_top if limits.rerank else 0) if rerank is None else rerank
 
         def signal(name: str) -> Signal:
             try:
@@ -234,6 +248,8 @@ def search(
             fusion=fusion,  # type: ignore[arg-type]
             normalization=normalization,  # type: ignore[arg-type]
             weights={signal(name): float(weight) for name, weight in given.items()} if given else None,
+            vdr=vdr_option(vdr),
+            rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
         )
         if why_not is not None:
             answer = app.search.why_not(collection, request, why_not)
@@ -241,6 +257,18 @@ def search(
             return
         result = app.search.search(collection, request)
         emit(result) if as_json else _print_result(result, explain)
+
+
+def vdr_option(given: str | None) -> VdrMode | None:
+    """A VDR mode from the command line. Raises InvalidInputError for another word."""
+    from typing import get_args
+
+    from app.core.errors import InvalidInputError
+    from app.core.types import VdrMode
+
+    if given is not None and given not in get_args(VdrMode):
+        raise InvalidInputError("unknown VDR mode", received=given, expected=", ".join(get_args(VdrMode)))
+    return given  # type: ignore[return-value]
 
 
 def _print_result(result: SearchResult, explain: bool) -> None:
@@ -263,10 +291,45 @@ def _print_result(result: SearchResult, explain: bool) -> None:
     for report in result.legs:
         if report.error:
             note(f"leg {report.signal.value}: {report.error}")
+    if result.rerank is not None:
+        note_rerank(result.rerank)
     say(
         f"generation {result.generation}, {result.pool_documents} documents in the pool, "
         f"{result.timings_ms['total']:.0f} ms"
     )
+
+
+@cli.command()
+def vocabulary(
+    text: Annotated[str, typer.Argument(help="What is read out.")],
+    against: Annotated[str | None, typer.Option(help="A passage: which tokens bring the two together?")] = None,
+    collection: CollectionOption = "default",
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Tokens shown.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a text out over the VDR vocabulary; tokens that it does not contain are marked."""
+    with reported(as_json), opened() as app:
+        found = app.search.vocabulary(collection, text, against, top)
+        if as_json:
+            emit(found)
+            return
+        for name, tokens in (("query", found.as_query), ("passage", found.as_passage)):
+            say(f"as a {name}: " + ", ".join(f"{'' if t.own else '+'}{t.token} {t.weight:.2f}" for t in tokens))
+        if against is not None:
+            say(
+                f"shared, {found.score:.4f} in all: "
+                + ", ".join(f"{t.token} {t.contribution:.2f}" for t in found.shared)
+            )
+
+
+def note_rerank(report: RerankReport) -> None:
+    """Say what re-ranking left out."""
+    if report.error:
+        note(f"not re-ranked: {report.error}")
+    elif report.skipped:
+        note(
+            f"re-ranked {report.scored} of {report.asked} documents in {report.took_ms:.0f} ms; {report.skipped} were not reached"
+        )
 
 
 @cli.command()
@@ -335,10 +398,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which qrels.")] = "test",
     collection: CollectionOption = "default",
     systems: Annotated[
-        str, typer.Option(help="bm25, vdr, dense, hybrid, or legs joined by +.")
+        str, typer.Option(help="bm25, vdr, vdr:MODE, dense, hybrid, cross, joined by +.")
     ] = "bm25,vdr,dense,hybrid",
     run: Annotated[list[Path] | None, typer.Option(help="TREC run files to measure beside them.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many queries.")] = None,
+    rerank_ms: Annotated[float, typer.Option(min=1, help="Time for re-ranking one query, in milliseconds.")] = 10_000,
     per_query: Annotated[Path | None, typer.Option(help="Write every query's values as TSV.")] = None,
     write_runs: Annotated[Path | None, typer.Option(help="Write TREC run files into this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a bar chart (PNG).")] = None,
@@ -348,7 +412,7 @@ def evaluate(
     with reported(as_json), opened() as app:
         from itertools import islice
 
-        from app.core.types import SearchRequest
+        from app.core.types import RerankRequest, SearchRequest
         from training import evaluate as ev
         from training import judgements as jd
 
@@ -361,15 +425,17 @@ def evaluate(
             warm_queries(app, collection, list(queries.values()))
         results = []
         with progress(as_json) as bars:
-            for name, signals in chosen.items():
+            for name, system in chosen.items():
                 task = bars.add_task(name, total=len(queries), rate="")
                 base = SearchRequest(
                     "",
                     k=ev.DEPTH,
                     candidates=app.settings.search.candidates,
-                    signals=signals,
+                    signals=system.signals,
                     highlight=False,
                     passages_per_document=1,
+                    vdr=system.vdr,
+                    rerank=RerankRequest(app.settings.search.rerank_top, rerank_ms) if system.rerank else None,
                 )
                 runner = ev.search_runner(app.search, collection, base)
                 found = ev.run_queries(queries, runner, lambda n, task=task: bars.advance(task, n))  # type: ignore[misc]
@@ -412,14 +478,14 @@ def warm_queries(app: App, collection: str, texts: list[str]) -> None:
     """Encode queries in batches, so that every system of an evaluation shares them."""
     from app.core.text import fold
     from app.encoders.cached import CachedQueries
-    from app.encoders.dense import DenseTransformer
+    from app.encoders.full import DenseOnly, SharedBackbone
 
     record = app.catalog.engine(collection).record
     if not record.dense_dimension:
         return
-    encoder = app.encoders.dense(record.dense_encoder)
-    if isinstance(encoder, DenseTransformer):
-        app.encoders.add_dense(CachedQueries.of(encoder, [fold(text) for text in texts]))
+    encoder = app.encoders.full(record)
+    if isinstance(encoder, DenseOnly | SharedBackbone):
+        app.encoders.put_full(record, CachedQueries.of(encoder, [fold(text) for text in texts]))
 
 
 @cli.command()
@@ -575,12 +641,11 @@ def generations_rebuild(
 
         spec = app.catalog.spec(collection)
         record = app.new_record(spec, parent=app.catalog.current(collection), note=note_text)
-        dense = app.encoders.dense(record.dense_encoder) if record.dense_dimension else None
         built = build(
             app.catalog,
             record,
             bag=app.encoders.bag(record.vdr_encoder),
-            dense=dense,
+            encoder=app.encoders.full(record) if record.dense_dimension else None,
             keep=app.settings.keep_generations,
             progress=lambda stage, count: note(f"{stage}: {count}"),
         )

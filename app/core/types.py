@@ -35,9 +35,27 @@ class Signal(StrEnum):
     BM25 = "bm25"
     VDR = "vdr"
     DENSE = "dense"
+    CROSS = "cross"
 
 
 ALL_SIGNALS: tuple[Signal, ...] = (Signal.BM25, Signal.VDR, Signal.DENSE)
+"""The signals that propose passages. `cross` only re-ranks what they found."""
+
+
+class SparseForm(StrEnum):
+    """A passage's term weights: its bag of tokens, which every passage has, or what the VDR encoder made of it."""
+
+    BAG = "bag"
+    VDR = "vdr"
+
+
+VdrMode = Literal["auto", "full", "alpha", "beta", "bag"]
+"""Which forms the VDR signal multiplies (Zhou et al. 2024, section 3.4).
+
+`full`: encoded query, encoded passage. `alpha`: the query's own tokens, encoded passage (the query needs no encoder).
+`beta`: encoded query, the passage's bag of tokens (searchable before it is encoded). `bag`: both as bags of tokens, the
+query's weighted by idf. `auto`: what the encoder does best; `bag` where there is none.
+"""
 
 
 class Tier(StrEnum):
@@ -216,10 +234,31 @@ class RankingProfile:
     fusion: FusionName = "weighted_sum"
     normalization: NormalizationName = "z_score"
     weights: Mapping[Signal, float] = field(
-        default_factory=lambda: {Signal.BM25: 0.3, Signal.VDR: 0.2, Signal.DENSE: 0.5}
+        default_factory=lambda: {Signal.BM25: 0.3, Signal.VDR: 0.2, Signal.DENSE: 0.5, Signal.CROSS: 0.5}
     )
     rrf_k: float = 60.0
+    vdr: VdrMode = "auto"
     origin: str = "shipped default: near what tuning finds on four English training sets (docs/benchmarks.md)"
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """Re-ranking by the cross-encoder: so many of the best documents, within so much time."""
+
+    top: int = 50
+    budget_ms: float = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class RerankReport:
+    """What became of re-ranking. `skipped` documents stand after the re-ranked ones, in their old order."""
+
+    model: str
+    asked: int
+    scored: int
+    skipped: int
+    took_ms: float
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +279,8 @@ class SearchRequest:
     fusion: FusionName | None = None
     normalization: NormalizationName | None = None
     weights: Mapping[Signal, float] | None = None
+    vdr: VdrMode | None = None
+    rerank: RerankRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +297,7 @@ class SearchResult:
     missing: tuple[Signal, ...]
     facets: Mapping[str, tuple[FacetCount, ...]]
     timings_ms: Mapping[str, float]
+    rerank: RerankReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +364,8 @@ class GenerationRecord:
     dense_index: str
     parent: str = ""
     note: str = ""
+    vdr_model: str = ""
+    """The encoder of VDR weights; empty where passages have bags of tokens only. `vdr_encoder` is their vocabulary."""
 
 
 def as_rows(values: Sequence[int] | IdArray) -> IdArray:

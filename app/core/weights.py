@@ -39,3 +39,30 @@ def idf_weights(ids: npt.NDArray[np.int32], frequency: IdArray, passages: int, l
     ids, idf = ids[usable], round_weights(idf[usable])
     keep = np.sort(np.lexsort((ids, -idf))[:limit])
     return TermWeights(ids[keep], idf[keep])
+
+
+_SMALLEST_PRIOR, _LARGEST_RATIO = 0.3, 3.0
+
+
+def calibrated(terms: TermWeights, idf: TermWeights, prior: npt.NDArray[np.float32]) -> TermWeights:
+    """Query weights for a collection whose idf is another one than passages were weighed with.
+
+    `prior` stands beside `terms`; `idf` holds the collection's, for the tokens that it has. BM25 takes its idf from the
+    collection; a model's weights learn theirs elsewhere, so each query weight is multiplied by the ratio, at most 3.
+    """
+    at = np.searchsorted(terms.ids, idf.ids)
+    ratio = np.minimum(idf.weights / np.maximum(prior[at], _SMALLEST_PRIOR), _LARGEST_RATIO)
+    return TermWeights(idf.ids, terms.weights[at] * ratio)
+
+
+def product(terms: TermWeights, other: TermWeights) -> TermWeights:
+    """The products of weights of tokens that both have; `other` has no token that `terms` has not."""
+    return TermWeights(other.ids, other.weights * terms.weights[np.searchsorted(terms.ids, other.ids)])
+
+
+def heaviest(terms: TermWeights, limit: int) -> TermWeights:
+    """The `limit` largest weights, of equal ones the lower ids, rounded; what rounds to nothing is left out."""
+    weights = round_weights(terms.weights)
+    order = np.lexsort((terms.ids, -weights))[:limit]
+    keep = np.sort(order[weights[order] > 0])
+    return TermWeights(terms.ids[keep], weights[keep])

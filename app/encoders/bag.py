@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import string
 import threading
-import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from app.core.types import TermWeights
 from app.encoders.models import identity, tokenizer_file
+from app.encoders.vocabulary import usable_tokens
 
 _MANY = 64
 """Texts from which on a table of words is worth its loading."""
@@ -57,16 +57,7 @@ class BagOfTokens:
 
     @cached_property
     def _usable(self) -> npt.NDArray[np.bool_]:
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        usable = np.zeros(max(vocabulary.values()) + 1, dtype=np.bool_)
-        special = {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
-        for token, token_id in vocabulary.items():
-            bare = token.removeprefix("##")
-            reserved = token in special or (token.startswith("[") and token.endswith("]") and len(token) > 2)
-            usable[token_id] = not reserved and any(
-                c not in string.punctuation and unicodedata.category(c)[0] in "LNMS" for c in bare
-            )
-        return usable
+        return usable_tokens(self._tokenizer)
 
     @cached_property
     def _by_chunk(self) -> bool:

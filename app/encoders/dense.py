@@ -32,6 +32,15 @@ def cpu_has_bf16() -> bool:
     return bool(_BF16_CPU_FLAGS & set(flags.split()))
 
 
+def device_of(settings: EncodeSettings) -> str:
+    """Where models compute: as set, or a GPU where there is one."""
+    if settings.device != "auto":
+        return settings.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class DenseTransformer:
     """A sentence-transformers model. Loaded at the first use.
 
@@ -39,15 +48,15 @@ class DenseTransformer:
     """
 
     def __init__(self, settings: EncodeSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._model_name = settings.dense_model
-        self._prefixes = prefixes_for(settings.dense_model)
+        self.prefixes = prefixes_for(settings.dense_model)
         self._tokenizing = threading.Lock()
         self._loading = threading.RLock()
 
     @property
     def id(self) -> str:
-        return f"dense:{identity(self._model_name)}:{self._settings.max_seq_tokens}"
+        return f"dense:{identity(self._model_name)}:{self.settings.max_seq_tokens}"
 
     @cached_property
     def dimension(self) -> int:
@@ -63,23 +72,23 @@ class DenseTransformer:
 
     @cached_property
     def device(self) -> str:
-        if self._settings.device != "auto":
-            return self._settings.device
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return device_of(self.settings)
 
     @cached_property
     def precision(self) -> str:
         """`bf16` on GPUs and on CPUs that have it, unless set."""
-        if self._settings.precision != "auto":
-            return self._settings.precision
+        if self.settings.precision != "auto":
+            return self.settings.precision
         return "bf16" if self.device.startswith("cuda") or cpu_has_bf16() else "fp32"
 
     @cached_property
     def model(self) -> Any:
         with self._loading:
             return self.__dict__.get("model") or self._load()
+
+    def input_embeddings(self) -> Any:
+        """The transformer's word embeddings, a torch Embedding."""
+        return self.model[0].model.get_input_embeddings()
 
     def _load(self) -> Any:
         location = locate(self._model_name)
@@ -105,31 +114,34 @@ class DenseTransformer:
             )
         except (OSError, ValueError) as error:
             raise EncoderUnavailableError(f"cannot load the dense model {self._model_name!r}: {error}") from error
-        model.max_seq_length = self._settings.max_seq_tokens
+        model.max_seq_length = self.settings.max_seq_tokens
         if self.precision == "bf16":
             model.to(dtype=torch.bfloat16)
         model.eval()
         return model
 
     def encode_query(self, text: str) -> VectorArray:
-        vector: VectorArray = self._encode([self._prefixes.query + text])[0]
+        vector: VectorArray = self._encode([self.prefixes.query + text])[0]
         return vector
 
     def encode_queries(self, texts: Sequence[str]) -> VectorArray:
         """Many queries at once, shape (n, dimension)."""
-        return self._encode([self._prefixes.query + text for text in texts])
+        return self._encode([self.prefixes.query + text for text in texts])
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
-        joined = [
-            f"{self._prefixes.passage}{title}. {text}" if title else self._prefixes.passage + text
+        return self._encode(self.joined(titles, texts))
+
+    def joined(self, titles: Sequence[str], texts: Sequence[str]) -> list[str]:
+        """Passages as the model reads them: prefix, title, text."""
+        return [
+            f"{self.prefixes.passage}{title}. {text}" if title else self.prefixes.passage + text
             for title, text in zip(titles, texts, strict=True)
         ]
-        return self._encode(joined)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray[Any, Any], Any]]:
         """(positions, features), longest texts first, the next batch tokenised while one is computed."""
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        size = self._settings.batch_size
+        size = self.settings.batch_size
         chunks = [order[at : at + size] for at in range(0, len(order), size)]
 
         def tokenise(chunk: np.ndarray[Any, Any]) -> Any:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from app.bootstrap import App, build
-from app.core.settings import OpenSearchSettings, Settings
+from app.core.ports import EncodedQuery
+from app.core.settings import EncodeSettings, OpenSearchSettings, Settings
 from app.core.text import Analyzer, fold
-from app.core.types import SearchRequest, Signal, TermWeights, VectorArray
+from app.core.types import ALL_SIGNALS, SearchRequest, Signal, TermWeights, VectorArray
+from app.encoders.cached import CachedQueries
 from app.indexes.opensearch import query_builder as build_query
 from app.indexes.opensearch.client import Json
 from app.indexes.opensearch.knn import KNN
@@ -29,6 +31,7 @@ from training import evaluate as ev
 from training.judgements import read_beir
 
 _SET = "scifact"
+_BAGS = EncodeSettings(vdr_model="none")
 _DEPTH = 100
 _WEIGHTS = {Signal.BM25: 0.3, Signal.VDR: 0.2, Signal.DENSE: 0.5}
 
@@ -37,14 +40,14 @@ def run(data: Path, work: Path, _passages: int) -> None:
     if not (work / "quality").exists():
         print("skipped: run the part `quality` with the same --work folder first")
         return
-    source = build(Settings(data_dir=work / "quality"))
+    source = build(Settings(data_dir=work / "quality", encode=_BAGS))
     cluster = Cluster("neural")
     cluster.remove()
     try:
         state = cluster.start(ClusterOptions(heap_mb=2048, version="3.6.0"))
         with tempfile.TemporaryDirectory() as folder:
             options = OpenSearchSettings(hosts=state.urls, timeout_s=120)
-            app = build(Settings(engine="opensearch", data_dir=Path(folder), opensearch=options))
+            app = build(Settings(engine="opensearch", data_dir=Path(folder), opensearch=options, encode=_BAGS))
             spec = source.catalog.spec(_SET)
             app.ensure_collection(type(spec)(_SET, dense_index="knn", chunk_chars=0, chunk_overlap_chars=0))
             engine = app.catalog.engine(_SET)
@@ -64,7 +67,7 @@ class _Theirs:
     def __init__(self, app: App) -> None:
         engine = app.catalog.engine(_SET)
         snapshot = engine.snapshot()
-        view: Any = snapshot.vdr
+        view: Any = snapshot.bag
         self.signals: PassageSignals = view.signals
         self._client = self.signals.cluster.client
         self._bag = app.encoders.bag(engine.record.vdr_encoder)
@@ -152,12 +155,13 @@ def _compare(app: App, data: Path) -> None:
         "hybrid query, z_score, same weights": lambda text: theirs.hybrid(text, "z_score"),
         "ours, z_score, same weights": ours(normalization="z_score", fusion="weighted_sum", weights=_WEIGHTS),
         "hybrid query, RRF": lambda text: theirs.hybrid(text, "rrf"),
-        "ours, RRF": ours(fusion="rrf", weights=dict.fromkeys(Signal, 1.0)),
+        "ours, RRF": ours(fusion="rrf", weights=dict.fromkeys(ALL_SIGNALS, 1.0)),
     }
     for text in queries.values():
         theirs.forms(text)  # encoding is left out of the times of either side
-    encoder = app.encoders.dense(app.catalog.engine(_SET).record.dense_encoder)
-    encoder.encode_query = lambda text: theirs.forms(text)[2]  # type: ignore[method-assign]
+    record = app.catalog.engine(_SET).record
+    known = {fold(text): EncodedQuery(theirs.forms(text)[2]) for text in queries.values()}
+    app.encoders.put_full(record, CachedQueries(app.encoders.full(record), known))
     runs: dict[str, dict[str, Mapping[str, float]]] = {name: {} for name in systems}
     taken: dict[str, list[float]] = {name: [] for name in systems}
     for warm in (True, False):  # alternating, so that whatever else happens meets all of them

@@ -16,9 +16,9 @@ from scipy.sparse import csc_array
 
 from app.bootstrap import App, build
 from app.core.ports import PreparedDocument
-from app.core.settings import OpenSearchSettings, Settings
+from app.core.settings import EncodeSettings, OpenSearchSettings, Settings
 from app.core.text import Analyzer
-from app.core.types import CollectionSpec, DocId, Document, SearchRequest, Signal, TermWeights, VectorArray
+from app.core.types import ALL_SIGNALS, CollectionSpec, DocId, Document, SearchRequest, Signal, TermWeights, VectorArray
 from app.core.weights import round_weights
 from app.encoders.bag import BagOfTokens
 from app.indexes.opensearch.client import Cluster as Connection
@@ -95,7 +95,8 @@ def _application() -> Iterator[tuple[App, OpenSearchSettings]]:
         state = cluster.start(ClusterOptions(heap_mb=4096))
         with tempfile.TemporaryDirectory() as folder:
             options = OpenSearchSettings(hosts=(state.url,), timeout_s=300)
-            app = build(Settings(engine="opensearch", data_dir=Path(folder), opensearch=options))
+            bags = EncodeSettings(vdr_model="none")
+            app = build(Settings(engine="opensearch", data_dir=Path(folder), opensearch=options, encode=bags))
             encoder = DrawnVectors()
             app.encoders.add_dense(encoder)
             app.encoders.use_as_default(encoder.id)
@@ -175,7 +176,7 @@ def _ours(app: App, prepared: list[PreparedDocument]) -> float:
 
 def _signals(app: App, name: str, options: OpenSearchSettings) -> tuple[PassageSignals, PassageSignals]:
     """The signals with our plugin, and with stock queries."""
-    view: Any = app.catalog.engine(name).snapshot().vdr
+    view: Any = app.catalog.engine(name).snapshot().bag
     stock = Connection(options.model_copy(update={"plugin": False}))
     return view.signals, PassageSignals(stock, view.signals.reader)
 
@@ -228,7 +229,7 @@ def _whole(app: App, options: OpenSearchSettings, data: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             other = build(settings.model_copy(update={"data_dir": Path(folder)}))
             other.encoders.add_dense(DrawnVectors())
-            for signals in ((Signal.DENSE,), (Signal.BM25,), (Signal.VDR,), (Signal.BM25, Signal.VDR), tuple(Signal)):
+            for signals in ((Signal.DENSE,), (Signal.BM25,), (Signal.VDR,), (Signal.BM25, Signal.VDR), ALL_SIGNALS):
                 measured = latencies(
                     lambda t, signals=signals, other=other: other.search.search(
                         "wiki", SearchRequest(t, signals=signals, **request)

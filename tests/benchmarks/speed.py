@@ -24,7 +24,7 @@ _K = 100
 def run(data: Path, work: Path, passages: int) -> None:
     folder = work / "speed"
     shutil.rmtree(folder, ignore_errors=True)
-    app = build(Settings(data_dir=folder, encode=EncodeSettings()))
+    app = build(Settings(data_dir=folder, encode=EncodeSettings(vdr_model="none")))
     app.ensure_collection(CollectionSpec("wiki", dense_encoder="none", chunk_chars=0, chunk_overlap_chars=0))
     engine = app.catalog.engine("wiki")
     assert isinstance(engine, EmbeddedEngine)
@@ -127,11 +127,11 @@ def _bm25(data: Path, passages: int, queries, snapshot, engine) -> None:  # type
 
 def _sparse(app, texts, snapshot, engine) -> None:  # type: ignore[no-untyped-def]
     bag = app.encoders.default_bag
-    weights = [snapshot.vdr.query_weights(bag.encode_query(text), 32) for text in texts]
+    weights = [snapshot.bag.query_weights(bag.encode_query(text), 32) for text in texts]
     rows = []
-    ours, ours95 = latencies(lambda query: snapshot.vdr.search(query, _K, None), weights)
+    ours, ours95 = latencies(lambda query: snapshot.bag.search(query, _K, None), weights)
     rows.append(["hyblink sparse leg", ours, ours95])
-    segment = snapshot.vdr.parts[0][0]
+    segment = snapshot.bag.parts[0][0]
     size = int(segment.tokens.max()) + 1
     counts = np.zeros(size + 1, dtype=np.int64)
     counts[segment.tokens + 1] = np.diff(segment.offsets)
@@ -143,7 +143,7 @@ def _sparse(app, texts, snapshot, engine) -> None:  # type: ignore[no-untyped-de
         best = np.argpartition(-scores, _K)[:_K]
         return best[np.argsort(-scores[best])]
 
-    found = snapshot.vdr.search(weights[0], _K, None)
+    found = snapshot.bag.search(weights[0], _K, None)
     reference = scipy_top(weights[0])
     assert np.allclose(
         np.sort(found.scores), np.sort((matrix[:, weights[0].ids] @ weights[0].weights)[reference]), atol=1e-3
@@ -185,12 +185,12 @@ def _seismic(matrix, weights, snapshot) -> list[object]:  # type: ignore[no-unty
 
     p50, p95 = latencies(search, weights[:100])
     shares = []
-    rows = snapshot.vdr.parts[0][0].rows
+    rows = snapshot.bag.parts[0][0].rows
     for query in weights[:50]:
-        exact = snapshot.vdr.search(query, _K, None)
+        exact = snapshot.bag.search(query, _K, None)
         bar = float(exact.scores[-1]) if len(exact) else 0.0
         got = [rows[int(hit[2])] for hit in search(query)]
-        scores = snapshot.vdr.score(query, np.array(got))
+        scores = snapshot.bag.score(query, np.array(got))
         shares.append(float((scores >= bar - 1e-4).sum()) / max(len(exact), 1))
     return [f"pyseismic (recall@{_K} {np.mean(shares):.3f})", p50, p95]
 

@@ -17,7 +17,7 @@ from tests_support import WORDS, byte_length, random_documents
 from app.bootstrap import App
 from app.core.filters import matches, parse_filter
 from app.core.text import Analyzer
-from app.core.types import CollectionSpec, SearchRequest, Signal
+from app.core.types import ALL_SIGNALS, CollectionSpec, SearchRequest, Signal
 
 ANALYZER = Analyzer("english")
 HISTORIES = 100 if SOAK else 20
@@ -148,7 +148,7 @@ def test_filters_hold_in_every_leg(filled: tuple[App, list[dict]], tree: dict, q
     """A filtered leg returns exactly the unfiltered leg's documents that match, in the same order."""
     app, documents = filled
     allowed = {d["id"] for d in documents if matches(parse_filter(tree), d["metadata"])}
-    for signal in Signal:
+    for signal in ALL_SIGNALS:
         free = app.search.search("c", SearchRequest(query, k=500, candidates=500, signals=(signal,), highlight=False))
         kept = app.search.search(
             "c", SearchRequest(query, k=500, candidates=500, signals=(signal,), filter=tree, highlight=False)

@@ -42,8 +42,8 @@ def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
         app.encoders.add_dense(encoder)
         app.encoders.use_as_default(encoder.id)
     record = app.new_record(app.catalog.spec("c"), parent=app.catalog.current("c"))
-    dense = app.encoders.dense(record.dense_encoder)
-    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), dense=dense, keep=keep).id
+    encoder = app.encoders.full(record)
+    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, keep=keep).id
 
 
 def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_answers(

@@ -21,7 +21,7 @@ from app.core.errors import UnavailableError
 from app.core.filters import parse_filter
 from app.core.settings import OpenSearchSettings
 from app.core.text import Analyzer
-from app.core.types import CollectionSpec, Scored, SearchRequest, Signal, TermWeights
+from app.core.types import ALL_SIGNALS, CollectionSpec, Scored, SearchRequest, Signal, TermWeights
 from app.core.weights import round_weights
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster as Connection
@@ -118,7 +118,7 @@ def pair(
 
 
 def signals(app: App) -> PassageSignals:
-    view: Any = app.catalog.engine("c").snapshot().vdr
+    view: Any = app.catalog.engine("c").snapshot().bag
     return view.signals  # type: ignore[no-any-return]
 
 
@@ -166,7 +166,7 @@ def test_legs_weights_filters_and_completion_agree(pair: tuple[App, App]) -> Non
     found = 0
     for query, k, tree in requests():
         terms, tokens = ANALYZER.terms(query), bag.encode_query(query)
-        weights, other = ours.vdr.query_weights(tokens, 32), theirs.vdr.query_weights(tokens, 32)
+        weights, other = ours.bag.query_weights(tokens, 32), theirs.bag.query_weights(tokens, 32)
         assert other.ids.tolist() == weights.ids.tolist()
         assert other.weights.tolist() == weights.weights.tolist()
         vector = dense.encode_query(query)
@@ -177,7 +177,7 @@ def test_legs_weights_filters_and_completion_agree(pair: tuple[App, App]) -> Non
             assert len(a.rows()) == len(b.rows())
         for mine, other_leg, tolerance in (
             (ours.bm25.search(terms, k, a), theirs.bm25.search(terms, k, b), 1e-4),
-            (ours.vdr.search(weights, k, a), theirs.vdr.search(weights, k, b), 1e-4),
+            (ours.bag.search(weights, k, a), theirs.bag.search(weights, k, b), 1e-4),
             (ours.dense.search(vector, k, a), theirs.dense.search(vector, k, b), 1e-5),
         ):
             same(by_ids(pair[0], mine), by_ids(pair[1], other_leg), k, tolerance)
@@ -189,7 +189,7 @@ def test_legs_weights_filters_and_completion_agree(pair: tuple[App, App]) -> Non
             ours.bm25.score(terms, mine_rows), theirs.bm25.score(terms, their_rows), rtol=1e-4, atol=1e-4
         )
         assert np.allclose(
-            ours.vdr.score(weights, mine_rows), theirs.vdr.score(weights, their_rows), rtol=1e-4, atol=1e-4
+            ours.bag.score(weights, mine_rows), theirs.bag.score(weights, their_rows), rtol=1e-4, atol=1e-4
         )
     assert found > 5 * REQUESTS
 
@@ -199,7 +199,7 @@ def test_searches_agree(pair: tuple[App, App]) -> None:
     rng = random.Random(8)
     shown = 0
     for number, (query, _, tree) in enumerate(requests()):
-        weights = {signal: rng.choice([0.0, 0.3, 1.0]) for signal in Signal}
+        weights = {signal: rng.choice([0.0, 0.3, 1.0]) for signal in ALL_SIGNALS}
         request = SearchRequest(
             query,
             k=rng.choice([1, 5, 20]),
@@ -286,7 +286,7 @@ def test_the_plugin_scores_as_stock_clauses_do(pair: tuple[App, App]) -> None:
         ours, theirs = plugin.search((), weights, k, None)[1], stock.search((), weights, k, None)[1]
         assert np.allclose(ours.scores, theirs.scores, rtol=1e-6, atol=1e-6)
         same(by_ids(pair[1], ours), by_ids(pair[1], theirs), k, 1e-6)
-        assert np.allclose(ours.scores, embedded.vdr.search(weights, k, None).scores, rtol=1e-4)
+        assert np.allclose(ours.scores, embedded.bag.search(weights, k, None).scores, rtol=1e-4)
         rows = ours.rows[:20]
         assert np.allclose(plugin.score((), weights, rows)[1], stock.score((), weights, rows)[1], rtol=1e-6, atol=1e-6)
     connection.close()
@@ -296,7 +296,7 @@ def test_the_plugin_takes_more_tokens_than_a_stock_cluster_has_clauses(pair: tup
     found = signals(pair[1])
     ids = np.arange(1000, 6000, dtype=np.int32)
     weights = TermWeights(ids, round_weights(np.random.default_rng(2).gamma(1, 5, len(ids)) + 0.01))
-    expected = pair[0].catalog.engine("c").snapshot().vdr.search(weights, 50, None)
+    expected = pair[0].catalog.engine("c").snapshot().bag.search(weights, 50, None)
     scored = found.search((), weights, 50, None)[1]
     if not found.cluster.has_plugin:
         # A stock cluster is asked for the heaviest tokens only: fewer points, but an answer.
@@ -354,8 +354,8 @@ def test_an_alias_names_the_passages_that_answer(
 
     assert answering() == ["alias-passages-c-g000001"]
     record = app.new_record(app.catalog.spec("c"), parent="g000001")
-    dense = app.encoders.dense(record.dense_encoder)
-    build_generation(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), dense=dense, keep=2)
+    encoder = app.encoders.full(record)
+    build_generation(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, keep=2)
     assert answering() == ["alias-passages-c-g000002"]
     app.catalog.roll_back("c")
     assert answering() == ["alias-passages-c-g000001"]

@@ -36,8 +36,8 @@ def filled(make_app: Callable[..., App]) -> App:
 
 def rebuild(app: App) -> str:
     record = app.new_record(app.catalog.spec("c"))
-    dense = app.encoders.dense(record.dense_encoder)
-    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), dense=dense, keep=3).id
+    encoder = app.encoders.full(record)
+    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, keep=3).id
 
 
 def test_a_write_that_waits_while_a_generation_is_published_goes_into_the_new_one(make_app: Callable[..., App]) -> None:

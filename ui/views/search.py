@@ -14,6 +14,10 @@ from ui.examples import EXAMPLES
 _PAGE = 10
 _CANDIDATES = 200
 _FACETS = ["kind", "module", "package"]
+_VDR_HELP = (
+    "full: encoded query, encoded passage. alpha: the query's own tokens, encoded passage. beta: encoded query, the "
+    "passage's bag of tokens. bag: both as bags."
+)
 
 
 def show(client: Client, default_collection: str) -> None:
@@ -71,8 +75,8 @@ def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
             f"{chosen['encoded'] / max(chosen['passages'], 1):.0%} on the full tier · {chosen['generation']}"
         )
         request: dict[str, Any] = {"collection": name, "candidates": _CANDIDATES}
-        signals = [s for s in rendering.SIGNAL_NAMES if st.checkbox(rendering.SIGNAL_NAMES[s], True, key=f"use-{s}")]
-        request["signals"] = signals or list(rendering.SIGNAL_NAMES)
+        signals = [s for s in rendering.LEGS if st.checkbox(rendering.SIGNAL_NAMES[s], True, key=f"use-{s}")]
+        request["signals"] = signals or list(rendering.LEGS)
         if st.toggle("Own weights", key="own-weights"):
             request["weights"] = {
                 s: st.slider(rendering.SIGNAL_NAMES[s], 0.0, 1.0, 0.33, 0.01, key=f"weight-{s}")
@@ -81,6 +85,12 @@ def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
             if not any(request["weights"].values()):
                 st.warning("At least one weight must be above 0.")
                 request.pop("weights")
+        vdr = st.selectbox("VDR search", ["auto", "full", "alpha", "beta", "bag"], help=_VDR_HELP)
+        if vdr != "auto":
+            request["vdr"] = vdr
+        rerank = st.selectbox("Re-rank by cross-encoder", ["as the server is set", "yes", "no"], key="rerank")
+        if rerank in {"yes", "no"}:
+            request["rerank"] = rerank == "yes"
         fusion = st.selectbox("Fusion", ["profile", "weighted_sum", "rrf", "comb_sum", "comb_mnz", "isr"])
         if fusion != "profile":
             request["fusion"] = fusion
@@ -102,12 +112,15 @@ def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
 
 def _result(client: Client, request: dict[str, Any], query: str, result: dict[str, Any], page: int) -> None:
     shown = [s for s in request["signals"] if s not in result["missing"]]
+    if result["rerank"] and result["rerank"]["scored"]:
+        shown.append("cross")
     st.html(rendering.legend(shown))
     for leg in result["legs"]:
         if leg["error"]:
             st.warning(f"{rendering.SIGNAL_NAMES.get(leg['signal'], leg['signal'])} did not answer: {leg['error']}")
     if result["missing"] and not any(leg["error"] for leg in result["legs"]):
         st.caption("No vectors yet: passages are still being encoded.")
+    _reranked(result["rerank"])
     if not result["hits"]:
         st.info("Nothing found.")
     best = max((hit["score"] for hit in result["hits"]), default=1.0)
@@ -125,6 +138,16 @@ def _result(client: Client, request: dict[str, Any], query: str, result: dict[st
     )
     _facets(result)
     _why_not(client, request, query)
+
+
+def _reranked(report: dict[str, Any] | None) -> None:
+    if report is None:
+        return
+    if report["error"]:
+        st.caption(f"Not re-ranked: {report['error']}")
+        return
+    left = f"; {report['skipped']} were not reached in time" if report["skipped"] else ""
+    st.caption(f"{report['scored']} documents re-ranked in {report['took_ms']:.0f} ms{left}")
 
 
 def _turn(by: int) -> None:

@@ -1,4 +1,4 @@
-"""An open generation of the embedded engine: the store and its three indexes, and snapshots of them."""
+"""An open generation of the embedded engine: the store and its indexes, and snapshots of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.core.errors import HyblinkError, StorageFullError, UnavailableError
-from app.core.ports import Snapshot
+from app.core.ports import WAITING_COUNTED, Snapshot
 from app.core.settings import Settings
 from app.core.text import Analyzer
 from app.core.types import GenerationRecord
@@ -53,7 +53,7 @@ def _release_stale(release: weakref.WeakMethod[Callable[[], None]], closed: thre
 
 
 class EmbeddedEngine:
-    """One generation folder: `store.sqlite`, and derived from it `bm25/`, `sparse/`, `dense/`."""
+    """One generation folder: `store.sqlite`, and derived from it `bm25/`, `sparse/`, `vdr/`, `dense/`."""
 
     def __init__(self, folder: Path, record: GenerationRecord, settings: Settings) -> None:
         self.folder = folder
@@ -62,6 +62,7 @@ class EmbeddedEngine:
         self.store = SqliteStore(folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s)
         self.bm25 = Bm25Index(folder / "bm25", Analyzer(record.analyzer))
         self.sparse = SparseIndex(folder / "sparse", record.vdr_encoder)
+        self.vdr = SparseIndex(folder / "vdr", record.vdr_model, encoded=True) if record.vdr_model else None
         self.dense: FaissIndex | None = None
         if record.dense_dimension:
             self.dense = FaissIndex(
@@ -117,7 +118,9 @@ class EmbeddedEngine:
                             reader,
                             self.bm25.catch_up(reader),
                             self.sparse.catch_up(reader),
+                            self.vdr.catch_up(reader) if self.vdr else None,
                             self.dense.catch_up(reader) if self.dense else None,
+                            len(reader.unencoded(WAITING_COUNTED)),
                         )
                 except AheadError:
                     time.sleep(0.01)  # another process has just applied a newer write
@@ -138,7 +141,7 @@ class EmbeddedEngine:
             self._latest = None
             reader = self.store.reader()
             problems = reader.integrity()
-            for index in (self.bm25, self.sparse, self.dense):
+            for index in (self.bm25, self.sparse, self.vdr, self.dense):
                 if index is None:
                     continue
                 found = index.check(reader)
@@ -152,6 +155,8 @@ class EmbeddedEngine:
         with self._lock, _disk_errors():
             reader = self.store.reader()
             self.sparse.compact(reader)
+            if self.vdr:
+                self.vdr.compact(reader)
             if self.dense:
                 self.dense.rebuild(reader)
             self._latest = None

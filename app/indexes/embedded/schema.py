@@ -6,7 +6,7 @@ import sqlite3
 
 from app.core.errors import CorruptionError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _V1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -42,7 +42,12 @@ _V3 = """
 CREATE INDEX documents_ids ON documents (pk, id);
 """
 
-MIGRATIONS = (_V1, _V2, _V3)
+# The VDR encoder's weights, beside the bags of tokens that every passage has.
+_V4 = """
+CREATE TABLE weights (row INTEGER PRIMARY KEY, ids BLOB NOT NULL, weights BLOB);
+"""
+
+MIGRATIONS = (_V1, _V2, _V3, _V4)
 """Statement lists; number n brings a store of version n to n + 1. Never edited once released."""
 
 

@@ -11,7 +11,7 @@ size are merged as they gather, so that a passage is copied a logarithmic number
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ _Part = tuple[Segment, npt.NDArray[np.bool_]]
 
 
 def merge_segments(left: _Part, right: _Part) -> Segment:
-    """One segment of two, without what was removed; every row of `left` is below every row of `right`."""
+    """One segment of two, without what was removed."""
     kept, places, first = [], [], 0
     for segment, alive in (left, right):
         stays = alive if len(alive) else np.ones(len(segment.rows), dtype=np.bool_)
@@ -239,7 +239,20 @@ def merge_segments(left: _Part, right: _Part) -> Segment:
         other.tokens, other.offsets, other.docs, other.weights, places[1],
         tokens, offsets, docs, weights,
     )  # fmt: skip
-    return Segment(np.concatenate(kept), tokens[:found], offsets[: found + 1], docs[:used], weights[:used])
+    merged = Segment(np.concatenate(kept), tokens[:found], offsets[: found + 1], docs[:used], weights[:used])
+    return merged if bool((np.diff(merged.rows) > 0).all()) else _in_order(merged)
+
+
+def _in_order(segment: Segment) -> Segment:
+    """The segment with its rows ascending: passages are encoded in any order."""
+    order = np.argsort(segment.rows)
+    places = np.empty(len(order), dtype=np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    docs = places[segment.docs]
+    token_of = np.repeat(np.arange(len(segment.tokens)), np.diff(segment.offsets))
+    by_token = np.lexsort((docs, token_of))
+    weights = segment.weights[by_token] if len(segment.weights) else segment.weights
+    return Segment(segment.rows[order], segment.tokens, segment.offsets, docs[by_token], weights)
 
 
 _EMPTY_SEGMENT = Segment(
@@ -365,10 +378,12 @@ def _member(rows: IdArray, allowed: IdArray) -> npt.NDArray[np.bool_]:
 
 
 class SparseIndex:
-    """The sparse postings in `folder`, derived from the store's term weights."""
+    """The sparse postings in `folder`, derived from the store's bags of tokens, or from the VDR encoder's weights."""
 
-    def __init__(self, folder: Path, encoder: str) -> None:
+    def __init__(self, folder: Path, encoder: str, *, encoded: bool = False) -> None:
         self._bases = Bases(folder, FORMAT, encoder)
+        self._name = folder.name
+        self._encoded = encoded
         self._lock = threading.RLock()
         self._parts: list[_Part] = []
         self._base_rows = 0
@@ -384,6 +399,9 @@ class SparseIndex:
             if self._applied < reader.change:
                 self._apply(reader)
             return SparseView(tuple(self._parts))
+
+    def _since(self, reader: StoreReader, change: int) -> Iterator[TermBatch]:
+        return reader.weights_since(change) if self._encoded else reader.terms_since(change)
 
     def _load(self) -> None:
         self._parts, self._base_rows, self._applied = [], 0, 0
@@ -404,7 +422,7 @@ class SparseIndex:
             self._load()  # another process has done most of the work
             removed = reader.removed_since(self._applied)
             assert removed is not None
-        parts = _gathered(self._parts, reader.terms_since(self._applied), on_disk=self._base_rows > 0)
+        parts = _gathered(self._parts, self._since(reader, self._applied), on_disk=self._base_rows > 0)
         if len(removed):
             parts = [(segment, _without(segment, alive, removed)) for segment, alive in parts]
         self._parts, self._applied = parts, reader.change
@@ -416,7 +434,7 @@ class SparseIndex:
     def rebuild(self, reader: StoreReader) -> None:
         """Derive the index again from the store and publish it as the new base."""
         with self._lock:
-            self._publish(_gathered([], reader.terms_since(-1), on_disk=False), reader.change)
+            self._publish(_gathered([], self._since(reader, -1), on_disk=False), reader.change)
 
     def compact(self, reader: StoreReader) -> None:
         """Publish what is held in memory only, as one base with what was published before."""
@@ -448,11 +466,15 @@ class SparseIndex:
             [segment.rows[alive] if len(alive) else segment.rows for segment, alive in view.parts]
             or [np.zeros(0, dtype=np.int64)]
         )
-        expected = reader.live_rows()
+        expected = reader.live_rows(encoded=self._encoded)
         return [
-            *(f"sparse misses {n} passages" for n in [len(np.setdiff1d(expected, found))] if n),
-            *(f"sparse has {n} passages that the store has not" for n in [len(np.setdiff1d(found, expected))] if n),
-            *(f"sparse has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
+            *(f"{self._name} misses {n} passages" for n in [len(np.setdiff1d(expected, found))] if n),
+            *(
+                f"{self._name} has {n} passages that the store has not"
+                for n in [len(np.setdiff1d(found, expected))]
+                if n
+            ),
+            *(f"{self._name} has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
         ]
 
 

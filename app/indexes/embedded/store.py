@@ -30,6 +30,7 @@ from app.core.filters import And, Exists, Filter, Not, Or, Range, Terms, facets_
 from app.core.ports import ExportedDocument, PassageChange, PreparedDocument
 from app.core.selection import RowSelection
 from app.core.types import (
+    BoolArray,
     BulkItem,
     BulkResult,
     DocId,
@@ -248,10 +249,20 @@ class SqliteReader:
                 for row, at, start, end, title, text in batch
             ]
 
+    def encoded(self, rows: IdArray) -> BoolArray:
+        sql = "SELECT row FROM passages WHERE row IN ({}) AND vector_change IS NOT NULL"
+        return np.isin(rows, np.array([row for (row,) in self._in(sql, rows.tolist())], dtype=np.int64))
+
     def terms_since(self, change: int) -> Iterator[TermBatch]:
+        return self._weights_of("terms", "change", change)
+
+    def weights_since(self, change: int) -> Iterator[TermBatch]:
+        return self._weights_of("weights", "vector_change", change)
+
+    def _weights_of(self, table: str, counter: str, change: int) -> Iterator[TermBatch]:
         sql = (
-            "SELECT p.row, t.ids, t.weights FROM passages p JOIN terms t ON t.row = p.row "
-            "WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
+            f"SELECT p.row, t.ids, t.weights FROM passages p JOIN {table} t ON t.row = p.row "
+            f"WHERE p.{counter} > ? AND p.row > ? ORDER BY p.row LIMIT ?"
         )
         for batch in self._pages(sql, change):
             rows, ids, weights = zip(*batch, strict=True)
@@ -294,8 +305,9 @@ class SqliteReader:
     def export(self) -> Iterator[ExportedDocument]:
         sql = (
             'SELECT d.pk, d.id, d.title, d.text, d.lang, d.metadata, d.content_hash, p.start, p."end", t.ids, '
-            "t.weights, v.vector FROM documents d JOIN passages p ON p.doc_pk = d.pk "
+            "t.weights, v.vector, w.ids, w.weights FROM documents d JOIN passages p ON p.doc_pk = d.pk "
             "JOIN terms t ON t.row = p.row LEFT JOIN vectors v ON v.row = p.row "
+            "LEFT JOIN weights w ON w.row = p.row "
             "WHERE d.pk > ? AND d.pk <= ? ORDER BY d.pk, p.ordinal"
         )
         last, step = 0, 512
@@ -310,6 +322,7 @@ class SqliteReader:
                     tuple(_decode_terms(row[9], row[10]) for row in rows),
                     tuple(None if row[11] is None else _decode_vectors([row[11]])[0] for row in rows),
                     content_hash,
+                    tuple(None if row[12] is None else _decode_terms(row[12], row[13]) for row in rows),
                 )
             last += step
 
@@ -324,6 +337,7 @@ class SqliteReader:
             "passages without term weights": "SELECT count(*) FROM passages WHERE row NOT IN (SELECT row FROM terms)",
             "term weights without a passage": "SELECT count(*) FROM terms WHERE row NOT IN (SELECT row FROM passages)",
             "vectors without a passage": "SELECT count(*) FROM vectors WHERE row NOT IN (SELECT row FROM passages)",
+            "VDR weights without a passage": "SELECT count(*) FROM weights WHERE row NOT IN (SELECT row FROM passages)",
             "encoded passages without a vector": "SELECT count(*) FROM passages WHERE vector_change IS NOT NULL "
             "AND row NOT IN (SELECT row FROM vectors)",
             "tombstones of living passages": "SELECT count(*) FROM tombstones WHERE row IN (SELECT row FROM passages)",
@@ -543,6 +557,7 @@ class SqliteStore:
             run("INSERT INTO tombstones VALUES (?, ?)", (row, change))
             run("DELETE FROM terms WHERE row = ?", (row,))
             run("DELETE FROM vectors WHERE row = ?", (row,))
+            run("DELETE FROM weights WHERE row = ?", (row,))
         run("DELETE FROM passages WHERE doc_pk = ?", (pk,))
         run("DELETE FROM facets WHERE doc_pk = ?", (pk,))
         run("DELETE FROM documents WHERE pk = ?", (pk,))
@@ -564,15 +579,17 @@ class SqliteStore:
                 change -= 1
         return BulkResult(tuple(items), change)
 
-    def put_vectors(self, rows: IdArray, vectors: VectorArray) -> int:
+    def put_vectors(self, rows: IdArray, vectors: VectorArray, weights: Sequence[TermWeights] = ()) -> int:
         blobs = np.ascontiguousarray(vectors, dtype="<f2")
         with self._transaction() as run:
             change = self._meta(run, "change") + 1
             stored = 0
-            for row, vector in zip(rows.tolist(), blobs, strict=True):
+            for at, row in enumerate(rows.tolist()):
                 sql = "UPDATE passages SET vector_change = ? WHERE row = ? AND vector_change IS NULL"
                 if run(sql, (change, row)).rowcount:
-                    run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (row, vector.tobytes()))
+                    run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (row, blobs[at].tobytes()))
+                    if weights:
+                        run("INSERT OR REPLACE INTO weights VALUES (?, ?, ?)", (row, *_encode_terms(weights[at])))
                     stored += 1
             if stored:
                 run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 from app.core.errors import NotFoundError, UnavailableError
-from app.core.ports import DenseView, Snapshot
+from app.core.ports import WAITING_COUNTED, DenseView, Snapshot
 from app.core.settings import Settings
-from app.core.types import GenerationRecord
+from app.core.types import GenerationRecord, SparseForm
 from app.indexes.dense.faiss_index import FaissIndex
 from app.indexes.derived import AheadError
 from app.indexes.opensearch.client import Cluster, Json
 from app.indexes.opensearch.knn import KNN, KnnView
+from app.indexes.opensearch.layout import VDR
 from app.indexes.opensearch.passages import Bm25OnCluster, JointOnCluster, PassageSignals, SparseOnCluster
 from app.indexes.opensearch.reader import ClusterReader
 from app.indexes.opensearch.store import OpenSearchStore
@@ -80,7 +81,9 @@ class OpenSearchEngine:
                 if latest is not None and latest.change >= state["change"]:
                     return latest
                 reader = self.store.reader_at(state)
-                signals = PassageSignals(self._cluster, reader)
+                bags = PassageSignals(self._cluster, reader)
+                waiting = len(reader.unencoded(WAITING_COUNTED)) if self._record.dense_dimension else 0
+                vdr = PassageSignals(self._cluster, reader, field=VDR, settled=not waiting)
                 try:
                     dense = self._dense(reader)
                 except AheadError:
@@ -90,10 +93,12 @@ class OpenSearchEngine:
                 latest = Snapshot(
                     reader.change,
                     reader,
-                    Bm25OnCluster(signals),
-                    SparseOnCluster(signals),
+                    Bm25OnCluster(bags),
+                    SparseOnCluster(bags),
+                    SparseOnCluster(vdr) if self._record.vdr_model else None,
                     dense,
-                    JointOnCluster(signals),
+                    waiting,
+                    {SparseForm.BAG: JointOnCluster(bags), SparseForm.VDR: JointOnCluster(vdr)},
                 )
                 self._latest = latest
                 return latest

@@ -33,6 +33,9 @@ MAX_PASSAGES = 1 << ORDINAL_BITS
 """Passages that one document can have."""
 
 BAG = "bag"
+VDR = "vdr"
+"""The VDR encoder's weights."""
+
 NEVER = 2**62
 """A change that never comes."""
 

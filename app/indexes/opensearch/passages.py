@@ -25,10 +25,12 @@ from app.indexes.opensearch.reader import ClusterReader, ClusterSelection
 class PassageSignals:
     """What is asked of a generation's passages at one change. Safe to share between threads."""
 
-    def __init__(self, cluster: Cluster, reader: ClusterReader, *, field: str = BAG) -> None:
+    def __init__(self, cluster: Cluster, reader: ClusterReader, *, field: str = BAG, settled: bool = True) -> None:
+        """`field` holds the term weights. Unless `settled`, passages may be given theirs while this moment is looked at."""
         self.cluster = cluster
         self.reader = reader
         self.field = field
+        self._settled = settled
         self._frequency: dict[int, int] = {}
         self._passages = 0
         self._counting = threading.Lock()
@@ -36,8 +38,10 @@ class PassageSignals:
     def sparse_query(self, weights: TermWeights, tree: Filter | None = None) -> Json:
         """The query of a dot product with these weights."""
         if self.cluster.has_plugin:
-            return build.plugin_sparse_query(weights, self.field)
-        return build.sparse_query(weights, self.field, build.budget(tree))
+            query = build.plugin_sparse_query(weights, self.field)
+        else:
+            query = build.sparse_query(weights, self.field, build.budget(tree))
+        return query if self._settled else build.encoded_by(query, self.reader.change)
 
     def _ask(self, bodies: Sequence[Json]) -> list[Json]:
         return self.cluster.search_many(self.reader.names.passages, bodies)

@@ -156,6 +156,11 @@ def plugin_sparse_query(query: TermWeights, field: str) -> Json:
     return {"vdr": {"field": field, "weights": weights}}
 
 
+def encoded_by(query: Json, change: int) -> Json:
+    """A query, for passages that had been encoded by a change: weights are added to a passage that stands there already."""
+    return {"bool": {"must": [query], "filter": [{"range": {"vector_change": {"lte": change}}}]}}
+
+
 def seen_at(change: int, filters: Sequence[Json] = (), must_not: Sequence[Json] = ()) -> Json:
     """The query of all entries that belong to a change and pass the clauses."""
     return {

@@ -27,6 +27,7 @@ from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster, Json
 from app.indexes.opensearch.layout import (
     BAG,
+    VDR,
     ORDINAL_BITS,
     PASSAGE_FIELDS,
     Names,
@@ -230,12 +231,25 @@ class ClusterReader:
             passages = [(read_passage(one, self._change), one["change"]) for one in sources]
             yield [PassageChange(passage.row, at, passage.content) for passage, at in passages]
 
+    def encoded(self, rows: IdArray) -> BoolArray:
+        inside: BoolArray = np.isin(rows, self.rows([self._encoded()], among=rows))
+        return inside
+
     def terms_since(self, change: int) -> Iterator[TermBatch]:
-        for sources in self._scan([{"range": {"change": {"gt": change}}}], ["row", BAG]):
-            terms = [read_weights(one[BAG]) for one in sources]
+        return self._weights_of(BAG, {"range": {"change": {"gt": change}}})
+
+    def weights_since(self, change: int) -> Iterator[TermBatch]:
+        return self._weights_of(VDR, {"range": {"vector_change": {"gt": change, "lte": self._change}}})
+
+    def _weights_of(self, field: str, since: Json) -> Iterator[TermBatch]:
+        for sources in self._scan([since], ["row", field]):
+            having = [one for one in sources if one.get(field) is not None]
+            if not having:
+                continue
+            terms = [read_weights(one[field]) for one in having]
             weights = np.concatenate([one.weights for one in terms])
             yield TermBatch(
-                np.array([one["row"] for one in sources], dtype=np.int64),
+                np.array([one["row"] for one in having], dtype=np.int64),
                 np.cumsum([0, *(len(one) for one in terms)], dtype=np.int64),
                 np.concatenate([one.ids for one in terms]),
                 np.zeros(0, dtype=np.float32) if bool((weights == 1.0).all()) else weights,
@@ -270,13 +284,13 @@ class ClusterReader:
 
     def export(self) -> Iterator[ExportedDocument]:
         """Documents by their keys and passages by their rows are read side by side: both ascend alike."""
-        fields = ["row", "start", "end", BAG, "vector", "vector_change"]
+        fields = ["row", "start", "end", BAG, VDR, "vector", "vector_change"]
         passages = (one for sources in self._scan([], fields) for one in sources)
         body = {"query": self._visible()}
         for hits in self._cluster.scan(self.names.documents, body, "key", _TEXT_PAGE // 4):
             for hit in hits:
                 source = hit["_source"]
-                own: list[tuple[tuple[int, int], TermWeights, VectorArray | None]] = []
+                own: list[tuple[tuple[int, int], TermWeights, VectorArray | None, TermWeights | None]] = []
                 for row in rows_of(source["key"], source["passages"]).tolist():
                     one = next(passages, None)
                     if one is None or one["row"] != row:
@@ -291,10 +305,13 @@ class ClusterReader:
                             (one["start"], one["end"]),
                             read_weights(one[BAG]),
                             read_vector(one["vector"]) if encoded else None,
+                            read_weights(one[VDR]) if encoded and one.get(VDR) is not None else None,
                         )
                     )
-                windows, bags, vectors = zip(*own, strict=True)
-                yield ExportedDocument(read_document(source), windows, bags, vectors, source["content_hash"])
+                windows, bags, vectors, weights = zip(*own, strict=True)
+                yield ExportedDocument(
+                    read_document(source), windows, bags, vectors, source["content_hash"], weights
+                )
 
     def integrity(self) -> list[str]:
         """What does not fit together: documents without all their passages, passages of no document."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from app.core.errors import HyblinkError, NotFoundError, UnavailableError
 from app.core.ports import PreparedDocument
-from app.core.types import BulkItem, BulkResult, IdArray, VectorArray
+from app.core.types import BulkItem, BulkResult, IdArray, TermWeights, VectorArray
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import BULK_PATIENCE_S, Cluster, ItemError, Json
 from app.indexes.opensearch.knn import KNN
@@ -26,12 +26,14 @@ from app.indexes.opensearch.layout import (
     MAX_PASSAGES,
     NEVER,
     ORDINAL_BITS,
+    VDR,
     Names,
     document_source,
     is_visible,
     passage_sources,
     rows_of,
     vector_field,
+    weights_field,
 )
 from app.indexes.opensearch.lease import FREE, Lease
 from app.indexes.opensearch.reader import ClusterReader, Heads
@@ -310,7 +312,7 @@ class OpenSearchStore:
         before = iter(rows_of(old.key, old.passages).tolist())
         while some := list(islice(entries, 500)):
             wanted = list(islice(before, len(some)))
-            sources = self._sources(wanted, ["vector", "vector_change", *([KNN] if self._knn else [])])
+            sources = self._sources(wanted, ["vector", "vector_change", VDR, *([KNN] if self._knn else [])])
             for (row, source), old_row in zip(some, wanted, strict=True):
                 vector = sources[old_row].get("vector")
                 kept = {} if vector is None else {**sources[old_row], "vector_change": change, "tier": "full"}
@@ -352,7 +354,7 @@ class OpenSearchStore:
             self._purge_if_due()
         return BulkResult(tuple(items), change)
 
-    def put_vectors(self, rows: IdArray, vectors: VectorArray) -> int:
+    def put_vectors(self, rows: IdArray, vectors: VectorArray, weights: Sequence[TermWeights] = ()) -> int:
         with self._transaction() as state:
             now, change = state["change"], state["change"] + 1
             sources = self._sources(rows.tolist(), ["change", "removed", "vector_change"])
@@ -369,17 +371,20 @@ class OpenSearchStore:
             self._must(
                 (
                     {"update": {"_index": alias, "_id": str(int(rows[at]))}},
-                    {"doc": {**self._vector(vectors[at]), "vector_change": change, "tier": "full"}},
+                    {"doc": {**self._encoded(at, vectors, weights), "vector_change": change, "tier": "full"}},
                 )
                 for at in waiting
             )
             self._commit(change)
         return len(waiting)
 
-    def _vector(self, vector: VectorArray) -> Json:
-        if not self._knn:
-            return {"vector": vector_field(vector)}
-        return {"vector": vector_field(vector), KNN: vector.astype(np.float16).astype(np.float32).tolist()}
+    def _encoded(self, at: int, vectors: VectorArray, weights: Sequence[TermWeights]) -> Json:
+        fields: Json = {"vector": vector_field(vectors[at])}
+        if weights:
+            fields[VDR] = weights_field(weights[at])
+        if self._knn:
+            fields[KNN] = vectors[at].astype(np.float16).astype(np.float32).tolist()
+        return fields
 
     def _purge_if_due(self) -> None:
         """What has been written stands, whether or not this succeeds."""

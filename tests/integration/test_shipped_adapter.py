@@ -1,0 +1,95 @@
+"""The adapter that is shipped, on the real backbone: what installs is what searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bootstrap import build
+from app.core.settings import EncodeSettings, Settings
+from app.core.types import CollectionSpec, SearchRequest, Signal
+from app.encoders.dense import DenseTransformer
+from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
+
+DOCUMENTS = [
+    {"id": "swift", "title": "Swifts", "text": "Swifts sleep on the wing and land only to breed."},
+    {"id": "swift-code", "title": "SWIFT codes", "text": "A SWIFT code names a bank in an international transfer."},
+    {"id": "bread", "title": "Sourdough", "text": "Feed the starter twice a day and keep it warm."},
+    {"id": "long", "title": "", "text": "Nothing of interest. " * 200 + "At the very end a quokka appears."},
+]
+
+
+def test_it_is_small_checked_and_has_a_card() -> None:
+    files = [path for path in DEFAULT.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 5_000_000
+    card = (DEFAULT / "README.md").read_text()
+    for said in ("Data", "Recipe", "Command", "Seed", "nDCG@10", "bad at"):
+        assert said in card, said
+    adapter = VdrAdapter(DEFAULT, passage_weights=256, embeddings=lambda: None)
+    assert adapter.manifest["recipe"] == "vdr_head"
+    assert set(adapter.manifest["data"]) >= {"scifact.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shipped")
+
+
+def test_it_is_the_embedded_default_and_one_pass_makes_the_same_dense_vector(folder: Path) -> None:
+    app = build(Settings(data_dir=folder / "a"))
+    try:
+        app.ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
+        app.documents.bulk("c", DOCUMENTS, encode=False)
+        app.encode_now("c")
+        record = app.catalog.engine("c").record
+        assert record.vdr_model.startswith("vdr:vdr-minilm:")
+        plain = DenseTransformer(EncodeSettings())
+        for title, text in (("Swifts", DOCUMENTS[0]["text"]), ("", DOCUMENTS[3]["text"])):
+            both = app.encoders.full(record).encode_passages([title], [text])
+            assert np.allclose(both.vectors_ND, plain.encode_passages([title], [text]), atol=1e-5)
+        result = app.search.search("c", SearchRequest("where do swifts sleep", signals=(Signal.VDR,), explain=True))
+        assert result.hits[0].doc_id == "swift"
+        line = result.hits[0].passages[0].signals[0]
+        assert line.tokens
+        assert sum(token.contribution for token in line.tokens) == pytest.approx(line.raw, rel=1e-4)
+        # What stands beyond the dense model's window is found by its own words.
+        assert app.search.search("c", SearchRequest("quokka", signals=(Signal.VDR,))).hits[0].doc_id == "long"
+        read_out = app.search.vocabulary("c", "where do swifts sleep", DOCUMENTS[0]["text"])
+        assert {"swift", "##s", "sleep"} & {one.token for one in read_out.shared}
+        assert app.catalog.engine("c").check() == []
+    finally:
+        app.close()
+
+
+def test_a_collection_moves_with_its_weights(folder: Path, tmp_path: Path) -> None:
+    from indexer.transfer import export_collection, import_collection, read_export
+
+    source = build(Settings(data_dir=folder / "a"))
+    target = build(Settings(data_dir=tmp_path / "b"))
+    try:
+        export_collection(source.catalog.engine("c"), source.catalog.spec("c"), tmp_path / "export")
+        manifest, spec = read_export(tmp_path / "export")
+        target.catalog.create(
+            spec,
+            target.new_record(spec),
+            lambda engine: import_collection(tmp_path / "export", manifest, engine) and None,
+        )
+        for query in ("where do swifts sleep", "bank transfer"):
+            request = SearchRequest(query, signals=(Signal.VDR,), vdr="full")
+            ours, theirs = source.search.search("c", request), target.search.search("c", request)
+            assert [(h.doc_id, h.score) for h in ours.hits] == [(h.doc_id, h.score) for h in theirs.hits]
+            assert ours.hits
+    finally:
+        source.close()
+        target.close()
+
+
+def test_without_it_passages_have_bags_only(tmp_path: Path) -> None:
+    app = build(Settings(data_dir=tmp_path, encode=EncodeSettings(vdr_model="none")))
+    try:
+        app.ensure_collection(CollectionSpec("c"))
+        assert app.catalog.engine("c").record.vdr_model == ""
+    finally:
+        app.close()

@@ -1,0 +1,241 @@
+"""Training end to end on a tiny model: every kind of student, resuming, several processes, runs that must not succeed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_support import tiny_model, tiny_rows
+
+from app.core.errors import ConflictError, CorruptionError, InvalidInputError
+from app.core.manifest import check_manifest
+from training import checkpoint
+from training.data import write_jsonl
+from training.recipes import RunConfig, recipe
+from training.registry import ModelRegistry
+from training.run import train_model
+from training.trainer import NonFiniteLossError, rate
+
+WORKER = Path(__file__).with_name("train_worker.py")
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"steps": "12", "batch": "4", "negatives": "2", "checkpoint_every": "3", "learning_rate": "0.002"}
+KINDS: dict[str, dict[str, str]] = {
+    "dense": {},
+    "distil": {},
+    "vdr": {"tuning": "full", "precision": "fp32", "query_top_k": "8"},
+    "svdr": {"tuning": "lora", "precision": "fp32", "lora_rank": "4", "contrastive_mask": "0.1", "flops": "0.001"},
+    "vdr_head": {"head_learning_rate": "0.01"},
+    "cross_encoder": {"lora_rank": "4"},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without dropout: what a batch is divided into then makes no difference."""
+    return tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    write_jsonl(path, tiny_rows(40, teacher=True))
+    return path
+
+
+def config(name: str, base: Path, **changes: str) -> RunConfig:
+    return recipe(name, {"base": str(base), **SMALL, **KINDS.get(name, {}), **changes})
+
+
+def worker(
+    base: Path, data: Path, out: Path, name: str, changes: dict[str, str], **environment: str
+) -> subprocess.Popen[str]:
+    command = [sys.executable, str(WORKER), str(base), str(data), str(out), name, json.dumps(changes)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        found |= {f"{path.relative_to(folder)}:{name}": tensor for name, tensor in load_file(path).items()}
+    return found
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_every_kind_of_student_learns_and_is_saved_with_its_lineage(
+    name: str, base: Path, data: Path, tmp_path: Path
+) -> None:
+    manifest = train_model(
+        config(name, base, steps="25"), [data], tmp_path / "model", cache=tmp_path / "states", dev=data
+    )
+    metrics: dict[str, Any] = manifest["metrics"]
+    assert metrics["loss_last"] < metrics["loss_first"]
+    assert metrics["steps"] == 25
+    assert manifest["data"].keys() == {"rows.jsonl"}
+    assert check_manifest(tmp_path / "model")["recipe"] == name
+    assert (tmp_path / "model" / "curve.png").stat().st_size > 1000
+    assert {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()} <= {
+        ".safetensors",
+        ".json",
+        ".txt",
+        ".png",
+    }
+    with pytest.raises(ConflictError, match="exists already"):
+        train_model(config(name, base), [data], tmp_path / "model", cache=tmp_path / "states")
+
+
+def test_gradient_caching_and_accumulation_run_and_mini_batches_change_nothing(
+    still: Path, data: Path, tmp_path: Path
+) -> None:
+    plain = train_model(config("dense", still, steps="2"), [data], tmp_path / "a", cache=tmp_path)
+    cached = train_model(config("dense", still, steps="2", mini_batch="1"), [data], tmp_path / "b", cache=tmp_path)
+    assert cached["metrics"]["loss_last"] == pytest.approx(plain["metrics"]["loss_last"], rel=1e-2)
+    train_model(config("dense", still, steps="2", accumulate="2"), [data], tmp_path / "c", cache=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dense", "vdr_head", "cross_encoder"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, base: Path, data: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, **KINDS[name], "evaluate_every": "6"}
+    whole = worker(base, data, tmp_path / "whole", name, changes, DEV=str(data))
+    assert whole.wait(timeout=240) == 0, whole.stderr.read()[-2000:]  # type: ignore[union-attr]
+    killed = worker(base, data, tmp_path / "killed", name, changes, KILL_AT="7", DEV=str(data))
+    assert killed.wait(timeout=240) == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    again = worker(base, data, tmp_path / "killed", name, changes, DEV=str(data))
+    output, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors[-2000:]
+    assert output.splitlines()[0].startswith("7 ")  # from the checkpoint of step 6
+    assert output.splitlines() == whole.stdout.read().splitlines()[6:]  # type: ignore[union-attr]
+    ours, theirs = weights(tmp_path / "killed"), weights(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_two_processes_learn_what_one_does(still: Path, data: Path, tmp_path: Path) -> None:
+    changes = {**SMALL, "steps": "2", "lora_rank": "4", "learning_rate": "0.001"}
+    alone = worker(still, data, tmp_path / "one", "dense", changes)
+    assert alone.wait(timeout=240) == 0, alone.stderr.read()[-2000:]  # type: ignore[union-attr]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    pair = [
+        worker(
+            still, data, tmp_path / "two", "dense", changes,
+            WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in pair:
+        assert process.wait(timeout=240) == 0, process.stderr.read()[-2000:]  # type: ignore[union-attr]
+    one = [float(line.split()[1]) for line in alone.stdout.read().splitlines()]  # type: ignore[union-attr]
+    for process in pair:
+        both = [float(line.split()[1]) for line in process.stdout.read().splitlines()]  # type: ignore[union-attr]
+        assert both == pytest.approx(one, rel=1e-4)
+    # AdamW's first steps are about as long as the learning rate however small a gradient is, so where one is all but 0
+    # its last bit decides: the weights agree as a whole, not one by one.
+    ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
+    for key in theirs:
+        assert (ours[key] - theirs[key]).abs().mean() < 0.05 * 0.001, key
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_leaves_no_model(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="is not a number"):
+        train_model(config("dense", base, learning_rate="1e30", clip="1e30"), [data], tmp_path / "m", cache=tmp_path)
+    assert not (tmp_path / "m").exists()
+
+
+def test_early_stopping_keeps_the_best(base: Path, data: Path, tmp_path: Path) -> None:
+    manifest = train_model(
+        config("dense", base, steps="40", evaluate_every="2", patience="2", learning_rate="1e-7"),
+        [data], tmp_path / "m", cache=tmp_path, dev=data,
+    )  # fmt: skip
+    assert manifest["metrics"]["stopped_early"]
+    assert manifest["metrics"]["steps"] < 40
+
+
+def test_damaged_checkpoints(base: Path, data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    train_model(config("dense", base), [data], tmp_path / "m", cache=tmp_path, work=work)
+    kept = sorted(path.name for path in work.glob("checkpoint-*"))
+    assert kept == ["checkpoint-12", "checkpoint-9"]
+    steps: list[int] = []
+
+    def again(name: str, **changes: str) -> None:
+        steps.clear()
+        train_model(
+            config("dense", base, **changes), [data], tmp_path / name, cache=tmp_path, work=work,
+            progress=lambda step, _: steps.append(step),
+        )  # fmt: skip
+
+    newest = work / "checkpoint-12" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    again("from-9")
+    assert steps == [10, 11, 12]
+    with pytest.raises(InvalidInputError, match="belong to another run"):
+        again("other", seed="5")
+    for path in work.glob("checkpoint-*/state.json"):
+        path.write_text("{}")
+    with pytest.raises(CorruptionError, match="every checkpoint of the run is damaged"):
+        again("none")
+
+
+def test_data_that_cannot_teach_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.jsonl"
+    write_jsonl(bare, tiny_rows(8, negatives=0))
+    with pytest.raises(InvalidInputError, match="a cross-encoder learns from negatives"):
+        train_model(recipe("cross_encoder", {"base": "/nowhere"}), [bare], tmp_path / "m", cache=tmp_path)
+    said: list[str] = []
+    with pytest.raises(Exception, match="nowhere"):
+        train_model(recipe("dense", {"base": "/nowhere"}), [bare], tmp_path / "m", cache=tmp_path, say=said.append)
+    assert said == ["no row has negatives: only in-batch ones are learned from"]
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    plan = recipe("dense", {"steps": "100", "warm_up": "0.1"})
+    assert [rate(step, plan) for step in (0, 9, 10, 55, 99)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 1 / 90])
+
+
+def test_the_registry_lists_compares_promotes_and_rolls_back(base: Path, data: Path, tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    for name, steps in (("first", "2"), ("second", "3")):
+        train_model(config("dense", base, steps=steps), [data], tmp_path / "models" / name, cache=tmp_path)
+    assert registry.names() == ["first", "second"]
+    assert registry.compare("first", "second")["config"] == {"steps": [2, 3]}
+    for name in ("first", "second"):
+        assert registry.promote(name) == "dense-lora"
+    assert registry.rollback("dense-lora") == "first"
+    with pytest.raises(ConflictError, match="no earlier model"):
+        registry.rollback("dense-lora")
+    file = tmp_path / "models" / "first" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptionError, match="does not match its sha256"):
+        registry.show("first")
+
+
+def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint-5.123.tmp").mkdir()
+    (tmp_path / "checkpoint-6").mkdir()  # no manifest: a copy that was cut short
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([parameter])
+    with pytest.raises(CorruptionError, match="every checkpoint"):
+        checkpoint.load(tmp_path, "run", {"p": parameter}, optimizer)

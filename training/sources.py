@@ -1,0 +1,35 @@
+"""Negatives from a collection: what its search proposes, by any signals, with complete scores."""
+
+from __future__ import annotations
+
+from app.core.types import SearchRequest, Signal
+from app.search import SearchService
+from training.data import Text
+from training.negatives import Proposal
+
+
+class CollectionSource:
+    """A collection's own search as a source of proposals; a document stands for its best passage."""
+
+    def __init__(
+        self, service: SearchService, collection: str, signals: tuple[Signal, ...], name: str, *, candidates: int = 200
+    ) -> None:
+        self._service = service
+        self._collection = collection
+        self._signals = signals
+        self._name = name
+        self._candidates = candidates
+
+    def __call__(self, query: str, depth: int) -> list[Proposal]:
+        request = SearchRequest(
+            query,
+            k=min(depth, self._candidates),
+            candidates=self._candidates,
+            signals=self._signals,
+            highlight=False,
+            passages_per_document=1,
+        )
+        return [
+            Proposal(Text(hit.passages[0].text, hit.title, hit.doc_id), self._name, hit.rank, hit.score)
+            for hit in self._service.search(self._collection, request).hits
+        ]

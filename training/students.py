@@ -1,0 +1,551 @@
+"""Models that learn: VDR heads and encoders, bi-encoders, cross-encoders. Each is a sentence-transformers model.
+
+Shapes: Q queries of this process, P all passages of a step (each query's positive and negatives, of all processes), V
+vocabulary, D dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.core.errors import EncoderUnavailableError
+from app.core.types import TermWeights
+from app.core.weights import calibrated
+from app.encoders.backbone import Backbone
+from app.encoders.models import locate
+from app.encoders.prefixes import prefixes_for
+from app.encoders.vdr import VdrHead, sparse_mask
+from app.encoders.vdr_adapter import features_of
+from app.encoders.vocabulary import usable_tokens, vocabulary_shift
+from training.batches import Drawn
+from training.data import Text, TrainingRow
+from training.losses.cached import cached_backward
+from training.losses.contrastive_mask import contrastive_mask
+from training.losses.distillation import kl_divergence, margin_mse
+from training.losses.flops import flops
+from training.losses.gather import gather
+from training.losses.in_batch_nll import in_batch_nll
+from training.losses.semi_parametric import VocabularyBatch, svdr_loss, vdr_loss
+from training.recipes import RunConfig
+from training.trainer import world
+
+DEV_CUTOFF = 10
+_DEV_BATCH = 64
+
+
+def device() -> str:
+    """Where training computes."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_backbone(config: RunConfig) -> Any:
+    """The SentenceTransformer that a run starts from. Raises EncoderUnavailableError where it cannot be loaded."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    torch.manual_seed(config.seed)  # adapters and heads start from random numbers
+    location = locate(config.base)
+    try:
+        model = SentenceTransformer(
+            location, device=device(), local_files_only=Path(location).is_dir(), model_kwargs={"use_safetensors": True}
+        )
+    except (OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"cannot load {config.base!r}: {error}") from error
+    return model
+
+
+def with_lora(transformer: nn.Module, rank: int, extra: Sequence[str] = ()) -> nn.Module:
+    """The transformer with low-rank adapters in every linear layer; only they, and modules named in `extra`, learn."""
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rpartition(".")[2] for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    targets = sorted(names - {"classifier", "out_proj", "score"} - set(extra))
+    wrapped = get_peft_model(
+        cast("Any", transformer),
+        LoraConfig(
+            r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, modules_to_save=list(extra) or None
+        ),
+    )
+    return cast("nn.Module", wrapped)
+
+
+def reciprocal_rank(scores_QP: torch.Tensor, gold_QP: torch.Tensor) -> float:
+    """Mean over queries of 1 / rank of the first relevant passage, 0 beyond `DEV_CUTOFF`."""
+    best_Q = scores_QP.masked_fill(~gold_QP, -torch.inf).amax(dim=1, keepdim=True)
+    rank_Q = (scores_QP > best_Q).sum(dim=1) + 1
+    return float(torch.where(rank_Q <= DEV_CUTOFF, 1.0 / rank_Q, torch.zeros(())).mean())
+
+
+class _InBatch:
+    """What bi-encoders and VDR share: which column is whose, gathering, gradient caching, the dev metric."""
+
+    config: RunConfig
+
+    def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
+        """Embeddings of queries, each with a row for every query."""
+        raise NotImplementedError
+
+    def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
+        """Embeddings of passages."""
+        raise NotImplementedError
+
+    def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
+        """The mean loss of this process's queries."""
+        raise NotImplementedError
+
+    def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Scores (Q, P) as a search would give them."""
+        raise NotImplementedError
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        columns = _Columns.of(drawn)
+        texts = [text for one in drawn for text in one.passages]
+        if not self.config.mini_batch:
+            q, p = self.queries([one.row for one in drawn]), self.passages(texts)
+            value = self.loss(q, [gather(one) for one in p], columns)
+            (value * scale).backward()
+            return float(value.detach())
+        size, width = self.config.mini_batch, columns.width
+        chunks = [drawn[at : at + size] for at in range(0, len(drawn), size)]
+
+        def embed(chunk: int) -> tuple[torch.Tensor, ...]:
+            some = chunks[chunk]
+            return (*self.queries([o.row for o in some]), *self.passages([t for o in some for t in o.passages]))
+
+        kinds = 0
+
+        def loss(made: Sequence[tuple[torch.Tensor, ...]]) -> torch.Tensor:
+            nonlocal kinds
+            kinds = len(made[0]) // 2
+            whole = [torch.cat(parts) for parts in zip(*made, strict=True)]
+            assert len(whole[kinds]) == len(whole[0]) * width
+            return self.loss(whole[:kinds], [gather(one) for one in whole[kinds:]], columns) * scale
+
+        return float(cached_backward(len(chunks), embed, loss)) / scale
+
+    def metric(self, rows: Sequence[TrainingRow]) -> float:
+        """MRR@10 of dev queries over the union of their positives and negatives."""
+        texts: dict[str, Text] = {}
+        for row in rows:
+            for one in (*row.positives, *row.negatives):
+                texts.setdefault(one.joined, one)
+        place = {joined: at for at, joined in enumerate(texts)}
+        some = list(texts.values())
+        p = [self.passages(some[at : at + _DEV_BATCH]) for at in range(0, len(some), _DEV_BATCH)]
+        whole = [torch.cat(parts) for parts in zip(*p, strict=True)]
+        values = []
+        for first in range(0, len(rows), _DEV_BATCH):
+            part = rows[first : first + _DEV_BATCH]
+            scores_QP = self.scores(self.queries(part), whole).float().cpu()
+            gold_QP = torch.zeros(scores_QP.shape, dtype=torch.bool)
+            for at, row in enumerate(part):
+                gold_QP[at, [place[one.joined] for one in row.positives]] = True
+            values += [reciprocal_rank(scores_QP[at : at + 1], gold_QP[at : at + 1]) for at in range(len(part))]
+        return float(np.mean(values))
+
+
+class _Columns:
+    """Where each query's passages stand among the gathered ones."""
+
+    def __init__(self, gold_Q: torch.Tensor, width: int, others_QP: torch.Tensor, teacher_QN: torch.Tensor) -> None:
+        self.gold_Q, self.width, self.others_QP, self.teacher_QN = gold_Q, width, others_QP, teacher_QN
+
+    @classmethod
+    def of(cls, drawn: Sequence[Drawn]) -> _Columns:
+        widths = {len(one.passages) for one in drawn}
+        width = max(widths)
+        if len(widths) > 1:
+            raise ValueError(f"queries with {sorted(widths)} passages in one step; expected as many for all")
+        rank, size = world()
+        first = rank * len(drawn) * width
+        gold_Q = first + width * torch.arange(len(drawn))
+        others_QP = torch.zeros(len(drawn), len(drawn) * width * size, dtype=torch.bool)
+        for at, one in enumerate(drawn):
+            relevant = {text.joined for text in one.row.positives}
+            for place, text in enumerate(t for o in drawn for t in o.passages):
+                column = first + place
+                others_QP[at, column] = text.joined in relevant and column != int(gold_Q[at])
+        teacher_QN = torch.tensor([one.teacher for one in drawn], dtype=torch.float32)
+        return cls(gold_Q.to(device()), width, others_QP.to(device()), teacher_QN.to(device()))
+
+    def own(self, scores_QP: torch.Tensor) -> torch.Tensor:
+        """Each query's own passages' scores, shape (Q, N), positive first."""
+        columns_QN = self.gold_Q[:, None] + torch.arange(self.width, device=scores_QP.device)[None, :]
+        return scores_QP.gather(1, columns_QN)
+
+
+def in_batch_loss(scores_QP: torch.Tensor, columns: _Columns, config: RunConfig) -> torch.Tensor:
+    """NLL or margin-MSE over scores, and the KL divergence to the teacher for queries whose scores it gave."""
+    if config.loss == "margin_mse":
+        return margin_mse(columns.own(scores_QP), columns.teacher_QN)
+    total = in_batch_nll(
+        scores_QP,
+        columns.gold_Q,
+        temperature=config.temperature,
+        other_positives_QP=columns.others_QP,
+        symmetric=config.symmetric,
+    )
+    taught_Q = torch.isfinite(columns.teacher_QN).all(dim=1)
+    if config.distil and bool(taught_Q.any()):
+        own_QN = columns.own(scores_QP)[taught_Q]
+        teacher_QN = columns.teacher_QN[taught_Q].clone()
+        teacher_QN[:, 0] += config.gold_bonus
+        total = total + config.distil * kl_divergence(
+            own_QN,
+            teacher_QN,
+            student_temperature=config.temperature,
+            teacher_temperature=config.teacher_temperature,
+        )
+    return total
+
+
+class DenseStudent(_InBatch):
+    """A bi-encoder: SentenceTransformer, cosine of its vectors."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.model = load_backbone(config)
+        self._prefixes = prefixes_for(config.base)
+        transformer = self.model[0]
+        if config.tuning == "lora":
+            transformer.model = with_lora(transformer.model, config.lora_rank)
+        if config.gradient_checkpointing:
+            transformer.model.gradient_checkpointing_enable()
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+
+    def learning_rate(self, name: str) -> float:  # noqa: ARG002
+        return self.config.learning_rate
+
+    def train(self, on: bool) -> None:
+        self.model.train(on)
+
+    def _embed(self, texts: Sequence[str], tokens: int) -> tuple[torch.Tensor, ...]:
+        self.model.max_seq_length = tokens
+        features = {
+            key: value.to(self.model.device) if hasattr(value, "to") else value
+            for key, value in self.model.preprocess(list(texts)).items()
+        }
+        return (nn.functional.normalize(self.model(features)["sentence_embedding"].float(), dim=-1),)
+
+    def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
+        return self._embed([self._prefixes.query + row.query for row in rows], self.config.query_tokens)
+
+    def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
+        return self._embed([self._prefixes.passage + one.joined for one in texts], self.config.passage_tokens)
+
+    def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
+        return q[0] @ p[0].T
+
+    def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
+        return in_batch_loss(self.scores(q, p), batch, self.config)
+
+    def save(self, folder: Path) -> list[str]:
+        if self.config.tuning == "lora":
+            self.model[0].model.save_pretrained(str(folder), safe_serialization=True)
+            (folder / "README.md").unlink(missing_ok=True)
+            return ["adapter_model.safetensors", "adapter_config.json"]
+        self.model.max_seq_length = self.config.passage_tokens
+        self.model.save(str(folder), create_model_card=False)
+        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _idf(frequency_V: Any, texts: int) -> np.ndarray[Any, Any]:
+    return cast("np.ndarray[Any, Any]", np.log1p((texts - frequency_V + 0.5) / (frequency_V + 0.5)))
+
+
+class VdrStudent(_InBatch):
+    """A VDR head over a backbone: the head alone on cached states, or both."""
+
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self.config = config
+        self.model = load_backbone(config)
+        self._prefixes = prefixes_for(config.base)
+        transformer = self.model[0].model
+        tokenizer = self.model.tokenizer.backend_tokenizer
+        usable_V = usable_tokens(tokenizer)
+        shift = vocabulary_shift(tokenizer)
+        embeddings = transformer.get_input_embeddings()
+        self.head = VdrHead(
+            embeddings.weight.shape[0],
+            embeddings.weight.shape[1],
+            shift=shift,
+            layers=config.layers,
+            heads=transformer.config.num_attention_heads,
+            intermediate=transformer.config.intermediate_size,
+            project=config.project,
+            own_path=config.own_path,
+            semantic=config.semantic,
+            lexical=config.lexical,
+            top_k=config.passage_top_k,
+            tied_norm=config.tied_norm,
+        ).to(self.model.device)
+        usable = torch.zeros(embeddings.weight.shape[0], dtype=torch.bool)
+        usable[: len(usable_V)] = torch.from_numpy(usable_V)
+        self.head.usable.copy_(usable[shift:])
+        self.head.start()
+        self._frozen = config.tuning == "head"
+        if self._frozen:
+            self.model.requires_grad_(False)
+        elif config.tuning == "lora":
+            self.model[0].model = with_lora(transformer, config.lora_rank)
+        if config.gradient_checkpointing and not self._frozen:
+            self.model[0].model.gradient_checkpointing_enable()
+        self.head.tie(self.model[0].model.get_input_embeddings())
+        self._ratios: dict[str, torch.Tensor] = {}
+        self._cache: Any = None
+        if self._frozen:
+            from training.states import StateCache
+
+            window = min(self.model.max_seq_length, config.passage_tokens)
+            backbone = Backbone(self.model, window=window, max_tokens=config.passage_tokens)
+            self._cache = StateCache(cache, lambda: backbone, f"{config.base} {window} {config.passage_tokens}")
+
+    def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
+        """Start the lexical part from BM25 over the texts of all collections; with the ratios to each one's own idf."""
+        counted = {name: self._count(some) for name, some in texts.items()}
+        number = sum(len(some) for some in texts.values())
+        prior_V = _idf(sum(frequency_V for frequency_V, _ in counted.values()), number)
+        with torch.no_grad():
+            self.head.idf.copy_(torch.from_numpy(prior_V).float())
+            self.head.mean_length.fill_(max(1.0, sum(length for _, length in counted.values()) / max(1, number)))
+        if not self.config.calibrated:
+            return
+        self.head.idf.requires_grad_(False)
+        ids = np.arange(len(prior_V), dtype=np.int32)
+        ones = TermWeights(ids, np.ones(len(ids), dtype=np.float32))
+        for name, (frequency_V, _) in counted.items():
+            idf = TermWeights(ids, _idf(frequency_V, len(texts[name])).astype(np.float32))
+            ratio = calibrated(ones, idf, prior_V.astype(np.float32)).weights
+            self._ratios[name] = torch.from_numpy(ratio).to(self.model.device)
+
+    def _count(self, texts: Sequence[str]) -> tuple[np.ndarray[Any, Any], int]:
+        """In how many texts each vocabulary entry stands, shape (V,), and how many usable tokens there are."""
+        usable_V = self.head.usable.cpu().numpy()
+        frequency_V = np.zeros(len(usable_V))
+        length = 0
+        for at in range(0, len(texts), 1000):
+            tokenizer = self.model.tokenizer
+            for ids in tokenizer(list(texts[at : at + 1000]), add_special_tokens=False, verbose=False)["input_ids"]:
+                inside = np.array([i for i in ids if i >= self.head.shift], dtype=np.int64) - self.head.shift
+                inside = inside[usable_V[inside]]
+                frequency_V[np.unique(inside)] += 1
+                length += len(inside)
+        return frequency_V, length
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters() if tensor.requires_grad}
+        if self._frozen:
+            return own
+        return own | {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+
+    def learning_rate(self, name: str) -> float:
+        if not name.startswith("head."):
+            return self.config.learning_rate
+        rate = self.config.head_learning_rate
+        if name == "head.idf":
+            return 0.3 * rate  # tokens seen must not run away from the ones that training never shows
+        return rate if self.parameters()[name].ndim > 1 else 3 * rate
+
+    def train(self, on: bool) -> None:
+        self.model.train(on and not self._frozen)
+        self.head.train(on)
+
+    def _features(self, texts: Sequence[str], tokens: int) -> dict[str, Any]:
+        if self._cache is not None:
+            return features_of(self._cache.get(texts), self.model.device)
+        self.model.max_seq_length = tokens
+        features = {
+            key: value.to(self.model.device) if hasattr(value, "to") else value
+            for key, value in self.model.preprocess(list(texts)).items()
+        }
+        return cast("dict[str, Any]", self.model[0](features))
+
+    def _embed(
+        self, texts: Sequence[str], tokens: int, task: str, top_k: int, columns: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        weights_NV, bag_NV = self.head.embed(self._features(texts, tokens), task, columns)
+        mask_NV = sparse_mask(weights_NV.detach(), bag_NV, top_k) if columns is None else torch.ones_like(weights_NV)
+        return weights_NV, weights_NV * mask_NV, bag_NV
+
+    def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
+        prefixed = [self._prefixes.query + row.query for row in rows]
+        made = self._embed(prefixed, self.config.query_tokens, "query", self.config.query_top_k)
+        if not self._ratios:
+            return made
+        plain_V = torch.ones_like(made[0][0])  # a collection whose statistics nobody gave
+        ratio_QV = torch.stack([self._ratios.get(row.collection, plain_V) for row in rows])
+        weights_QV, sparse_QV, bag_QV = made
+        return weights_QV * ratio_QV, sparse_QV * ratio_QV, bag_QV * ratio_QV
+
+    def passages(self, texts: Sequence[Text], columns: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        prefixed = [self._prefixes.passage + one.joined for one in texts]
+        return self._embed(prefixed, self.config.passage_tokens, "document", self.config.passage_top_k, columns)
+
+    def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
+        return q[1] @ p[1].T
+
+    def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
+        nll = partial(in_batch_loss, columns=batch, config=self.config)
+        queries, passages = VocabularyBatch(*q), VocabularyBatch(*p)
+        if self.config.contrastive_mask:
+            # Rows are paired with their own positives.
+            own = passages.weights_NV[batch.gold_Q]
+            bags, masked = contrastive_mask(
+                queries.bag_NV, passages.bag_NV[batch.gold_Q], own, self.config.contrastive_mask
+            )
+            weights = passages.weights_NV.index_copy(0, batch.gold_Q, masked)
+            queries = VocabularyBatch(queries.weights_NV, queries.sparse_NV, bags)
+            passages = VocabularyBatch(weights, passages.sparse_NV, passages.bag_NV)
+        if self.config.loss == "svdr":
+            total = svdr_loss(queries, passages, nll)
+        elif self.config.loss == "vdr":
+            total = vdr_loss(queries, passages, nll)
+        else:
+            total = nll(queries.weights_NV @ passages.weights_NV.T)
+        if self.config.flops:
+            total = total + self.config.flops * (flops(queries.weights_NV) + flops(passages.weights_NV))
+        return total
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        """As for all; but the two-way loss needs only the columns that some query has, so only they are made."""
+        alone = world()[1] == 1 and not self.config.mini_batch
+        if self.config.loss != "vdr" or not alone or self.config.contrastive_mask or self.config.flops:
+            return super().backward(drawn, scale)
+        columns = _Columns.of(drawn)
+        weights_QV, sparse_QV, bag_QV = self.queries([one.row for one in drawn])
+        used = ((sparse_QV.detach() > 0) | (bag_QV > 0)).any(dim=0).nonzero()[:, 0]
+        p = self.passages([text for one in drawn for text in one.passages], used)
+        value = self.loss((weights_QV[:, used], sparse_QV[:, used], bag_QV[:, used]), p, columns)
+        (value * scale).backward()
+        return float(value.detach())
+
+    def save(self, folder: Path) -> list[str]:
+        if self._frozen:
+            self.head.half().save(str(folder))
+            self.head.float()
+            return ["config.json", "model.safetensors"]
+        from sentence_transformers import SparseEncoder
+
+        if self.config.tuning == "lora":
+            merged = cast("Any", self.model[0].model).merge_and_unload()
+            self.model[0].model = merged
+        encoder = SparseEncoder(modules=[self.model[0], self.head], similarity_fn_name="dot")
+        encoder.max_seq_length = self.config.passage_tokens
+        encoder.save(str(folder), create_model_card=False)
+        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+class CrossStudent:
+    """A cross-encoder with one output, by sentence-transformers' own losses."""
+
+    def __init__(self, config: RunConfig) -> None:
+        from sentence_transformers import CrossEncoder
+        from sentence_transformers.cross_encoder import losses
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        self.config = config
+        location = locate(config.base)
+        torch.manual_seed(config.seed)  # the output layer starts from random numbers
+        self.model = CrossEncoder(
+            location,
+            device=device(),
+            max_length=config.passage_tokens,
+            num_labels=1,
+            activation_fn=nn.Identity(),
+            local_files_only=Path(location).is_dir(),
+            model_kwargs={"use_safetensors": True},
+        )
+        transformer = self.model[0]
+        if config.tuning == "lora":
+            extra = [name for name in ("pooler", "classifier") if _has(transformer.model, name)]
+            transformer.model = with_lora(transformer.model, config.lora_rank, extra)
+        if config.gradient_checkpointing:
+            transformer.model.gradient_checkpointing_enable()
+        made: dict[str, Any] = {
+            "listwise": losses.ListNetLoss,
+            "lambda": losses.LambdaLoss,
+            "bce": losses.BinaryCrossEntropyLoss,
+            "margin_mse": losses.MarginMSELoss,
+        }
+        self._loss = made[config.loss](self.model)
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+
+    def learning_rate(self, name: str) -> float:  # noqa: ARG002
+        return self.config.learning_rate
+
+    def train(self, on: bool) -> None:
+        self.model.train(on)
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        queries = [one.row.query for one in drawn]
+        value: torch.Tensor
+        if self.config.loss in {"listwise", "lambda"}:
+            documents = [[text.joined for text in one.passages] for one in drawn]
+            value = self._loss([queries, documents], [self._labels(one) for one in drawn])
+        elif self.config.loss == "bce":
+            pairs = [
+                (one.row.query, text.joined, float(n == 0)) for one in drawn for n, text in enumerate(one.passages)
+            ]
+            asked, texts, labels = zip(*pairs, strict=True)
+            value = self._loss([list(asked), list(texts)], torch.tensor(labels, device=self.model.device))
+        else:
+            margins = torch.tensor([one.teacher[0] - one.teacher[1] for one in drawn], device=self.model.device)
+            value = self._loss(
+                [queries, [o.positive.joined for o in drawn], [o.negatives[0].joined for o in drawn]], margins
+            )
+        (value * scale).backward()
+        return float(value.detach())
+
+    def _labels(self, one: Drawn) -> torch.Tensor:
+        """The positive counts most; a teacher's scores share out the rest where it gave any."""
+        labels = torch.zeros(len(one.passages))
+        labels[0] = 1.0
+        teacher = torch.tensor(one.teacher)
+        if self.config.loss == "listwise":
+            # ListNet takes softmax(labels): this puts nearly all mass on the positive, or a teacher's share of it.
+            labels[0] = 10.0
+            if self.config.distil and bool(torch.isfinite(teacher).all()):
+                teacher[0] += self.config.gold_bonus
+                taught = torch.softmax(teacher / self.config.teacher_temperature, dim=0)
+                gold = torch.zeros(len(one.passages))
+                gold[0] = 1.0
+                share = self.config.distil / (1 + self.config.distil)
+                labels = torch.log(((1 - share) * gold + share * taught).clamp(min=1e-6))
+        return labels.to(self.model.device)
+
+    def metric(self, rows: Sequence[TrainingRow]) -> float:
+        """MRR@10 over each row's own positives and negatives."""
+        values = []
+        for row in rows:
+            texts = [one.joined for one in (*row.positives, *row.negatives)]
+            scores = self.model.predict([(row.query, text) for text in texts], show_progress_bar=False)
+            gold_P = torch.zeros(1, len(texts), dtype=torch.bool)
+            gold_P[0, : len(row.positives)] = True
+            values.append(reciprocal_rank(torch.from_numpy(np.asarray(scores))[None], gold_P))
+        return float(np.mean(values))
+
+    def save(self, folder: Path) -> list[str]:
+        if self.config.tuning == "lora":
+            self.model[0].model.half().save_pretrained(str(folder), safe_serialization=True)
+            self.model[0].model.float()
+            (folder / "README.md").unlink(missing_ok=True)
+            return ["adapter_model.safetensors", "adapter_config.json"]
+        self.model.save(str(folder), create_model_card=False)
+        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    return any(found.rpartition(".")[2] == name for found, _ in module.named_modules())
