@@ -74,6 +74,12 @@ def worker(
     )
 
 
+def ended(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+    """Exit status, lines printed, and the end of what went to standard error."""
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output.splitlines(), errors[-2000:]
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for path in sorted(folder.rglob("*.safetensors")):
@@ -116,16 +122,15 @@ def test_gradient_caching_and_accumulation_run_and_mini_batches_change_nothing(
 @pytest.mark.parametrize("name", ["dense", "vdr_head", "cross_encoder"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, base: Path, data: Path, tmp_path: Path) -> None:
     changes = {**SMALL, **KINDS[name], "evaluate_every": "6"}
-    whole = worker(base, data, tmp_path / "whole", name, changes, DEV=str(data))
-    assert whole.wait(timeout=240) == 0, whole.stderr.read()[-2000:]  # type: ignore[union-attr]
-    killed = worker(base, data, tmp_path / "killed", name, changes, KILL_AT="7", DEV=str(data))
-    assert killed.wait(timeout=240) == -signal.SIGKILL
+    status, expected, errors = ended(worker(base, data, tmp_path / "whole", name, changes, DEV=str(data)))
+    assert status == 0, errors
+    status, _, _ = ended(worker(base, data, tmp_path / "killed", name, changes, KILL_AT="7", DEV=str(data)))
+    assert status == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
-    again = worker(base, data, tmp_path / "killed", name, changes, DEV=str(data))
-    output, errors = again.communicate(timeout=240)
-    assert again.returncode == 0, errors[-2000:]
-    assert output.splitlines()[0].startswith("7 ")  # from the checkpoint of step 6
-    assert output.splitlines() == whole.stdout.read().splitlines()[6:]  # type: ignore[union-attr]
+    status, lines, errors = ended(worker(base, data, tmp_path / "killed", name, changes, DEV=str(data)))
+    assert status == 0, errors
+    assert lines[0].startswith("7 ")  # from the checkpoint of step 6
+    assert lines == expected[6:]
     ours, theirs = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -133,8 +138,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, base: Pa
 
 def test_two_processes_learn_what_one_does(still: Path, data: Path, tmp_path: Path) -> None:
     changes = {**SMALL, "steps": "2", "lora_rank": "4", "learning_rate": "0.001"}
-    alone = worker(still, data, tmp_path / "one", "dense", changes)
-    assert alone.wait(timeout=240) == 0, alone.stderr.read()[-2000:]  # type: ignore[union-attr]
+    status, alone, errors = ended(worker(still, data, tmp_path / "one", "dense", changes))
+    assert status == 0, errors
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -145,12 +150,10 @@ def test_two_processes_learn_what_one_does(still: Path, data: Path, tmp_path: Pa
         )
         for rank in range(2)
     ]  # fmt: skip
-    for process in pair:
-        assert process.wait(timeout=240) == 0, process.stderr.read()[-2000:]  # type: ignore[union-attr]
-    one = [float(line.split()[1]) for line in alone.stdout.read().splitlines()]  # type: ignore[union-attr]
-    for process in pair:
-        both = [float(line.split()[1]) for line in process.stdout.read().splitlines()]  # type: ignore[union-attr]
-        assert both == pytest.approx(one, rel=1e-4)
+    one = [float(line.split()[1]) for line in alone]
+    for status, lines, errors in map(ended, pair):
+        assert status == 0, errors
+        assert [float(line.split()[1]) for line in lines] == pytest.approx(one, rel=1e-4)
     # AdamW's first steps are about as long as the learning rate however small a gradient is, so where one is all but 0
     # its last bit decides: the weights agree as a whole, not one by one.
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
