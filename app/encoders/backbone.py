@@ -75,8 +75,6 @@ class Backbone:
 
     def states(self, texts: Sequence[str]) -> Iterator[tuple[int, TextStates]]:
         """(place, states) of every text, the longest first."""
-        import torch
-
         tokens = self._ids(texts)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
         group: list[int] = []
@@ -85,14 +83,12 @@ class Backbone:
             group.append(at)
             count += len(windows(len(tokens[at]), self._window))
             if count >= self._batch_size:
-                with torch.inference_mode():
-                    yield from self._group(group, tokens)
+                yield from self._group(group, tokens)
                 group, count = [], 0
         if group:
-            with torch.inference_mode():
-                yield from self._group(group, tokens)
+            yield from self._group(group, tokens)
 
-    def _group(self, group: Sequence[int], tokens: Sequence[Sequence[int]]) -> Iterator[tuple[int, TextStates]]:
+    def _group(self, group: Sequence[int], tokens: Sequence[Sequence[int]]) -> list[tuple[int, TextStates]]:
         import torch
 
         tokenizer, device = self._model.tokenizer, self._model.device
@@ -106,9 +102,11 @@ class Backbone:
             ids_NL[row, : end - start + 2] = torch.tensor([first, *tokens[at][start:end], last])
             mask_NL[row, : end - start + 2] = 1
         features = {"input_ids": ids_NL.to(device), "attention_mask": mask_NL.to(device)}
-        out = self._model(features)
-        vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
-        states_NLH = out["token_embeddings"].float().cpu().numpy()
+        with torch.inference_mode():
+            out = self._model(features)
+            vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
+            states_NLH = out["token_embeddings"].float().cpu().numpy()
+        found = []
         row = 0
         for at in group:
             own, text = spans[at], tokens[at]
@@ -121,5 +119,6 @@ class Backbone:
             ids = np.array([first, *text, last], dtype=np.int32)
             end_state = parts[len(own) - 1, own[-1][1] - own[-1][0] + 1]
             states = np.concatenate([parts[:1, 0], inner, end_state[None]])
-            yield at, TextStates(vectors[row], ids, states)
+            found.append((at, TextStates(vectors[row], ids, states)))
             row += len(own)
+        return found
