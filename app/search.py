@@ -253,7 +253,7 @@ class SearchService:
             # One leg alone: its own order, whatever the profile's weight for it.
             changes["weights"] = dict.fromkeys(request.signals, 1.0)
         if "weights" in changes:
-            cross = (request.weights or {}).get(Signal.CROSS, profile.weights.get(Signal.CROSS, 0.0))
+            cross = (request.weights or {}).get(Signal.CROSS, profile.cross_weight)
             changes["weights"] = {**changes["weights"], Signal.CROSS: cross}
         if request.vdr is not None:
             changes["vdr"] = request.vdr
@@ -311,8 +311,9 @@ class SearchService:
                 found = snapshot.reader.passages(rows)
                 return [(found[row].title, found[row].text) for row in rows.tolist()]
 
-            weight = float(profile.weights.get(Signal.CROSS, 0.0))
-            reranked = rerank(request.query, documents, request.rerank, weight, self._encoders.cross, texts)
+            reranked = rerank(
+                request.query, documents, request.rerank, profile.cross_weight, self._encoders.cross, texts
+            )
             timings["rerank"] = (time.perf_counter() - before) * 1e3
         return _Ranked(
             engine, snapshot, forms, answered, proposed, reports, fused, reranked.documents, profile, allowed, timings,

@@ -36,8 +36,9 @@ def ledger(
             )
         )
     if cross is not None:
-        weight = float(profile.weights.get(Signal.CROSS, 0.0))
-        lines.append(SignalValue(Signal.CROSS, cross.raw, cross.normalised, weight, cross.contribution, None))
+        lines.append(
+            SignalValue(Signal.CROSS, cross.raw, cross.normalised, profile.cross_weight, cross.contribution, None)
+        )
     return tuple(lines)
 
 

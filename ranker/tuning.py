@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.core.types import FusionName, IdArray, NormalizationName, RankingProfile, Signal
+from app.core.types import SHIPPED_CROSS_WEIGHT, FusionName, IdArray, NormalizationName, RankingProfile, Signal
 from ranker.complete import CompleteScores, fuse
 from ranker.fusion.inputs import Floats
 
 CUTOFF = 10
-_CROSS_WEIGHT = RankingProfile().weights[Signal.CROSS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def grid(signals: Sequence[Signal], step: float = 0.1) -> list[RankingProfile]:
 
 def _profile(fusion: FusionName, normalization: NormalizationName, weights: Mapping[Signal, float]) -> RankingProfile:
     return RankingProfile(
-        "tuned", 0, fusion, normalization, {Signal.CROSS: _CROSS_WEIGHT, **weights}, 60.0, origin="tuned"
+        "tuned", 0, fusion, normalization, {Signal.CROSS: SHIPPED_CROSS_WEIGHT, **weights}, 60.0, origin="tuned"
     )
 
 

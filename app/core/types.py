@@ -225,6 +225,10 @@ FusionName = Literal["weighted_sum", "rrf", "comb_sum", "comb_mnz", "isr"]
 NormalizationName = Literal["min_max", "z_score", "l2", "theoretical", "none"]
 
 
+SHIPPED_CROSS_WEIGHT = 0.5
+"""How much re-ranking adds, unless a profile or a request says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class RankingProfile:
     """How signals become one score. Versioned per collection; written by hand or by tuning."""
@@ -234,11 +238,21 @@ class RankingProfile:
     fusion: FusionName = "weighted_sum"
     normalization: NormalizationName = "z_score"
     weights: Mapping[Signal, float] = field(
-        default_factory=lambda: {Signal.BM25: 0.3, Signal.VDR: 0.2, Signal.DENSE: 0.5, Signal.CROSS: 0.5}
+        default_factory=lambda: {
+            Signal.BM25: 0.3,
+            Signal.VDR: 0.2,
+            Signal.DENSE: 0.5,
+            Signal.CROSS: SHIPPED_CROSS_WEIGHT,
+        }
     )
     rrf_k: float = 60.0
     vdr: VdrMode = "auto"
     origin: str = "shipped default: near what tuning finds on four English training sets (docs/benchmarks.md)"
+
+    @property
+    def cross_weight(self) -> float:
+        """The cross-encoder's weight; the shipped one where the profile is from before there was re-ranking."""
+        return float(self.weights.get(Signal.CROSS, SHIPPED_CROSS_WEIGHT))
 
 
 @dataclass(frozen=True, slots=True)

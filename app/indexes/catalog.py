@@ -344,10 +344,8 @@ def profile_to_json(profile: RankingProfile) -> dict[str, Any]:
 
 
 def profile_from_json(value: dict[str, Any]) -> RankingProfile:
-    """The profile that `profile_to_json` wrote; one from before there was re-ranking gets its shipped weight."""
-    weights = {Signal.CROSS: RankingProfile().weights[Signal.CROSS]} | {
-        Signal(name): float(weight) for name, weight in value["weights"].items()
-    }
+    """The profile that `profile_to_json` wrote."""
+    weights = {Signal(name): float(weight) for name, weight in value["weights"].items()}
     return RankingProfile(**{**value, "weights": weights})
 
 
