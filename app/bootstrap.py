@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
+_PRECISIONS = {"precision": ("auto", "fp32", "bf16"), "cross_encoder_precision": ("auto", "fp32", "bf16", "int8")}
+
+
 class EncoderPool:
     """Encoders by id, each made once and shared."""
 
@@ -52,6 +55,7 @@ class EncoderPool:
         shipped = DenseTransformer(settings.encode)
         self.add_dense(shipped)
         self._bag = BagOfTokens(settings.encode.dense_model)
+        self._bags = {self._bag.id: self._bag}
         self._default_dense = shipped.id
         self._default_vdr, self._default_vdr_reads = self._adapter(shipped), shipped.id
 
@@ -113,7 +117,7 @@ class EncoderPool:
 
     def bag(self, encoder_id: str) -> BagEncoder:
         """A bag of tokens. Raises EncoderUnavailableError where there is none of that id."""
-        return _known({self._bag.id: self._bag}, encoder_id, "VDR vocabulary")
+        return _known(self._bags, encoder_id, "VDR vocabulary")
 
     def vdr_mode(self, record: GenerationRecord) -> VdrMode:
         """What the generation's VDR encoder does best; bags where it has none."""
@@ -251,16 +255,10 @@ def _registry(settings: Settings) -> Registry:
 def build(settings: Settings | None = None) -> App:
     """Wire the application from settings (by default: environment, hyblink.toml, defaults)."""
     settings = settings or Settings()
-    if settings.encode.cross_encoder_precision not in {"auto", "fp32", "bf16", "int8"}:
-        raise InvalidInputError(
-            "bad encode.cross_encoder_precision",
-            received=settings.encode.cross_encoder_precision,
-            expected="auto, fp32, bf16 or int8",
-        )
-    if settings.encode.precision not in {"auto", "fp32", "bf16"}:
-        raise InvalidInputError(
-            "bad encode.precision", received=settings.encode.precision, expected="auto, fp32 or bf16"
-        )
+    for name, known in _PRECISIONS.items():
+        received = getattr(settings.encode, name)
+        if received not in known:
+            raise InvalidInputError(f"bad encode.{name}", received=received, expected=", ".join(known))
     catalog = Catalog(_registry(settings))
     encoders = EncoderPool(settings)
     app: App

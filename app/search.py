@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -194,6 +194,8 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
         )
     if request.fusion is not None and request.fusion not in FUSIONS:
         raise InvalidInputError("unknown fusion", received=request.fusion, expected=f"one of {', '.join(FUSIONS)}")
+    if request.vdr is not None and request.vdr not in get_args(VdrMode):
+        raise InvalidInputError("unknown VDR mode", received=request.vdr, expected=", ".join(get_args(VdrMode)))
     if request.normalization is not None and request.normalization not in NORMALIZATIONS:
         raise InvalidInputError(
             "unknown normalization",

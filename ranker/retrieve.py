@@ -150,8 +150,9 @@ def vdr_mode(wanted: VdrMode, snapshot: Snapshot, best: VdrMode) -> VdrMode:
     Raises InvalidInputError where a mode asks for an encoder that the generation has not.
     """
     if wanted == "auto":
-        usable = snapshot.vdr is not None and snapshot.dense is not None and snapshot.waiting < WAITING_COUNTED
-        return best if usable and snapshot.dense and snapshot.waiting * 20 <= snapshot.dense.vectors else "bag"
+        if snapshot.vdr is None or snapshot.dense is None or snapshot.waiting >= WAITING_COUNTED:
+            return "bag"
+        return best if snapshot.waiting * 20 <= snapshot.dense.vectors else "bag"
     if wanted != "bag" and snapshot.vdr is None:
         raise InvalidInputError("the generation has no VDR encoder", received=f"vdr {wanted}", expected="bag or auto")
     return wanted

@@ -25,6 +25,7 @@ from app.core.manifest import check_manifest, read_json, sync_directory, write_j
 log = logging.getLogger(__name__)
 FORMAT = 1
 KEPT = 2
+_MODEL = "model.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
@@ -54,9 +55,7 @@ def save(
     beside = folder / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}, beside / "model.safetensors"
-    )
+    _write_weights(beside, parameters)
     save_file(moments, beside / "optimizer.safetensors")
     write_json(
         beside / "state.json",
@@ -68,12 +67,40 @@ def save(
             "looks_without_gain": state.looks_without_gain,
         },
     )
-    write_manifest(beside, ["model.safetensors", "optimizer.safetensors", "state.json"], format=FORMAT, run=run)
+    write_manifest(beside, [_MODEL, "optimizer.safetensors", "state.json"], format=FORMAT, run=run)
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)
     sync_directory(folder)
     for _, path in _all(folder)[:-KEPT]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_best(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Write the weights to come back to, `folder/best`, in place of those kept before."""
+    beside = folder / ".best.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    _write_weights(beside, parameters)
+    write_manifest(beside, [_MODEL], format=FORMAT)
+    shutil.rmtree(folder / "best", ignore_errors=True)
+    beside.rename(folder / "best")
+
+
+def restore_best(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Fill the parameters with the weights kept as the best, where some were."""
+    if (folder / "best").is_dir():
+        check_manifest(folder / "best")
+        _copy(load_file(folder / "best" / _MODEL), parameters)
+
+
+def _write_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}, folder / _MODEL)
+
+
+def _copy(weights: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(weights[name])
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
@@ -116,7 +143,7 @@ def load(
 
 
 def _fill(path: Path, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> RunState:
-    weights = load_file(path / "model.safetensors")
+    weights = load_file(path / _MODEL)
     moments = load_file(path / "optimizer.safetensors")
     if set(weights) != set(parameters):
         raise CorruptionError(
@@ -124,9 +151,7 @@ def _fill(path: Path, parameters: Mapping[str, torch.Tensor], optimizer: torch.o
             received=sorted(weights)[:3],
             expected=", ".join(sorted(parameters)[:3]),
         )
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(weights[name])
+    _copy(weights, parameters)
     for name, tensor in parameters.items():
         own = {key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name}
         if own:

@@ -16,8 +16,9 @@ from typing import Any
 import orjson
 
 from app.core.errors import InvalidInputError, NotFoundError
-from indexer.readers.rows import decode, lines, read_bounded
-from training.judgements import read_beir
+from app.encoders.prefixes import joined
+from indexer.readers.rows import decode, read_bounded
+from training.judgements import existing, full_lines, parsed, read_beir
 
 _MAX_BYTES = 2**30
 _SHOWN = 20
@@ -37,7 +38,7 @@ class Text:
     @property
     def joined(self) -> str:
         """As encoders read it."""
-        return f"{self.title}. {self.text}" if self.title else self.text
+        return joined(self.title, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +161,12 @@ def fingerprint(rows: Sequence[TrainingRow]) -> str:
 
 def read_corpus(folder: Path) -> dict[str, Text]:
     """A BEIR folder's passages by id."""
-    path = next((folder / name for name in ("corpus.jsonl", "corpus.jsonl.gz") if (folder / name).is_file()), None)
-    if path is None:
-        raise NotFoundError("no such file", received=str(folder / "corpus.jsonl"))
-    corpus: dict[str, Text] = {}
-    for number, line in _lines(path):
-        try:
-            row = orjson.loads(line)
-            corpus[str(row["_id"])] = Text(str(row["text"]), str(row.get("title") or ""), str(row["_id"]))
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise InvalidInputError(
-                f"{path.name}:{number}: bad passage", received=line[:80], expected='{"_id": …, "title": …, "text": …}'
-            ) from error
-    return corpus
+    path = existing(folder, "corpus.jsonl", "corpus.jsonl.gz")
+
+    def text(row: Any) -> Text:
+        return Text(str(row["text"]), str(row.get("title") or ""), str(row["_id"]))
+
+    return {one.id: one for one in parsed(path, text, "passage", '{"_id": …, "title": …, "text": …}')}
 
 
 def _beir(folder: Path, split: str) -> list[TrainingRow]:
@@ -197,14 +191,6 @@ def _beir(folder: Path, split: str) -> list[TrainingRow]:
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    for number, line in lines(path, _MAX_BYTES):
-        if not isinstance(line, bytes):
-            raise line
-        if line.strip():
-            yield number, line
-
-
 def _texts(values: object) -> tuple[Text, ...]:
     if not isinstance(values, list):
         raise TypeError("not a list")
@@ -222,7 +208,7 @@ def _texts(values: object) -> tuple[Text, ...]:
 
 def _jsonl(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
     """Rows `{query, pos[], neg[], pos_scores?, neg_scores?}`; a passage is a string or `{text, title?, id?}`."""
-    for number, line in _lines(path):
+    for number, line in full_lines(path):
         try:
             row = orjson.loads(line)
             yield (

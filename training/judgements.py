@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import orjson
 
 from app.core.errors import InvalidInputError, NotFoundError
 from indexer.readers.rows import decode, lines, read_bounded
 
+_T = TypeVar("_T")
 Qrels = dict[str, dict[str, int]]
 Run = dict[str, dict[str, float]]
 _MAX_BYTES = 2**30
 
 
-def _existing(path: Path, *names: str) -> Path:
+def existing(path: Path, *names: str) -> Path:
+    """The first of these files that the folder has. Raises NotFoundError where it has none."""
     for name in names:
         if (path / name).is_file():
             return path / name
     raise NotFoundError("no such file", received=str(path / names[0]))
 
 
-def read_queries(folder: Path) -> dict[str, str]:
-    """Query texts by id from `queries.jsonl[.gz]`, rows `{"_id", "text"}`."""
-    path = _existing(folder, "queries.jsonl", "queries.jsonl.gz")
-    queries: dict[str, str] = {}
+def full_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of every line that is not blank. Raises InvalidInputError for one beyond the limits."""
     for number, line in lines(path, _MAX_BYTES):
         if not isinstance(line, bytes):
             raise line
-        if not line.strip():
-            continue
+        if line.strip():
+            yield number, line
+
+
+def parsed(path: Path, make: Callable[[Any], _T], what: str, expected: str) -> Iterator[_T]:
+    """What `make` makes of each row of a JSONL file. Raises InvalidInputError with the line's number."""
+    for number, line in full_lines(path):
         try:
-            row = orjson.loads(line)
-            queries[str(row["_id"])] = str(row["text"])
+            yield make(orjson.loads(line))
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise InvalidInputError(
-                f"{path.name}:{number}: bad query", received=line[:80], expected='{"_id": …, "text": …}'
+                f"{path.name}:{number}: bad {what}", received=line[:80], expected=expected
             ) from error
-    return queries
+
+
+def read_queries(folder: Path) -> dict[str, str]:
+    """Query texts by id from `queries.jsonl[.gz]`, rows `{"_id", "text"}`."""
+    path = existing(folder, "queries.jsonl", "queries.jsonl.gz")
+    read = parsed(path, lambda row: (str(row["_id"]), str(row["text"])), "query", '{"_id": …, "text": …}')
+    return dict(read)
 
 
 def read_qrels(path: Path) -> Qrels:
@@ -96,7 +107,7 @@ def write_run(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) -> N
 
 def read_beir(folder: Path, split: str) -> tuple[dict[str, str], Qrels]:
     """The judged queries of a split, with their judgements."""
-    qrels = read_qrels(_existing(folder / "qrels", f"{split}.tsv"))
+    qrels = read_qrels(existing(folder / "qrels", f"{split}.tsv"))
     queries = read_queries(folder)
     missing = [query for query in qrels if query not in queries]
     if missing:

@@ -54,7 +54,6 @@ class Mining:
     relative_margin: float = 0.0
     drop_near_duplicates: bool = True
     drop_answers: bool = True
-    seed: int = 0
 
     def check(self) -> None:
         """Raises InvalidInputError for ranges that make no sense."""

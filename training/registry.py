@@ -15,9 +15,9 @@ from typing import Any
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from app.core.manifest import MANIFEST, check_manifest, read_json, write_json, write_manifest
+from app.encoders.adapters import CROSS_ENCODER_LORA, FORMAT, VDR_HEAD
 from training.recipes import RunConfig
 
-FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PROMOTED = "promoted.json"
 _SAFE = {".safetensors", ".json", ".txt", ".model", ".md", ".png", ".jsonl"}
@@ -34,9 +34,10 @@ class Lineage:
 def kind_of(config: RunConfig) -> str:
     """What a run's result is: an adapter of ours, or a whole sentence-transformers folder."""
     if config.kind == "vdr":
-        return "vdr-head" if config.tuning == "head" else "vdr"
-    name = "cross-encoder" if config.kind == "cross" else "dense"
-    return f"{name}-lora" if config.tuning == "lora" else name
+        return VDR_HEAD if config.tuning == "head" else "vdr"
+    if config.kind == "cross":
+        return CROSS_ENCODER_LORA if config.tuning == "lora" else "cross-encoder"
+    return "dense-lora" if config.tuning == "lora" else "dense"
 
 
 def finish(

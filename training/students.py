@@ -6,6 +6,8 @@ vocabulary, D dimension.
 
 from __future__ import annotations
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.core.errors import EncoderUnavailableError
+from app.core.errors import InvalidInputError
 from app.core.types import TermWeights
-from app.core.weights import calibrated
+from app.core.weights import calibrated, idf
 from app.encoders.backbone import Backbone
-from app.encoders.models import locate
+from app.encoders.cross_encoder import load_cross_encoder
+from app.encoders.dense import load_sentence_transformer, on_device
 from app.encoders.prefixes import prefixes_for
 from app.encoders.vdr import VdrHead, sparse_mask
 from app.encoders.vdr_adapter import features_of
@@ -47,34 +50,69 @@ def device() -> str:
 
 def load_backbone(config: RunConfig) -> Any:
     """The SentenceTransformer that a run starts from. Raises EncoderUnavailableError where it cannot be loaded."""
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
     torch.manual_seed(config.seed)  # adapters and heads start from random numbers
-    location = locate(config.base)
-    try:
-        model = SentenceTransformer(
-            location, device=device(), local_files_only=Path(location).is_dir(), model_kwargs={"use_safetensors": True}
-        )
-    except (OSError, ValueError) as error:
-        raise EncoderUnavailableError(f"cannot load {config.base!r}: {error}") from error
-    return model
+    return load_sentence_transformer(config.base, device())
 
 
-def with_lora(transformer: nn.Module, rank: int, extra: Sequence[str] = ()) -> nn.Module:
-    """The transformer with low-rank adapters in every linear layer; only they, and modules named in `extra`, learn."""
+def with_lora(transformer: nn.Module, rank: int, extra: Sequence[str] = (), frozen_layers: int = 0) -> nn.Module:
+    """The transformer with low-rank adapters in every linear layer but those of the lowest `frozen_layers`.
+
+    Only the adapters learn, and modules named in `extra`.
+    """
     from peft import LoraConfig, get_peft_model
 
+    above = [number for number in sorted(_layers(transformer)) if number >= frozen_layers] if frozen_layers else None
     names = {name.rpartition(".")[2] for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
     targets = sorted(names - {"classifier", "out_proj", "score"} - set(extra))
     wrapped = get_peft_model(
         cast("Any", transformer),
         LoraConfig(
-            r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets, modules_to_save=list(extra) or None
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=0.0,
+            target_modules=targets,
+            modules_to_save=list(extra) or None,
+            layers_to_transform=above,
         ),
     )
     return cast("nn.Module", wrapped)
+
+
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
+
+
+def _layers(transformer: nn.Module) -> dict[int, list[nn.Parameter]]:
+    """The parameters of each numbered layer."""
+    found: dict[int, list[nn.Parameter]] = {}
+    for name, tensor in transformer.named_parameters():
+        if match := _LAYER.search(f".{name}"):
+            found.setdefault(int(match.group(1)), []).append(tensor)
+    return found
+
+
+def prepare(transformer: nn.Module, config: RunConfig, extra: Sequence[str] = ()) -> nn.Module:
+    """A transformer as the run's tuning trains it: with adapters or whole, lowest layers frozen, dropout as asked.
+
+    Raises InvalidInputError where every layer would be frozen.
+    """
+    if config.frozen_layers and config.frozen_layers > max(_layers(transformer), default=-1):
+        raise InvalidInputError(
+            "no layer is left to train", received=f"frozen_layers {config.frozen_layers}", expected="fewer layers"
+        )
+    if not config.dropout:
+        for module in transformer.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    if config.gradient_checkpointing:
+        cast("Any", transformer).gradient_checkpointing_enable()
+    if config.tuning == "lora":
+        return with_lora(transformer, config.lora_rank, extra, config.frozen_layers)
+    if config.frozen_layers:
+        cast("Any", transformer).get_input_embeddings().requires_grad_(False)
+        for number, tensors in _layers(transformer).items():
+            for tensor in tensors:
+                tensor.requires_grad_(number >= config.frozen_layers)
+    return transformer
 
 
 def reciprocal_rank(scores_QP: torch.Tensor, gold_QP: torch.Tensor) -> float:
@@ -84,26 +122,52 @@ def reciprocal_rank(scores_QP: torch.Tensor, gold_QP: torch.Tensor) -> float:
     return float(torch.where(rank_Q <= DEV_CUTOFF, 1.0 / rank_Q, torch.zeros(())).mean())
 
 
-class _InBatch:
+class _Whole:
+    """What bi-encoders and cross-encoders share: everything of the model that may learn does, at one rate."""
+
+    config: RunConfig
+    model: Any
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+
+    def learning_rate(self, name: str) -> float:  # noqa: ARG002
+        return self.config.learning_rate
+
+    def train(self, on: bool) -> None:
+        self.model.train(on)
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _save_adapter(transformer: Any, folder: Path) -> list[str]:
+    transformer.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+    return ["adapter_model.safetensors", "adapter_config.json"]
+
+
+class _InBatch(ABC):
     """What bi-encoders and VDR share: which column is whose, gathering, gradient caching, the dev metric."""
 
     config: RunConfig
 
+    @abstractmethod
     def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
         """Embeddings of queries, each with a row for every query."""
-        raise NotImplementedError
 
+    @abstractmethod
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
         """Embeddings of passages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
         """The mean loss of this process's queries."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
         """Scores (Q, P) as a search would give them."""
-        raise NotImplementedError
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
         columns = _Columns.of(drawn)
@@ -120,10 +184,7 @@ class _InBatch:
             some = chunks[chunk]
             return (*self.queries([o.row for o in some]), *self.passages([t for o in some for t in o.passages]))
 
-        kinds = 0
-
         def loss(made: Sequence[tuple[torch.Tensor, ...]]) -> torch.Tensor:
-            nonlocal kinds
             kinds = len(made[0]) // 2
             whole = [torch.cat(parts) for parts in zip(*made, strict=True)]
             assert len(whole[kinds]) == len(whole[0]) * width
@@ -207,34 +268,18 @@ def in_batch_loss(scores_QP: torch.Tensor, columns: _Columns, config: RunConfig)
     return total
 
 
-class DenseStudent(_InBatch):
+class DenseStudent(_Whole, _InBatch):
     """A bi-encoder: SentenceTransformer, cosine of its vectors."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.model = load_backbone(config)
         self._prefixes = prefixes_for(config.base)
-        transformer = self.model[0]
-        if config.tuning == "lora":
-            transformer.model = with_lora(transformer.model, config.lora_rank)
-        if config.gradient_checkpointing:
-            transformer.model.gradient_checkpointing_enable()
-
-    def parameters(self) -> Mapping[str, nn.Parameter]:
-        return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
-
-    def learning_rate(self, name: str) -> float:  # noqa: ARG002
-        return self.config.learning_rate
-
-    def train(self, on: bool) -> None:
-        self.model.train(on)
+        self.model[0].model = prepare(self.model[0].model, config)
 
     def _embed(self, texts: Sequence[str], tokens: int) -> tuple[torch.Tensor, ...]:
         self.model.max_seq_length = tokens
-        features = {
-            key: value.to(self.model.device) if hasattr(value, "to") else value
-            for key, value in self.model.preprocess(list(texts)).items()
-        }
+        features = on_device(self.model.preprocess(list(texts)), self.model.device)
         return (nn.functional.normalize(self.model(features)["sentence_embedding"].float(), dim=-1),)
 
     def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
@@ -251,16 +296,10 @@ class DenseStudent(_InBatch):
 
     def save(self, folder: Path) -> list[str]:
         if self.config.tuning == "lora":
-            self.model[0].model.save_pretrained(str(folder), safe_serialization=True)
-            (folder / "README.md").unlink(missing_ok=True)
-            return ["adapter_model.safetensors", "adapter_config.json"]
+            return _save_adapter(self.model[0].model, folder)
         self.model.max_seq_length = self.config.passage_tokens
         self.model.save(str(folder), create_model_card=False)
-        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _idf(frequency_V: Any, texts: int) -> np.ndarray[Any, Any]:
-    return cast("np.ndarray[Any, Any]", np.log1p((texts - frequency_V + 0.5) / (frequency_V + 0.5)))
+        return _files(folder)
 
 
 class VdrStudent(_InBatch):
@@ -296,10 +335,8 @@ class VdrStudent(_InBatch):
         self._frozen = config.tuning == "head"
         if self._frozen:
             self.model.requires_grad_(False)
-        elif config.tuning == "lora":
-            self.model[0].model = with_lora(transformer, config.lora_rank)
-        if config.gradient_checkpointing and not self._frozen:
-            self.model[0].model.gradient_checkpointing_enable()
+        else:
+            self.model[0].model = prepare(transformer, config)
         self.head.tie(self.model[0].model.get_input_embeddings())
         self._ratios: dict[str, torch.Tensor] = {}
         self._cache: Any = None
@@ -314,9 +351,9 @@ class VdrStudent(_InBatch):
         """Start the lexical part from BM25 over the texts of all collections; with the ratios to each one's own idf."""
         counted = {name: self._count(some) for name, some in texts.items()}
         number = sum(len(some) for some in texts.values())
-        prior_V = _idf(sum(frequency_V for frequency_V, _ in counted.values()), number)
+        prior_V = idf(sum((own for own, _ in counted.values()), np.zeros(len(self.head.idf))), number)
         with torch.no_grad():
-            self.head.idf.copy_(torch.from_numpy(prior_V).float())
+            self.head.idf.copy_(torch.from_numpy(prior_V))
             self.head.mean_length.fill_(max(1.0, sum(length for _, length in counted.values()) / max(1, number)))
         if not self.config.calibrated:
             return
@@ -324,8 +361,8 @@ class VdrStudent(_InBatch):
         ids = np.arange(len(prior_V), dtype=np.int32)
         ones = TermWeights(ids, np.ones(len(ids), dtype=np.float32))
         for name, (frequency_V, _) in counted.items():
-            idf = TermWeights(ids, _idf(frequency_V, len(texts[name])).astype(np.float32))
-            ratio = calibrated(ones, idf, prior_V.astype(np.float32)).weights
+            of_collection = TermWeights(ids, idf(frequency_V, len(texts[name])))
+            ratio = calibrated(ones, of_collection, prior_V).weights
             self._ratios[name] = torch.from_numpy(ratio).to(self.model.device)
 
     def _count(self, texts: Sequence[str]) -> tuple[np.ndarray[Any, Any], int]:
@@ -364,10 +401,7 @@ class VdrStudent(_InBatch):
         if self._cache is not None:
             return features_of(self._cache.get(texts), self.model.device)
         self.model.max_seq_length = tokens
-        features = {
-            key: value.to(self.model.device) if hasattr(value, "to") else value
-            for key, value in self.model.preprocess(list(texts)).items()
-        }
+        features = on_device(self.model.preprocess(list(texts)), self.model.device)
         return cast("dict[str, Any]", self.model[0](features))
 
     def _embed(
@@ -442,36 +476,21 @@ class VdrStudent(_InBatch):
         encoder = SparseEncoder(modules=[self.model[0], self.head], similarity_fn_name="dot")
         encoder.max_seq_length = self.config.passage_tokens
         encoder.save(str(folder), create_model_card=False)
-        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        return _files(folder)
 
 
-class CrossStudent:
+class CrossStudent(_Whole):
     """A cross-encoder with one output, by sentence-transformers' own losses."""
 
     def __init__(self, config: RunConfig) -> None:
-        from sentence_transformers import CrossEncoder
         from sentence_transformers.cross_encoder import losses
-        from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
         self.config = config
-        location = locate(config.base)
         torch.manual_seed(config.seed)  # the output layer starts from random numbers
-        self.model = CrossEncoder(
-            location,
-            device=device(),
-            max_length=config.passage_tokens,
-            num_labels=1,
-            activation_fn=nn.Identity(),
-            local_files_only=Path(location).is_dir(),
-            model_kwargs={"use_safetensors": True},
-        )
-        transformer = self.model[0]
-        if config.tuning == "lora":
-            extra = [name for name in ("pooler", "classifier") if _has(transformer.model, name)]
-            transformer.model = with_lora(transformer.model, config.lora_rank, extra)
-        if config.gradient_checkpointing:
-            transformer.model.gradient_checkpointing_enable()
+        self.model = load_cross_encoder(config.base, device(), config.passage_tokens)
+        transformer = self.model[0].model
+        extra = [name for name in ("pooler", "classifier") if _has(transformer, name)]
+        self.model[0].model = prepare(transformer, config, extra)
         made: dict[str, Any] = {
             "listwise": losses.ListNetLoss,
             "lambda": losses.LambdaLoss,
@@ -479,15 +498,6 @@ class CrossStudent:
             "margin_mse": losses.MarginMSELoss,
         }
         self._loss = made[config.loss](self.model)
-
-    def parameters(self) -> Mapping[str, nn.Parameter]:
-        return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
-
-    def learning_rate(self, name: str) -> float:  # noqa: ARG002
-        return self.config.learning_rate
-
-    def train(self, on: bool) -> None:
-        self.model.train(on)
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
         queries = [one.row.query for one in drawn]
@@ -539,12 +549,11 @@ class CrossStudent:
 
     def save(self, folder: Path) -> list[str]:
         if self.config.tuning == "lora":
-            self.model[0].model.half().save_pretrained(str(folder), safe_serialization=True)
+            files = _save_adapter(self.model[0].model.half(), folder)
             self.model[0].model.float()
-            (folder / "README.md").unlink(missing_ok=True)
-            return ["adapter_model.safetensors", "adapter_config.json"]
+            return files
         self.model.save(str(folder), create_model_card=False)
-        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        return _files(folder)
 
 
 def _has(module: nn.Module, name: str) -> bool:

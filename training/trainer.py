@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from app.core.errors import ConflictError, InvalidInputError
+from app.core.errors import InvalidInputError
 from training import checkpoint
 from training.batches import Drawn, draw
 from training.checkpoint import RunState
@@ -147,8 +146,7 @@ def train(
         if early:
             break
     student.train(False)
-    if (work / "best").is_dir():
-        _restore(work / "best", parameters)
+    checkpoint.restore_best(work, parameters)
     return Outcome(state, early)
 
 
@@ -222,45 +220,10 @@ def _look(
     student.train(True)
     better = value > state.best
     if better and rank == 0:
-        _keep(work / "best", parameters)
+        checkpoint.keep_best(work, parameters)
     return replace(
         state,
         dev=(*state.dev, (state.step, value)),
         best=max(state.best, value),
         looks_without_gain=0 if better else state.looks_without_gain + 1,
     )
-
-
-def _keep(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-    from safetensors.torch import save_file
-
-    from app.core.manifest import write_manifest
-
-    beside = folder.with_name(".best.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}, beside / "model.safetensors"
-    )
-    write_manifest(beside, ["model.safetensors"], format=checkpoint.FORMAT)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-
-
-def _restore(folder: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
-    from safetensors.torch import load_file
-
-    from app.core.manifest import check_manifest
-
-    check_manifest(folder)
-    weights = load_file(folder / "model.safetensors")
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(weights[name])
-
-
-def new_folder(path: Path) -> Path:
-    """A folder to make a model in. Raises ConflictError where something stands there already."""
-    if path.exists() and any(path.iterdir()):
-        raise ConflictError("the folder is not empty", received=str(path), expected="a new folder")
-    return path

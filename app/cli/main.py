@@ -14,7 +14,7 @@ from app.cli.train import audit, mine, models_cli, train
 if TYPE_CHECKING:
     from app.bootstrap import App
     from app.core.ports import Engine
-    from app.core.types import RerankReport, SearchResult, VdrMode
+    from app.core.types import RerankReport, SearchResult
 
 cli = typer.Typer(
     name="hyblink",
@@ -248,7 +248,7 @@ def search(
             fusion=fusion,  # type: ignore[arg-type]
             normalization=normalization,  # type: ignore[arg-type]
             weights={signal(name): float(weight) for name, weight in given.items()} if given else None,
-            vdr=vdr_option(vdr),
+            vdr=vdr,  # type: ignore[arg-type]
             rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
         )
         if why_not is not None:
@@ -257,18 +257,6 @@ def search(
             return
         result = app.search.search(collection, request)
         emit(result) if as_json else _print_result(result, explain)
-
-
-def vdr_option(given: str | None) -> VdrMode | None:
-    """A VDR mode from the command line. Raises InvalidInputError for another word."""
-    from typing import get_args
-
-    from app.core.errors import InvalidInputError
-    from app.core.types import VdrMode
-
-    if given is not None and given not in get_args(VdrMode):
-        raise InvalidInputError("unknown VDR mode", received=given, expected=", ".join(get_args(VdrMode)))
-    return given  # type: ignore[return-value]
 
 
 def _print_result(result: SearchResult, explain: bool) -> None:

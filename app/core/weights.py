@@ -29,16 +29,19 @@ def round_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return (rounded & np.uint32(0xFFFFFFFF ^ ((1 << _DROPPED) - 1))).view(np.float32)
 
 
+def idf(frequency: npt.NDArray[np.float64] | IdArray, passages: int) -> npt.NDArray[np.float32]:
+    """BM25's idf, ln(1 + (N - df + 0.5) / (df + 0.5)), of tokens that stand in `frequency` of so many passages."""
+    return np.log1p((passages - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+
+
 def idf_weights(ids: npt.NDArray[np.int32], frequency: IdArray, passages: int, limit: int) -> TermWeights:
-    """The query side of a bag of tokens: idf as in BM25, ln(1 + (N - df + 0.5) / (df + 0.5)), the heaviest `limit`.
+    """The query side of a bag of tokens: idf as in BM25, the heaviest `limit`.
 
     `frequency` has the number of passages that hold each token. Tokens that none holds are left out.
     """
-    idf = np.log1p((passages - frequency + 0.5) / (frequency + 0.5))
-    usable = (frequency > 0) & (idf > 0)
-    ids, idf = ids[usable], round_weights(idf[usable])
-    keep = np.sort(np.lexsort((ids, -idf))[:limit])
-    return TermWeights(ids[keep], idf[keep])
+    weights = idf(frequency, passages)
+    usable = (frequency > 0) & (weights > 0)
+    return heaviest(TermWeights(ids[usable], weights[usable]), limit)
 
 
 _SMALLEST_PRIOR, _LARGEST_RATIO = 0.3, 3.0
@@ -52,7 +55,7 @@ def calibrated(terms: TermWeights, idf: TermWeights, prior: npt.NDArray[np.float
     """
     at = np.searchsorted(terms.ids, idf.ids)
     ratio = np.minimum(idf.weights / np.maximum(prior[at], _SMALLEST_PRIOR), _LARGEST_RATIO)
-    return TermWeights(idf.ids, terms.weights[at] * ratio)
+    return product(terms, TermWeights(idf.ids, ratio))
 
 
 def product(terms: TermWeights, other: TermWeights) -> TermWeights:

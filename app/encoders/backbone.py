@@ -50,8 +50,9 @@ def windows(tokens: int, size: int) -> list[tuple[int, int]]:
 def owners(spans: Sequence[tuple[int, int]], tokens: int) -> npt.NDArray[np.int64]:
     """For every token the window in whose middle it stands best."""
     at = np.arange(tokens)
-    middles = np.array([(start + end - 1) / 2 for start, end in spans])
-    inside = np.array([[start <= token < end for start, end in spans] for token in at]).reshape(tokens, len(spans))
+    starts, ends = np.array(spans).reshape(-1, 2).T
+    middles = (starts + ends - 1) / 2
+    inside = (starts <= at[:, None]) & (at[:, None] < ends)
     distance = np.where(inside, np.abs(at[:, None] - middles[None, :]), np.inf)
     nearest: npt.NDArray[np.int64] = distance.argmin(axis=1)
     return nearest

@@ -15,23 +15,18 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import EncoderUnavailableError
-from app.core.manifest import MANIFEST, check_manifest
+from app.core.manifest import MANIFEST
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray
+from app.encoders.adapters import CROSS_ENCODER_LORA, WEIGHTS, adapter_manifest
 from app.encoders.dense import device_of
 from app.encoders.models import identity, locate
+from app.encoders.prefixes import joined
 
-FORMAT = 1
-KIND = "cross-encoder-lora"
-DEFAULT = Path(__file__).parent / "weights" / "cross-minilm"
+DEFAULT = WEIGHTS / "cross-minilm"
 _GROUP = 32
 """Pairs between two looks at the clock; within a group they are batched by length."""
 _BATCH = 16
-
-
-def joined(title: str, text: str) -> str:
-    """A passage as a cross-encoder reads it."""
-    return f"{title}. {text}" if title else text
 
 
 class TransformerCrossEncoder:
@@ -47,16 +42,7 @@ class TransformerCrossEncoder:
     def _adapter(self) -> dict[str, Any] | None:
         """The manifest where the model is an adapter folder of ours."""
         folder = Path(self._model_name).expanduser()
-        if not (folder / MANIFEST).is_file():
-            return None
-        manifest = check_manifest(folder)
-        if manifest.get("kind") != KIND or manifest.get("format") != FORMAT:
-            raise EncoderUnavailableError(
-                "not a cross-encoder adapter",
-                received=f"{manifest.get('kind')}, format {manifest.get('format')}",
-                expected=f"{KIND}, format {FORMAT}",
-            )
-        return manifest
+        return adapter_manifest(folder, CROSS_ENCODER_LORA) if (folder / MANIFEST).is_file() else None
 
     @cached_property
     def id(self) -> str:
@@ -75,26 +61,11 @@ class TransformerCrossEncoder:
     @cached_property
     def _loaded(self) -> Any:
         import torch
-        from sentence_transformers import CrossEncoder
-        from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
         name = self._adapter["base"] if self._adapter else self._model_name
-        location = locate(name)
-        try:
-            model = CrossEncoder(
-                location,
-                device=device_of(self._settings),
-                max_length=self._settings.cross_encoder_tokens,
-                num_labels=1,
-                activation_fn=torch.nn.Identity(),
-                local_files_only=Path(location).is_dir(),
-                model_kwargs={"use_safetensors": True},
-            )
-            if self._adapter is not None:
-                merge_adapter(model, Path(self._model_name).expanduser())
-        except (OSError, ValueError) as error:
-            raise EncoderUnavailableError(f"cannot load the cross-encoder {self._model_name!r}: {error}") from error
+        model = load_cross_encoder(name, device_of(self._settings), self._settings.cross_encoder_tokens)
+        if self._adapter is not None:
+            merge_adapter(model, Path(self._model_name).expanduser())
         model.eval()
         if self.precision == "bf16":
             model.to(dtype=torch.bfloat16)
@@ -125,12 +96,37 @@ class TransformerCrossEncoder:
         return scores
 
 
+def load_cross_encoder(name: str, device: str, tokens: int) -> Any:
+    """A sentence-transformers CrossEncoder with one output. Raises EncoderUnavailableError where none loads."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    location = locate(name)
+    try:
+        return CrossEncoder(
+            location,
+            device=device,
+            max_length=tokens,
+            num_labels=1,
+            activation_fn=torch.nn.Identity(),
+            local_files_only=Path(location).is_dir(),
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"cannot load the cross-encoder {name!r}: {error}") from error
+
+
 def merge_adapter(model: Any, folder: Path) -> None:
-    """Put a LoRA adapter's weights into a CrossEncoder's transformer."""
+    """Put a LoRA adapter's weights into a CrossEncoder's transformer. Raises EncoderUnavailableError where none fit."""
     from peft import PeftModel
 
     transformer = model[0]
-    transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
+    try:
+        transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
+    except (OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"cannot load the adapter {folder.name!r}: {error}") from error
 
 
 def quantize(model: Any) -> None:

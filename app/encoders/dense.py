@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from app.core.manifest import read_json
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
 from app.encoders.models import identity, locate
-from app.encoders.prefixes import prefixes_for
+from app.encoders.prefixes import joined, prefixes_for
 
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -39,6 +39,37 @@ def device_of(settings: EncodeSettings) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_sentence_transformer(name: str, device: str) -> Any:
+    """A SentenceTransformer by hub name, folder or `package:NAME`. Raises EncoderUnavailableError where none loads."""
+    location = locate(name)
+    if Path(location).is_dir():
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise EncoderUnavailableError(
+            "dense encoding needs torch and sentence-transformers",
+            expected="hyblink[cpu] or hyblink[gpu]",
+        ) from error
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(
+            location,
+            device=device,
+            local_files_only=Path(location).is_dir(),
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"cannot load the dense model {name!r}: {error}") from error
+
+
+def on_device(features: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    """A batch's tensors on a device; what is no tensor stays as it is."""
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
 
 
 class DenseTransformer:
@@ -91,32 +122,10 @@ class DenseTransformer:
         return self.model[0].model.get_input_embeddings()
 
     def _load(self) -> Any:
-        location = locate(self._model_name)
-        if Path(location).is_dir():
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        try:
-            import torch
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise EncoderUnavailableError(
-                "dense encoding needs torch and sentence-transformers",
-                expected="hyblink[cpu] or hyblink[gpu]",
-            ) from error
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        try:
-            model = SentenceTransformer(
-                location,
-                device=self.device,
-                local_files_only=Path(location).is_dir(),
-                model_kwargs={"use_safetensors": True},
-            )
-        except (OSError, ValueError) as error:
-            raise EncoderUnavailableError(f"cannot load the dense model {self._model_name!r}: {error}") from error
+        model = load_sentence_transformer(self._model_name, self.device)
         model.max_seq_length = self.settings.max_seq_tokens
         if self.precision == "bf16":
-            model.to(dtype=torch.bfloat16)
+            model.bfloat16()
         model.eval()
         return model
 
@@ -133,10 +142,7 @@ class DenseTransformer:
 
     def joined(self, titles: Sequence[str], texts: Sequence[str]) -> list[str]:
         """Passages as the model reads them: prefix, title, text."""
-        return [
-            f"{self.prefixes.passage}{title}. {text}" if title else self.prefixes.passage + text
-            for title, text in zip(titles, texts, strict=True)
-        ]
+        return [self.prefixes.passage + joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray[Any, Any], Any]]:
         """(positions, features), longest texts first, the next batch tokenised while one is computed."""
@@ -167,10 +173,7 @@ class DenseTransformer:
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for chunk, features in self._batches(texts):
-                on_device = {
-                    name: value.to(self.device) if hasattr(value, "to") else value for name, value in features.items()
-                }
-                vectors = self.model(on_device)["sentence_embedding"].float()
+                vectors = self.model(on_device(features, self.device))["sentence_embedding"].float()
                 vectors = torch.nn.functional.normalize(vectors, dim=-1)
                 result[chunk] = vectors.cpu().numpy()
         return result

@@ -13,6 +13,15 @@ class Prefixes:
     passage: str = ""
 
 
+def joined(title: str, text: str) -> str:
+    """A passage as encoders read it, without its prefix.
+
+    >>> joined("Swifts", "They sleep on the wing."), joined("", "No title.")
+    ('Swifts. They sleep on the wing.', 'No title.')
+    """
+    return f"{title}. {text}" if title else text
+
+
 _BGE_EN = Prefixes(query="Represent this sentence for searching relevant passages: ")
 _BGE_ZH = Prefixes(query="为这个句子生成表示以用于检索相关文章：")
 _E5 = Prefixes("query: ", "passage: ")

@@ -140,7 +140,8 @@ class VdrHead(Module):  # type: ignore[misc]
             self.curve = nn.Parameter(torch.tensor([math.log(BM25_K1), math.log(BM25_B / (1 - BM25_B))]))
             self.register_buffer("mean_length", torch.tensor(100.0))
         self.register_buffer("usable", torch.ones(size, dtype=torch.bool))
-        self._tied: tuple[nn.Embedding, torch.Tensor | None] | None = None
+        self._tied: list[nn.Embedding] = []  # in a list, so that it is no module of ours
+        self._unit_VH: torch.Tensor | None = None
 
     def start(self) -> None:
         """Begin with the token's own embedding as the only path to the vocabulary, and everything else silent."""
@@ -157,7 +158,8 @@ class VdrHead(Module):  # type: ignore[misc]
                 f"the embeddings do not fit: received {tuple(embeddings.weight.shape)}; "
                 f"expected {(self.vocabulary, self.hidden)}"
             )
-        object.__setattr__(self, "_tied", (embeddings, None))
+        self._tied = [embeddings]
+        self._unit_VH = None
 
     def on_model_ready(self, model: Any) -> None:
         """Called by sentence-transformers once the modules stand together."""
@@ -165,18 +167,17 @@ class VdrHead(Module):  # type: ignore[misc]
 
     def _embeddings(self) -> torch.Tensor:
         """E, shape (V, H); rows of length 1 where `tied_norm` says so."""
-        if self._tied is None:
+        if not self._tied:
             raise RuntimeError("the VDR head is not tied to a transformer's embeddings")
-        embeddings, known = self._tied
-        weight_VH = embeddings.weight[self.shift :]
+        weight_VH = self._tied[0].weight[self.shift :]
         if not self.tied_norm:
             return weight_VH
         if weight_VH.requires_grad:
             return nn.functional.normalize(weight_VH, dim=-1)
-        if known is None or known.device != weight_VH.device:
-            known = nn.functional.normalize(weight_VH, dim=-1)
-            object.__setattr__(self, "_tied", (embeddings, known))
-        return known
+        unit_VH = self._unit_VH
+        if unit_VH is None or unit_VH.device != weight_VH.device:
+            unit_VH = self._unit_VH = nn.functional.normalize(weight_VH, dim=-1)
+        return unit_VH
 
     def _states(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         states_BLH = features["token_embeddings"].to(self.norm.weight.dtype)

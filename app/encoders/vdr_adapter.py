@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from app.core.errors import EncoderUnavailableError
-from app.core.manifest import check_manifest
 from app.core.types import ScoreArray, TermWeights, VdrMode
 from app.core.weights import heaviest
+from app.encoders.adapters import VDR_HEAD, WEIGHTS, adapter_manifest
 from app.encoders.backbone import TextStates
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 
     from app.encoders.vdr import VdrHead
 
-FORMAT = 1
-KIND = "vdr-head"
-DEFAULT = Path(__file__).parent / "weights" / "vdr-minilm"
+DEFAULT = WEIGHTS / "vdr-minilm"
 _QUERY_TOP_K = 256
 """Weights of a query before pruning; searches take far fewer."""
 
@@ -47,19 +44,7 @@ class VdrAdapter:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The checked manifest. Raises EncoderUnavailableError where the folder holds no VDR head."""
-        try:
-            manifest = check_manifest(self._folder)
-        except FileNotFoundError as error:
-            raise EncoderUnavailableError(
-                "no such VDR adapter", received=str(self._folder), expected="a folder with a manifest.json"
-            ) from error
-        if manifest.get("kind") != KIND or manifest.get("format") != FORMAT:
-            raise EncoderUnavailableError(
-                "not a VDR adapter",
-                received=f"{manifest.get('kind')}, format {manifest.get('format')}",
-                expected=f"{KIND}, format {FORMAT}",
-            )
-        return manifest
+        return adapter_manifest(self._folder, VDR_HEAD)
 
     @property
     def base(self) -> str:

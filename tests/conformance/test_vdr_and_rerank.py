@@ -39,7 +39,6 @@ class FakeVdr:
 
     def __init__(self, app: App) -> None:
         self._bag = app.encoders.default_bag
-        self.calls = 0
 
     def of(self, text: str, *, query: bool) -> dict[int, float]:
         tokens = self._bag.encode_query(text)

@@ -19,10 +19,12 @@ from training_support import tiny_model, tiny_rows
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError
 from app.core.manifest import check_manifest
 from training import checkpoint
-from training.data import write_jsonl
+from training.batches import draw
+from training.data import read_rows, write_jsonl
 from training.recipes import RunConfig, recipe
 from training.registry import ModelRegistry
 from training.run import train_model
+from training.students import CrossStudent
 from training.trainer import NonFiniteLossError, rate
 
 WORKER = Path(__file__).with_name("train_worker.py")
@@ -34,7 +36,7 @@ KINDS: dict[str, dict[str, str]] = {
     "vdr": {"tuning": "full", "precision": "fp32", "query_top_k": "8"},
     "svdr": {"tuning": "lora", "precision": "fp32", "lora_rank": "4", "contrastive_mask": "0.1", "flops": "0.001"},
     "vdr_head": {"head_learning_rate": "0.01"},
-    "cross_encoder": {"lora_rank": "4"},
+    "cross_encoder": {"lora_rank": "4", "frozen_layers": "0", "dropout": "true"},
 }
 
 
@@ -85,6 +87,32 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     for path in sorted(folder.rglob("*.safetensors")):
         found |= {f"{path.relative_to(folder)}:{name}": tensor for name, tensor in load_file(path).items()}
     return found
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_frozen_layers_stay_as_they_are_and_dropout_can_be_left_out(tuning: str, data: Path, tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "base", layers=2)
+    before = load_file(base / "model.safetensors")
+    changes = {"tuning": tuning, "frozen_layers": "1", "dropout": "false", "lora_rank": "4"}
+    student = CrossStudent(config("cross_encoder", base, **changes))
+    assert {module.p for module in student.model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+    learning = set(student.parameters())
+    assert any("layer.1." in name for name in learning)
+    assert not any("layer.0." in name or "word_embeddings" in name for name in learning)
+    assert student.backward(draw(read_rows(data), batch=2, negatives=2, seed=0, step=0), 1.0) > 0
+    assert all(tensor.grad is not None for tensor in student.parameters().values())
+    train_model(config("cross_encoder", base, **changes), [data], tmp_path / "model", cache=tmp_path / "states")
+    after = weights(tmp_path / "model")
+    if tuning == "lora":
+        assert not any("layer.0." in name for name in after)
+    else:
+        frozen = [name for name in before if "layer.0." in name]
+        assert frozen
+        for name in frozen:
+            (found,) = [value for key, value in after.items() if key.endswith(name)]
+            assert torch.equal(found, before[name])
+    with pytest.raises(InvalidInputError, match="no layer is left"):
+        CrossStudent(config("cross_encoder", base, tuning=tuning, frozen_layers="2", lora_rank="4"))
 
 
 @pytest.mark.parametrize("name", list(KINDS))

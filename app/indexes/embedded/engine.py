@@ -120,7 +120,7 @@ class EmbeddedEngine:
                             self.sparse.catch_up(reader),
                             self.vdr.catch_up(reader) if self.vdr else None,
                             self.dense.catch_up(reader) if self.dense else None,
-                            len(reader.unencoded(WAITING_COUNTED)),
+                            len(reader.unencoded(WAITING_COUNTED)) if self._record.vdr_model else 0,
                         )
                 except AheadError:
                     time.sleep(0.01)  # another process has just applied a newer write

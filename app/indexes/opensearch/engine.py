@@ -82,7 +82,7 @@ class OpenSearchEngine:
                     return latest
                 reader = self.store.reader_at(state)
                 bags = PassageSignals(self._cluster, reader)
-                waiting = len(reader.unencoded(WAITING_COUNTED)) if self._record.dense_dimension else 0
+                waiting = len(reader.unencoded(WAITING_COUNTED)) if self._record.vdr_model else 0
                 vdr = PassageSignals(self._cluster, reader, field=VDR, settled=not waiting)
                 try:
                     dense = self._dense(reader)
