@@ -24,9 +24,10 @@ from app.encoders.bag import BagOfTokens
 from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
 from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.dense import DenseTransformer
-from app.encoders.full import DenseOnly, SharedBackbone, VdrWeights
+from app.encoders.full import Beside, DenseOnly, SharedBackbone, VdrWeights
 from app.encoders.vdr_adapter import DEFAULT as SHIPPED_VDR
 from app.encoders.vdr_adapter import VdrAdapter
+from app.encoders.vdr_model import VdrModel, is_whole_model
 from app.indexes.catalog import Catalog, Registry, check_name, now
 from app.indexes.embedded.registry import FileRegistry
 from app.indexes.embedded.schema import SCHEMA_VERSION
@@ -49,7 +50,7 @@ class EncoderPool:
         self._settings = settings
         self._lock = threading.RLock()
         self._dense: dict[str, DenseEncoder] = {}
-        self._vdr: dict[str, VdrWeights] = {}
+        self._vdr: dict[str, VdrWeights | VdrModel] = {}
         self._full: dict[tuple[str, str], FullEncoder] = {}
         self._cross: CrossEncoder | None = None
         shipped = DenseTransformer(settings.encode)
@@ -57,12 +58,18 @@ class EncoderPool:
         self._bag = BagOfTokens(settings.encode.dense_model)
         self._bags = {self._bag.id: self._bag}
         self._default_dense = shipped.id
-        self._default_vdr, self._default_vdr_reads = self._adapter(shipped), shipped.id
+        self._default_vdr, self._default_vdr_reads = self._configured_vdr(shipped), shipped.id
 
-    def _adapter(self, dense: DenseTransformer) -> str:
-        """The id of the VDR adapter that the settings name, "" where they name none or it is for another model."""
+    def _configured_vdr(self, dense: DenseTransformer) -> str:
+        """The id of the VDR encoder that the settings name, "" where they name none or it is for another model."""
         wanted = self._settings.encode.vdr_model
         folder = SHIPPED_VDR if wanted == "default" else Path(wanted).expanduser()
+        if is_whole_model(folder):
+            model = VdrModel(folder, self._settings.encode)
+            self._vdr[model.id] = model
+            self._bag = BagOfTokens(str(folder))  # its own vocabulary
+            self._bags[self._bag.id] = self._bag
+            return model.id
         if wanted == "none" or (wanted == "default" and not (folder / MANIFEST).is_file()):
             return ""
         adapter = VdrAdapter(
@@ -132,6 +139,8 @@ class EncoderPool:
                 if not record.vdr_model:
                     return DenseOnly(dense)
                 vdr = _known(self._vdr, record.vdr_model, "VDR encoder")
+                if isinstance(vdr, VdrModel):
+                    return self._full.setdefault(key, Beside(dense, vdr))
                 if not isinstance(dense, DenseTransformer):
                     raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
                 self._full[key] = SharedBackbone(dense, vdr, max_tokens=self._settings.encode.max_vdr_tokens)

@@ -79,7 +79,7 @@ class EncodeSettings(_Section):
     batch_size: int = Field(32, gt=0, description="Passages in one forward pass.")
     vdr_model: str = Field(
         "default",
-        description="`default` for the shipped VDR adapter, a folder with one, or `none`: bags of tokens only.",
+        description="`default` (the shipped VDR adapter), a folder that `hyblink train` made, or `none`: bags only.",
     )
     max_vdr_tokens: int = Field(1024, gt=0, description="Tokens of a passage that the VDR encoder reads, in windows.")
     passage_weights: int = Field(256, gt=0, description="Largest number of VDR weights of a passage.")

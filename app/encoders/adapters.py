@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import EncoderUnavailableError
-from app.core.manifest import check_manifest
+from app.core.manifest import MANIFEST, check_manifest, read_json
 
 FORMAT = 1
 VDR_HEAD = "vdr-head"
 CROSS_ENCODER_LORA = "cross-encoder-lora"
-_SHOWN = {VDR_HEAD: "VDR", CROSS_ENCODER_LORA: "cross-encoder"}
+DENSE_LORA = "dense-lora"
+_SHOWN = {VDR_HEAD: "VDR", CROSS_ENCODER_LORA: "cross-encoder", DENSE_LORA: "dense"}
 WEIGHTS = Path(__file__).parent / "weights"
 """What is shipped."""
 
@@ -31,3 +32,20 @@ def adapter_manifest(folder: Path, kind: str) -> dict[str, Any]:
             expected=f"{kind}, format {FORMAT}",
         )
     return manifest
+
+
+def trained(model: str) -> dict[str, Any]:
+    """The manifest of a folder that training made, read but not checked; empty for any other model."""
+    path = Path(model).expanduser() / MANIFEST
+    return read_json(path) if path.is_file() else {}
+
+
+def merge_lora(model: Any, folder: Path) -> None:
+    """Put a LoRA adapter's weights into a sentence-transformers model. Raises EncoderUnavailableError if none fit."""
+    from peft import PeftModel
+
+    transformer = model[0]
+    try:
+        transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise EncoderUnavailableError(f"cannot load the adapter {folder.name!r}: {error}") from error

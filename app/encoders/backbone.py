@@ -76,6 +76,11 @@ class Backbone:
 
     def states(self, texts: Sequence[str]) -> Iterator[tuple[int, TextStates]]:
         """(place, states) of every text, the longest first."""
+        for group in self.groups(texts):
+            yield from group
+
+    def groups(self, texts: Sequence[str]) -> Iterator[list[tuple[int, TextStates]]]:
+        """The same, as many at a time as are computed together."""
         tokens = self._ids(texts)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
         group: list[int] = []
@@ -84,10 +89,10 @@ class Backbone:
             group.append(at)
             count += len(windows(len(tokens[at]), self._window))
             if count >= self._batch_size:
-                yield from self._group(group, tokens)
+                yield self._group(group, tokens)
                 group, count = [], 0
         if group:
-            yield from self._group(group, tokens)
+            yield self._group(group, tokens)
 
     def _group(self, group: Sequence[int], tokens: Sequence[Sequence[int]]) -> list[tuple[int, TextStates]]:
         import torch

@@ -41,7 +41,7 @@ class BagOfTokens:
     def __init__(self, model: str) -> None:
         self._model = model
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"bag:{identity(self._model)}"
 

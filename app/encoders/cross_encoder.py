@@ -5,8 +5,10 @@ On CPUs the linear layers are computed in int8 (dynamic quantisation) unless the
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import EncoderUnavailableError
-from app.core.manifest import MANIFEST
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray
-from app.encoders.adapters import CROSS_ENCODER_LORA, WEIGHTS, adapter_manifest
+from app.encoders.adapters import CROSS_ENCODER_LORA, WEIGHTS, adapter_manifest, merge_lora, trained
 from app.encoders.dense import device_of
 from app.encoders.models import identity, locate
 from app.encoders.prefixes import joined
@@ -41,15 +42,13 @@ class TransformerCrossEncoder:
     @cached_property
     def _adapter(self) -> dict[str, Any] | None:
         """The manifest where the model is an adapter folder of ours."""
-        folder = Path(self._model_name).expanduser()
-        return adapter_manifest(folder, CROSS_ENCODER_LORA) if (folder / MANIFEST).is_file() else None
+        if trained(self._model_name).get("kind") != CROSS_ENCODER_LORA:
+            return None
+        return adapter_manifest(Path(self._model_name).expanduser(), CROSS_ENCODER_LORA)
 
     @cached_property
     def id(self) -> str:
-        if self._adapter is None:
-            return f"cross:{identity(self._model_name)}"
-        digest = self._adapter["files"]["adapter_model.safetensors"]["sha256"]
-        return f"cross:{self._adapter['name']}:{digest[:12]}"
+        return f"cross:{identity(self._model_name)}"
 
     @property
     def precision(self) -> str:
@@ -65,7 +64,7 @@ class TransformerCrossEncoder:
         name = self._adapter["base"] if self._adapter else self._model_name
         model = load_cross_encoder(name, device_of(self._settings), self._settings.cross_encoder_tokens)
         if self._adapter is not None:
-            merge_adapter(model, Path(self._model_name).expanduser())
+            merge_lora(model, Path(self._model_name).expanduser())
         model.eval()
         if self.precision == "bf16":
             model.to(dtype=torch.bfloat16)
@@ -104,6 +103,9 @@ def load_cross_encoder(name: str, device: str, tokens: int) -> Any:
 
     transformers_logging.disable_progress_bar()
     location = locate(name)
+    reports = logging.getLogger("transformers.modeling_utils")
+    level = reports.level
+    reports.setLevel(logging.ERROR)  # an output layer that a bi-encoder has not is nothing to report
     try:
         return CrossEncoder(
             location,
@@ -116,17 +118,8 @@ def load_cross_encoder(name: str, device: str, tokens: int) -> Any:
         )
     except (OSError, ValueError) as error:
         raise EncoderUnavailableError(f"cannot load the cross-encoder {name!r}: {error}") from error
-
-
-def merge_adapter(model: Any, folder: Path) -> None:
-    """Put a LoRA adapter's weights into a CrossEncoder's transformer. Raises EncoderUnavailableError where none fit."""
-    from peft import PeftModel
-
-    transformer = model[0]
-    try:
-        transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
-    except (OSError, ValueError) as error:
-        raise EncoderUnavailableError(f"cannot load the adapter {folder.name!r}: {error}") from error
+    finally:
+        reports.setLevel(level)
 
 
 def quantize(model: Any) -> None:
@@ -134,4 +127,11 @@ def quantize(model: Any) -> None:
     import torch
 
     transformer = model[0]
-    transformer.model = torch.ao.quantization.quantize_dynamic(transformer.model, {torch.nn.Linear}, dtype=torch.qint8)
+    with warnings.catch_warnings():
+        # torch announces that this will move to a package of its own; the versions pinned have it.
+        warnings.filterwarnings(
+            "ignore", message=r".*torch\.ao\.quantization is deprecated", category=DeprecationWarning
+        )
+        transformer.model = torch.ao.quantization.quantize_dynamic(
+            transformer.model, {torch.nn.Linear}, dtype=torch.qint8
+        )

@@ -16,6 +16,7 @@ from app.core.errors import EncoderUnavailableError
 from app.core.manifest import read_json
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
+from app.encoders.adapters import DENSE_LORA, adapter_manifest, merge_lora, trained
 from app.encoders.models import identity, locate
 from app.encoders.prefixes import joined, prefixes_for
 
@@ -57,7 +58,7 @@ def load_sentence_transformer(name: str, device: str) -> Any:
 
     transformers_logging.disable_progress_bar()
     try:
-        return SentenceTransformer(
+        model = SentenceTransformer(
             location,
             device=device,
             local_files_only=Path(location).is_dir(),
@@ -65,6 +66,11 @@ def load_sentence_transformer(name: str, device: str) -> Any:
         )
     except (OSError, ValueError) as error:
         raise EncoderUnavailableError(f"cannot load the dense model {name!r}: {error}") from error
+    if trained(name).get("kind") == DENSE_LORA:
+        folder = Path(name).expanduser()
+        adapter_manifest(folder, DENSE_LORA)
+        merge_lora(model, folder)
+    return model
 
 
 def on_device(features: Mapping[str, Any], device: Any) -> dict[str, Any]:
@@ -81,11 +87,11 @@ class DenseTransformer:
     def __init__(self, settings: EncodeSettings) -> None:
         self.settings = settings
         self._model_name = settings.dense_model
-        self.prefixes = prefixes_for(settings.dense_model)
+        self.prefixes = prefixes_for(str(trained(settings.dense_model).get("base", settings.dense_model)))
         self._tokenizing = threading.Lock()
         self._loading = threading.RLock()
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"dense:{identity(self._model_name)}:{self.settings.max_seq_tokens}"
 

@@ -13,6 +13,7 @@ from app.core.ports import DenseEncoder, EncodedPassages, EncodedQuery
 from app.core.types import ScoreArray, TermWeights, VdrMode, VectorArray
 from app.encoders.backbone import Backbone, TextStates
 from app.encoders.dense import DenseTransformer
+from app.encoders.vdr_model import VdrModel
 
 
 class VdrWeights(Protocol):
@@ -57,6 +58,24 @@ class DenseOnly:
         return None
 
 
+class Beside:
+    """A dense encoder and a VDR model of its own: two forward passes."""
+
+    def __init__(self, dense: DenseEncoder, vdr: VdrModel) -> None:
+        self._dense = dense
+        self._vdr = vdr
+
+    def encode_query(self, text: str) -> EncodedQuery:
+        return EncodedQuery(self._dense.encode_query(text), self._vdr.encode_query(text))
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:
+        vectors = self._dense.encode_passages(titles, texts)
+        return EncodedPassages(vectors, tuple(self._vdr.encode_passages(titles, texts)))
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+        return self._vdr.prior_idf(ids)
+
+
 class SharedBackbone:
     """A dense model whose token states a VDR head reads."""
 
@@ -82,22 +101,12 @@ class SharedBackbone:
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> tuple[VectorArray, list[TermWeights]]:
         vectors = np.empty((len(texts), self._dense.dimension), dtype=np.float32)
-        weights: list[TermWeights | None] = [None] * len(texts)
-        waiting: list[tuple[int, TextStates]] = []
-
-        def read_out() -> None:
-            for (at, _), own in zip(waiting, self._vdr.weights([s for _, s in waiting], query=query), strict=True):
-                weights[at] = own
-            waiting.clear()
-
-        for at, states in self._backbone.states(texts):
-            vectors[at] = states.vector_D
-            waiting.append((at, states))
-            if len(waiting) >= self._dense.settings.batch_size:
-                read_out()
-        if waiting:
-            read_out()
-        return vectors, [own for own in weights if own is not None]
+        weights: dict[int, TermWeights] = {}
+        for group in self._backbone.groups(texts):
+            made = self._vdr.weights([states for _, states in group], query=query)
+            for (at, states), own in zip(group, made, strict=True):
+                vectors[at], weights[at] = states.vector_D, own
+        return vectors, [weights[at] for at in range(len(texts))]
 
     def encode_query(self, text: str) -> EncodedQuery:
         vectors, weights = self._encode([self._dense.prefixes.query + text], query=True)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.core.errors import EncoderUnavailableError
+from app.encoders.adapters import DENSE_LORA, trained
 
 PACKAGE_PREFIX = "package:"
 
 
 def locate(model: str) -> str:
-    """A folder, or the hub name as given.
+    """A folder, or the hub name as given; of a dense LoRA adapter, that of the model which it adapts.
 
     Raises EncoderUnavailableError where `package:NAME` names a package that is not installed or holds no model.
     """
+    manifest = trained(model)
+    if manifest.get("kind") == DENSE_LORA:
+        return locate(str(manifest["base"]))
     if not model.startswith(PACKAGE_PREFIX):
         return str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
     name = model.removeprefix(PACKAGE_PREFIX)
@@ -29,8 +35,21 @@ def locate(model: str) -> str:
 
 
 def identity(model: str) -> str:
-    """A short name for manifests: the package, hub or folder name without its path."""
-    return model if model.startswith(PACKAGE_PREFIX) or not Path(model).exists() else Path(model).name
+    """A short name for manifests: the package, hub or folder name without its path; of what was trained, which version.
+
+    The version is a digest of the weights: a folder trained anew under its old name is another model.
+    """
+    folder = Path(model).expanduser()
+    if model.startswith(PACKAGE_PREFIX) or not folder.exists():
+        return model
+    files = trained(model).get("files", {})
+    weights = [files[name]["sha256"] for name in sorted(files) if name.endswith(".safetensors")]
+    return f"{folder.name}:{version(weights)}" if weights else folder.name
+
+
+def version(digests: Sequence[str]) -> str:
+    """A digest of digests, twelve digits long."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
 
 
 def tokenizer_file(model: str) -> Path:

@@ -78,29 +78,30 @@ class VdrAdapter:
             return self._head
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        head = self.head
-        if not head.lexical or not self.manifest.get("calibrated", False):
-            return None
-        prior: ScoreArray = self._prior[np.maximum(ids - head.shift, 0)]
-        return prior
-
-    @cached_property
-    def _prior(self) -> ScoreArray:
-        prior: ScoreArray = self.head.idf.detach().float().cpu().numpy()
-        return prior
+        return prior_of(self.head, ids) if self.manifest.get("calibrated", False) else None
 
     def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
-        import torch
+        return weights_of(self.head, texts, query=query, passage_weights=self._passage_weights)
 
-        head = self.head
-        with torch.inference_mode():
-            made = head(features_of(texts, self._device()), task="query" if query else "document")
-            embedding_BV = made["vocabulary_embedding"].float().cpu()
-            bag_BV = made["bag"].cpu() > 0
-        limit = _QUERY_TOP_K if query else self._passage_weights
-        return [
-            _kept(weights_V, bag_V, limit, head.shift) for weights_V, bag_V in zip(embedding_BV, bag_BV, strict=True)
-        ]
+
+def prior_of(head: VdrHead, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+    """The idf in a head's lexical part for tokens; None where it has no such part."""
+    if not head.lexical:
+        return None
+    prior: ScoreArray = head.idf.detach()[np.maximum(ids - head.shift, 0)].float().cpu().numpy()
+    return prior
+
+
+def weights_of(head: VdrHead, texts: Sequence[TextStates], *, query: bool, passage_weights: int) -> list[TermWeights]:
+    """Texts read out by a head: each one's largest weights, and those of its own tokens."""
+    import torch
+
+    with torch.inference_mode():
+        made = head(features_of(texts, head.usable.device), task="query" if query else "document")
+        embedding_BV = made["vocabulary_embedding"].float().cpu()
+        bag_BV = made["bag"].cpu() > 0
+    limit = _QUERY_TOP_K if query else passage_weights
+    return [_kept(weights_V, bag_V, limit, head.shift) for weights_V, bag_V in zip(embedding_BV, bag_BV, strict=True)]
 
 
 def _kept(weights_V: torch.Tensor, bag_V: torch.Tensor, limit: int, shift: int) -> TermWeights:

@@ -1,0 +1,122 @@
+"""A whole VDR encoder of its own, beside whatever makes the dense vectors: a folder that `hyblink train vdr` made.
+
+It costs a second forward pass; a head on the dense model's states (`vdr_adapter.py`) costs none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.errors import EncoderUnavailableError
+from app.core.manifest import MANIFEST, check_manifest, sha256
+from app.core.settings import EncodeSettings
+from app.core.types import ScoreArray, TermWeights, VdrMode
+from app.encoders.backbone import Backbone
+from app.encoders.dense import device_of
+from app.encoders.models import identity, version
+from app.encoders.prefixes import joined, prefixes_for
+from app.encoders.vdr_adapter import prior_of, weights_of
+
+if TYPE_CHECKING:
+    from app.encoders.vdr import VdrHead
+
+
+def is_whole_model(folder: Path) -> bool:
+    """Whether the folder holds a model of modules, as sentence-transformers writes them, and not a head of ours."""
+    return (folder / "modules.json").is_file()
+
+
+class VdrModel:
+    """A transformer and its VDR head in `folder`. Loaded at the first use; safe to share between threads."""
+
+    def __init__(self, folder: Path, settings: EncodeSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _manifest(self) -> dict[str, Any]:
+        """Its checked manifest; empty for a folder that has none."""
+        return check_manifest(self._folder) if (self._folder / MANIFEST).is_file() else {}
+
+    @cached_property
+    def id(self) -> str:
+        if not (self._folder / MANIFEST).is_file():
+            files = sorted(self._folder.rglob("*.safetensors"))
+            if not files:
+                raise EncoderUnavailableError("the VDR model has no safetensors file", received=self._folder.name)
+            digest = version([sha256(path) for path in files])
+            return f"vdr:{self._folder.name}:{digest}:{self._settings.passage_weights}"
+        return f"vdr:{identity(str(self._folder))}:{self._settings.passage_weights}"
+
+    @property
+    def mode(self) -> VdrMode:
+        return cast("VdrMode", self._manifest.get("mode", "full"))
+
+    @cached_property
+    def _parts(self) -> tuple[Backbone, VdrHead]:
+        from app.encoders.vdr import VdrHead, load_encoder
+
+        encoder = load_encoder(self._folder, device_of(self._settings))
+        encoder.eval()
+        head = encoder[1]
+        assert isinstance(head, VdrHead)
+        window = min(encoder.max_seq_length or self._settings.max_seq_tokens, self._settings.max_seq_tokens)
+        backbone = Backbone(
+            _States(encoder),
+            window=window,
+            max_tokens=self._settings.max_vdr_tokens,
+            batch_size=self._settings.batch_size,
+        )
+        return backbone, head
+
+    def _loaded(self) -> tuple[Backbone, VdrHead]:
+        with self._lock:
+            return self._parts
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+        """The idf that the model's weights of passages hold; None where they hold none that could be replaced."""
+        return prior_of(self._loaded()[1], ids) if self._manifest.get("calibrated") else None
+
+    def encode_query(self, text: str) -> TermWeights:
+        """A query's weights, heaviest kept."""
+        return self._encode([self._prefixes.query + text], query=True)[0]
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[TermWeights]:
+        """Each passage's weights: the largest, and those of its own tokens."""
+        whole = [self._prefixes.passage + joined(title, text) for title, text in zip(titles, texts, strict=True)]
+        return self._encode(whole, query=False)
+
+    @cached_property
+    def _prefixes(self) -> Any:
+        return prefixes_for(str(self._manifest.get("base", self._folder.name)))
+
+    def _encode(self, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
+        backbone, head = self._loaded()
+        made: dict[int, TermWeights] = {}
+        for part in backbone.groups(texts):
+            states = [one for _, one in part]
+            weights = weights_of(head, states, query=query, passage_weights=self._settings.passage_weights)
+            made |= {at: own for (at, _), own in zip(part, weights, strict=True)}
+        return [made[at] for at in range(len(texts))]
+
+
+class _States:
+    """A SparseEncoder's transformer alone, in the form in which `Backbone` asks models."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._transformer = encoder[0]
+        self.tokenizer = encoder.tokenizer
+        self.device = encoder.device
+
+    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
+        made = dict(self._transformer(features))
+        made["sentence_embedding"] = made["token_embeddings"][:, 0]  # there is no dense vector; nobody reads this one
+        return made

@@ -1,0 +1,116 @@
+"""What `hyblink train` makes is what the settings take: bi-encoders and cross-encoders, adapters and whole models."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_support import tiny_model, tiny_rows
+
+from app.bootstrap import build
+from app.core.errors import CorruptionError, EncoderUnavailableError
+from app.core.settings import EncodeSettings, Settings
+from app.core.types import CollectionSpec, RerankRequest, SearchRequest, Signal
+from app.encoders.cross_encoder import TransformerCrossEncoder
+from app.encoders.dense import DenseTransformer, load_sentence_transformer
+from training.data import write_jsonl
+from training.recipes import recipe
+from training.run import train_model
+
+TEXTS = ["the tiger sleeps and a tiger waits.", "a river shines."]
+SMALL = {
+    "steps": "10",
+    "batch": "4",
+    "negatives": "2",
+    "learning_rate": "0.003",
+    "frozen_layers": "0",
+    "lora_rank": "4",
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("base"))
+
+
+def trained(name: str, tuning: str, base: Path, folder: Path, **changes: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "rows.jsonl", tiny_rows(24))
+    config = recipe(name, {"base": str(base), "tuning": tuning, **SMALL, **changes})
+    train_model(config, [folder / "rows.jsonl"], folder / "mine", cache=folder / "states")
+    return folder / "mine"
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_trained_bi_encoder_is_a_dense_model(tuning: str, base: Path, tmp_path: Path) -> None:
+    folder = trained("dense", tuning, base, tmp_path)
+    encode = EncodeSettings(dense_model=str(folder), precision="fp32", max_seq_tokens=64)
+    encoder = DenseTransformer(encode)
+    assert re.fullmatch(r"dense:mine:[0-9a-f]{12}:64", encoder.id)
+    other = trained("dense", tuning, base, tmp_path / "again", seed="1")
+    assert DenseTransformer(EncodeSettings(dense_model=str(other), max_seq_tokens=64)).id != encoder.id
+    assert encoder.dimension == 32
+    vectors = encoder.encode_passages(["", ""], TEXTS)
+    before = load_sentence_transformer(str(base), "cpu").encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(vectors - before).max() > 1e-3  # it has learned something
+    if tuning == "full":
+        after = load_sentence_transformer(str(folder), "cpu").encode(TEXTS, normalize_embeddings=True)
+        assert np.allclose(vectors, after, atol=1e-5)
+    else:
+        from peft import PeftModel
+
+        plain = load_sentence_transformer(str(base), "cpu")
+        plain[0].model = PeftModel.from_pretrained(plain[0].model, str(folder))  # not merged
+        assert np.allclose(vectors, plain.encode(TEXTS, normalize_embeddings=True), atol=1e-5)
+    app = build(Settings(data_dir=tmp_path / "data", encode=encode))
+    try:
+        app.ensure_collection(CollectionSpec("c"))
+        app.documents.bulk("c", [{"id": str(at), "text": text} for at, text in enumerate(TEXTS)], encode=False)
+        app.encode_now("c")
+        record = app.catalog.engine("c").record
+        assert (record.dense_encoder, record.vdr_model) == (encoder.id, "")  # the shipped head reads another model
+        assert app.search.search("c", SearchRequest(TEXTS[1], signals=(Signal.DENSE,))).hits[0].doc_id == "1"
+    finally:
+        app.close()
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Path) -> None:
+    folder = trained("cross_encoder", tuning, base, tmp_path)
+    encode = EncodeSettings(cross_encoder=str(folder), cross_encoder_precision="fp32")
+    encoder = TransformerCrossEncoder(str(folder), encode)
+    assert encoder.id.startswith("cross:mine:")
+    scores = encoder.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
+    assert np.isfinite(scores).all()
+    int8 = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder=str(folder)))
+    assert int8.precision == "int8"
+    near = int8.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
+    assert np.allclose(near, scores, atol=0.05 * max(1.0, float(np.abs(scores).max())))
+    assert {type(module).__module__ for module in int8.model.modules() if type(module).__name__ == "Linear"} == {
+        "torch.ao.nn.quantized.dynamic.modules.linear"
+    }
+    app = build(Settings(data_dir=tmp_path / "data", encode=encode))
+    try:
+        app.ensure_collection(CollectionSpec("c"))
+        app.documents.bulk("c", [{"id": str(at), "text": text} for at, text in enumerate(TEXTS)], encode=False)
+        request = SearchRequest("tiger river", signals=(Signal.BM25,), rerank=RerankRequest(2, 10_000))
+        result = app.search.search("c", request)
+        assert result.rerank is not None
+        assert (result.rerank.model, result.rerank.scored) == (encoder.id, 2)
+    finally:
+        app.close()
+
+
+def test_a_changed_adapter_is_not_loaded(base: Path, tmp_path: Path) -> None:
+    folder = trained("dense", "lora", base, tmp_path)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptionError, match="does not match its sha256"):
+        load_sentence_transformer(str(folder), "cpu")
+    with pytest.raises(EncoderUnavailableError, match="cannot load the cross-encoder"):
+        TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings()).score("q", [("", "t")], 1e18)
+    assert torch.is_grad_enabled()

@@ -1,0 +1,107 @@
+"""A VDR encoder trained whole is a collection's encoder: its own vocabulary, its own forward pass."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_support import tiny_model, tiny_rows
+
+from app.bootstrap import App, build
+from app.core.errors import EncoderUnavailableError
+from app.core.settings import EncodeSettings, Settings
+from app.core.types import CollectionSpec, SearchRequest, Signal, VdrMode
+from app.encoders.vdr import load_encoder
+from app.encoders.vdr_model import VdrModel
+from training.data import write_jsonl
+from training.recipes import recipe
+from training.run import train_model
+
+ROUNDING = 2.0**-8
+"""Weights keep nine significant bits."""
+DOCUMENTS = [
+    {"id": "tiger", "title": "", "text": "the tiger sleeps and a tiger waits."},
+    {"id": "river", "title": "", "text": "the river shines and a river grows."},
+    {"id": "long", "title": "the market", "text": "the river shines. " * 40 + "a guitar sings."},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vdr")
+    write_jsonl(folder / "rows.jsonl", tiny_rows(24))
+    changes = {"steps": "30", "batch": "8", "negatives": "2", "precision": "fp32", "learning_rate": "0.003"}
+    config = recipe("vdr", {"base": str(tiny_model(folder / "base")), "query_top_k": "8", **changes})
+    train_model(config, [folder / "rows.jsonl"], folder / "mine", cache=folder / "states")
+    return folder / "mine"
+
+
+@pytest.fixture(scope="module")
+def app(model: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), encode=EncodeSettings(vdr_model=str(model)))
+    app = build(settings)
+    app.ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
+    app.documents.bulk("c", DOCUMENTS, encode=False)
+    app.encode_now("c")
+    return app
+
+
+def test_the_generation_is_bound_to_the_model_and_its_vocabulary(app: App, model: Path) -> None:
+    record = app.catalog.engine("c").record
+    assert re.fullmatch(r"bag:mine:[0-9a-f]{12}", record.vdr_encoder)
+    assert record.vdr_model == record.vdr_encoder.replace("bag", "vdr") + ":256"
+    encoder = load_encoder(model)
+    both = app.encoders.full(record).encode_passages([""], [DOCUMENTS[0]["text"]])
+    reference = encoder.encode_document([DOCUMENTS[0]["text"]]).to_dense()[0].numpy()
+    terms = both.weights[0]
+    assert np.allclose(terms.weights, reference[terms.ids], rtol=ROUNDING)
+    asked = app.encoders.full(record).encode_query("what tiger sleeps")
+    assert asked.weights is not None
+    queried = encoder.encode_query(["what tiger sleeps"]).to_dense()[0].numpy()
+    largest = asked.weights.ids[np.argsort(-asked.weights.weights)[:5]]
+    assert np.allclose(
+        asked.weights.weights[np.isin(asked.weights.ids, largest)], queried[np.sort(largest)], rtol=ROUNDING
+    )
+
+
+def test_full_scores_are_the_models_own(app: App, model: Path) -> None:
+    encoder = load_encoder(model)
+    query = encoder.encode_query(["what tiger sleeps"]).to_dense()[0].numpy()
+    kept = np.where(query >= np.sort(query)[-32], query, 0.0)  # search.query_weights
+    found = app.search.search("c", SearchRequest("what tiger sleeps", signals=(Signal.VDR,), vdr="full")).hits
+    assert len(found) == 3
+    raw = {hit.doc_id: hit.passages[0].signals[0].raw for hit in found}
+    for document in DOCUMENTS[:2]:
+        reference = encoder.encode_document([document["text"]]).to_dense()[0].numpy()
+        assert raw[document["id"]] == pytest.approx(float(kept @ reference), rel=2 * ROUNDING)
+
+
+@pytest.mark.parametrize("mode", ["full", "alpha", "beta", "bag"])
+def test_every_mode_explains_itself_in_the_models_own_tokens(app: App, mode: VdrMode) -> None:
+    request = SearchRequest("what tiger sleeps", signals=(Signal.VDR,), vdr=mode, explain=True)
+    lines = {hit.doc_id: hit.passages[0].signals[0] for hit in app.search.search("c", request).hits}
+    tiger = lines["tiger"]
+    assert sum(token.contribution for token in tiger.tokens) == pytest.approx(tiger.raw, rel=1e-4)
+    assert {"tiger", "sleeps"} <= {token.token for token in tiger.tokens}
+
+
+def test_texts_are_read_in_their_order_whatever_their_length(app: App) -> None:
+    full = app.encoders.full(app.catalog.engine("c").record)
+    texts = [one["text"] for one in DOCUMENTS]
+    together = full.encode_passages([""] * 3, texts).weights
+    for text, terms in zip(texts, together, strict=True):
+        (alone,) = full.encode_passages([""], [text]).weights
+        assert alone.ids.tolist() == terms.ids.tolist()
+        assert np.allclose(alone.weights, terms.weights, rtol=ROUNDING)
+
+
+def test_a_folder_that_is_no_vdr_model_is_refused(model: Path, tmp_path: Path) -> None:
+    base = model.parent / "base" / "model"
+    with pytest.raises(EncoderUnavailableError, match="not a VDR model"):
+        VdrModel(base, EncodeSettings()).encode_query("tiger")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "modules.json").write_text("[]")
+    with pytest.raises(EncoderUnavailableError, match="no safetensors file"):
+        _ = VdrModel(tmp_path / "empty", EncodeSettings()).id
