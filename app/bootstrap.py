@@ -157,9 +157,8 @@ class EncoderPool:
                         received=wanted,
                         expected="encode.cross_encoder: a hub name or folder",
                     )
-                self._cross = TransformerCrossEncoder(
-                    str(SHIPPED_CROSS) if wanted == "default" else wanted, self._settings.encode
-                )
+                model = str(SHIPPED_CROSS) if wanted == "default" else wanted
+                self._cross = TransformerCrossEncoder(model, self._settings.encode, self._settings.data_dir / "onnx")
             return self._cross
 
     def use_cross(self, encoder: CrossEncoder) -> None:

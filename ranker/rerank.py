@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from app.core.errors import HyblinkError
 from app.core.ports import CrossEncoder
@@ -35,6 +36,12 @@ class Reranked:
     documents: RankedDocuments
     lines: Mapping[int, CrossScore] = field(default_factory=dict)
     report: RerankReport | None = None
+
+
+def normalised(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(raw - min) / standard deviation, over the documents of one search."""
+    values: npt.NDArray[np.float64] = (raw - raw.min()) / (raw.std() or 1.0)
+    return values
 
 
 def rerank(
@@ -68,13 +75,13 @@ def rerank(
     if not len(done):
         return Reranked(documents, {}, report)
     raw = scores[done].astype(np.float64)
-    normalised = (raw - raw.min()) / (raw.std() or 1.0)
+    values = normalised(raw)
     lines = {
         columns[at]: CrossScore(float(scores[at]), float(value), float(weight * value))
-        for at, value in zip(done.tolist(), normalised, strict=True)
+        for at, value in zip(done.tolist(), values, strict=True)
     }
     added = np.zeros(len(documents))
-    added[done] = weight * normalised
+    added[done] = weight * values
     rest = np.setdiff1d(np.arange(len(documents)), done)
     order = np.concatenate([done[np.argsort(-(documents.scores_D + added)[done], kind="stable")], rest])
     return Reranked(documents.reordered(order, documents.scores_D + added), lines, report)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from app.core.types import SHIPPED_CROSS_WEIGHT, FusionName, IdArray, NormalizationName, RankingProfile, Signal
 from ranker.complete import CompleteScores, fuse
 from ranker.fusion.inputs import Floats
+from ranker.rerank import normalised
 
 CUTOFF = 10
 
@@ -39,9 +40,13 @@ def judged_pool(scores: CompleteScores, documents: Sequence[str], grades: Mappin
     names = sorted(set(documents))
     number = {name: at for at, name in enumerate(names)}
     gains = np.array([max(0, grades.get(name, 0)) for name in names], dtype=np.float64)
+    return JudgedPool(scores, np.array([number[d] for d in documents], dtype=np.int64), gains, ideal_dcg(grades))
+
+
+def ideal_dcg(grades: Mapping[str, int]) -> float:
+    """The DCG@10 of all judged documents in their best order."""
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:CUTOFF]
-    ideal = float(sum(grade / np.log2(at + 2) for at, grade in enumerate(best)))
-    return JudgedPool(scores, np.array([number[d] for d in documents], dtype=np.int64), gains, ideal)
+    return float(sum(grade / np.log2(at + 2) for at, grade in enumerate(best)))
 
 
 _DISCOUNT = 1.0 / np.log2(np.arange(2, CUTOFF + 2))
@@ -134,12 +139,7 @@ def tune(
         own = [ndcg(pool, np.nan_to_num(pool.scores.raw_SC[at], nan=-np.inf)) for pool in pools]
         single[signal] = float(np.mean(own))
     folds = min(folds, len(pools))
-    fold_of = np.random.default_rng(seed).permutation(len(pools)) % max(folds, 1)
-    held_out = np.zeros(len(pools))
-    for fold in range(folds):
-        inside = fold_of == fold
-        chosen = int(table[:, ~inside].mean(axis=1).argmax()) if (~inside).any() else 0
-        held_out[inside] = table[chosen, inside]
+    held_out = _held_out(table, folds, seed)
     best = int(table.mean(axis=1).argmax())
     return Tuning(
         profiles[best],
@@ -149,4 +149,58 @@ def tune(
         len(pools),
         folds,
         tuple(held_out.tolist()),
+    )
+
+
+def _held_out(table: npt.NDArray[np.float64], folds: int, seed: int) -> npt.NDArray[np.float64]:
+    """Each query's value under the setting that is best for the other folds. `table` is (settings, queries)."""
+    fold_of = np.random.default_rng(seed).permutation(table.shape[1]) % max(folds, 1)
+    held_out = np.zeros(table.shape[1])
+    for fold in range(folds):
+        inside = fold_of == fold
+        chosen = int(table[:, ~inside].mean(axis=1).argmax()) if (~inside).any() else 0
+        held_out[inside] = table[chosen, inside]
+    return held_out
+
+
+CROSS_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RerankedPool:
+    """One query's re-ranked documents: fused scores, the cross-encoder's, grades; `ideal` as in `JudgedPool`."""
+
+    fused_D: Floats
+    cross_D: Floats
+    gains_D: Floats
+    ideal: float
+
+
+@dataclass(frozen=True, slots=True)
+class CrossTuning:
+    """The cross-encoder's best weight; mean nDCG@10 without it, and cross-validated with it."""
+
+    weight: float
+    without: float
+    cross_validated: float
+    by_weight: Mapping[float, float]
+
+
+def tune_cross(pools: Sequence[RerankedPool], *, folds: int = 5, seed: int = 0) -> CrossTuning:
+    """Choose the weight of re-ranking among `CROSS_WEIGHTS`."""
+    table: npt.NDArray[np.float64] = np.zeros((len(CROSS_WEIGHTS), len(pools)))
+    for column, pool in enumerate(pools):
+        if pool.ideal <= 0 or not len(pool.gains_D):
+            continue
+        added_D = normalised(pool.cross_D)
+        for line, weight in enumerate(CROSS_WEIGHTS):
+            order = np.argsort(-(pool.fused_D + weight * added_D), kind="stable")[:CUTOFF]
+            table[line, column] = float((pool.gains_D[order] * _DISCOUNT[: len(order)]).sum() / pool.ideal)
+    means = table.mean(axis=1)
+    held_out = _held_out(table, min(folds, len(pools)), seed)
+    return CrossTuning(
+        CROSS_WEIGHTS[int(means.argmax())],
+        float(means[0]),
+        float(held_out.mean()),
+        dict(zip(CROSS_WEIGHTS, means.tolist(), strict=True)),
     )

@@ -163,6 +163,12 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
 
+    def load_cross_encoder() -> None:
+        try:
+            app.encoders.cross().load()
+        except HyblinkError as error:
+            log.error("searches are not re-ranked: %s", error)  # each answer says so
+
     def begin() -> None:
         """Readiness waits for this, so that no first query does. A store that is away is waited for."""
         while not stopped.is_set():
@@ -174,6 +180,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
                 continue
             for name in names:
                 warm_up(name)
+            if settings.search.rerank:
+                load_cross_encoder()
             break
         warm.set()
 

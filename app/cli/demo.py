@@ -64,9 +64,13 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     from app.api.main import create_api
     from app.bootstrap import build
     from app.cli.main import run_ingest
+    from app.core.settings import Settings
     from indexer.readers import PythonSource
 
-    app = build()
+    settings = Settings()
+    if "rerank" not in settings.search.model_fields_set:
+        settings = settings.model_copy(update={"search": settings.search.model_copy(update={"rerank": True})})
+    app = build(settings)
     started = time.perf_counter()
     report = run_ingest(app, PythonSource("python"), COLLECTION, wait=False)
     say(

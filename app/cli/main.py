@@ -12,9 +12,12 @@ from app.cli.node import node_cli
 from app.cli.train import audit, mine, models_cli, train
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.bootstrap import App
     from app.core.ports import Engine
-    from app.core.types import RerankReport, SearchResult
+    from app.core.types import RankingProfile, RerankReport, SearchRequest, SearchResult
+    from ranker.tuning import RerankedPool
 
 cli = typer.Typer(
     name="hyblink",
@@ -214,9 +217,10 @@ def search(
 ) -> None:
     """Search a collection."""
     with reported(as_json), opened() as app:
+        from contextlib import suppress
         from dataclasses import asdict
 
-        from app.core.errors import InvalidInputError
+        from app.core.errors import HyblinkError, InvalidInputError
         from app.core.types import RerankRequest, SearchRequest, Signal
 
         limits = app.settings.search
@@ -255,6 +259,9 @@ def search(
             answer = app.search.why_not(collection, request, why_not)
             emit(asdict(answer)) if as_json else say(answer.explanation)
             return
+        if request.rerank:
+            with suppress(HyblinkError):  # the answer says what is wrong with it
+                app.encoders.cross().load()  # not at the cost of the time for re-ranking
         result = app.search.search(collection, request)
         emit(result) if as_json else _print_result(result, explain)
 
@@ -389,7 +396,7 @@ def evaluate(
         str, typer.Option(help="bm25, vdr, vdr:MODE, dense, hybrid, cross, joined by +.")
     ] = "bm25,vdr,dense,hybrid",
     run: Annotated[list[Path] | None, typer.Option(help="TREC run files to measure beside them.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many queries.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many queries, evenly spread.")] = None,
     rerank_ms: Annotated[float, typer.Option(min=1, help="Time for re-ranking one query, in milliseconds.")] = 10_000,
     per_query: Annotated[Path | None, typer.Option(help="Write every query's values as TSV.")] = None,
     write_runs: Annotated[Path | None, typer.Option(help="Write TREC run files into this folder.")] = None,
@@ -398,20 +405,21 @@ def evaluate(
 ) -> None:
     """Measure any subset of legs on judged queries, with paired significance."""
     with reported(as_json), opened() as app:
-        from itertools import islice
-
         from app.core.types import RerankRequest, SearchRequest
         from training import evaluate as ev
         from training import judgements as jd
 
         queries, qrels = jd.read_beir(folder, split)
-        if limit:
-            queries = dict(islice(queries.items(), limit))
+        if limit and limit < len(queries):
+            ids = list(queries)
+            queries = {ids[at]: queries[ids[at]] for at in (n * len(ids) // limit for n in range(limit))}
             qrels = {query: qrels[query] for query in queries}
         chosen = ev.systems_from(systems.split(",")) if systems else {}
         if chosen:
             warm_queries(app, collection, list(queries.values()))
         results = []
+        if any(system.rerank for system in chosen.values()):
+            app.encoders.cross().load()
         with progress(as_json) as bars:
             for name, system in chosen.items():
                 task = bars.add_task(name, total=len(queries), rate="")
@@ -476,6 +484,40 @@ def warm_queries(app: App, collection: str, texts: list[str]) -> None:
         app.encoders.put_full(record, CachedQueries.of(encoder, [fold(text) for text in texts]))
 
 
+def _reranked_pool(
+    app: App, collection: str, request: SearchRequest, profile: RankingProfile, grades: Mapping[str, int]
+) -> RerankedPool:
+    """A query's best documents under a profile with the cross-encoder's scores of them, all of them, beside."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from app.core.types import RerankRequest, Signal
+    from ranker.tuning import RerankedPool, ideal_dcg
+
+    hits = app.search.search(
+        collection,
+        replace(
+            request,
+            highlight=False,
+            passages_per_document=1,
+            fusion=profile.fusion,
+            normalization=profile.normalization,
+            weights={**profile.weights, Signal.CROSS: 0.0},
+            rerank=RerankRequest(request.k, app.settings.search.deadline_ms),
+        ),
+    ).hits
+    lines = [next((s for s in hit.passages[0].signals if s.signal is Signal.CROSS), None) for hit in hits]
+    raw = [line.raw if line and line.raw is not None else float("nan") for line in lines]
+    done = [at for at, value in enumerate(raw) if np.isfinite(value)]
+    return RerankedPool(
+        np.array([hits[at].score for at in done]),
+        np.array([raw[at] for at in done]),
+        np.array([float(max(0, grades.get(hits[at].doc_id, 0))) for at in done]),
+        ideal_dcg(grades),
+    )
+
+
 @cli.command()
 def tune(
     folder: Annotated[Path, typer.Argument(help="A BEIR folder with judged queries.")],
@@ -483,17 +525,20 @@ def tune(
     collection: CollectionOption = "default",
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many queries, drawn at random.")] = None,
+    rerank: Annotated[
+        int, typer.Option(min=0, help="Choose the cross-encoder's weight too, re-ranking so many documents.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report, but save no profile.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Choose fusion weights on judged queries; save them as the collection's next ranking profile."""
     with reported(as_json), opened() as app:
         import random
-        from dataclasses import replace
+        from dataclasses import asdict, replace
 
-        from app.core.types import ALL_SIGNALS, SearchRequest
+        from app.core.types import ALL_SIGNALS, SearchRequest, Signal
         from app.indexes.catalog import profile_to_json
-        from ranker.tuning import judged_pool
+        from ranker.tuning import judged_pool, tune_cross
         from ranker.tuning import tune as run
         from training.judgements import read_beir
 
@@ -519,6 +564,24 @@ def tune(
             f"({found.folds}-fold cross-validated), single legs "
             + ", ".join(f"{s.value} {v:.4f}" for s, v in found.single.items()),
         )
+        cross = None
+        if rerank:
+            app.encoders.cross().load()
+            with progress(as_json) as bars:
+                task = bars.add_task("re-ranking", total=len(ids), rate="")
+                base = SearchRequest("", k=rerank, candidates=app.settings.search.candidates)
+                reranked = []
+                for query in ids:
+                    reranked.append(
+                        _reranked_pool(app, collection, replace(base, query=queries[query]), profile, qrels[query])
+                    )
+                    bars.advance(task)
+            cross = tune_cross(reranked, folds=folds)
+            profile = replace(
+                profile,
+                weights={**profile.weights, Signal.CROSS: cross.weight},
+                origin=f"{profile.origin}; the first {rerank} re-ranked {cross.without:.4f} → {cross.cross_validated:.4f}",
+            )
         if not dry_run:
             profile = app.catalog.save_profile(collection, profile)
         if as_json:
@@ -528,6 +591,7 @@ def tune(
                     "cross_validated": found.cross_validated,
                     "in_sample": found.in_sample,
                     "single": {s.value: v for s, v in found.single.items()},
+                    "rerank": asdict(cross) if cross else None,
                     "queries": found.queries,
                     "saved": not dry_run,
                 }

@@ -158,7 +158,11 @@ def _judge(app: App, model: str) -> Any:
 
     from app.encoders.cross_encoder import TransformerCrossEncoder
 
-    encoder = app.encoders.cross() if model == "default" else TransformerCrossEncoder(model, app.settings.encode)
+    encoder = (
+        app.encoders.cross()
+        if model == "default"
+        else TransformerCrossEncoder(model, app.settings.encode, app.settings.data_dir / "onnx")
+    )
     return lambda query, texts: encoder.score(query, [("", text) for text in texts], math.inf).tolist()
 
 
@@ -237,3 +241,17 @@ def models_rollback(kind: str) -> None:
     """Record the model that was promoted before."""
     with reported():
         say(f"{_registry().rollback(kind)} is the promoted {kind} again")
+
+
+@models_cli.command("export")
+def models_export(
+    model: Annotated[str, typer.Argument(help="A folder that training made, a hub name or `package:NAME`.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make: model.onnx, tokenizer.json, manifest.json.")],
+    kind: Annotated[str, typer.Option(help="vdr, dense or cross, where the model has no manifest of ours.")] = "",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise matrix products.")] = False,
+) -> None:
+    """Write a model as ONNX, for servers without Python."""
+    with reported(True):
+        from app.encoders.export import export
+
+        emit(export(model, out, kind=kind, int8=int8))

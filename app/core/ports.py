@@ -425,6 +425,10 @@ class CrossEncoder(Protocol):
     @property
     def id(self) -> str: ...
 
+    def load(self) -> None:
+        """Be ready to score; the first call may take half a minute. Raises EncoderUnavailableError if it cannot be."""
+        ...
+
     def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
         """One score for each (title, text), larger is better; NaN where `time.perf_counter()` passed the deadline.
 

@@ -72,7 +72,9 @@ class EncodeSettings(_Section):
         "default",
         description="What re-ranks: `default` (the shipped adapter), a cross-encoder's hub name or folder, or `none`.",
     )
-    cross_encoder_precision: str = Field("auto", description="`auto` (int8 on CPUs), `fp32`, `bf16` or `int8`.")
+    cross_encoder_precision: str = Field(
+        "auto", description="`auto` (int8 on CPUs that have ONNX), `fp32`, `bf16`, `int8`."
+    )
     cross_encoder_tokens: int = Field(256, gt=0, description="Tokens of query and passage that it reads.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     precision: str = Field("auto", description="`auto`, `fp32` or `bf16`.")

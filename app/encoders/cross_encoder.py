@@ -1,41 +1,48 @@
 """Cross-encoders: any sentence-transformers model by hub name or folder, or a LoRA adapter beside a shared backbone.
 
-On CPUs the linear layers are computed in int8 (dynamic quantisation) unless the settings ask for another precision.
+On CPUs matrix products are computed in int8 by onnxruntime, where that is installed, unless the settings ask for
+another precision.
 """
 
 from __future__ import annotations
 
-import logging
+import importlib.util
+import os
+import shutil
 import threading
 import time
-import warnings
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from app.core.errors import EncoderUnavailableError
+from app.core.errors import CorruptionError, EncoderUnavailableError
+from app.core.manifest import check_manifest
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray
 from app.encoders.adapters import CROSS_ENCODER_LORA, WEIGHTS, adapter_manifest, merge_lora, trained
 from app.encoders.dense import device_of
-from app.encoders.models import identity, locate
+from app.encoders.models import identity, locate, quietly
 from app.encoders.prefixes import joined
 
 DEFAULT = WEIGHTS / "cross-minilm"
 _GROUP = 32
 """Pairs between two looks at the clock; within a group they are batched by length."""
 _BATCH = 16
+_Scorer = Callable[[Sequence[tuple[str, str]]], ScoreArray]
 
 
 class TransformerCrossEncoder:
     """A cross-encoder with one output. Loaded at the first use; one thread at a time computes."""
 
-    def __init__(self, model: str, settings: EncodeSettings) -> None:
+    def __init__(self, model: str, settings: EncodeSettings, cache: Path | None = None) -> None:
+        """`cache` keeps the int8 form of models between starts; without one int8 cannot be had."""
         self._model_name = model
         self._settings = settings
+        self._cache = cache
         self._loading = threading.Lock()
         self._computing = threading.Lock()
 
@@ -52,34 +59,39 @@ class TransformerCrossEncoder:
 
     @property
     def precision(self) -> str:
-        """`int8` on CPUs, `bf16` on GPUs, unless set."""
+        """`bf16` on GPUs, `int8` on CPUs where ONNX is installed and else `fp32`, unless set."""
         if self._settings.cross_encoder_precision != "auto":
             return self._settings.cross_encoder_precision
-        return "bf16" if device_of(self._settings).startswith("cuda") else "int8"
+        if device_of(self._settings).startswith("cuda"):
+            return "bf16"
+        return "int8" if self._cache is not None and onnx_installed() else "fp32"
 
     @cached_property
-    def _loaded(self) -> Any:
-        import torch
-
-        name = self._adapter["base"] if self._adapter else self._model_name
-        model = load_cross_encoder(name, device_of(self._settings), self._settings.cross_encoder_tokens)
+    def _loaded(self) -> _Scorer:
+        if self.precision == "int8":
+            if self._cache is None:
+                raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
+            folder = self._cache / f"{self.id.replace(':', '-')}-int8"
+            return Exported(exported(self._model_name, folder), self._settings.cross_encoder_tokens)
+        model = load_cross_encoder(
+            self._adapter["base"] if self._adapter else self._model_name,
+            device_of(self._settings),
+            self._settings.cross_encoder_tokens,
+        )
         if self._adapter is not None:
             merge_lora(model, Path(self._model_name).expanduser())
         model.eval()
         if self.precision == "bf16":
-            model.to(dtype=torch.bfloat16)
-        elif self.precision == "int8":
-            quantize(model)
-        return model
+            model.bfloat16()
+        return partial(model.predict, batch_size=_BATCH, show_progress_bar=False)
 
-    @property
-    def model(self) -> Any:
-        """The sentence-transformers CrossEncoder."""
+    def load(self) -> None:
+        """Load the model now, so that no search waits for it. Raises EncoderUnavailableError where it cannot be."""
         with self._loading:
-            return self._loaded
+            _ = self._loaded
 
     def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
-        model = self.model
+        self.load()
         scores = np.full(len(passages), np.nan, dtype=np.float32)
         pairs = [(query, joined(title, text)) for title, text in passages]
         with self._computing:
@@ -89,49 +101,73 @@ class TransformerCrossEncoder:
                     if time.perf_counter() >= deadline:
                         return scores
                     batch = order[first : first + _BATCH]
-                    scores[batch] = model.predict(
-                        [pairs[at] for at in batch], batch_size=_BATCH, show_progress_bar=False
-                    )
+                    scores[batch] = self._loaded([pairs[at] for at in batch])
         return scores
+
+
+class Exported:
+    """An exported cross-encoder in onnxruntime."""
+
+    def __init__(self, folder: Path, tokens: int) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.enable_truncation(tokens)
+        self._tokenizer.enable_padding()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> ScoreArray:
+        encoded = self._tokenizer.encode_batch(list(pairs))
+        given = {
+            "input_ids": [one.ids for one in encoded],
+            "attention_mask": [one.attention_mask for one in encoded],
+            "token_type_ids": [one.type_ids for one in encoded],
+        }
+        (scores,) = self._session.run(None, {name: np.array(rows, dtype=np.int64) for name, rows in given.items()})
+        made: ScoreArray = scores
+        return made
+
+
+def onnx_installed() -> bool:
+    """Whether models can be exported and run by ONNX here."""
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+
+
+def exported(model: str, folder: Path) -> Path:
+    """The int8 form of a cross-encoder in `folder`, made there if it is not there whole: about 20 s, once."""
+    from app.encoders.export import export
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        try:
+            check_manifest(folder)
+        except (FileNotFoundError, CorruptionError):
+            shutil.rmtree(folder, ignore_errors=True)
+            export(model, folder, kind="cross", int8=True)
+    return folder
 
 
 def load_cross_encoder(name: str, device: str, tokens: int) -> Any:
     """A sentence-transformers CrossEncoder with one output. Raises EncoderUnavailableError where none loads."""
     import torch
     from sentence_transformers import CrossEncoder
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     location = locate(name)
-    reports = logging.getLogger("transformers.modeling_utils")
-    level = reports.level
-    reports.setLevel(logging.ERROR)  # an output layer that a bi-encoder has not is nothing to report
     try:
-        return CrossEncoder(
-            location,
-            device=device,
-            max_length=tokens,
-            num_labels=1,
-            activation_fn=torch.nn.Identity(),
-            local_files_only=Path(location).is_dir(),
-            model_kwargs={"use_safetensors": True},
-        )
+        with quietly():
+            return CrossEncoder(
+                location,
+                device=device,
+                max_length=tokens,
+                num_labels=1,
+                activation_fn=torch.nn.Identity(),
+                local_files_only=Path(location).is_dir(),
+                model_kwargs={"use_safetensors": True},
+            )
     except (OSError, ValueError) as error:
         raise EncoderUnavailableError(f"cannot load the cross-encoder {name!r}: {error}") from error
-    finally:
-        reports.setLevel(level)
-
-
-def quantize(model: Any) -> None:
-    """Compute the transformer's linear layers in int8, activations quantised as they come."""
-    import torch
-
-    transformer = model[0]
-    with warnings.catch_warnings():
-        # torch announces that this will move to a package of its own; the versions pinned have it.
-        warnings.filterwarnings(
-            "ignore", message=r".*torch\.ao\.quantization is deprecated", category=DeprecationWarning
-        )
-        transformer.model = torch.ao.quantization.quantize_dynamic(
-            transformer.model, {torch.nn.Linear}, dtype=torch.qint8
-        )

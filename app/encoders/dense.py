@@ -17,7 +17,7 @@ from app.core.manifest import read_json
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
 from app.encoders.adapters import DENSE_LORA, adapter_manifest, merge_lora, trained
-from app.encoders.models import identity, locate
+from app.encoders.models import identity, locate, quietly
 from app.encoders.prefixes import joined, prefixes_for
 
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -54,16 +54,14 @@ def load_sentence_transformer(name: str, device: str) -> Any:
             "dense encoding needs torch and sentence-transformers",
             expected="hyblink[cpu] or hyblink[gpu]",
         ) from error
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
     try:
-        model = SentenceTransformer(
-            location,
-            device=device,
-            local_files_only=Path(location).is_dir(),
-            model_kwargs={"use_safetensors": True},
-        )
+        with quietly():
+            model = SentenceTransformer(
+                location,
+                device=device,
+                local_files_only=Path(location).is_dir(),
+                model_kwargs={"use_safetensors": True},
+            )
     except (OSError, ValueError) as error:
         raise EncoderUnavailableError(f"cannot load the dense model {name!r}: {error}") from error
     if trained(name).get("kind") == DENSE_LORA:

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.core.errors import EncoderUnavailableError
 from app.encoders.adapters import DENSE_LORA, trained
 
 PACKAGE_PREFIX = "package:"
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Load a model without what its libraries report about it: output layers that a bi-encoder has not, progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def locate(model: str) -> str:

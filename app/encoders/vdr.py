@@ -197,7 +197,11 @@ class VdrHead(Module):  # type: ignore[misc]
             own_BLH = nn.functional.embedding(ids_BL, whole)
             x_BLH = x_BLH + self.own_gain * (nn.functional.normalize(own_BLH, dim=-1) if self.tied_norm else own_BLH)
         if self.pooling == "max":  # elu1p grows, so the largest logit has the largest weight
-            logits_BV = cast("torch.Tensor", MaxLogits.apply(x_BLH, E_VH.to(x_BLH.dtype), mask_BL))
+            if torch.compiler.is_exporting():  # a graph has no loop over a batch whose size is open
+                outside_BL1 = (mask_BL == 0)[:, :, None]
+                logits_BV = (x_BLH @ E_VH.to(x_BLH.dtype).T).masked_fill(outside_BL1, -torch.inf).amax(dim=1)
+            else:
+                logits_BV = cast("torch.Tensor", MaxLogits.apply(x_BLH, E_VH.to(x_BLH.dtype), mask_BL))
             return elu1p(logits_BV + bias_V)
         weights_BLV = elu1p(x_BLH @ E_VH.T + bias_V) * mask_BL[:, :, None]
         if self.pooling == "mean":
@@ -207,7 +211,9 @@ class VdrHead(Module):  # type: ignore[misc]
 
     def _counts(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """How often each vocabulary entry stands in the text, shape (B, V)."""
-        counts = torch.zeros(len(ids_BL), self.vocabulary, device=ids_BL.device)
+        counts = torch.zeros(
+            ids_BL.shape[0], self.vocabulary, device=ids_BL.device
+        )  # not len(): export keeps the size open
         counts.scatter_add_(1, ids_BL, mask_BL.to(counts.dtype))
         return counts[:, self.shift :] * self.usable
 

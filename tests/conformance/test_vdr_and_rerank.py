@@ -84,6 +84,9 @@ class FakeCross:
     def __init__(self, pause_s: float = 0.0) -> None:
         self._pause_s = pause_s
 
+    def load(self) -> None:
+        """Always ready."""
+
     def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
         scores = np.full(len(passages), np.nan, dtype=np.float32)
         for at, (_, text) in enumerate(passages):
@@ -249,6 +252,9 @@ def test_a_cross_encoder_that_fails_changes_nothing_and_says_why(filled: tuple[A
 
     class Broken:
         id = "cross:broken"
+
+        def load(self) -> None:
+            """It fails later."""
 
         def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
             raise EncoderUnavailableError("no weights")
