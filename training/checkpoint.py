@@ -75,22 +75,21 @@ def save(
         shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_best(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Write the weights to come back to, `folder/best`, in place of those kept before."""
-    beside = folder / ".best.tmp"
+def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Write weights to come back to into `folder`, in place of those kept there before."""
+    beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     _write_weights(beside, parameters)
     write_manifest(beside, [_MODEL], format=FORMAT)
-    shutil.rmtree(folder / "best", ignore_errors=True)
-    beside.rename(folder / "best")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
 
 
-def restore_best(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Fill the parameters with the weights kept as the best, where some were."""
-    if (folder / "best").is_dir():
-        check_manifest(folder / "best")
-        _copy(load_file(folder / "best" / _MODEL), parameters)
+def restore_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Fill the parameters with the weights kept in `folder`. Raises FileNotFoundError, CorruptionError."""
+    check_manifest(folder)
+    _copy(load_file(folder / _MODEL), parameters)
 
 
 def _write_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:

@@ -50,6 +50,8 @@ class RunConfig:
     """Parts that a step's queries are divided into; in-batch negatives are those of the part."""
     mini_batch: int = 0
     """Queries embedded at once under gradient caching (Gao et al. 2021); 0 turns it off."""
+    refresh_every: int = 0
+    """Steps after which a retriever mines its negatives anew, by itself; 0 keeps those given. An epoch is rows / batch."""
     negatives: int = 3
     """Negatives drawn for each query and step."""
     learning_rate: float = 2e-5
@@ -107,6 +109,7 @@ class RunConfig:
             "layers",
             "frozen_layers",
             "evaluate_every",
+            "refresh_every",
         ):
             if getattr(self, name) < 0:
                 raise InvalidInputError(f"{name} is out of range", received=getattr(self, name), expected="0 or more")
@@ -118,6 +121,11 @@ class RunConfig:
             raise InvalidInputError("only VDR has a head of its own", received=self.kind, expected="full or lora")
         if self.kind == "vdr" and not (self.semantic or self.lexical):
             raise InvalidInputError("neither semantic nor lexical", expected="one of them at least")
+        if self.refresh_every and (self.kind == "cross" or not self.negatives):
+            raise InvalidInputError(
+                "only a retriever that learns from negatives can mine them", received=f"{self.kind}, {self.negatives}",
+                expected="vdr or dense, negatives above 0",
+            )  # fmt: skip
         allowed = {
             "vdr": {"vdr", "svdr", "nll", "margin_mse"},
             "dense": {"nll", "margin_mse"},

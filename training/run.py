@@ -12,7 +12,9 @@ import orjson
 
 from app.core.errors import ConflictError, InvalidInputError
 from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
+from training.negatives import Mining
 from training.recipes import RunConfig
+from training.refresh import OwnNegatives, corpus_of
 from training.registry import Lineage, finish
 
 
@@ -23,12 +25,15 @@ class Loaded:
     rows: tuple[TrainingRow, ...]
     fingerprints: dict[str, str]
     texts: dict[str, list[str]]
+    passages: tuple[Text, ...] = ()
+    """Those of whole corpora."""
 
 
 def load(paths: Sequence[Path], split: str) -> Loaded:
     """Read and check everything. A source's statistics come from its whole corpus where the path is a BEIR folder."""
     rows: list[TrainingRow] = []
     fingerprints, texts = {}, {}
+    corpora: list[Text] = []
     for path in paths:
         name = path.name
         if name in fingerprints:
@@ -38,13 +43,14 @@ def load(paths: Sequence[Path], split: str) -> Loaded:
         passages: dict[str, Text] = {}
         if path.is_dir():
             passages = read_corpus(path)
+            corpora += passages.values()
         else:
             for row in own:
                 for one in (*row.positives, *row.negatives):
                     passages.setdefault(one.joined, one)
         texts[name] = [one.joined for one in passages.values()]
         rows += own
-    return Loaded(tuple(rows), fingerprints, texts)
+    return Loaded(tuple(rows), fingerprints, texts, tuple(corpora))
 
 
 def train_model(
@@ -59,25 +65,26 @@ def train_model(
     work: Path | None = None,
     cache: Path,
     parent: str = "",
-    refresh: Callable[[int], Callable[[int], Sequence[Text]]] | None = None,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
 
-    Started again after it was killed, it goes on from the newest checkpoint. `refresh` gives, before a step, the
-    negatives to draw from (dynamic negatives). Raises ConflictError where `out` exists, InvalidInputError for data or
-    options that make no sense, before anything is computed.
+    Started again after it was killed, it goes on from the newest checkpoint. Raises ConflictError where `out` exists,
+    InvalidInputError for data or options that make no sense, before anything is computed.
     """
     config.check()
     if out.exists():
         raise ConflictError("the model exists already", received=str(out), expected="a new folder")
     loaded = load(data, split)
-    if config.negatives and not any(row.negatives for row in loaded.rows) and refresh is None:
+    if config.negatives and not any(row.negatives for row in loaded.rows) and not config.refresh_every:
         say("no row has negatives: only in-batch ones are learned from")
         config = replace(config, negatives=0)
     rows = list(loaded.rows)
-    if config.negatives and refresh is None:
+    if config.refresh_every and not all(row.negatives for row in rows):
+        rows = [replace(row, negatives=(), negative_scores=()) for row in rows]
+        say("some rows have no negatives: until the model has mined its own, in-batch ones are learned from")
+    if config.negatives and not config.refresh_every:
         without = sum(not row.negatives for row in rows)
         rows = [row for row in rows if row.negatives]
         if without:
@@ -95,20 +102,21 @@ def train_model(
     from training.students import CrossStudent, DenseStudent, VdrStudent
     from training.trainer import train, world
 
-    student: Any
-    if config.kind == "vdr":
-        student = VdrStudent(config, cache)
+    def make(beside: Any = None) -> Any:
+        if config.kind != "vdr":
+            return DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
+        made = VdrStudent(config, cache, beside)
         if config.lexical:
-            student.set_statistics(loaded.texts)
-    else:
-        student = DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
-    drawing: Callable[[int], Sequence[Text]] = lambda _: ()  # noqa: E731
+            made.set_statistics(loaded.texts)
+        return made
 
-    def on_step(step: int) -> None:
-        nonlocal drawing
-        if refresh is not None:
-            drawing = refresh(step)
-
+    student = make()
+    own = None
+    if config.refresh_every:
+        own = OwnNegatives(
+            student, make(student), rows, corpus_of(rows, loaded.passages), work / f"negatives-{world()[0]}",
+            every=config.refresh_every, mining=Mining(),
+        )  # fmt: skip
     outcome = train(
         student,
         rows,
@@ -116,10 +124,12 @@ def train_model(
         work,
         run=run,
         dev=dev_rows,
-        pool=lambda at: drawing(at),  # noqa: PLW0108 - it changes
+        pool=own.pool if own else lambda _: (),
         progress=progress,
-        on_step=on_step,
+        on_step=own.on_step if own else lambda _: None,
     )
+    if own:
+        own.close()
     state = outcome.state
     metrics = {
         "steps": state.step,

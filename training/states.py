@@ -7,6 +7,7 @@ written after what they point to: a run that was killed finds everything that it
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ _BLOCK = 256
 
 
 class StateCache:
-    """States of texts by a backbone, in `folder`; `identity` names the backbone and how it reads."""
+    """States of texts by a backbone, in `folder`, shared by threads; `identity` names the backbone and how it reads."""
 
     def __init__(self, folder: Path, backbone: Callable[[], Backbone], identity: str) -> None:
         self._folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._backbone = backbone
+        self._lock = threading.Lock()
         self._places: dict[str, tuple[int, int]] = {}
         self._tokens = 0
         self._hidden = 0
@@ -54,6 +56,10 @@ class StateCache:
 
     def get(self, texts: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> list[TextStates]:
         """The states of texts, those not known yet computed first. Vectors are not kept: they are empty."""
+        with self._lock:
+            return self._get(texts, progress)
+
+    def _get(self, texts: Sequence[str], progress: Callable[[int], None]) -> list[TextStates]:
         keys = [self._key(text) for text in texts]
         unknown = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._places}
         items = list(unknown.items())

@@ -162,19 +162,23 @@ class _InBatch(ABC):
         """Embeddings of passages."""
 
     @abstractmethod
-    def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
+    def loss(self, q: tuple[torch.Tensor, ...], p: tuple[torch.Tensor, ...], batch: _Columns) -> torch.Tensor:
         """The mean loss of this process's queries."""
 
     @abstractmethod
-    def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
+    def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Of what `queries` or `passages` made, that whose dot products are a search's scores."""
+
+    def scores(self, q: tuple[torch.Tensor, ...], p: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Scores (Q, P) as a search would give them."""
+        return self.embedding(q) @ self.embedding(p).T
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
         columns = _Columns.of(drawn)
         texts = [text for one in drawn for text in one.passages]
         if not self.config.mini_batch:
             q, p = self.queries([one.row for one in drawn]), self.passages(texts)
-            value = self.loss(q, [gather(one) for one in p], columns)
+            value = self.loss(q, tuple(gather(one) for one in p), columns)
             (value * scale).backward()
             return float(value.detach())
         size, width = self.config.mini_batch, columns.width
@@ -186,9 +190,9 @@ class _InBatch(ABC):
 
         def loss(made: Sequence[tuple[torch.Tensor, ...]]) -> torch.Tensor:
             kinds = len(made[0]) // 2
-            whole = [torch.cat(parts) for parts in zip(*made, strict=True)]
+            whole = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
             assert len(whole[kinds]) == len(whole[0]) * width
-            return self.loss(whole[:kinds], [gather(one) for one in whole[kinds:]], columns) * scale
+            return self.loss(whole[:kinds], tuple(gather(one) for one in whole[kinds:]), columns) * scale
 
         return float(cached_backward(len(chunks), embed, loss)) / scale
 
@@ -201,7 +205,7 @@ class _InBatch(ABC):
         place = {joined: at for at, joined in enumerate(texts)}
         some = list(texts.values())
         p = [self.passages(some[at : at + _DEV_BATCH]) for at in range(0, len(some), _DEV_BATCH)]
-        whole = [torch.cat(parts) for parts in zip(*p, strict=True)]
+        whole = tuple(torch.cat(parts) for parts in zip(*p, strict=True))
         values = []
         for first in range(0, len(rows), _DEV_BATCH):
             part = rows[first : first + _DEV_BATCH]
@@ -288,10 +292,10 @@ class DenseStudent(_Whole, _InBatch):
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
         return self._embed([self._prefixes.passage + one.joined for one in texts], self.config.passage_tokens)
 
-    def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
-        return q[0] @ p[0].T
+    def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return made[0]
 
-    def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
+    def loss(self, q: tuple[torch.Tensor, ...], p: tuple[torch.Tensor, ...], batch: _Columns) -> torch.Tensor:
         return in_batch_loss(self.scores(q, p), batch, self.config)
 
     def save(self, folder: Path) -> list[str]:
@@ -305,7 +309,8 @@ class DenseStudent(_Whole, _InBatch):
 class VdrStudent(_InBatch):
     """A VDR head over a backbone: the head alone on cached states, or both."""
 
-    def __init__(self, config: RunConfig, cache: Path) -> None:
+    def __init__(self, config: RunConfig, cache: Path, beside: VdrStudent | None = None) -> None:
+        """`cache` keeps a frozen backbone's states; a second student shares those of the one it stands `beside`."""
         self.config = config
         self.model = load_backbone(config)
         self._prefixes = prefixes_for(config.base)
@@ -339,13 +344,15 @@ class VdrStudent(_InBatch):
             self.model[0].model = prepare(transformer, config)
         self.head.tie(self.model[0].model.get_input_embeddings())
         self._ratios: dict[str, torch.Tensor] = {}
-        self._cache: Any = None
-        if self._frozen:
+        self.states: Any = None
+        if self._frozen and beside is not None:
+            self.states = beside.states
+        elif self._frozen:
             from training.states import StateCache
 
             window = min(self.model.max_seq_length, config.passage_tokens)
             backbone = Backbone(self.model, window=window, max_tokens=config.passage_tokens)
-            self._cache = StateCache(cache, lambda: backbone, f"{config.base} {window} {config.passage_tokens}")
+            self.states = StateCache(cache, lambda: backbone, f"{config.base} {window} {config.passage_tokens}")
 
     def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
         """Start the lexical part from BM25 over the texts of all collections; with the ratios to each one's own idf."""
@@ -398,8 +405,8 @@ class VdrStudent(_InBatch):
         self.head.train(on)
 
     def _features(self, texts: Sequence[str], tokens: int) -> dict[str, Any]:
-        if self._cache is not None:
-            return features_of(self._cache.get(texts), self.model.device)
+        if self.states is not None:
+            return features_of(self.states.get(texts), self.model.device)
         self.model.max_seq_length = tokens
         features = on_device(self.model.preprocess(list(texts)), self.model.device)
         return cast("dict[str, Any]", self.model[0](features))
@@ -425,10 +432,10 @@ class VdrStudent(_InBatch):
         prefixed = [self._prefixes.passage + one.joined for one in texts]
         return self._embed(prefixed, self.config.passage_tokens, "document", self.config.passage_top_k, columns)
 
-    def scores(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor]) -> torch.Tensor:
-        return q[1] @ p[1].T
+    def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return made[1]
 
-    def loss(self, q: Sequence[torch.Tensor], p: Sequence[torch.Tensor], batch: _Columns) -> torch.Tensor:
+    def loss(self, q: tuple[torch.Tensor, ...], p: tuple[torch.Tensor, ...], batch: _Columns) -> torch.Tensor:
         nll = partial(in_batch_loss, columns=batch, config=self.config)
         queries, passages = VocabularyBatch(*q), VocabularyBatch(*p)
         if self.config.contrastive_mask:

@@ -146,7 +146,8 @@ def train(
         if early:
             break
     student.train(False)
-    checkpoint.restore_best(work, parameters)
+    if (work / "best").is_dir():
+        checkpoint.restore_weights(work / "best", parameters)
     return Outcome(state, early)
 
 
@@ -220,7 +221,7 @@ def _look(
     student.train(True)
     better = value > state.best
     if better and rank == 0:
-        checkpoint.keep_best(work, parameters)
+        checkpoint.keep_weights(work / "best", parameters)
     return replace(
         state,
         dev=(*state.dev, (state.step, value)),

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from app.core.errors import ConflictError, CorruptionError, InvalidInputError
 from app.core.manifest import check_manifest
 from training import checkpoint
 from training.batches import draw
-from training.data import read_rows, write_jsonl
+from training.data import Text, read_rows, write_jsonl
+from training.negatives import Mining
 from training.recipes import RunConfig, recipe
+from training.refresh import OwnNegatives, corpus_of
 from training.registry import ModelRegistry
 from training.run import train_model
-from training.students import CrossStudent
+from training.students import CrossStudent, DenseStudent
 from training.trainer import NonFiniteLossError, rate
 
 WORKER = Path(__file__).with_name("train_worker.py")
@@ -147,9 +150,20 @@ def test_gradient_caching_and_accumulation_run_and_mini_batches_change_nothing(
     train_model(config("dense", still, steps="2", accumulate="2"), [data], tmp_path / "c", cache=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["dense", "vdr_head", "cross_encoder"])
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, base: Path, data: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, **KINDS[name], "evaluate_every": "6"}
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("dense", {}),
+        ("vdr_head", {}),
+        ("cross_encoder", {}),
+        ("dense", {"refresh_every": "4"}),
+        ("vdr_head", {"refresh_every": "5"}),
+    ],
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    name: str, more: dict[str, str], base: Path, data: Path, tmp_path: Path
+) -> None:
+    changes = {**SMALL, **KINDS[name], "evaluate_every": "6", **more}
     status, expected, errors = ended(worker(base, data, tmp_path / "whole", name, changes, DEV=str(data)))
     assert status == 0, errors
     status, _, _ = ended(worker(base, data, tmp_path / "killed", name, changes, KILL_AT="7", DEV=str(data)))
@@ -162,6 +176,56 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(name: str, base: Pa
     ours, theirs = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    rows = read_rows(data)
+    made = config("dense", base)
+    student, shadow = DenseStudent(made), DenseStudent(made)
+    corpus = corpus_of(rows, [Text("a whole corpus has more passages")])
+    mining = Mining(keep=5, last_rank=50, drop_near_duplicates=False)
+    own = OwnNegatives(student, shadow, rows, corpus, tmp_path, every=2, mining=mining)
+    for step in range(3):
+        own.on_step(step)
+        assert bool(own.pool(0)) == (step == 2)  # the first period draws from what is given
+        if step == 0:
+            for tensor in student.parameters().values():
+                tensor.data += 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
+    own.close()
+    with torch.no_grad():
+        q, p = shadow.queries(rows[:1]), shadow.passages(corpus)
+    # Period 1 draws from what the weights of step 0 proposed; the shadow holds those of step 2 by now.
+    assert all(
+        torch.equal(a, b) for a, b in zip(student.parameters().values(), shadow.parameters().values(), strict=True)
+    )
+    fresh = DenseStudent(made)
+    fresh.train(False)
+    with torch.no_grad():
+        first = fresh.scores(fresh.queries(rows[:1]), fresh.passages(corpus))[0]
+    assert not torch.allclose(first, shadow.scores(q, p)[0], atol=1e-3)
+    best = [corpus[at] for at in first.argsort(descending=True, stable=True).tolist()]
+    expected = [one.joined for one in best if one.joined not in {two.joined for two in rows[0].positives}][:5]
+    assert [one.joined for one in own.pool(0)] == expected
+    assert [one.source for one in own.pool(0)] == [f"self-0@{rank}" for rank in range(1, 6)]
+    # Whoever goes on in the middle of a period draws the same, and mines again what had not been written.
+    again = OwnNegatives(DenseStudent(made), DenseStudent(made), rows, corpus, tmp_path, every=2, mining=mining)
+    (tmp_path / "mined-1.json").unlink()
+    again.on_step(3)
+    assert again.pool(0) == own.pool(0)
+    again.close()
+    assert (tmp_path / "mined-1.json").is_file()
+
+
+def test_self_mining_needs_a_retriever_and_other_passages(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="only a retriever"):
+        config("cross_encoder", base, refresh_every="2")
+    (row, *_) = read_rows(data)
+    write_jsonl(tmp_path / "one.jsonl", [replace(row, negatives=(), negative_scores=())] * 4)
+    with pytest.raises(InvalidInputError, match="no passage can be a negative"):
+        train_model(config("dense", base, refresh_every="2"), [tmp_path / "one.jsonl"], tmp_path / "m", cache=tmp_path)
+    assert not (tmp_path / "m").exists()
 
 
 def test_two_processes_learn_what_one_does(still: Path, data: Path, tmp_path: Path) -> None:
