@@ -51,7 +51,7 @@ class RunConfig:
     mini_batch: int = 0
     """Queries embedded at once under gradient caching (Gao et al. 2021); 0 turns it off."""
     refresh_every: int = 0
-    """Steps after which a retriever mines its negatives anew, by itself; 0 keeps those given. An epoch is rows / batch."""
+    """Steps after which a retriever mines its own negatives anew; 0 keeps those given. An epoch is rows / batch."""
     negatives: int = 3
     """Negatives drawn for each query and step."""
     learning_rate: float = 2e-5
