@@ -46,7 +46,7 @@ from ranker.complete import CompleteScores, FusedScores, complete, fuse
 from ranker.explain import highlights, ledger, token_contributions
 from ranker.fusion import FUSIONS
 from ranker.normalization import NORMALIZATIONS
-from ranker.rerank import CrossScore, Reranked, rerank
+from ranker.rerank import CrossScore, RecentScores, Reranked, rerank
 from ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, retrieve, vdr_mode
 
 _MAX_FACET_VALUES = 20
@@ -235,6 +235,7 @@ class SearchService:
         self._collections = collections
         self._encoders = encoders
         self._settings = settings
+        self._recent = RecentScores()
         # Legs of several searches at once share these threads; the work inside them releases the interpreter lock.
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="hyblink-leg")
 
@@ -314,8 +315,9 @@ class SearchService:
                 return [(found[row].title, found[row].text) for row in rows.tolist()]
 
             reranked = rerank(
-                request.query, documents, request.rerank, profile.cross_weight, self._encoders.cross, texts
-            )
+                request.query, documents, request.rerank, profile.cross_weight, self._encoders.cross, texts,
+                self._recent,
+            )  # fmt: skip
             timings["rerank"] = (time.perf_counter() - before) * 1e3
         return _Ranked(
             engine, snapshot, forms, answered, proposed, reports, fused, reranked.documents, profile, allowed, timings,

@@ -7,16 +7,20 @@ the ledger goes on adding up.
 
 from __future__ import annotations
 
+import hashlib
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from app.core.errors import HyblinkError
 from app.core.ports import CrossEncoder
-from app.core.types import RerankReport, RerankRequest
+from app.core.types import RerankReport, RerankRequest, ScoreArray
 from ranker.collapse import RankedDocuments
 
 
@@ -38,6 +42,39 @@ class Reranked:
     report: RerankReport | None = None
 
 
+class RecentScores:
+    """What a cross-encoder said lately: so the pages of one search are cut from one order, however far its time went.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._scores: OrderedDict[bytes, ScoreArray] = OrderedDict()
+
+    @staticmethod
+    def key(model: str, query: str, budget_ms: float, passages: Sequence[tuple[str, str]]) -> bytes:
+        """A digest of everything that scores depend on."""
+        return hashlib.blake2b(orjson.dumps([model, query, budget_ms, passages]), digest_size=16).digest()
+
+    def get(self, key: bytes) -> ScoreArray | None:
+        """The scores given last for the same question; None where they are not known any more."""
+        with self._lock:
+            if key in self._scores:
+                self._scores.move_to_end(key)
+            return self._scores.get(key)
+
+    def put(self, key: bytes, scores: ScoreArray) -> None:
+        """Keep scores, unless there are none: then the next search tries again."""
+        if not np.isfinite(scores).any():
+            return
+        with self._lock:
+            self._scores[key] = scores
+            while len(self._scores) > self._size:
+                self._scores.popitem(last=False)
+
+
 def normalised(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(raw - min) / standard deviation, over the documents of one search."""
     values: npt.NDArray[np.float64] = (raw - raw.min()) / (raw.std() or 1.0)
@@ -51,11 +88,13 @@ def rerank(
     weight: float,
     encoder: Callable[[], CrossEncoder],
     texts: Callable[[Sequence[int]], list[tuple[str, str]]],
+    recent: RecentScores,
 ) -> Reranked:
     """Re-rank the first `request.top` documents within the time that `request.budget_ms` gives.
 
-    `texts` gives (title, text) of candidate columns. Documents for which the time was too short keep their order after
-    the re-ranked ones; a cross-encoder that fails changes nothing, and the report says why.
+    `texts` gives (title, text) of candidate columns; `recent` is what the caller keeps between searches. Documents for
+    which the time was too short keep their order after the re-ranked ones; a cross-encoder that fails changes nothing,
+    and the report says why.
     """
     started = time.perf_counter()
     top = min(request.top, len(documents))
@@ -66,7 +105,13 @@ def rerank(
         model = encoder()
         name = model.id
         if columns:
-            scores = model.score(query, texts(columns), started + request.budget_ms / 1e3)
+            passages = texts(columns)
+            key = recent.key(name, query, request.budget_ms, passages)
+            known = recent.get(key)
+            if known is None:
+                known = model.score(query, passages, started + request.budget_ms / 1e3)
+                recent.put(key, known)
+            scores = known
     except HyblinkError as failure:
         error = f"{failure.code}: {failure}"
     done = np.flatnonzero(np.isfinite(scores))

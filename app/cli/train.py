@@ -163,6 +163,7 @@ def _judge(app: App, model: str) -> Any:
         if model == "default"
         else TransformerCrossEncoder(model, app.settings.encode, app.settings.data_dir / "onnx")
     )
+    encoder.load()
     return lambda query, texts: encoder.score(query, [("", text) for text in texts], math.inf).tolist()
 
 

@@ -432,7 +432,7 @@ class CrossEncoder(Protocol):
     def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
         """One score for each (title, text), larger is better; NaN where `time.perf_counter()` passed the deadline.
 
-        The first are scored first.
+        The first are scored first. Raises EncoderUnavailableError where it is not ready; it does not wait for that.
         """
         ...
 

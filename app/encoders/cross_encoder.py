@@ -7,6 +7,7 @@ another precision.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from app.core.errors import CorruptionError, EncoderUnavailableError
+from app.core.errors import CorruptionError, EncoderUnavailableError, HyblinkError
 from app.core.manifest import check_manifest
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray
@@ -32,11 +33,18 @@ DEFAULT = WEIGHTS / "cross-minilm"
 _GROUP = 32
 """Pairs between two looks at the clock; within a group they are batched by length."""
 _BATCH = 16
+log = logging.getLogger(__name__)
 _Scorer = Callable[[Sequence[tuple[str, str]]], ScoreArray]
 
 
+class NotExportableError(EncoderUnavailableError):
+    """ONNX has no form of this model."""
+
+    code = "not_exportable"
+
+
 class TransformerCrossEncoder:
-    """A cross-encoder with one output. Loaded at the first use; one thread at a time computes."""
+    """A cross-encoder with one output. Loaded by `load`, or beside the first use; one thread at a time computes."""
 
     def __init__(self, model: str, settings: EncodeSettings, cache: Path | None = None) -> None:
         """`cache` keeps the int8 form of models between starts; without one int8 cannot be had."""
@@ -45,6 +53,9 @@ class TransformerCrossEncoder:
         self._cache = cache
         self._loading = threading.Lock()
         self._computing = threading.Lock()
+        self._beginning = threading.Lock()
+        self._loader: threading.Thread | None = None
+        self._failure: HyblinkError | None = None
 
     @cached_property
     def _adapter(self) -> dict[str, Any] | None:
@@ -71,8 +82,13 @@ class TransformerCrossEncoder:
         if self.precision == "int8":
             if self._cache is None:
                 raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
-            folder = self._cache / f"{self.id.replace(':', '-')}-int8"
-            return Exported(exported(self._model_name, folder), self._settings.cross_encoder_tokens)
+            folder = self._cache / f"{self.id.replace(':', '-').replace('/', '-')}-int8"
+            try:
+                return Exported(exported(self._model_name, folder), self._settings.cross_encoder_tokens)
+            except NotExportableError as error:
+                if self._settings.cross_encoder_precision == "int8":
+                    raise
+                log.warning("re-ranking is computed in fp32: %s", error)
         model = load_cross_encoder(
             self._adapter["base"] if self._adapter else self._model_name,
             device_of(self._settings),
@@ -90,8 +106,28 @@ class TransformerCrossEncoder:
         with self._loading:
             _ = self._loaded
 
+    def _load_beside(self) -> None:
+        """Load in a thread: whoever searches meanwhile is not kept waiting."""
+
+        def load() -> None:
+            try:
+                self.load()
+            except HyblinkError as error:
+                self._failure = error
+
+        with self._beginning:
+            if self._failure is not None:  # said once; the next search tries again
+                failure, self._failure, self._loader = self._failure, None, None
+                raise failure
+            if self._loader is None:
+                self._loader = threading.Thread(target=load, name="hyblink-cross-encoder", daemon=True)
+                self._loader.start()
+
     def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
-        self.load()
+        """Scores; raises EncoderUnavailableError while the model is being loaded, which the first call begins."""
+        if "_loaded" not in self.__dict__:
+            self._load_beside()
+            raise EncoderUnavailableError("the cross-encoder is being loaded", expected="a search a little later")
         scores = np.full(len(passages), np.nan, dtype=np.float32)
         pairs = [(query, joined(title, text)) for title, text in passages]
         with self._computing:

@@ -19,7 +19,7 @@ from torch import nn
 from app.core.errors import ConflictError, EncoderUnavailableError, InvalidInputError
 from app.core.manifest import write_manifest
 from app.encoders.adapters import CROSS_ENCODER_LORA, VDR_HEAD, adapter_manifest, merge_lora, trained
-from app.encoders.cross_encoder import load_cross_encoder, onnx_installed
+from app.encoders.cross_encoder import NotExportableError, load_cross_encoder, onnx_installed
 from app.encoders.dense import load_sentence_transformer
 from app.encoders.models import identity, tokenizer_file
 from app.encoders.vdr import VdrHead, load_encoder
@@ -106,7 +106,10 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        _write(module, {name: inputs[name] for name in taken}, names, beside / "model.onnx")
+        try:
+            _write(module, {name: inputs[name] for name in taken}, names, beside / "model.onnx")
+        except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise NotExportableError(f"{model!r} cannot be written as ONNX: {str(error)[:300]}") from error
         if int8:
             _quantize(beside / "model.onnx")
         shutil.copyfile(tokenizer_file(_tokens_of(model)), beside / "tokenizer.json")
@@ -187,7 +190,7 @@ def _write(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence
     for value in onnx.load(path, load_external_data=False).graph.input:
         fixed = [axis.dim_value for axis in value.type.tensor_type.shape.dim if not axis.dim_param]
         if fixed:
-            raise EncoderUnavailableError(f"the graph takes one size of {value.name} only", received=fixed)
+            raise NotExportableError(f"the graph takes one size of {value.name} only", received=fixed)
 
 
 def _quantize(path: Path) -> None:

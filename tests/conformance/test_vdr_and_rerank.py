@@ -245,6 +245,17 @@ def test_what_the_budget_does_not_reach_keeps_its_order_and_is_reported(filled: 
     assert result.rerank.scored + result.rerank.skipped == 20
     rest = result.rerank.scored
     assert [hit.doc_id for hit in result.hits[rest:]] == [hit.doc_id for hit in plain.hits[rest:]]
+    # Another page of the same search is cut from the same order, though its time might have reached further or less far.
+    pages = [
+        app.search.search("c", SearchRequest("alpha beta", k=10, offset=at, rerank=RerankRequest(20, budget_ms=150)))
+        for at in (0, 10, 20)
+    ]
+    assert [hit.doc_id for page in pages for hit in page.hits] == [hit.doc_id for hit in result.hits]
+    assert {page.rerank.scored for page in pages if page.rerank} == {result.rerank.scored}
+    # More time is another question.
+    more = app.search.search("c", SearchRequest("alpha beta", k=30, rerank=RerankRequest(20, budget_ms=9000)))
+    assert more.rerank is not None
+    assert more.rerank.scored == 20
 
 
 def test_a_cross_encoder_that_fails_changes_nothing_and_says_why(filled: tuple[App, FakeVdr]) -> None:

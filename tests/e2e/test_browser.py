@@ -143,6 +143,24 @@ def test_a_question_finds_its_answer_with_reasons(page) -> None:  # type: ignore
         page.screenshot(path=os.environ["HYBLINK_SCREENSHOT"])
 
 
+def test_re_ranking_shows_its_own_share_of_the_score(page) -> None:  # type: ignore[no-untyped-def]
+    choice = page.get_by_label("Re-rank by cross-encoder")
+    choice.click()
+    page.get_by_role("option", name="yes", exact=True).click()
+    reranked = page.get_by_text(re.compile(r"[1-9]\d* documents re-ranked in \d+ ms"))
+    for at in range(60):  # the first searches are answered while the model is being loaded
+        ask(page, f"how do I read a csv file of {at} rows")
+        if reranked.or_(page.get_by_text("Not re-ranked: ")).first.inner_text().endswith("ms"):
+            break
+        time.sleep(1)
+    assert reranked.count() == 1
+    assert "cross-encoder" in page.locator(".hb-legend").first.inner_text().lower()
+    choice.click()
+    page.get_by_role("option", name="as the server is set", exact=True).click()
+    ask(page, "how do I read a csv file")
+    reranked.wait_for(state="detached")
+
+
 def test_pages_do_not_repeat(page) -> None:  # type: ignore[no-untyped-def]
     ask(page, "json")
     first = wait_for_titles(page, lambda t: len(t) == 10 and t[0].startswith("1. "))

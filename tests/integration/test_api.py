@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from app.api.main import create_api
 from app.bootstrap import App
 from app.core.errors import ForbiddenError
 from app.core.settings import ApiSettings
+from app.core.types import ScoreArray
 
 LOOPBACK = "http://127.0.0.1"
 
@@ -51,6 +53,37 @@ def test_search_shows_its_reasons(client: TestClient) -> None:
         assert [line["signal"] for line in best["signals"]] == ["bm25", "vdr", "dense"]
         for span in best["highlights"]:
             assert 0 <= span["start"] < span["end"] <= len(best["text"])
+
+
+class Lengths:
+    """A cross-encoder that likes long passages."""
+
+    id = "cross:lengths"
+
+    def load(self) -> None:
+        """Always ready."""
+
+    def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+        return np.array([len(text) for _, text in passages], dtype=np.float32)
+
+
+def test_re_ranking_is_asked_for_and_reported(app: App, client: TestClient) -> None:
+    app.encoders.use_cross(Lengths())
+    plain = client.post("/v1/search", json={"query": "alpha beta", "k": 20}).json()
+    assert plain["rerank"] is None
+    answer = client.post("/v1/search", json={"query": "alpha beta", "k": 20, "rerank": True}).json()
+    report = answer["rerank"]
+    assert (report["model"], report["scored"], report["skipped"], report["error"]) == ("cross:lengths", 50, 0, "")
+    line = answer["hits"][0]["passages"][0]["signals"][-1]
+    assert line["signal"] == "cross"
+    assert line["raw"] == len(answer["hits"][0]["passages"][0]["text"])
+    assert [hit["doc_id"] for hit in answer["hits"]] != [hit["doc_id"] for hit in plain["hits"]]
+    few = client.post("/v1/search", json={"query": "alpha beta", "rerank": {"top": 3, "budget_ms": 500}}).json()
+    assert few["rerank"]["asked"] == 3
+    for bad in ("yes", {"top": 0}, {"budget_ms": -1}, {"depth": 3}, 1):
+        refused = client.post("/v1/search", json={"query": "alpha", "rerank": bad})
+        assert refused.status_code == 400, bad
+        assert "rerank" in error(refused)["message"]
 
 
 def test_pages_are_stable_and_depth_never_reorders(client: TestClient) -> None:

@@ -108,6 +108,7 @@ def test_every_kind_of_trained_model(tmp_path: Path) -> None:
     assert np.allclose(vectors_BD, dense.encode(texts, normalize_embeddings=True), atol=1e-4)
     (scores_B,) = run(tmp_path / "cross_encoder-onnx", [(rows[0].query, text) for text in texts])
     cross = TransformerCrossEncoder(str(tmp_path / "cross_encoder"), EncodeSettings(cross_encoder_precision="fp32"))
+    cross.load()
     assert np.allclose(scores_B, cross.score(rows[0].query, [("", text) for text in texts], 1e18), atol=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from app.bootstrap import build
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
+from app.encoders.adapters import CROSS_ENCODER_LORA, adapter_manifest
+from app.encoders.cross_encoder import DEFAULT as CROSS
 from app.encoders.dense import DenseTransformer
 from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
 
@@ -30,6 +33,38 @@ def test_it_is_small_checked_and_has_a_card() -> None:
     adapter = VdrAdapter(DEFAULT, passage_weights=256, embeddings=lambda: None)
     assert adapter.manifest["recipe"] == "vdr_head"
     assert set(adapter.manifest["data"]) >= {"scifact.jsonl"}
+
+
+def test_the_cross_encoder_is_small_checked_and_has_a_card() -> None:
+    files = [path for path in CROSS.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 5_000_000
+    card = (CROSS / "README.md").read_text()
+    for said in ("Data", "Recipe", "Command", "Seed", "nDCG@10", "bad at"):
+        assert said in card, said
+    manifest = adapter_manifest(CROSS, CROSS_ENCODER_LORA)
+    assert manifest["recipe"] == "cross_encoder"
+    assert not any(name.endswith("dev.jsonl") for name in manifest["data"])
+    assert "/" not in json.loads((CROSS / "adapter_config.json").read_text())["base_model_name_or_path"]
+
+
+def test_the_cross_encoder_is_the_default_and_knows_an_answer_from_shared_words(tmp_path: Path) -> None:
+    app = build(Settings(data_dir=tmp_path))
+    try:
+        encoder = app.encoders.cross()
+        assert encoder.id.startswith("cross:cross-minilm:")
+        encoder.load()
+        for question, right, wrong in (
+            ("Where do swifts sleep?", "They spend the night on the wing, high above the towns in which they breed.",
+             "Swifts are listed in this field guide, which does not say where they sleep or what they eat."),
+            ("When was the bridge opened?", "It was opened to traffic in May 1937 after four years of work.",
+             "The bridge was painted red, and the paint has to be renewed all the time."),
+            ("Who wrote the letter?", "The letter was written by his sister Anna.",
+             "The letter was sent by ship, and it took five weeks."),
+        ):  # fmt: skip
+            good, bad = encoder.score(question, [("", right), ("", wrong)], float("inf"))
+            assert good > bad, question
+    finally:
+        app.close()
 
 
 @pytest.fixture(scope="module")

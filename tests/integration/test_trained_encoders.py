@@ -84,11 +84,15 @@ def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Pat
     encode = EncodeSettings(cross_encoder=str(folder), cross_encoder_precision="fp32")
     encoder = TransformerCrossEncoder(str(folder), encode)
     assert encoder.id.startswith("cross:mine:")
+    with pytest.raises(EncoderUnavailableError, match="is being loaded"):
+        encoder.score("what tiger sleeps", [("", TEXTS[0])], time.perf_counter() + 60)
+    encoder.load()
     scores = encoder.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
     assert np.isfinite(scores).all()
     int8 = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
     assert int8.precision == "int8"
     pairs = [("", text) for text in TEXTS]
+    int8.load()
     near = int8.score("what tiger sleeps", pairs, time.perf_counter() + 60)
     assert np.allclose(near, scores, atol=0.05 * max(1.0, float(np.abs(scores).max())))
     assert not np.array_equal(near, scores)
@@ -96,6 +100,7 @@ def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Pat
     (kept,) = [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]
     (kept / "model.onnx").write_bytes(b"damaged")
     again = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+    again.load()
     assert np.array_equal(again.score("what tiger sleeps", pairs, time.perf_counter() + 60), near)
     assert TransformerCrossEncoder(str(folder), EncodeSettings()).precision == "fp32"
     with pytest.raises(EncoderUnavailableError, match="int8 needs a folder"):
@@ -104,6 +109,7 @@ def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Pat
     try:
         app.ensure_collection(CollectionSpec("c"))
         app.documents.bulk("c", [{"id": str(at), "text": text} for at, text in enumerate(TEXTS)], encode=False)
+        app.encoders.cross().load()
         request = SearchRequest("tiger river", signals=(Signal.BM25,), rerank=RerankRequest(2, 10_000))
         result = app.search.search("c", request)
         assert result.rerank is not None
@@ -119,5 +125,34 @@ def test_a_changed_adapter_is_not_loaded(base: Path, tmp_path: Path) -> None:
     with pytest.raises(CorruptionError, match="does not match its sha256"):
         load_sentence_transformer(str(folder), "cpu")
     with pytest.raises(EncoderUnavailableError, match="cannot load the cross-encoder"):
-        TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings()).score("q", [("", "t")], 1e18)
+        TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings()).load()
+    # What a thread could not load is said to whoever searches after it.
+    broken = TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings())
+    said = "being loaded"
+    while "being loaded" in said:
+        with pytest.raises(EncoderUnavailableError) as caught:
+            broken.score("q", [("", "t")], 1e18)
+        said = str(caught.value)
+        time.sleep(0.05)
+    assert "cannot load the cross-encoder" in said
     assert torch.is_grad_enabled()
+
+
+def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("app.encoders.export._write", refuse)
+    pairs = [("", text) for text in TEXTS]
+    encoder = TransformerCrossEncoder(str(base), EncodeSettings(), tmp_path / "onnx")
+    encoder.load()
+    plain = TransformerCrossEncoder(str(base), EncodeSettings(cross_encoder_precision="fp32"))
+    plain.load()
+    assert np.array_equal(
+        np.isfinite(encoder.score("tiger", pairs, 1e18)), np.isfinite(plain.score("tiger", pairs, 1e18))
+    )
+    with pytest.raises(EncoderUnavailableError, match="cannot be written as ONNX: no such operator"):
+        TransformerCrossEncoder(str(base), EncodeSettings(cross_encoder_precision="int8"), tmp_path / "onnx").load()
+    assert not [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]

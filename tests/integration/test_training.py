@@ -131,6 +131,8 @@ def test_every_kind_of_student_learns_and_is_saved_with_its_lineage(
     assert manifest["data"].keys() == {"rows.jsonl"}
     assert check_manifest(tmp_path / "model")["recipe"] == name
     assert (tmp_path / "model" / "curve.png").stat().st_size > 1000
+    adapter = tmp_path / "model" / "adapter_config.json"
+    assert not adapter.exists() or json.loads(adapter.read_text())["base_model_name_or_path"] == str(base)
     assert {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()} <= {
         ".safetensors",
         ".json",
