@@ -47,15 +47,14 @@ def test_the_cross_encoder_is_small_checked_and_has_a_card() -> None:
     assert "/" not in json.loads((CROSS / "adapter_config.json").read_text())["base_model_name_or_path"]
 
 
-def test_the_cross_encoder_is_the_default_and_knows_an_answer_from_shared_words(tmp_path: Path) -> None:
+def test_the_cross_encoder_is_the_default_and_prefers_answers(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
         encoder = app.encoders.cross()
         assert encoder.id.startswith("cross:cross-minilm:")
         encoder.load()
         for question, right, wrong in (
-            ("Where do swifts sleep?", "They spend the night on the wing, high above the towns in which they breed.",
-             "Swifts are listed in this field guide, which does not say where they sleep or what they eat."),
+            ("Where do swifts sleep?", DOCUMENTS[0]["text"], DOCUMENTS[1]["text"]),
             ("When was the bridge opened?", "It was opened to traffic in May 1937 after four years of work.",
              "The bridge was painted red, and the paint has to be renewed all the time."),
             ("Who wrote the letter?", "The letter was written by his sister Anna.",
