@@ -42,6 +42,10 @@ class Reranked:
     report: RerankReport | None = None
 
 
+_KEPT_S = 300.0
+"""Long enough to turn pages, and short enough that what time cut off once is not cut off for ever."""
+
+
 class RecentScores:
     """What a cross-encoder said lately: so the pages of one search are cut from one order, however far its time went.
 
@@ -51,7 +55,7 @@ class RecentScores:
     def __init__(self, size: int = 256) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._scores: OrderedDict[bytes, ScoreArray] = OrderedDict()
+        self._scores: OrderedDict[bytes, tuple[float, ScoreArray]] = OrderedDict()
 
     @staticmethod
     def key(model: str, query: str, budget_ms: float, passages: Sequence[tuple[str, str]]) -> bytes:
@@ -61,16 +65,19 @@ class RecentScores:
     def get(self, key: bytes) -> ScoreArray | None:
         """The scores given last for the same question; None where they are not known any more."""
         with self._lock:
-            if key in self._scores:
-                self._scores.move_to_end(key)
-            return self._scores.get(key)
+            until, scores = self._scores.get(key, (0.0, None))
+            if time.monotonic() > until:
+                self._scores.pop(key, None)
+                return None
+            self._scores.move_to_end(key)
+            return scores
 
     def put(self, key: bytes, scores: ScoreArray) -> None:
         """Keep scores, unless there are none: then the next search tries again."""
         if not np.isfinite(scores).any():
             return
         with self._lock:
-            self._scores[key] = scores
+            self._scores[key] = (time.monotonic() + _KEPT_S, scores)
             while len(self._scores) > self._size:
                 self._scores.popitem(last=False)
 

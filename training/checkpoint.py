@@ -75,20 +75,26 @@ def save(
         shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Write weights to come back to into `folder`, in place of those kept there before."""
+def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
+    """Write weights of a run to come back to into `folder`, in place of those kept there before."""
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     _write_weights(beside, parameters)
-    write_manifest(beside, [_MODEL], format=FORMAT)
+    write_manifest(beside, [_MODEL], format=FORMAT, run=run)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
+    sync_directory(folder.parent)
 
 
-def restore_weights(folder: Path, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Fill the parameters with the weights kept in `folder`. Raises FileNotFoundError, CorruptionError."""
-    check_manifest(folder)
+def restore_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
+    """Fill the parameters with the weights kept in `folder`. Raises CorruptionError, also for those of another run."""
+    try:
+        kept = check_manifest(folder).get("run")
+    except FileNotFoundError as error:
+        raise CorruptionError("kept weights are missing", received=folder.name) from error
+    if kept != run:
+        raise CorruptionError("kept weights are of another run", received=folder.name)
     _copy(load_file(folder / _MODEL), parameters)
 
 

@@ -126,6 +126,10 @@ class RunConfig:
                 "only a retriever that learns from negatives can mine them", received=f"{self.kind}, {self.negatives}",
                 expected="vdr or dense, negatives above 0",
             )  # fmt: skip
+        if self.refresh_every and self.loss == "margin_mse":
+            raise InvalidInputError(
+                "negatives that the model mines have no teacher's scores", received="margin_mse", expected="nll or kl"
+            )
         allowed = {
             "vdr": {"vdr", "svdr", "nll", "margin_mse"},
             "dense": {"nll", "margin_mse"},

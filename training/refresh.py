@@ -10,9 +10,11 @@ Shapes: Q training rows, P passages.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +30,7 @@ from training.data import Text, TrainingRow
 from training.negatives import Mining, Proposal, select
 
 _BATCH = 64
+_ANY = Mining(last_rank=2**31, drop_near_duplicates=False, drop_answers=False)
 _WIDE = 4096
 """Columns from which on embeddings are held sparse."""
 
@@ -58,16 +61,20 @@ class OwnNegatives:
         folder: Path,
         *,
         every: int,
+        steps: int,
         mining: Mining,
     ) -> None:
         self._student, self._shadow = student, shadow
         self._rows, self._corpus = rows, corpus
         self._folder = folder
-        self._every = every
+        self._every, self._steps = every, steps
         self._mining = mining
         self._mined: list[tuple[Text, ...]] | None = None
         self._pending: _Work | None = None
         self._begun = False
+        self._stopped = threading.Event()
+        joined = "\0".join(one.joined for one in corpus)
+        self._digest = hashlib.sha256(joined.encode()).hexdigest()
 
     def on_step(self, step: int) -> None:
         """Call before each step: begins to mine where a period begins, and takes up what the last one mined."""
@@ -87,9 +94,10 @@ class OwnNegatives:
         return self._mined[row] if self._mined is not None else ()
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Give up what is under way: nobody will draw from it."""
+        self._stopped.set()
         if self._pending is not None:
-            self._pending.join()
+            self._pending.wait()
 
     def _file(self, period: int) -> Path:
         return self._folder / f"mined-{period}.json"
@@ -104,15 +112,14 @@ class OwnNegatives:
             self._start(period, fresh=False)
             assert self._pending is not None
             self._pending.join()
-        places = orjson.loads(self._file(period).read_bytes())["rows"]
-        if len(places) != len(self._rows):
+        read = orjson.loads(self._file(period).read_bytes())
+        places = read["rows"]
+        if len(places) != len(self._rows) or read["corpus"] != self._digest:
             raise CorruptionError(
-                "mined negatives belong to other rows", received=len(places), expected=str(len(self._rows))
+                "mined negatives belong to other data", received=self._file(period).name, expected="those of this run"
             )
         step = period * self._every
         self._mined = [tuple(self._named(at, step, rank) for rank, at in enumerate(own, 1)) for own in places]
-        for old in (self._file(period - 1), self._copy(period - 1)):
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
 
     def _named(self, at: int, step: int, rank: int) -> Text:
         one = self._corpus[at]
@@ -120,16 +127,25 @@ class OwnNegatives:
 
     def _start(self, period: int, *, fresh: bool) -> None:
         """Mine with the weights of the period's first step: the student's, or those kept of them."""
-        if not fresh and self._file(period).is_file():
+        last = (period + 1) * self._every >= self._steps  # no step would draw from what it mines
+        if last or (not fresh and self._file(period).is_file()):
             return
         parameters = dict(self._shadow.parameters())
         if fresh:
             checkpoint.keep_weights(self._copy(period), dict(self._student.parameters()))
         checkpoint.restore_weights(self._copy(period), parameters)
-        self._pending = _Work(lambda: write_json(self._file(period), {"rows": self._mine()}))
+        self._pending = _Work(lambda: self._write(period))
         self._pending.start()
 
-    def _mine(self) -> list[list[int]]:
+    def _write(self, period: int) -> None:
+        """Mined negatives stay: an older checkpoint may need them. The copy has done its work."""
+        mined = self._mine()
+        if mined is not None:
+            write_json(self._file(period), {"rows": mined, "corpus": self._digest})
+            shutil.rmtree(self._copy(period), ignore_errors=True)
+
+    def _mine(self) -> list[list[int]] | None:
+        """Places in the corpus for each row; None where nobody wants them any more."""
         self._shadow.train(False)
         place = {one.joined: at for at, one in enumerate(self._corpus)}
         with torch.no_grad():
@@ -140,19 +156,23 @@ class OwnNegatives:
                 scores = _embedded(self._shadow, self._shadow.queries, some) @ found_P.T
                 scores_QP = np.asarray(scores.todense() if sp.issparse(scores) else scores)
                 for row, scores_P in zip(some, scores_QP, strict=True):
-                    depth = min(self._mining.last_rank + len(row.positives), len(scores_P))
-                    order = np.argsort(-scores_P, kind="stable")[:depth]
-                    proposals = [
-                        Proposal(self._corpus[at], "self", rank, float(scores_P[at]))
-                        for rank, at in enumerate(order.tolist(), 1)
-                    ]
-                    kept = [place[one.text.joined] for one in select(row, proposals, self._mining)]
+                    if self._stopped.is_set():
+                        return None
+                    order = np.argsort(-scores_P, kind="stable").tolist()
+                    depth = self._mining.last_rank + len(row.positives)
+                    kept = self._kept(row, order[:depth], scores_P, self._mining)
+                    if not kept:  # such as an answer that stands in every passage: then any that is not a positive
+                        kept = self._kept(row, order, scores_P, replace(_ANY, keep=self._mining.keep))
                     if not kept:
                         raise InvalidInputError(
                             "no passage can be a negative", received=row.query, expected="more, and other, passages"
                         )
-                    mined.append(kept)
+                    mined.append([place[one] for one in kept])
         return mined
+
+    def _kept(self, row: TrainingRow, order: Sequence[int], scores_P: Any, mining: Mining) -> list[str]:
+        proposals = [Proposal(self._corpus[at], "self", rank, float(scores_P[at])) for rank, at in enumerate(order, 1)]
+        return [one.text.joined for one in select(row, proposals, mining)]
 
 
 def _embedded(student: Retriever, encode: Callable[[Any], tuple[torch.Tensor, ...]], items: Sequence[Any]) -> Any:
@@ -174,6 +194,9 @@ class _Work:
 
     def start(self) -> None:
         self._thread.start()
+
+    def wait(self) -> None:
+        self._thread.join()
 
     def join(self) -> None:
         self._thread.join()

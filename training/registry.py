@@ -15,7 +15,7 @@ from typing import Any
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from app.core.manifest import MANIFEST, check_manifest, read_json, write_json, write_manifest
-from app.encoders.adapters import CROSS_ENCODER_LORA, DENSE_LORA, FORMAT, VDR_HEAD
+from app.encoders.adapters import CROSS_ENCODER, CROSS_ENCODER_LORA, DENSE_LORA, FORMAT, VDR_HEAD
 from training.recipes import RunConfig
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -36,7 +36,7 @@ def kind_of(config: RunConfig) -> str:
     if config.kind == "vdr":
         return VDR_HEAD if config.tuning == "head" else "vdr"
     if config.kind == "cross":
-        return CROSS_ENCODER_LORA if config.tuning == "lora" else "cross-encoder"
+        return CROSS_ENCODER_LORA if config.tuning == "lora" else CROSS_ENCODER
     return DENSE_LORA if config.tuning == "lora" else "dense"
 
 

@@ -114,22 +114,25 @@ def train_model(
     own = None
     if config.refresh_every:
         own = OwnNegatives(
-            student, make(student), rows, corpus_of(rows, loaded.passages), work / f"negatives-{world()[0]}",
-            every=config.refresh_every, mining=Mining(),
+            student, make(student), rows, corpus_of(loaded.rows, loaded.passages), work / f"negatives-{world()[0]}",
+            every=config.refresh_every, steps=config.steps,
+            mining=Mining(),
         )  # fmt: skip
-    outcome = train(
-        student,
-        rows,
-        config,
-        work,
-        run=run,
-        dev=dev_rows,
-        pool=own.pool if own else lambda _: (),
-        progress=progress,
-        on_step=own.on_step if own else lambda _: None,
-    )
-    if own:
-        own.close()
+    try:
+        outcome = train(
+            student,
+            rows,
+            config,
+            work,
+            run=run,
+            dev=dev_rows,
+            pool=own.pool if own else lambda _: (),
+            progress=progress,
+            on_step=own.on_step if own else lambda _: None,
+        )
+    finally:
+        if own:
+            own.close()
     state = outcome.state
     metrics = {
         "steps": state.step,

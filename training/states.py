@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from filelock import FileLock
 
 from app.encoders.backbone import Backbone, TextStates
 
@@ -29,7 +30,7 @@ class StateCache:
         self._backbone = backbone
         self._lock = threading.Lock()
         self._places: dict[str, tuple[int, int]] = {}
-        self._tokens = 0
+        self._tokens = self._known_bytes = 0
         self._hidden = 0
         self._states: Any = None
         self._ids: Any = None
@@ -42,11 +43,14 @@ class StateCache:
         path = self._file("index.jsonl")
         if not path.exists():
             return
-        for line in path.read_bytes().splitlines():
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True):
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError:
-                break  # the last line of a run that was killed
+                break  # the last line of a run that was killed, or that another is writing
+            whole += len(line)
+            self._known_bytes = whole
             self._places[row["text"]] = (row["start"], row["end"])
             self._tokens, self._hidden = row["end"], row["hidden"]
 
@@ -77,6 +81,16 @@ class StateCache:
         return found
 
     def _compute(self, items: Sequence[tuple[str, str]]) -> None:
+        with FileLock(self._file("lock")):  # another run may have written meanwhile
+            path = self._file("index.jsonl")
+            if path.exists() and path.stat().st_size != self._known_bytes:
+                self._read_index()
+                self._states = self._ids = None
+            unknown = [one for one in items if one[0] not in self._places]
+            if unknown:
+                self._append(unknown)
+
+    def _append(self, items: Sequence[tuple[str, str]]) -> None:
         self._states = self._ids = None
         lines = []
         with (
@@ -95,5 +109,10 @@ class StateCache:
                 self._places[items[at][0]] = (start, self._tokens)
                 line = {"text": items[at][0], "start": start, "end": self._tokens, "hidden": self._hidden}
                 lines.append(orjson.dumps(line) + b"\n")
-        with self._file("index.jsonl").open("ab") as index:
+        self._file("index.jsonl").touch()
+        with self._file("index.jsonl").open("r+b") as index:
+            index.seek(self._known_bytes)
+            index.truncate()
             index.writelines(lines)
+            index.flush()
+            self._known_bytes = index.tell()

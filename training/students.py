@@ -23,6 +23,7 @@ from app.core.weights import calibrated, idf
 from app.encoders.backbone import Backbone
 from app.encoders.cross_encoder import load_cross_encoder
 from app.encoders.dense import load_sentence_transformer, on_device
+from app.encoders.models import identity, root_of
 from app.encoders.prefixes import prefixes_for
 from app.encoders.vdr import VdrHead, sparse_mask
 from app.encoders.vdr_adapter import features_of
@@ -90,6 +91,15 @@ def _layers(transformer: nn.Module) -> dict[int, list[nn.Parameter]]:
     return found
 
 
+def _embeddings_of(transformer: nn.Module) -> nn.Module:
+    """What comes before the layers: the module that holds the word embeddings, unless it holds the layers as well."""
+    words: nn.Module = cast("Any", transformer).get_input_embeddings()
+    for module in transformer.modules():
+        if any(child is words for child in module.children()) and not _layers(module):
+            return module
+    return words
+
+
 def prepare(transformer: nn.Module, config: RunConfig, extra: Sequence[str] = ()) -> nn.Module:
     """A transformer as the run's tuning trains it: with adapters or whole, lowest layers frozen, dropout as asked.
 
@@ -108,7 +118,7 @@ def prepare(transformer: nn.Module, config: RunConfig, extra: Sequence[str] = ()
     if config.tuning == "lora":
         return with_lora(transformer, config.lora_rank, extra, config.frozen_layers)
     if config.frozen_layers:
-        cast("Any", transformer).get_input_embeddings().requires_grad_(False)
+        _embeddings_of(transformer).requires_grad_(False)
         for number, tensors in _layers(transformer).items():
             for tensor in tensors:
                 tensor.requires_grad_(number >= config.frozen_layers)
@@ -145,7 +155,7 @@ def _files(folder: Path) -> list[str]:
 def _save_adapter(transformer: Any, base: str, folder: Path) -> list[str]:
     for known in transformer.peft_config.values():
         known.base_model_name_or_path = base  # and not where it lies on this machine
-    transformer.save_pretrained(str(folder), safe_serialization=True)
+    transformer.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     return ["adapter_model.safetensors", "adapter_config.json"]
 
@@ -280,7 +290,7 @@ class DenseStudent(_Whole, _InBatch):
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.model = load_backbone(config)
-        self._prefixes = prefixes_for(config.base)
+        self._prefixes = prefixes_for(root_of(config.base))
         self.model[0].model = prepare(self.model[0].model, config)
 
     def _embed(self, texts: Sequence[str], tokens: int) -> tuple[torch.Tensor, ...]:
@@ -315,7 +325,7 @@ class VdrStudent(_InBatch):
         """`cache` keeps a frozen backbone's states; a second student shares those of the one it stands `beside`."""
         self.config = config
         self.model = load_backbone(config)
-        self._prefixes = prefixes_for(config.base)
+        self._prefixes = prefixes_for(root_of(config.base))
         transformer = self.model[0].model
         tokenizer = self.model.tokenizer.backend_tokenizer
         usable_V = usable_tokens(tokenizer)
@@ -354,7 +364,9 @@ class VdrStudent(_InBatch):
 
             window = min(self.model.max_seq_length, config.passage_tokens)
             backbone = Backbone(self.model, window=window, max_tokens=config.passage_tokens)
-            self.states = StateCache(cache, lambda: backbone, f"{config.base} {window} {config.passage_tokens}")
+            self.states = StateCache(
+                cache, lambda: backbone, f"{identity(config.base)} {window} {config.passage_tokens}"
+            )
 
     def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
         """Start the lexical part from BM25 over the texts of all collections; with the ratios to each one's own idf."""

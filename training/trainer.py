@@ -125,8 +125,8 @@ def train(
     scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16" and torch.cuda.is_available())
     scaler.scale(torch.zeros(1, device="cuda") if scaler.is_enabled() else torch.zeros(1))
     student.train(True)
-    early = False
-    for step in range(state.step, config.steps):
+    early = bool(state.dev) and state.looks_without_gain >= config.patience
+    for step in range(state.step, config.steps if not early else 0):
         on_step(step)
         loss = _step(student, rows, config, step, optimizer, parameters, pool, scaler, rank, size)
         if not math.isfinite(loss):
@@ -139,15 +139,15 @@ def train(
         progress(step + 1, loss)
         last = step + 1 == config.steps
         if dev and (last or (config.evaluate_every and (step + 1) % config.evaluate_every == 0)):
-            state = _look(student, dev, state, parameters, work, rank)
+            state = _look(student, dev, state, parameters, work, rank, run)
             early = state.looks_without_gain >= config.patience
         if rank == 0 and (last or early or (step + 1) % config.checkpoint_every == 0):
             checkpoint.save(work, state, run, parameters, optimizer)
         if early:
             break
     student.train(False)
-    if (work / "best").is_dir():
-        checkpoint.restore_weights(work / "best", parameters)
+    if state.best > float("-inf"):
+        checkpoint.restore_weights(work / "best", parameters, run)
     return Outcome(state, early)
 
 
@@ -214,6 +214,7 @@ def _look(
     parameters: Mapping[str, torch.nn.Parameter],
     work: Path,
     rank: int,
+    run: str,
 ) -> RunState:
     student.train(False)
     with torch.no_grad():
@@ -221,7 +222,7 @@ def _look(
     student.train(True)
     better = value > state.best
     if better and rank == 0:
-        checkpoint.keep_weights(work / "best", parameters)
+        checkpoint.keep_weights(work / "best", parameters, run)
     return replace(
         state,
         dev=(*state.dev, (state.step, value)),

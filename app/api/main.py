@@ -171,19 +171,21 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
 
     def begin() -> None:
         """Readiness waits for this, so that no first query does. A store that is away is waited for."""
-        while not stopped.is_set():
-            try:
-                names = app.catalog.names()
-            except HyblinkError as error:
-                log.warning("the store does not answer yet: %s", error)
-                stopped.wait(_STORE_WAIT_S)
-                continue
-            for name in names:
-                warm_up(name)
-            if settings.search.rerank:
-                load_cross_encoder()
-            break
-        warm.set()
+        try:
+            while not stopped.is_set():
+                try:
+                    names = app.catalog.names()
+                except HyblinkError as error:
+                    log.warning("the store does not answer yet: %s", error)
+                    stopped.wait(_STORE_WAIT_S)
+                    continue
+                for name in names:
+                    warm_up(name)
+                if settings.search.rerank:
+                    load_cross_encoder()
+                break
+        finally:
+            warm.set()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -210,7 +210,7 @@ def search(
     rerank: Annotated[
         int | None, typer.Option(help="Re-rank the first so many documents by the cross-encoder; 0 for none.")
     ] = None,
-    rerank_ms: Annotated[float | None, typer.Option(help="Time for re-ranking, in milliseconds.")] = None,
+    rerank_ms: Annotated[float | None, typer.Option(min=1, help="Time for re-ranking, in milliseconds.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
     why_not: Annotated[str | None, typer.Option(help="A document id: where does it stand, where was it lost?")] = None,
     as_json: JsonOption = False,
@@ -255,13 +255,13 @@ def search(
             vdr=vdr,  # type: ignore[arg-type]
             rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
         )
+        if request.rerank:
+            with suppress(HyblinkError):  # the answer says what is wrong with it
+                app.encoders.cross().load()  # not at the cost of the time for re-ranking
         if why_not is not None:
             answer = app.search.why_not(collection, request, why_not)
             emit(asdict(answer)) if as_json else say(answer.explanation)
             return
-        if request.rerank:
-            with suppress(HyblinkError):  # the answer says what is wrong with it
-                app.encoders.cross().load()  # not at the cost of the time for re-ranking
         result = app.search.search(collection, request)
         emit(result) if as_json else _print_result(result, explain)
 
@@ -492,10 +492,11 @@ def _reranked_pool(
 
     import numpy as np
 
+    from app.core.errors import UnavailableError
     from app.core.types import RerankRequest, Signal
     from ranker.tuning import RerankedPool, ideal_dcg
 
-    hits = app.search.search(
+    result = app.search.search(
         collection,
         replace(
             request,
@@ -506,7 +507,14 @@ def _reranked_pool(
             weights={**profile.weights, Signal.CROSS: 0.0},
             rerank=RerankRequest(request.k, app.settings.search.deadline_ms),
         ),
-    ).hits
+    )
+    if result.rerank is None or result.rerank.error or result.rerank.skipped:
+        raise UnavailableError(
+            "not everything was re-ranked",
+            received=result.rerank.error or f"{result.rerank.skipped} skipped" if result.rerank else "nothing",
+            expected="all within search.deadline_ms",
+        )
+    hits = result.hits
     lines = [next((s for s in hit.passages[0].signals if s.signal is Signal.CROSS), None) for hit in hits]
     raw = [line.raw if line and line.raw is not None else float("nan") for line in lines]
     done = [at for at, value in enumerate(raw) if np.isfinite(value)]
@@ -536,12 +544,16 @@ def tune(
         import random
         from dataclasses import asdict, replace
 
+        from app.core.errors import InvalidInputError
         from app.core.types import ALL_SIGNALS, SearchRequest, Signal
         from app.indexes.catalog import profile_to_json
         from ranker.tuning import judged_pool, tune_cross
         from ranker.tuning import tune as run
         from training.judgements import read_beir
 
+        largest = min(app.settings.search.max_rerank, app.settings.search.candidates)
+        if rerank > largest:
+            raise InvalidInputError("rerank is out of range", received=rerank, expected=f"at most {largest}")
         queries, qrels = read_beir(folder, split)
         ids = list(queries)
         if limit and limit < len(ids):

@@ -10,6 +10,7 @@ from app.core.manifest import MANIFEST, check_manifest, read_json
 
 FORMAT = 1
 VDR_HEAD = "vdr-head"
+CROSS_ENCODER = "cross-encoder"
 CROSS_ENCODER_LORA = "cross-encoder-lora"
 DENSE_LORA = "dense-lora"
 _SHOWN = {VDR_HEAD: "VDR", CROSS_ENCODER_LORA: "cross-encoder", DENSE_LORA: "dense"}

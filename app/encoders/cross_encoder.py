@@ -12,7 +12,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,26 @@ import numpy as np
 from filelock import FileLock
 
 from app.core.errors import CorruptionError, EncoderUnavailableError, HyblinkError
-from app.core.manifest import check_manifest
+from app.core.manifest import check_manifest, sha256
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray
-from app.encoders.adapters import CROSS_ENCODER_LORA, WEIGHTS, adapter_manifest, merge_lora, trained
+from app.encoders.adapters import (
+    CROSS_ENCODER,
+    CROSS_ENCODER_LORA,
+    WEIGHTS,
+    adapter_manifest,
+    merge_lora,
+    trained,
+)
 from app.encoders.dense import device_of
-from app.encoders.models import identity, locate, quietly
+from app.encoders.models import identity, locate, quietly, version
 from app.encoders.prefixes import joined
 
 DEFAULT = WEIGHTS / "cross-minilm"
-_GROUP = 32
-"""Pairs between two looks at the clock; within a group they are batched by length."""
-_BATCH = 16
+_GROUP = 16
+"""Pairs that are scored all or not at all, so that the best come first; within a group they are sorted by length."""
+_BATCH = 4
+"""Pairs computed at once, between two looks at the clock."""
 log = logging.getLogger(__name__)
 _Scorer = Callable[[Sequence[tuple[str, str]]], ScoreArray]
 
@@ -58,13 +67,6 @@ class TransformerCrossEncoder:
         self._failure: HyblinkError | None = None
 
     @cached_property
-    def _adapter(self) -> dict[str, Any] | None:
-        """The manifest where the model is an adapter folder of ours."""
-        if trained(self._model_name).get("kind") != CROSS_ENCODER_LORA:
-            return None
-        return adapter_manifest(Path(self._model_name).expanduser(), CROSS_ENCODER_LORA)
-
-    @cached_property
     def id(self) -> str:
         return f"cross:{identity(self._model_name)}"
 
@@ -82,28 +84,29 @@ class TransformerCrossEncoder:
         if self.precision == "int8":
             if self._cache is None:
                 raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
-            folder = self._cache / f"{self.id.replace(':', '-').replace('/', '-')}-int8"
             try:
-                return Exported(exported(self._model_name, folder), self._settings.cross_encoder_tokens)
+                return Exported(exported(self._model_name, self._kept()), self._settings.cross_encoder_tokens)
             except NotExportableError as error:
                 if self._settings.cross_encoder_precision == "int8":
                     raise
                 log.warning("re-ranking is computed in fp32: %s", error)
-        model = load_cross_encoder(
-            self._adapter["base"] if self._adapter else self._model_name,
-            device_of(self._settings),
-            self._settings.cross_encoder_tokens,
-        )
-        if self._adapter is not None:
-            merge_lora(model, Path(self._model_name).expanduser())
-        model.eval()
+        model = load_scorer(self._model_name, device_of(self._settings), self._settings.cross_encoder_tokens)
         if self.precision == "bf16":
             model.bfloat16()
         return partial(model.predict, batch_size=_BATCH, show_progress_bar=False)
 
+    def _kept(self) -> Path:
+        """Where the int8 form of these very weights is kept."""
+        assert self._cache is not None
+        name = self.id.replace(":", "-").replace("/", "-")
+        folder = Path(self._model_name).expanduser()
+        if folder.is_dir() and not trained(self._model_name):
+            name += "-" + version([sha256(path) for path in sorted(folder.rglob("*.safetensors"))])
+        return self._cache / f"{name}-int8"
+
     def load(self) -> None:
         """Load the model now, so that no search waits for it. Raises EncoderUnavailableError where it cannot be."""
-        with self._loading:
+        with self._loading, _as_unavailable(f"cannot load the cross-encoder {self._model_name!r}"):
             _ = self._loaded
 
     def _load_beside(self) -> None:
@@ -135,10 +138,23 @@ class TransformerCrossEncoder:
                 order = sorted(range(start, min(start + _GROUP, len(pairs))), key=lambda at: len(pairs[at][1]))
                 for first in range(0, len(order), _BATCH):
                     if time.perf_counter() >= deadline:
+                        scores[order] = np.nan  # else short passages of the group would pass longer and better ones
                         return scores
                     batch = order[first : first + _BATCH]
-                    scores[batch] = self._loaded([pairs[at] for at in batch])
+                    with _as_unavailable("the cross-encoder failed"):
+                        scores[batch] = self._loaded([pairs[at] for at in batch])
         return scores
+
+
+@contextmanager
+def _as_unavailable(what: str) -> Iterator[None]:
+    """Whatever a model's libraries raise is an encoder that is not available: a search goes on without it."""
+    try:
+        yield
+    except HyblinkError:
+        raise
+    except Exception as error:
+        raise EncoderUnavailableError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 class Exported:
@@ -188,8 +204,31 @@ def exported(model: str, folder: Path) -> Path:
     return folder
 
 
+def load_scorer(model: str, device: str, tokens: int) -> Any:
+    """A CrossEncoder that has learned to score: a whole one, or a base with an adapter of ours merged into it.
+
+    Raises EncoderUnavailableError for anything else, such as a bi-encoder: its scores would be random numbers.
+    """
+    manifest = trained(model)
+    folder = Path(model).expanduser()
+    if manifest.get("kind") == CROSS_ENCODER_LORA:
+        adapter_manifest(folder, CROSS_ENCODER_LORA)
+        made = load_cross_encoder(str(manifest["base"]), device, tokens)
+        merge_lora(made, folder)
+        return made.eval()
+    if manifest.get("kind", CROSS_ENCODER) != CROSS_ENCODER:
+        raise EncoderUnavailableError("not a cross-encoder", received=manifest["kind"], expected="a cross-encoder")
+    if manifest:
+        check_manifest(folder)
+    made = load_cross_encoder(model, device, tokens)
+    known = getattr(made[0].model.config, "architectures", None) or []
+    if known and not any("SequenceClassification" in name for name in known):
+        raise EncoderUnavailableError("not a cross-encoder", received=known, expected="…ForSequenceClassification")
+    return made.eval()
+
+
 def load_cross_encoder(name: str, device: str, tokens: int) -> Any:
-    """A sentence-transformers CrossEncoder with one output. Raises EncoderUnavailableError where none loads."""
+    """A CrossEncoder with one output, which may have to learn yet. Raises EncoderUnavailableError where none loads."""
     import torch
     from sentence_transformers import CrossEncoder
 

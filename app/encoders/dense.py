@@ -17,7 +17,7 @@ from app.core.manifest import read_json
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
 from app.encoders.adapters import DENSE_LORA, adapter_manifest, merge_lora, trained
-from app.encoders.models import identity, locate, quietly
+from app.encoders.models import identity, locate, quietly, root_of
 from app.encoders.prefixes import joined, prefixes_for
 
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -44,6 +44,13 @@ def device_of(settings: EncodeSettings) -> str:
 
 def load_sentence_transformer(name: str, device: str) -> Any:
     """A SentenceTransformer by hub name, folder or `package:NAME`. Raises EncoderUnavailableError where none loads."""
+    manifest = trained(name)
+    if manifest.get("kind") == DENSE_LORA:
+        folder = Path(name).expanduser()
+        adapter_manifest(folder, DENSE_LORA)
+        model = load_sentence_transformer(str(manifest["base"]), device)
+        merge_lora(model, folder)
+        return model
     location = locate(name)
     if Path(location).is_dir():
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -56,7 +63,7 @@ def load_sentence_transformer(name: str, device: str) -> Any:
         ) from error
     try:
         with quietly():
-            model = SentenceTransformer(
+            return SentenceTransformer(
                 location,
                 device=device,
                 local_files_only=Path(location).is_dir(),
@@ -64,11 +71,6 @@ def load_sentence_transformer(name: str, device: str) -> Any:
             )
     except (OSError, ValueError) as error:
         raise EncoderUnavailableError(f"cannot load the dense model {name!r}: {error}") from error
-    if trained(name).get("kind") == DENSE_LORA:
-        folder = Path(name).expanduser()
-        adapter_manifest(folder, DENSE_LORA)
-        merge_lora(model, folder)
-    return model
 
 
 def on_device(features: Mapping[str, Any], device: Any) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class DenseTransformer:
     def __init__(self, settings: EncodeSettings) -> None:
         self.settings = settings
         self._model_name = settings.dense_model
-        self.prefixes = prefixes_for(str(trained(settings.dense_model).get("base", settings.dense_model)))
+        self.prefixes = prefixes_for(root_of(settings.dense_model))
         self._tokenizing = threading.Lock()
         self._loading = threading.RLock()
 

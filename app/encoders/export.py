@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.core.errors import ConflictError, EncoderUnavailableError, InvalidInputError
+from app.core.errors import ConflictError, EncoderUnavailableError, HyblinkError, InvalidInputError
 from app.core.manifest import write_manifest
-from app.encoders.adapters import CROSS_ENCODER_LORA, VDR_HEAD, adapter_manifest, merge_lora, trained
-from app.encoders.cross_encoder import NotExportableError, load_cross_encoder, onnx_installed
+from app.encoders.adapters import CROSS_ENCODER_LORA, VDR_HEAD, adapter_manifest, trained
+from app.encoders.cross_encoder import NotExportableError, load_scorer, onnx_installed
 from app.encoders.dense import load_sentence_transformer
 from app.encoders.models import identity, tokenizer_file
 from app.encoders.vdr import VdrHead, load_encoder
@@ -32,9 +32,9 @@ _WINDOW = 256
 class _Vdr(nn.Module):  # type: ignore[misc]
     """Token ids to VDR weights (B, vocabulary), and the bag of the text's own tokens; with pooling the dense vector."""
 
-    def __init__(self, transformer: Any, head: VdrHead, *, dense: bool) -> None:
+    def __init__(self, transformer: Any, head: VdrHead, pooling: str = "") -> None:
         super().__init__()
-        self.transformer, self.head, self.dense = transformer, head, dense
+        self.transformer, self.head, self.pooling = transformer, head, pooling
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, query: torch.Tensor
@@ -45,7 +45,7 @@ class _Vdr(nn.Module):  # type: ignore[misc]
         as_passage_BV, _ = self.head.embed(features, "document")
         weights_BV = torch.where(query[:, None], as_query_BV, as_passage_BV)
         wide = tuple(nn.functional.pad(one, (self.head.shift, 0)) for one in (weights_BV, bag_BV))
-        return (*wide, _mean(states_BLH, attention_mask)) if self.dense else wide
+        return (*wide, _pooled(states_BLH, attention_mask, self.pooling)) if self.pooling else wide
 
 
 class _Dense(nn.Module):  # type: ignore[misc]
@@ -57,9 +57,7 @@ class _Dense(nn.Module):  # type: ignore[misc]
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         states_BLH = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "cls":
-            return nn.functional.normalize(states_BLH[:, 0], dim=-1)
-        return _mean(states_BLH, attention_mask)
+        return _pooled(states_BLH, attention_mask, self.pooling)
 
 
 class _Cross(nn.Module):  # type: ignore[misc]
@@ -76,7 +74,10 @@ class _Cross(nn.Module):  # type: ignore[misc]
         return made.logits[:, 0]
 
 
-def _mean(states_BLH: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+def _pooled(states_BLH: torch.Tensor, mask_BL: torch.Tensor, pooling: str) -> torch.Tensor:
+    """The text's vector as a sentence-transformers pooling makes it, L2-normalised."""
+    if pooling == "cls":
+        return nn.functional.normalize(states_BLH[:, 0], dim=-1)
     mask_BL1 = mask_BL[:, :, None].to(states_BLH.dtype)
     return nn.functional.normalize((states_BLH * mask_BL1).sum(1) / mask_BL1.sum(1), dim=-1)
 
@@ -108,11 +109,15 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
     try:
         try:
             _write(module, {name: inputs[name] for name in taken}, names, beside / "model.onnx")
-        except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if int8:
+                _quantize(beside / "model.onnx")
+            shutil.copyfile(tokenizer_file(_tokens_of(model)), beside / "tokenizer.json")
+        except NotExportableError:
+            raise
+        except (HyblinkError, RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
             raise NotExportableError(f"{model!r} cannot be written as ONNX: {str(error)[:300]}") from error
-        if int8:
-            _quantize(beside / "model.onnx")
-        shutil.copyfile(tokenizer_file(_tokens_of(model)), beside / "tokenizer.json")
+        if (beside / "model.onnx.data").exists():
+            raise NotExportableError(f"{model!r} is too large for one ONNX file", expected="at most 2 GB")
         manifest = write_manifest(
             beside, ["model.onnx", "tokenizer.json"], format=1, kind=f"{shown}-onnx", name=out.name,
             parent=identity(model), precision="int8" if int8 else "fp32", inputs=list(taken), outputs=list(names),
@@ -138,30 +143,28 @@ def _module(model: str, kind: str) -> tuple[nn.Module, Sequence[str], str]:
     manifest, folder = trained(model), Path(model).expanduser()
     told = str(manifest.get("kind", "")).removesuffix("-lora").replace("cross-encoder", "cross")
     kind = kind or told
-    if kind == VDR_HEAD:
+    if VDR_HEAD in {kind, told} and kind in {VDR_HEAD, "vdr"}:
         adapter_manifest(folder, VDR_HEAD)
         backbone = load_sentence_transformer(str(manifest["base"]), "cpu")
         head = VdrHead.load(str(folder), local_files_only=True).float()
         transformer = backbone[0].model
         head.tie(transformer.get_input_embeddings())
-        return _Vdr(transformer, head, dense=True).eval(), ("weights", "bag", "vector"), "vdr"
+        return _Vdr(transformer, head, _pooling(backbone)).eval(), ("weights", "bag", "vector"), "vdr"
     if kind == "vdr" and is_whole_model(folder):
         encoder = load_encoder(folder)
-        return _Vdr(encoder[0].model, encoder[1], dense=False).eval(), ("weights", "bag"), "vdr"
+        return _Vdr(encoder[0].model, encoder[1]).eval(), ("weights", "bag"), "vdr"
     if kind == "dense":
         made = load_sentence_transformer(model, "cpu")
         return _Dense(made[0].model, _pooling(made)).eval(), ("vector",), "dense"
     if kind == "cross":
-        lora = manifest.get("kind") == CROSS_ENCODER_LORA
-        cross = load_cross_encoder(str(manifest["base"]) if lora else model, "cpu", _WINDOW)
-        if lora:
-            adapter_manifest(folder, CROSS_ENCODER_LORA)
-            merge_lora(cross, folder)
-        return _Cross(cross[0].model).eval(), ("scores",), "cross"
+        return _Cross(load_scorer(model, "cpu", _WINDOW)[0].model).eval(), ("scores",), "cross"
     raise InvalidInputError("nothing that can be exported", received=kind or model, expected="vdr, dense or cross")
 
 
 def _pooling(model: Any) -> str:
+    others = {type(one).__name__ for one in model} - {"Transformer", "Pooling", "Normalize"}
+    if others:
+        raise InvalidInputError("modules that are not exported", received=sorted(others), expected="a pooling only")
     modes = {str(getattr(one, "pooling_mode", "")) for one in model} - {""}
     if not modes <= {"mean", "cls"} or len(modes) != 1:
         raise InvalidInputError("a pooling that is not exported", received=sorted(modes), expected="mean or cls")

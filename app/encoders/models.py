@@ -56,6 +56,12 @@ def locate(model: str) -> str:
     )
 
 
+def root_of(model: str) -> str:
+    """The model that a trained one goes back to, through whatever was trained in between: it decides on prefixes."""
+    base = trained(model).get("base")
+    return model if base is None else root_of(str(base))
+
+
 def identity(model: str) -> str:
     """A short name for manifests: the package, hub or folder name without its path; of what was trained, which version.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from app.core.errors import EncoderUnavailableError
 from app.core.manifest import MANIFEST, check_manifest, sha256
@@ -20,7 +21,7 @@ from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray, TermWeights, VdrMode
 from app.encoders.backbone import Backbone
 from app.encoders.dense import device_of
-from app.encoders.models import identity, version
+from app.encoders.models import identity, root_of, version
 from app.encoders.prefixes import joined, prefixes_for
 from app.encoders.vdr_adapter import prior_of, weights_of
 
@@ -28,9 +29,19 @@ if TYPE_CHECKING:
     from app.encoders.vdr import VdrHead
 
 
+VDR_HEAD_MODULE = "app.encoders.vdr.VdrHead"
+
+
 def is_whole_model(folder: Path) -> bool:
-    """Whether the folder holds a model of modules, as sentence-transformers writes them, and not a head of ours."""
-    return (folder / "modules.json").is_file()
+    """Whether it holds a model of modules, not a head. Raises EncoderUnavailableError for one of another kind."""
+    if not (folder / "modules.json").is_file():
+        return False
+    types = [one.get("type") for one in orjson.loads((folder / "modules.json").read_bytes())]
+    if len(types) != 2 or types[1] != VDR_HEAD_MODULE:
+        raise EncoderUnavailableError(
+            "not a VDR model", received=types, expected=f"a transformer, then {VDR_HEAD_MODULE}"
+        )
+    return True
 
 
 class VdrModel:
@@ -96,7 +107,7 @@ class VdrModel:
 
     @cached_property
     def _prefixes(self) -> Any:
-        return prefixes_for(str(self._manifest.get("base", self._folder.name)))
+        return prefixes_for(root_of(str(self._folder)))
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
         backbone, head = self._loaded()

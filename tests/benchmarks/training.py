@@ -152,7 +152,7 @@ def ablations(data: Path, work: Path) -> None:
     """VDR heads under one small budget, one choice changed at a time."""
     rows = _mined(data)
     sources = {name: _written(work / name, rows[name]) for name in rows}
-    judged = _Judged(data, work / "states")
+    judged = _Judged(data, work / "judged-states")
     base = recipe("vdr_head", {"steps": str(_BUDGET), "checkpoint_every": "1000"})
     both = replace(base, semantic=True)
     choices: list[tuple[str, RunConfig, str, int]] = [

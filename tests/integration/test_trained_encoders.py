@@ -144,15 +144,61 @@ def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
     def refuse(*_: object) -> None:
         raise RuntimeError("no such operator")
 
+    folder = trained("cross_encoder", "full", base, tmp_path)
     monkeypatch.setattr("app.encoders.export._write", refuse)
     pairs = [("", text) for text in TEXTS]
-    encoder = TransformerCrossEncoder(str(base), EncodeSettings(), tmp_path / "onnx")
+    encoder = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
     encoder.load()
-    plain = TransformerCrossEncoder(str(base), EncodeSettings(cross_encoder_precision="fp32"))
+    plain = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
     plain.load()
-    assert np.array_equal(
-        np.isfinite(encoder.score("tiger", pairs, 1e18)), np.isfinite(plain.score("tiger", pairs, 1e18))
-    )
+    assert np.array_equal(encoder.score("tiger", pairs, 1e18), plain.score("tiger", pairs, 1e18))
     with pytest.raises(EncoderUnavailableError, match="cannot be written as ONNX: no such operator"):
-        TransformerCrossEncoder(str(base), EncodeSettings(cross_encoder_precision="int8"), tmp_path / "onnx").load()
+        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="int8"), tmp_path / "onnx").load()
     assert not [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]
+
+
+def test_what_has_not_learned_to_score_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(EncoderUnavailableError, match="not a cross-encoder"):
+        TransformerCrossEncoder(str(base), EncodeSettings()).load()
+    dense = trained("dense", "lora", base, tmp_path)
+    with pytest.raises(EncoderUnavailableError, match="not a cross-encoder"):
+        TransformerCrossEncoder(str(dense), EncodeSettings()).load()
+
+
+def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base: Path, tmp_path: Path) -> None:
+    folder = trained("cross_encoder", "full", base, tmp_path)
+    encoder = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
+    encoder.load()
+    calls = []
+
+    def slow(pairs: list[tuple[str, str]]) -> list[float]:
+        calls.append(len(pairs))
+        time.sleep(0.05)
+        return [1.0] * len(pairs)
+
+    encoder.__dict__["_loaded"] = slow
+    scores = encoder.score("tiger", [("", "a " * n) for n in range(40, 0, -1)], time.perf_counter() + 0.32)
+    done = np.isfinite(scores)
+    assert 16 <= done.sum() < 40
+    assert done.sum() % 16 == 0
+    assert done[: done.sum()].all()  # the first ones, not the short ones
+
+    def broken(pairs: list[tuple[str, str]]) -> list[float]:
+        raise IndexError("position 600 of 512")
+
+    encoder.__dict__["_loaded"] = broken
+    with pytest.raises(EncoderUnavailableError, match="the cross-encoder failed: IndexError: position 600"):
+        encoder.score("tiger", [("", "a")], time.perf_counter() + 60)
+
+
+def test_an_adapter_on_an_adapter_keeps_both(base: Path, tmp_path: Path) -> None:
+    first = trained("dense", "lora", base, tmp_path / "first")
+    second = trained("dense", "lora", first, tmp_path / "second")
+    own = load_sentence_transformer(str(second), "cpu").encode(TEXTS)
+    of_first = load_sentence_transformer(str(first), "cpu").encode(TEXTS)
+    from peft import PeftModel
+
+    both = load_sentence_transformer(str(first), "cpu")
+    both[0].model = PeftModel.from_pretrained(both[0].model, str(second))
+    assert np.allclose(own, both.encode(TEXTS), atol=1e-5)
+    assert np.abs(own - of_first).max() > 1e-3

@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +21,8 @@ from training_support import tiny_model, tiny_rows
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError
 from app.core.manifest import check_manifest
+from app.encoders.backbone import Backbone
+from app.encoders.dense import load_sentence_transformer
 from training import checkpoint
 from training.batches import draw
 from training.data import Text, read_rows, write_jsonl
@@ -27,6 +31,7 @@ from training.recipes import RunConfig, recipe
 from training.refresh import OwnNegatives, corpus_of
 from training.registry import ModelRegistry
 from training.run import train_model
+from training.states import StateCache
 from training.students import CrossStudent, DenseStudent
 from training.trainer import NonFiniteLossError, rate
 
@@ -101,7 +106,7 @@ def test_frozen_layers_stay_as_they_are_and_dropout_can_be_left_out(tuning: str,
     assert {module.p for module in student.model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
     learning = set(student.parameters())
     assert any("layer.1." in name for name in learning)
-    assert not any("layer.0." in name or "word_embeddings" in name for name in learning)
+    assert not any("layer.0." in name or "embeddings." in name for name in learning)
     assert student.backward(draw(read_rows(data), batch=2, negatives=2, seed=0, step=0), 1.0) > 0
     assert all(tensor.grad is not None for tensor in student.parameters().values())
     train_model(config("cross_encoder", base, **changes), [data], tmp_path / "model", cache=tmp_path / "states")
@@ -153,22 +158,22 @@ def test_gradient_caching_and_accumulation_run_and_mini_batches_change_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "more"),
+    ("name", "more", "at"),
     [
-        ("dense", {}),
-        ("vdr_head", {}),
-        ("cross_encoder", {}),
-        ("dense", {"refresh_every": "4"}),
-        ("vdr_head", {"refresh_every": "5"}),
+        ("dense", {}, 7),
+        ("vdr_head", {}, 7),
+        ("cross_encoder", {}, 7),
+        ("dense", {"refresh_every": "4"}, 9),  # after the next period has begun: the checkpoint is of the one before
+        ("vdr_head", {"refresh_every": "5"}, 7),
     ],
 )
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
-    name: str, more: dict[str, str], base: Path, data: Path, tmp_path: Path
+    name: str, more: dict[str, str], at: int, base: Path, data: Path, tmp_path: Path
 ) -> None:
     changes = {**SMALL, **KINDS[name], "evaluate_every": "6", **more}
     status, expected, errors = ended(worker(base, data, tmp_path / "whole", name, changes, DEV=str(data)))
     assert status == 0, errors
-    status, _, _ = ended(worker(base, data, tmp_path / "killed", name, changes, KILL_AT="7", DEV=str(data)))
+    status, _, _ = ended(worker(base, data, tmp_path / "killed", name, changes, KILL_AT=str(at), DEV=str(data)))
     assert status == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     status, lines, errors = ended(worker(base, data, tmp_path / "killed", name, changes, DEV=str(data)))
@@ -180,6 +185,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def appears(path: Path) -> None:
+    """Wait for a file that a thread writes."""
+    deadline = time.monotonic() + 60
+    while not path.is_file():
+        assert time.monotonic() < deadline, f"{path.name} was not written"
+        time.sleep(0.02)
+
+
 def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -188,13 +201,14 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     student, shadow = DenseStudent(made), DenseStudent(made)
     corpus = corpus_of(rows, [Text("a whole corpus has more passages")])
     mining = Mining(keep=5, last_rank=50, drop_near_duplicates=False)
-    own = OwnNegatives(student, shadow, rows, corpus, tmp_path, every=2, mining=mining)
+    own = OwnNegatives(student, shadow, rows, corpus, tmp_path, every=2, steps=6, mining=mining)
     for step in range(3):
         own.on_step(step)
         assert bool(own.pool(0)) == (step == 2)  # the first period draws from what is given
         if step == 0:
             for tensor in student.parameters().values():
                 tensor.data += 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
+    appears(tmp_path / "mined-1.json")
     own.close()
     with torch.no_grad():
         q, p = shadow.queries(rows[:1]), shadow.passages(corpus)
@@ -212,12 +226,15 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     assert [one.joined for one in own.pool(0)] == expected
     assert [one.source for one in own.pool(0)] == [f"self-0@{rank}" for rank in range(1, 6)]
     # Whoever goes on in the middle of a period draws the same, and mines again what had not been written.
-    again = OwnNegatives(DenseStudent(made), DenseStudent(made), rows, corpus, tmp_path, every=2, mining=mining)
+    again = OwnNegatives(
+        DenseStudent(made), DenseStudent(made), rows, corpus, tmp_path, every=2, steps=6, mining=mining
+    )
+    checkpoint.keep_weights(tmp_path / "copied-1", dict(student.parameters()))
     (tmp_path / "mined-1.json").unlink()
     again.on_step(3)
     assert again.pool(0) == own.pool(0)
+    appears(tmp_path / "mined-1.json")
     again.close()
-    assert (tmp_path / "mined-1.json").is_file()
 
 
 def test_self_mining_needs_a_retriever_and_other_passages(base: Path, data: Path, tmp_path: Path) -> None:
@@ -305,6 +322,29 @@ def test_data_that_cannot_teach_is_refused_before_anything_is_loaded(tmp_path: P
     with pytest.raises(Exception, match="nowhere"):
         train_model(recipe("dense", {"base": "/nowhere"}), [bare], tmp_path / "m", cache=tmp_path, say=said.append)
     assert said == ["no row has negatives: only in-batch ones are learned from"]
+
+
+def test_states_are_shared_by_runs_and_mended_after_a_kill(base: Path, tmp_path: Path) -> None:
+    model = load_sentence_transformer(str(base), "cpu")
+    backbone = Backbone(model, window=32, max_tokens=32)
+    one, other = (StateCache(tmp_path, lambda: backbone, "same") for _ in range(2))
+    texts = [row.positives[0].joined for row in tiny_rows(6)]
+    first = one.get(texts[:2])
+    theirs = other.get(texts[2:4])  # opened before the first wrote anything
+    (folder,) = tmp_path.iterdir()
+    with (folder / "index.jsonl").open("ab") as index:
+        index.write(b'{"text": "torn')
+    last = one.get(texts)
+    fresh = StateCache(tmp_path, lambda: backbone, "same").get(texts)
+    for made in (last, fresh):
+        for expected, found in zip([*first, *theirs], made[:4], strict=True):
+            assert np.array_equal(expected.ids_L, found.ids_L)
+            assert np.array_equal(expected.states_LH, found.states_LH)
+    for text, found in zip(texts, fresh, strict=True):
+        ((_, exact),) = backbone.states([text])
+        assert found.ids_L.tolist() == exact.ids_L.tolist()
+        assert np.allclose(found.states_LH, exact.states_LH, atol=2e-3)
+    assert len((folder / "index.jsonl").read_bytes().splitlines()) == len(set(texts))
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
