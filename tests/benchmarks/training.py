@@ -47,7 +47,7 @@ def run(data: Path, work: Path, _passages: int) -> None:
 
 
 def throughput(data: Path, work: Path) -> None:
-    """The same model, pairs, batch, loss and optimiser, one after the other, each in a process of its own."""
+    """The same model, pairs, batch and loss, one after the other, each in a process of its own; theirs decays no weights."""
     work.mkdir(parents=True, exist_ok=True)
     rows = read_rows(data / TRAIN[0])[: BATCH * (STEPS + 2)]
     pairs = work / "pairs.jsonl"
