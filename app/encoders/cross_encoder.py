@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from app.core.errors import CorruptionError, EncoderUnavailableError, HyblinkError
-from app.core.manifest import check_manifest, sha256
+from app.core.manifest import check_manifest
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray
 from app.encoders.adapters import (
@@ -34,7 +34,7 @@ from app.encoders.adapters import (
     trained,
 )
 from app.encoders.dense import device_of
-from app.encoders.models import identity, locate, quietly, version
+from app.encoders.models import identity, locate, quietly, weights_version
 from app.encoders.prefixes import joined
 
 DEFAULT = WEIGHTS / "cross-minilm"
@@ -101,7 +101,7 @@ class TransformerCrossEncoder:
         name = self.id.replace(":", "-").replace("/", "-")
         folder = Path(self._model_name).expanduser()
         if folder.is_dir() and not trained(self._model_name):
-            name += "-" + version([sha256(path) for path in sorted(folder.rglob("*.safetensors"))])
+            name += f"-{weights_version(folder)}"
         return self._cache / f"{name}-int8"
 
     def load(self) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.core.errors import EncoderUnavailableError
+from app.core.manifest import sha256
 from app.encoders.adapters import DENSE_LORA, trained
 
 PACKAGE_PREFIX = "package:"
@@ -73,6 +74,12 @@ def identity(model: str) -> str:
     files = trained(model).get("files", {})
     weights = [files[name]["sha256"] for name in sorted(files) if name.endswith(".safetensors")]
     return f"{folder.name}:{version(weights)}" if weights else folder.name
+
+
+def weights_version(folder: Path) -> str:
+    """A digest of the safetensors files of a folder; empty where it has none."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return version([sha256(path) for path in files]) if files else ""
 
 
 def version(digests: Sequence[str]) -> str:

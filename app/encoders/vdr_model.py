@@ -16,12 +16,12 @@ import numpy.typing as npt
 import orjson
 
 from app.core.errors import EncoderUnavailableError
-from app.core.manifest import MANIFEST, check_manifest, sha256
+from app.core.manifest import MANIFEST, check_manifest
 from app.core.settings import EncodeSettings
 from app.core.types import ScoreArray, TermWeights, VdrMode
 from app.encoders.backbone import Backbone
 from app.encoders.dense import device_of
-from app.encoders.models import identity, root_of, version
+from app.encoders.models import identity, root_of, weights_version
 from app.encoders.prefixes import joined, prefixes_for
 from app.encoders.vdr_adapter import prior_of, weights_of
 
@@ -60,10 +60,9 @@ class VdrModel:
     @cached_property
     def id(self) -> str:
         if not (self._folder / MANIFEST).is_file():
-            files = sorted(self._folder.rglob("*.safetensors"))
-            if not files:
+            digest = weights_version(self._folder)
+            if not digest:
                 raise EncoderUnavailableError("the VDR model has no safetensors file", received=self._folder.name)
-            digest = version([sha256(path) for path in files])
             return f"vdr:{self._folder.name}:{digest}:{self._settings.passage_weights}"
         return f"vdr:{identity(str(self._folder))}:{self._settings.passage_weights}"
 
