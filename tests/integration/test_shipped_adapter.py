@@ -24,23 +24,22 @@ DOCUMENTS = [
 ]
 
 
-def test_it_is_small_checked_and_has_a_card() -> None:
-    files = [path for path in DEFAULT.iterdir() if path.is_file()]
+@pytest.mark.parametrize("shipped", [DEFAULT, CROSS], ids=lambda path: path.name)
+def test_every_adapter_is_small_and_has_a_card(shipped: Path) -> None:
+    files = [path for path in shipped.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 5_000_000
-    card = (DEFAULT / "README.md").read_text()
+    card = (shipped / "README.md").read_text()
     for said in ("Data", "Recipe", "Command", "Seed", "nDCG@10", "bad at"):
         assert said in card, said
+
+
+def test_the_vdr_adapter_is_checked() -> None:
     adapter = VdrAdapter(DEFAULT, passage_weights=256, embeddings=lambda: None)
     assert adapter.manifest["recipe"] == "vdr_head"
     assert set(adapter.manifest["data"]) >= {"scifact.jsonl"}
 
 
-def test_the_cross_encoder_is_small_checked_and_has_a_card() -> None:
-    files = [path for path in CROSS.iterdir() if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 5_000_000
-    card = (CROSS / "README.md").read_text()
-    for said in ("Data", "Recipe", "Command", "Seed", "nDCG@10", "bad at"):
-        assert said in card, said
+def test_the_cross_encoder_is_checked() -> None:
     manifest = adapter_manifest(CROSS, CROSS_ENCODER_LORA)
     assert manifest["recipe"] == "cross_encoder"
     assert not any(name.endswith("dev.jsonl") for name in manifest["data"])
