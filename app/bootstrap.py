@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.core.errors import (
     ConflictError,
@@ -17,20 +17,29 @@ from app.core.errors import (
     WriterConflictError,
 )
 from app.core.manifest import MANIFEST
-from app.core.ports import BagEncoder, CrossEncoder, DenseEncoder, FullEncoder
+from app.core.ports import BagEncoder, CrossEncoder, DenseEncoder, EntityCross, FullEncoder, MentionEncoder
 from app.core.settings import Settings
 from app.core.types import CollectionSpec, GenerationRecord, VdrMode
 from app.encoders.bag import BagOfTokens
 from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
 from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.dense import DenseTransformer
+from app.encoders.entity_cross import DEFAULT as SHIPPED_ENTITY_CROSS
+from app.encoders.entity_cross import EntityCrossEncoder
 from app.encoders.full import Beside, DenseOnly, SharedBackbone, VdrWeights
+from app.encoders.mention import DEFAULT as SHIPPED_MENTION
+from app.encoders.mention import MentionTower, PlainMention
+from app.encoders.models import root_of, tokenizer_file
+from app.encoders.spacy_ner import SpacyDetector
 from app.encoders.vdr_adapter import DEFAULT as SHIPPED_VDR
 from app.encoders.vdr_adapter import VdrAdapter
 from app.encoders.vdr_model import VdrModel, is_whole_model
 from app.indexes.catalog import Catalog, Registry, check_name, now
 from app.indexes.embedded.registry import FileRegistry
 from app.indexes.embedded.schema import SCHEMA_VERSION
+from app.linking.knowledge_base import KnowledgeBase
+from app.linking.linker import LinkService
+from app.linking.mention_detection import DETECTORS, SpanDetector
 from app.search import SearchService
 from indexer.documents import DocumentService
 from indexer.encode import encode_waiting
@@ -53,6 +62,9 @@ class EncoderPool:
         self._vdr: dict[str, VdrWeights | VdrModel] = {}
         self._full: dict[tuple[str, str], FullEncoder] = {}
         self._cross: CrossEncoder | None = None
+        self._mention: dict[str, MentionEncoder] = {}
+        self._entity_cross: EntityCross | None = None
+        self._detectors: dict[str, SpanDetector] = {}
         shipped = DenseTransformer(settings.encode)
         self.add_dense(shipped)
         self._bag = BagOfTokens(settings.encode.dense_model)
@@ -161,6 +173,71 @@ class EncoderPool:
                 self._cross = TransformerCrossEncoder(model, self._settings.encode, self._settings.data_dir / "onnx")
             return self._cross
 
+    def mention(self, record: GenerationRecord) -> MentionEncoder:
+        """What encodes mentions for a generation's vectors: the adapter of the settings, or its dense encoder as it is.
+
+        Raises EncoderUnavailableError where the settings name an adapter of another dense encoder.
+        """
+        with self._lock:
+            if record.dense_encoder not in self._mention:
+                self._mention[record.dense_encoder] = self._mention_for(record.dense_encoder)
+            return self._mention[record.dense_encoder]
+
+    def _mention_for(self, dense_id: str) -> MentionEncoder:
+        wanted = self._settings.link.mention_encoder
+        folder = SHIPPED_MENTION if wanted == "default" else Path(wanted).expanduser()
+        if wanted == "dense" or (wanted == "default" and not (folder / MANIFEST).is_file()):
+            return PlainMention(self.dense(dense_id))
+        tower = MentionTower(folder, self._settings.encode)
+        if tower.fits(dense_id):
+            return tower
+        if wanted == "default":
+            return PlainMention(self.dense(dense_id))
+        raise EncoderUnavailableError(
+            "the mention encoder is for other vectors", received=f"the collection's {dense_id}",
+            expected=f"vectors of {tower.base}",
+        )  # fmt: skip
+
+    def entity_cross(self) -> EntityCross:
+        """What reads mention and entity together. Raises EncoderUnavailableError where there is none."""
+        with self._lock:
+            if self._entity_cross is None:
+                wanted = self._settings.link.cross_encoder
+                if wanted == "none" or (wanted == "default" and not (SHIPPED_ENTITY_CROSS / MANIFEST).is_file()):
+                    raise EncoderUnavailableError(
+                        "no cross-encoder for entities is configured", received=wanted,
+                        expected="link.cross_encoder: a hub name or folder",
+                    )  # fmt: skip
+                self._entity_cross = EntityCrossEncoder(
+                    str(SHIPPED_ENTITY_CROSS) if wanted == "default" else wanted,
+                    self._settings.encode,
+                    mention_tokens=self._settings.link.mention_tokens,
+                    cache=self._settings.data_dir / "onnx",
+                )
+            return self._entity_cross
+
+    def use_entity_cross(self, encoder: EntityCross) -> None:
+        """Read mentions and entities together with this one."""
+        self._entity_cross = encoder
+
+    def mention_tokenizer(self) -> Any:
+        """The tokenizer of the dense model, which counts the tokens of mentions' contexts."""
+        from tokenizers import Tokenizer
+
+        made = Tokenizer.from_file(str(tokenizer_file(root_of(self._settings.encode.dense_model))))
+        made.no_truncation()
+        made.no_padding()
+        return made
+
+    def span_detector(self, name: str) -> SpanDetector:
+        """A detector by name: `spacy:MODEL`. Raises InvalidInputError for another name."""
+        with self._lock:
+            if name not in self._detectors:
+                if not name.startswith("spacy:"):
+                    raise InvalidInputError("unknown detector", received=name, expected=", ".join(DETECTORS))
+                self._detectors[name] = SpacyDetector(name.removeprefix("spacy:"))
+            return self._detectors[name]
+
     def use_cross(self, encoder: CrossEncoder) -> None:
         """Re-rank with this one."""
         self._cross = encoder
@@ -192,6 +269,8 @@ class App:
     jobs: InProcessJobs
     documents: DocumentService
     search: SearchService
+    entities: KnowledgeBase
+    linker: LinkService
 
     def ensure_collection(self, spec: CollectionSpec) -> CollectionSpec:
         """The collection as it is, or newly made by `spec` with an empty first generation."""
@@ -249,6 +328,7 @@ class App:
         """Stop background work and close what is open."""
         self.jobs.close()
         self.search.close()
+        self.linker.close()
         self.catalog.close()
 
 
@@ -282,5 +362,16 @@ def build(settings: Settings | None = None) -> App:
         max_document_chars=settings.ingest.max_document_chars,
         max_bulk_documents=settings.api.max_bulk_documents,
     )
-    app = App(settings, catalog, encoders, jobs, documents, SearchService(catalog, encoders, settings.search))
+    app = App(
+        settings,
+        catalog,
+        encoders,
+        jobs,
+        documents,
+        SearchService(catalog, encoders, settings.search),
+        KnowledgeBase(
+            documents, max_chars=settings.ingest.max_document_chars, max_bulk=settings.api.max_bulk_documents
+        ),
+        LinkService(catalog, encoders, settings.link),
+    )
     return app

@@ -8,7 +8,7 @@ from typing import Protocol
 from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
 from app.core.ports import BagEncoder, Engine, Jobs, PreparedDocument
 from app.core.text import check_text
-from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
+from app.core.types import BulkItem, BulkResult, CollectionSpec, Document, GenerationRecord
 from indexer.prepare import parse_document, prepare, rejected
 
 
@@ -20,6 +20,8 @@ class Collections(Protocol):
     def spec(self, name: str) -> CollectionSpec: ...
 
     def current(self, name: str) -> str: ...
+
+    def generations(self, name: str) -> list[GenerationRecord]: ...
 
 
 class DocumentService:
@@ -79,15 +81,25 @@ class DocumentService:
                 self._jobs.encode(collection, engine.record.id, result.rows)
             return result
 
-    def delete(self, collection: str, doc_ids: Sequence[str]) -> BulkResult:
-        """Delete documents; those that are not there are reported as not found."""
+    def delete(self, collection: str, doc_ids: Sequence[str], *, everywhere: bool = False) -> BulkResult:
+        """Delete documents; those that are not there are reported as not found.
+
+        With `everywhere` they are deleted from the other generations as well, so that no roll-back brings them back.
+        """
         for doc_id in doc_ids:
             check_text(doc_id, "id")
         while True:
             engine = self._collections.engine(collection)
             with engine.store.writer():
-                if self._collections.current(collection) == engine.record.id:
-                    return engine.store.delete(doc_ids)
+                if self._collections.current(collection) != engine.record.id:
+                    continue
+                others = [one.id for one in self._collections.generations(collection)] if everywhere else []
+                for generation in others:
+                    if generation != engine.record.id:
+                        other = self._collections.engine(collection, generation)
+                        with other.store.writer():
+                            other.store.delete(doc_ids)
+                return engine.store.delete(doc_ids)
 
     def get(self, collection: str, doc_id: str) -> Document:
         """A document as it was sent. Raises NotFoundError."""

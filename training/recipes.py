@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from app.core.errors import InvalidInputError
 
-Kind = Literal["vdr", "dense", "cross"]
+Kind = Literal["vdr", "dense", "cross", "mention"]
 Tuning = Literal["full", "lora", "head"]
 LossName = Literal["vdr", "svdr", "nll", "kl", "margin_mse", "listwise", "bce", "lambda"]
 
@@ -119,9 +119,13 @@ class RunConfig:
             )
         if self.tuning == "head" and self.kind != "vdr":
             raise InvalidInputError("only VDR has a head of its own", received=self.kind, expected="full or lora")
+        if self.kind == "mention" and self.tuning != "lora":
+            raise InvalidInputError(
+                "a mention encoder is an adapter beside frozen entities", received=self.tuning, expected="lora"
+            )
         if self.kind == "vdr" and not (self.semantic or self.lexical):
             raise InvalidInputError("neither semantic nor lexical", expected="one of them at least")
-        if self.refresh_every and (self.kind == "cross" or not self.negatives):
+        if self.refresh_every and (self.kind in {"cross", "mention"} or not self.negatives):
             raise InvalidInputError(
                 "only a retriever that learns from negatives can mine them", received=f"{self.kind}, {self.negatives}",
                 expected="vdr or dense, negatives above 0",
@@ -134,6 +138,7 @@ class RunConfig:
             "vdr": {"vdr", "svdr", "nll", "margin_mse"},
             "dense": {"nll", "margin_mse"},
             "cross": {"listwise", "bce", "lambda", "margin_mse"},
+            "mention": {"nll", "margin_mse"},
         }
         if self.loss not in allowed[self.kind]:
             raise InvalidInputError(
@@ -196,8 +201,45 @@ def distil() -> RunConfig:
     return replace(dense(), recipe="distil", distil=1.0, negatives=7)
 
 
+def blink_bi() -> RunConfig:
+    """BLINK's bi-encoder (Wu et al. 2020, section 4.1), in-batch negatives: a mention tower beside frozen entities."""
+    return RunConfig(
+        "blink_bi", "mention", learning_rate=5e-4, batch=32, negatives=0, query_tokens=96, passage_tokens=256,
+        steps=400, frozen_layers=3, dropout=False,
+    )  # fmt: skip
+
+
+def blink_bi_hard() -> RunConfig:
+    """BLINK's second round: wrong candidates of a mention among its negatives."""
+    return replace(blink_bi(), recipe="blink_bi_hard", negatives=8)
+
+
+def blink_shared() -> RunConfig:
+    """A bi-encoder whose towers share their weights: entities have to be encoded anew by what it makes."""
+    return replace(blink_bi_hard(), recipe="blink_shared", kind="dense", negatives=2, passage_tokens=128)
+
+
+def blink_cross() -> RunConfig:
+    """BLINK's cross-encoder (section 4.2): softmax over a mention's entity and its wrong candidates."""
+    return replace(cross_encoder(), recipe="blink_cross", negatives=7, passage_tokens=224, steps=300)
+
+
 RECIPES: Mapping[str, Callable[[], RunConfig]] = {
-    recipe.__name__: recipe for recipe in (vdr, svdr, vdr_head, dense, dense_e5, dense_bge, cross_encoder, distil)
+    recipe.__name__: recipe
+    for recipe in (
+        vdr,
+        svdr,
+        vdr_head,
+        dense,
+        dense_e5,
+        dense_bge,
+        cross_encoder,
+        distil,
+        blink_bi,
+        blink_bi_hard,
+        blink_shared,
+        blink_cross,
+    )
 }
 
 

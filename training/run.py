@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 
 from app.core.errors import ConflictError, InvalidInputError
+from app.core.manifest import sha256
 from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
+from training.linking.vectors import EntityVectors
 from training.negatives import Mining
 from training.recipes import RunConfig
 from training.refresh import OwnNegatives, corpus_of
@@ -65,10 +67,13 @@ def train_model(
     work: Path | None = None,
     cache: Path,
     parent: str = "",
+    entities: Path | None = None,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
+
+    `entities` are a knowledge base's vectors, which a mention encoder learns against.
 
     Started again after it was killed, it goes on from the newest checkpoint. Raises ConflictError where `out` exists,
     InvalidInputError for data or options that make no sense, before anything is computed.
@@ -96,13 +101,18 @@ def train_model(
     dev_rows = (
         [] if dev is None else [replace(one, collection=dev.name) for one in read_rows(dev, dev_split)[:dev_limit]]
     )
-    run = hashlib.sha256(orjson.dumps([asdict(config), loaded.fingerprints], option=orjson.OPT_SORT_KEYS)).hexdigest()
+    fingerprints = dict(loaded.fingerprints)
+    if entities is not None:
+        fingerprints[entities.name] = sha256(entities)
+    run = hashlib.sha256(orjson.dumps([asdict(config), fingerprints], option=orjson.OPT_SORT_KEYS)).hexdigest()
     work = work or out.with_name(f".{out.name}.run")
 
-    from training.students import CrossStudent, DenseStudent, VdrStudent
+    from training.students import CrossStudent, DenseStudent, MentionStudent, VdrStudent
     from training.trainer import train, world
 
     def make(beside: Any = None) -> Any:
+        if config.kind == "mention":
+            return MentionStudent(config, None if entities is None else EntityVectors(entities))
         if config.kind != "vdr":
             return DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
         made = VdrStudent(config, cache, beside)
@@ -152,7 +162,7 @@ def train_model(
         return [*files, "curve.png"]
 
     fields = {"calibrated": config.calibrated and config.lexical, "mode": "full"} if config.kind == "vdr" else {}
-    return finish(out, out.name, config, Lineage(loaded.fingerprints, parent), metrics, write, **fields)
+    return finish(out, out.name, config, Lineage(fingerprints, parent), metrics, write, **fields)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -30,6 +30,7 @@ from app.encoders.vdr_adapter import features_of
 from app.encoders.vocabulary import usable_tokens, vocabulary_shift
 from training.batches import Drawn
 from training.data import Text, TrainingRow
+from training.linking.vectors import EntityVectors
 from training.losses.cached import cached_backward
 from training.losses.contrastive_mask import contrastive_mask
 from training.losses.distillation import kl_divergence, margin_mse
@@ -316,6 +317,36 @@ class DenseStudent(_Whole, _InBatch):
         self.model.max_seq_length = self.config.passage_tokens
         self.model.save(str(folder), create_model_card=False)
         return _files(folder)
+
+
+class MentionStudent(DenseStudent):
+    """The mention tower of a bi-encoder (Wu et al. 2020) beside entities whose vectors stay.
+
+    Those are a knowledge base's, or what the frozen base makes of their texts.
+    """
+
+    def __init__(self, config: RunConfig, vectors: EntityVectors | None) -> None:
+        super().__init__(config)
+        self._vectors = vectors
+        self._frozen: Any = None if vectors is not None else load_backbone(config).eval().requires_grad_(False)
+        self._made: dict[str, torch.Tensor] = {}
+        if vectors is not None and not vectors.encoder.startswith(f"dense:{identity(config.base)}:"):
+            raise InvalidInputError(
+                "the entities' vectors are another encoder's", received=vectors.encoder, expected=identity(config.base)
+            )
+
+    def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
+        if self._vectors is not None:
+            return (torch.from_numpy(self._vectors.get([one.id for one in texts])).to(self.model.device),)
+        new = list({one.joined: one for one in texts if one.joined not in self._made}.values())
+        for at in range(0, len(new), _DEV_BATCH):
+            part = [self._prefixes.passage + one.joined for one in new[at : at + _DEV_BATCH]]
+            self._frozen.max_seq_length = self.config.passage_tokens
+            with torch.no_grad():
+                features = on_device(self._frozen.preprocess(part), self._frozen.device)
+                made = nn.functional.normalize(self._frozen(features)["sentence_embedding"].float(), dim=-1)
+            self._made |= {one.joined: own for one, own in zip(new[at : at + _DEV_BATCH], made, strict=True)}
+        return (torch.stack([self._made[one.joined] for one in texts]),)
 
 
 class VdrStudent(_InBatch):

@@ -28,9 +28,19 @@ from app.api import models
 from app.api.keys import KeyStore, Role, authorize, is_loopback
 from app.api.limits import BodyLimit, LoopbackHosts
 from app.bootstrap import App
-from app.core.errors import ForbiddenError, HyblinkError, NotFoundError, RateLimitedError, UserError, shown
+from app.core.errors import (
+    ConflictError,
+    ForbiddenError,
+    HyblinkError,
+    NotFoundError,
+    RateLimitedError,
+    UserError,
+    shown,
+)
+from app.core.linking import Entity, LinkResult
 from app.core.types import CollectionSpec, SearchResult
 from app.indexes.catalog import check_name
+from app.linking.knowledge_base import entity_spec
 from app.search import Vocabulary, WhyNot
 
 _STORE_WAIT_S = 2.0
@@ -58,6 +68,8 @@ _BUSY: dict[int | str, dict[str, Any]] = {
 
 Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
 Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+KnowledgeBaseName = Annotated[str, Query(description="The knowledge base.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+EntityId = Annotated[str, Path(description="The entity's id.", min_length=1, max_length=512)]
 DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]
 
 
@@ -100,6 +112,7 @@ class Metrics:
         self.stages = Histogram("hyblink_search_stage_seconds", "Search stages", ["stage"], registry=self.registry)
         self.legs = Counter("hyblink_leg_failures", "Legs that failed or were late", ["signal"], registry=self.registry)
         self.documents = Counter("hyblink_documents", "Documents written", ["status"], registry=self.registry)
+        self.links = Counter("hyblink_links", "Mentions by what became of them", ["reason"], registry=self.registry)
         self.searching = Gauge("hyblink_searches_running", "Searches in progress", registry=self.registry)
 
     def searched(self, result: SearchResult) -> None:
@@ -109,6 +122,13 @@ class Metrics:
         for report in result.legs:
             if report.error:
                 self.legs.labels(report.signal.value).inc()
+
+    def linked(self, result: LinkResult) -> None:
+        """Count a linking request's stages and links."""
+        for stage, value in result.timings_ms.items():
+            self.stages.labels(f"link_{stage}").observe(value / 1e3)
+        for one in (link for text in result.texts for link in text.links):
+            self.links.labels(one.reason).inc()
 
 
 class _Slots:
@@ -169,6 +189,12 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         except HyblinkError as error:
             log.error("searches are not re-ranked: %s", error)  # each answer says so
 
+    def load_entity_cross() -> None:
+        try:
+            app.encoders.entity_cross().load()
+        except HyblinkError as error:
+            log.warning("links are decided without a cross-encoder: %s", error)  # each answer says so
+
     def begin() -> None:
         """Readiness waits for this, so that no first query does. A store that is away is waited for."""
         try:
@@ -183,6 +209,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
                     warm_up(name)
                 if settings.search.rerank:
                     load_cross_encoder()
+                if settings.link.rerank and any(app.catalog.spec(name).kind == "entities" for name in names):
+                    load_entity_cross()
                 break
         finally:
             warm.set()
@@ -321,7 +349,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         body: models.BulkBody, collection: Collection = "default", authorization: Authorization = None
     ) -> Response:
         on(collection, authorization, Role.INGEST)
-        app.ensure_collection(CollectionSpec(collection))
+        if app.ensure_collection(CollectionSpec(collection)).kind == "entities":
+            raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
         result = app.documents.bulk(collection, body.documents)
         for item in result.items:
             metrics.documents.labels(item.status).inc()
@@ -363,6 +392,77 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             raise NotFoundError("no such document", received=document_id)
         return _json(asdict(item))
 
+    @api.post(
+        "/v1/link",
+        tags=["linking"],
+        summary="Link the mentions of texts to entities of a knowledge base",
+        description=f"At most {settings.link.max_texts} texts of {settings.link.max_text_chars} characters and "
+        f"{settings.link.max_mentions} mentions. Offsets are code points of the text as sent.",
+        responses={200: {"model": LinkResult}, **_NOT_FOUND, **_BUSY},
+        response_model=None,
+    )
+    def link(body: models.LinkBody, authorization: Authorization = None) -> Response:
+        on(body.collection, authorization, Role.SEARCH)
+        with slots.one():
+            result = app.linker.link(body.collection, body.request())
+        metrics.linked(result)
+        return _json(result)
+
+    @api.post(
+        "/v1/entities:bulk",
+        tags=["linking"],
+        summary="Upsert entities, item by item",
+        description=f"At most {settings.api.max_bulk_documents} entities and {settings.api.max_body_bytes} bytes. "
+        "When it is answered, what was accepted is durable and a candidate for the next request.",
+        responses={200: {"model": models.BulkAnswer}, **_NOT_FOUND, **_CONFLICT},
+        response_model=None,
+    )
+    def bulk_entities(
+        body: models.EntitiesBody, collection: KnowledgeBaseName = "entities", authorization: Authorization = None
+    ) -> Response:
+        on(collection, authorization, Role.INGEST)
+        app.entities.check(app.ensure_collection(entity_spec(collection)))
+        result = app.entities.bulk(collection, body.entities)
+        for item in result.items:
+            metrics.documents.labels(item.status).inc()
+        return _json(
+            {
+                "errors": result.errors,
+                "generation": app.catalog.current(collection),
+                "change": result.change,
+                "items": [asdict(item) for item in result.items],
+            }
+        )
+
+    @api.get(
+        "/v1/entities/{entity_id:path}",
+        tags=["linking"],
+        summary="An entity as it was sent",
+        responses={200: {"model": Entity}, **_NOT_FOUND},
+        response_model=None,
+    )
+    def get_entity(
+        entity_id: EntityId, collection: KnowledgeBaseName = "entities", authorization: Authorization = None
+    ) -> Response:
+        on(collection, authorization, Role.SEARCH)
+        return _json(app.entities.get(collection, entity_id))
+
+    @api.delete(
+        "/v1/entities/{entity_id:path}",
+        tags=["linking"],
+        summary="Remove an entity from every generation",
+        responses={200: {"model": models.BulkItemAnswer}, **_NOT_FOUND, **_CONFLICT},
+        response_model=None,
+    )
+    def remove_entity(
+        entity_id: EntityId, collection: KnowledgeBaseName = "entities", authorization: Authorization = None
+    ) -> Response:
+        on(collection, authorization, Role.INGEST)
+        item = app.entities.remove(collection, [entity_id]).items[0]
+        if item.status != "deleted":
+            raise NotFoundError("no such entity", received=entity_id)
+        return _json(asdict(item))
+
     @api.get(
         "/v1/collections",
         tags=["collections"],
@@ -381,6 +481,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             answers.append(
                 {
                     "name": name,
+                    "kind": app.catalog.spec(name).kind,
                     "analyzer": record.analyzer,
                     "generation": record.id,
                     "documents": counts.documents,
@@ -402,12 +503,13 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     )
     def create_collection(body: models.CollectionBody, authorization: Authorization = None) -> Response:
         on(body.name, authorization, Role.ADMIN)
-        spec = CollectionSpec(**body.model_dump())
+        spec = body.spec()
         record = app.new_record(spec)
         app.catalog.create(spec, record)
         return _json(
             {
                 "name": spec.name,
+                "kind": spec.kind,
                 "analyzer": spec.analyzer,
                 "generation": record.id,
                 "documents": 0,

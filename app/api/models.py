@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from app.core.errors import InvalidInputError
+from app.core.linking import LinkRequest, Text
 from app.core.settings import SearchSettings
 from app.core.types import (
+    CollectionSpec,
     FusionName,
     NormalizationName,
     RerankRequest,
@@ -131,6 +134,120 @@ class BulkBody(_Body):
     )
 
 
+class SpanBody(_Body):
+    """A given mention: code points of its text, `end` exclusive."""
+
+    start: StrictInt = Field(ge=0, le=100_000_000)
+    end: StrictInt = Field(ge=0, le=100_000_000)
+    text: StrictStr | None = Field(
+        None, max_length=100_000, description="What stands there; refused where it does not, as with UTF-16 offsets."
+    )
+
+
+class TextBody(_Body):
+    """A text to link, with its mentions where they are known."""
+
+    text: StrictStr = Field(max_length=10_000_000)
+    mentions: list[SpanBody] | None = Field(None, max_length=100_000, description="Instead of detecting them.")
+    exclude: list[StrictStr] = Field([], max_length=100, description="Entities that this text's mentions cannot mean.")
+
+
+class ContextBody(_Body):
+    """A mention with what stands before and after it."""
+
+    context_left: StrictStr = Field("", max_length=1_000_000)
+    mention: StrictStr = Field(min_length=1, max_length=100_000)
+    context_right: StrictStr = Field("", max_length=1_000_000)
+
+
+class LinkBody(_Body):
+    """Texts to link: one of `text`, `texts` and `mentions`."""
+
+    collection: StrictStr = Field("entities", description="The knowledge base.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    text: StrictStr | None = Field(None, max_length=10_000_000, description="One text.")
+    texts: list[TextBody | StrictStr] | None = Field(None, min_length=1, max_length=10_000, description="Several.")
+    mentions: list[ContextBody] | None = Field(
+        None, min_length=1, max_length=100_000, description="Mentions in their contexts; each is a text of its own."
+    )
+    candidates: StrictInt | None = Field(None, ge=1, le=1000, description="Candidates of each mention.")
+    shown: StrictInt = Field(5, ge=0, le=1000, description="Candidates shown of each mention, rejected ones too.")
+    detectors: list[StrictStr] | None = Field(
+        None, min_length=1, max_length=8, description="What finds mentions: `dictionary`, `spacy:MODEL`."
+    )
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = Field(
+        None, description="Links of less probability become NIL; by default the knowledge base's own threshold."
+    )
+    rerank: StrictBool | None = Field(None, description="Let the cross-encoder read the best candidates.")
+    budget_ms: Annotated[float, Field(ge=0, le=600_000, allow_inf_nan=False, strict=True)] | None = Field(
+        None, description="Time for it; mentions that it does not reach are decided without."
+    )
+    coherence: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] | None = Field(
+        None, description="How much the entities of neighbouring mentions support each other."
+    )
+    exclude: list[StrictStr] = Field([], max_length=1000, description="Entities that no mention can mean.")
+    filter: dict[str, Any] | None = Field(None, description='Such as {"term": {"kind": "module"}}.')
+
+    def request(self) -> LinkRequest:
+        """The use case's form. Raises InvalidInputError unless exactly one of the three forms is given."""
+        given = [name for name in ("text", "texts", "mentions") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InvalidInputError("one form of input is wanted", received=given, expected="text, texts or mentions")
+        texts = [Text(self.text)] if self.text is not None else []
+        texts += [Text(one) if isinstance(one, str) else _text(one) for one in self.texts or ()]
+        for one in self.mentions or ():
+            left = len(one.context_left)
+            span = (left, left + len(one.mention))
+            texts.append(Text(one.context_left + one.mention + one.context_right, (span,)))
+        return LinkRequest(
+            texts=tuple(texts),
+            candidates=self.candidates,
+            shown=self.shown,
+            detectors=None if self.detectors is None else tuple(self.detectors),
+            threshold=self.threshold,
+            rerank=self.rerank,
+            budget_ms=self.budget_ms,
+            coherence=self.coherence,
+            exclude=tuple(self.exclude),
+            filter=self.filter,
+        )
+
+
+def _text(body: TextBody) -> Text:
+    for one in body.mentions or ():
+        if one.text is not None and body.text[one.start : one.end] != one.text:
+            raise InvalidInputError(
+                "a mention's text is not what stands there",
+                received=f"{one.text!r} at {one.start}:{one.end}, where {body.text[one.start : one.end][:60]!r} is",
+                expected="offsets in code points of the text (not UTF-16 units or bytes), end exclusive",
+            )
+    spans = None if body.mentions is None else tuple((one.start, one.end) for one in body.mentions)
+    return Text(body.text, spans, tuple(body.exclude))
+
+
+class EntitiesBody(_Body):
+    """Entities to upsert. Each is checked by itself: a bad one is reported in its place, the others are stored."""
+
+    entities: list[Any] = Field(
+        description="Objects with id, title, description, aliases, kind, world, lang, metadata.",
+        json_schema_extra={
+            "items": {
+                "type": "object",
+                "required": ["id", "title"],
+                "properties": {
+                    "id": {"type": "string", "minLength": 1, "maxLength": 512},
+                    "title": {"type": "string", "minLength": 1, "maxLength": 512},
+                    "description": {"type": "string"},
+                    "aliases": {"type": "array", "maxItems": 1000, "items": {"type": "string"}},
+                    "kind": {"type": "string"},
+                    "world": {"type": "string"},
+                    "lang": {"type": "string"},
+                    "metadata": {"type": "object"},
+                },
+            }
+        },
+    )
+
+
 class CollectionBody(_Body):
     """A collection to make."""
 
@@ -144,6 +261,16 @@ class CollectionBody(_Body):
         1200, ge=0, le=100_000, description="Characters of a passage; 0 keeps documents whole."
     )
     chunk_overlap_chars: StrictInt = Field(150, ge=0, le=50_000)
+    kind: Literal["passages", "entities"] = Field(
+        "passages", description="`entities` makes a knowledge base: entities are kept whole, whatever chunk_chars says."
+    )
+
+    def spec(self) -> CollectionSpec:
+        """The collection's choices."""
+        chosen = self.model_dump()
+        if self.kind == "entities":
+            chosen |= {"chunk_chars": 0, "chunk_overlap_chars": 0}
+        return CollectionSpec(**chosen)
 
 
 class ErrorDetail(BaseModel):
@@ -165,6 +292,7 @@ class CollectionAnswer(BaseModel):
     """A collection and what it holds."""
 
     name: str
+    kind: Literal["passages", "entities"]
     analyzer: str
     generation: str
     documents: int

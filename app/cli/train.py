@@ -21,7 +21,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="vdr, svdr, vdr_head, dense, dense_e5, dense_bge, cross_encoder, distil.")
+        str, typer.Argument(help="vdr, svdr, vdr_head, dense, dense_e5, dense_bge, distil, cross_encoder, blink_….")
     ],
     data: Annotated[list[Path], typer.Option("--data", help="BEIR folder, .jsonl, .json (DPR) or .tsv (DuReader).")],
     out: Annotated[Path, typer.Option("--out", help="The folder to make; its name is the model's.")],
@@ -32,6 +32,9 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", help="An option of the recipe, key=value.")] = None,
     work: Annotated[Path | None, typer.Option(help="Where checkpoints are kept; by default beside the model.")] = None,
     parent: Annotated[str, typer.Option(help="The model that this one continues, for its manifest.")] = "",
+    entities: Annotated[
+        Path | None, typer.Option(help="Entities' vectors from `hyblink kb export-vectors` (blink_bi).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model by a recipe. A run that was cut short goes on where it stopped when it is started again."""
@@ -66,6 +69,7 @@ def train(
                 work=work,
                 cache=Settings().data_dir / "states",
                 parent=parent,
+                entities=entities,
                 progress=advance,
                 say=note,
             )

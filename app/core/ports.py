@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.filters import Filter
+from app.core.linking import MentionContext
 from app.core.types import (
     BoolArray,
     BulkItem,
@@ -433,6 +434,37 @@ class CrossEncoder(Protocol):
         """One score for each (title, text), larger is better; NaN where `time.perf_counter()` passed the deadline.
 
         The first are scored first. Raises EncoderUnavailableError where it is not ready; it does not wait for that.
+        """
+        ...
+
+
+class MentionEncoder(Protocol):
+    """Mentions in their contexts to vectors in the space of a knowledge base's dense vectors (Wu et al. 2020)."""
+
+    @property
+    def id(self) -> str: ...
+
+    def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
+        """Shape (n, dimension), L2-normalised."""
+        ...
+
+
+class EntityCross(Protocol):
+    """Reads a mention in its context together with each candidate entity."""
+
+    @property
+    def id(self) -> str: ...
+
+    def load(self) -> None:
+        """Be ready to score. Raises EncoderUnavailableError if it cannot be."""
+        ...
+
+    def score(
+        self, mentions: Sequence[MentionContext], entities: Sequence[Sequence[tuple[str, str]]], deadline: float
+    ) -> list[ScoreArray]:
+        """For each mention a score for each of its (title, description), NaN for all of those not reached in time.
+
+        Raises EncoderUnavailableError where it is not ready.
         """
         ...
 

@@ -88,6 +88,36 @@ class EncodeSettings(_Section):
     max_seq_tokens: int = Field(256, gt=0, description="Tokens of a passage that the dense encoder reads.")
 
 
+class LinkSettings(_Section):
+    """Entity linking."""
+
+    detectors: tuple[str, ...] = Field(
+        ("dictionary",),
+        min_length=1,
+        description="What finds mentions, together: `dictionary`, `elq`, `spacy:MODEL`.",
+    )
+    mention_encoder: str = Field(
+        "default",
+        description="What encodes mentions: `default` (the shipped adapter), a folder that `hyblink train` made, or "
+        "`dense`: the collection's dense encoder as it is.",
+    )
+    span_head: str = Field("default", description="The detector `elq`: `default` (the shipped one) or a folder.")
+    cross_encoder: str = Field(
+        "default",
+        description="What reads mention and entity together: `default`, a folder, a hub name, or `none`.",
+    )
+    mention_tokens: int = Field(96, ge=16, le=512, description="Tokens of a mention with its context.")
+    candidates: int = Field(64, gt=0, le=1000, description="Candidates of a mention, unless asked.")
+    max_candidates: int = Field(256, gt=0, le=1000, description="Most that a request may ask for.")
+    rerank: bool = Field(True, description="Let the cross-encoder read the best candidates, unless asked.")
+    rerank_top: int = Field(8, gt=0, le=256, description="Candidates of a mention that it reads.")
+    rerank_budget_ms: float = Field(2000, ge=0, description="Time for it in one request, unless asked.")
+    max_text_chars: int = Field(1_000_000, gt=0, description="Longest text.")
+    max_texts: int = Field(1000, gt=0, description="Most texts in one request.")
+    max_mentions: int = Field(10_000, gt=0, description="Most mentions in one request.")
+    max_mention_terms: int = Field(64, gt=0, description="Terms of a mention that are looked for.")
+
+
 class DenseSettings(_Section):
     """The dense index."""
 
@@ -166,6 +196,7 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     ingest: IngestSettings = IngestSettings()
     encode: EncodeSettings = EncodeSettings()
+    link: LinkSettings = LinkSettings()
     dense: DenseSettings = DenseSettings()
     opensearch: OpenSearchSettings = OpenSearchSettings()
 

@@ -36,10 +36,12 @@ class Signal(StrEnum):
     VDR = "vdr"
     DENSE = "dense"
     CROSS = "cross"
+    PRIOR = "prior"
+    COHERENCE = "coherence"
 
 
 ALL_SIGNALS: tuple[Signal, ...] = (Signal.BM25, Signal.VDR, Signal.DENSE)
-"""The signals that propose passages. `cross` only re-ranks what they found."""
+"""The signals that propose passages. `cross` only re-ranks what they found; the others are for entities alone."""
 
 
 class SparseForm(StrEnum):

@@ -13,7 +13,15 @@ VDR_HEAD = "vdr-head"
 CROSS_ENCODER = "cross-encoder"
 CROSS_ENCODER_LORA = "cross-encoder-lora"
 DENSE_LORA = "dense-lora"
-_SHOWN = {VDR_HEAD: "VDR", CROSS_ENCODER_LORA: "cross-encoder", DENSE_LORA: "dense"}
+MENTION_LORA = "mention-lora"
+SPAN_HEAD = "span-head"
+_SHOWN = {
+    VDR_HEAD: "VDR",
+    CROSS_ENCODER_LORA: "cross-encoder",
+    DENSE_LORA: "dense",
+    MENTION_LORA: "mention",
+    SPAN_HEAD: "span",
+}
 WEIGHTS = Path(__file__).parent / "weights"
 """What is shipped."""
 

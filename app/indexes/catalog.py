@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from app.core.linking import LinkProfile, Utility
 from app.core.ports import Engine, Present
 from app.core.settings import DenseSettings
 from app.core.text import Analyzer
@@ -333,6 +334,31 @@ class Catalog:
         """Let the current generation point to a saved profile."""
         self._read_profile(check_name(name), version)
         self._registry.write(name, f"generations/{self.current(name)}/profile", {"version": version})
+
+    def link_profile(self, name: str) -> LinkProfile | None:
+        """How the collection's entities are linked; None for as shipped."""
+        found = self._registry.read(check_name(name), "link_profile")
+        return None if found is None else link_profile_from_json(found)
+
+    def save_link_profile(self, name: str, profile: LinkProfile) -> LinkProfile:
+        """Link by this profile from now on; it gets the next version."""
+        self.spec(name)
+        with self._registry.lock(name):
+            known = self.link_profile(name)
+            saved = replace(profile, version=known.version + 1 if known else 1)
+            self._registry.write(name, "link_profile", asdict(saved))
+        return saved
+
+
+def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
+    """The profile that was written as plain JSON."""
+    made = {
+        name: Utility(
+            value[name]["coefficients"], float(value[name]["nil"]), tuple((a, b) for a, b in value[name]["knots"])
+        )
+        for name in ("fast", "cross")
+    }
+    return LinkProfile(**{**value, **made})
 
 
 def profile_to_json(profile: RankingProfile) -> dict[str, Any]:

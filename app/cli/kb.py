@@ -1,0 +1,410 @@
+"""`hyblink kb …` and `hyblink link`: knowledge bases, and linking texts to them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.console import emit, note, opened, progress, reported, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from app.bootstrap import App
+    from app.core.linking import LinkResult
+    from training.linking.data import JudgedMention
+    from training.linking.examples import Example
+
+kb_cli = typer.Typer(help="Knowledge bases for entity linking.", no_args_is_help=True)
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KbOption = Annotated[str, typer.Option("--kb", "-k", help="The knowledge base: a collection of entities.")]
+_BATCH = 2000
+
+
+@kb_cli.command("load")
+def load(
+    path: Annotated[Path | None, typer.Argument(help="Entities: .jsonl[.gz] or .csv; see docs/linking.md.")] = None,
+    python_package: Annotated[
+        str | None, typer.Option(help="The API of an installed Python package; `python` is the standard library.")
+    ] = None,
+    kb: KbOption = "entities",
+    no_aliases: Annotated[bool, typer.Option("--no-aliases", help="Leave the aliases out.")] = False,
+    analyzer: Annotated[str, typer.Option(help="english or standard (a new knowledge base only).")] = "english",
+    dense_index: Annotated[str, typer.Option(help="As for `ingest` (a new knowledge base only).")] = "auto",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is encoded.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Add entities to a knowledge base. Those that are there already under their ids are changed."""
+    with reported(as_json), opened() as app:
+        from app.core.errors import InvalidInputError
+        from indexer.readers.entities import python_entities, read_entities
+
+        if (path is None) == (python_package is None):
+            raise InvalidInputError("nothing to load", expected="either a path or --python-package NAME")
+        rows = read_entities(path) if path is not None else python_entities(str(python_package))
+        report = load_entities(
+            app, kb, rows, no_aliases=no_aliases, analyzer=analyzer, dense_index=dense_index, wait=wait, quiet=as_json
+        )
+        if as_json:
+            emit(report)
+            return
+        say(
+            f"{report['entities']} entities ({report['created']} new, {report['updated']} changed, "
+            f"{report['rejected']} rejected) in {report['seconds']:.1f} s; {report['encoded']} encoded"
+        )
+        for line in report["rejects"]:
+            note(f"rejected {line}")
+
+
+def load_entities(
+    app: App,
+    kb: str,
+    rows: Iterator[object],
+    *,
+    no_aliases: bool = False,
+    analyzer: str = "english",
+    dense_index: str = "auto",
+    wait: bool = True,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Load rows into a knowledge base, made if there is none; a report as plain data."""
+    import time
+    from itertools import islice
+
+    from app.linking.knowledge_base import entity_spec
+
+    app.entities.check(app.ensure_collection(entity_spec(kb, analyzer=analyzer, dense_index=dense_index)))
+    counted = {"created": 0, "updated": 0, "unchanged": 0, "rejected": 0}
+    rejects: list[str] = []
+    started = time.perf_counter()
+    with progress(quiet) as bars:
+        task = bars.add_task("entities", total=None, rate="")
+        while batch := list(islice(rows, min(_BATCH, app.settings.api.max_bulk_documents))):
+            if no_aliases:
+                batch = [{**row, "aliases": []} if isinstance(row, dict) else row for row in batch]
+            result = app.entities.bulk(kb, batch, encode=False)
+            for item in result.items:
+                counted[item.status] += 1
+                if item.status == "rejected" and len(rejects) < 20:
+                    rejects.append(f"{item.id}: {item.message}")
+            bars.advance(task, len(batch))
+        seconds = time.perf_counter() - started
+        encoded = 0
+        if wait:
+            counts = app.catalog.engine(kb).store.reader().counts()
+            encoding = bars.add_task("encoding", total=counts.passages - counts.encoded, rate="")
+            encoded = app.encode_now(kb, progress=lambda done: bars.advance(encoding, done))
+        else:
+            record = app.catalog.engine(kb).record
+            if record.dense_dimension:
+                app.jobs.encode(kb, record.id, [0])
+    return {
+        "kb": kb,
+        "entities": sum(counted.values()),
+        **counted,
+        "encoded": encoded,
+        "seconds": seconds,
+        "rejects": rejects,
+    }
+
+
+@kb_cli.command("show")
+def show(entity_id: Annotated[str, typer.Argument(help="The entity's id.")], kb: KbOption = "entities") -> None:
+    """Show an entity as JSON."""
+    with reported(True), opened() as app:
+        from dataclasses import asdict
+
+        emit(asdict(app.entities.get(kb, entity_id)))
+
+
+@kb_cli.command("remove")
+def remove(
+    entity_ids: Annotated[list[str], typer.Argument(help="Ids of entities.")],
+    kb: KbOption = "entities",
+    as_json: JsonOption = False,
+) -> None:
+    """Remove entities from every generation: they are never linked again, after a roll-back neither."""
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        result = app.entities.remove(kb, entity_ids)
+        if as_json:
+            emit([asdict(item) for item in result.items])
+        else:
+            for item in result.items:
+                say(f"{item.id}: {item.status}")
+
+
+@kb_cli.command("export-vectors")
+def export_vectors(
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
+    kb: KbOption = "entities",
+    as_json: JsonOption = False,
+) -> None:
+    """Write every entity's dense vector: what a mention encoder is trained against."""
+    with reported(as_json), opened() as app:
+        from training.linking.vectors import write_vectors
+
+        count = write_vectors(app.catalog.engine(kb), out)
+        emit({"entities": count, "path": str(out)}) if as_json else say(f"{out}: {count} vectors")
+
+
+@kb_cli.command("mine")
+def mine(
+    data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl of training rows to write.")],
+    kb: KbOption = "entities",
+    keep: Annotated[int, typer.Option(min=1, help="Negatives of a mention: its best wrong candidates.")] = 16,
+    tokens: Annotated[int, typer.Option(min=16, help="Tokens of the mention with its context.")] = 96,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")] = None,
+    own_document: Annotated[
+        bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Mine training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates."""
+    with reported(as_json), opened() as app:
+        from app.core.errors import ConflictError
+        from training.data import write_jsonl
+        from training.linking.mine import training_rows
+
+        if out.exists():
+            raise ConflictError("the file exists already", received=str(out), expected="a new file")
+        rows = _rows(data, limit)
+        with progress(as_json) as bars:
+            task = bars.add_task("mentions", total=len(rows), rate="")
+            made = training_rows(
+                app.linker,
+                app.catalog.engine(kb),
+                kb,
+                rows,
+                keep=keep,
+                tokens=tokens,
+                tokenizer=app.encoders.mention_tokenizer(),
+                own_document=_own if own_document else lambda _: None,
+                progress=lambda n: bars.advance(task, n),
+            )
+        write_jsonl(out, made)
+        report = {"mentions": len(rows), "rows": len(made), "gold_missing": len(rows) - len(made)}
+        emit(report) if as_json else say(f"{out}: {len(made)} rows of {len(rows)} mentions")
+
+
+def _own(row: JudgedMention) -> str:
+    return row.id.partition(":")[0]
+
+
+def _rows(data: Path, limit: int | None) -> list[JudgedMention]:
+    import random
+
+    from training.linking.data import read_mentions
+
+    rows = read_mentions(data)
+    if limit and limit < len(rows):
+        rows = [rows[at] for at in sorted(random.Random(0).sample(range(len(rows)), limit))]
+    return rows
+
+
+def _examples(
+    app: App,
+    kb: str,
+    rows: Sequence[JudgedMention],
+    *,
+    candidates: int,
+    cross: bool,
+    own_document: bool,
+    quiet: bool,
+    without_prior: bool = False,
+) -> list[Example]:
+    """Features of every row, with the cross-encoder's scores where asked."""
+    import time
+
+    import numpy as np
+
+    from app.core.types import Signal
+    from training.linking.examples import example, retrieved
+
+    reader = None
+    model: Any = app.encoders.entity_cross() if cross else None
+    if model is not None:
+        model.load()
+    found = []
+    own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
+    with progress(quiet) as bars:
+        task = bars.add_task("mentions", total=len(rows), rate="")
+        for row, one in retrieved(app.linker, kb, rows, candidates, own):
+            if reader is None:
+                reader = app.catalog.engine(kb).snapshot().reader
+            ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+            scores = None
+            if model is not None and len(one.candidates):
+                scores = app.linker.cross_scores(kb, model, one, time.perf_counter() + 600)
+            made = example(row, one, ids, None if scores is None else np.asarray(scores, dtype=np.float64))
+            if without_prior:
+                made.features.pop("prior", None)
+                made.leg_ranks.pop(Signal.PRIOR, None)
+            found.append(made)
+            bars.advance(task)
+    return found
+
+
+@kb_cli.command("evaluate")
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],
+    kb: KbOption = "entities",
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of a mention.")] = 64,
+    cross: Annotated[bool, typer.Option("--cross", help="Let the cross-encoder read the best candidates.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")] = None,
+    own_document: Annotated[
+        bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile."""
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        from app.core.types import Signal
+        from app.linking.disambiguation import SHIPPED
+        from training.linking import evaluate as ev
+
+        rows = _rows(data, limit)
+        profile = app.catalog.link_profile(kb) or SHIPPED
+        examples = _examples(
+            app, kb, rows, candidates=candidates, cross=cross, own_document=own_document, quiet=as_json
+        )
+        systems: dict[str, Callable[[Example], int | None]] = {
+            signal.value: ev.leg_rank(signal) for signal in (Signal.BM25, Signal.VDR, Signal.PRIOR, Signal.DENSE)
+        }
+        systems["fused"] = ev.fused_rank
+        systems["decided"] = ev.decided_rank(profile.fast)
+        if cross:
+            systems["decided+cross"] = ev.decided_rank(profile.cross)
+        results = [ev.evaluate(name, examples, order) for name, order in systems.items()]
+        if as_json:
+            emit({"mentions": len(rows), "systems": [asdict(one) for one in results]})
+            return
+        say(f"{len(rows)} mentions, {candidates} candidates, profile {profile.version}")
+        say(f"{'system':<14}" + "".join(f"{'R@' + str(k):>8}" for k in ev.CUTOFFS) + "   95 % of R@1     norm. acc.")
+        for one in results:
+            low, high = one.interval
+            say(
+                f"{one.system:<14}"
+                + "".join(f"{one.recall[k]:>8.4f}" for k in ev.CUTOFFS)
+                + f"   {low:.3f} … {high:.3f}   {one.normalised:.4f}"
+            )
+
+
+@kb_cli.command("fit")
+def fit(
+    data: Annotated[Path, typer.Argument(help="Judged mentions to fit on: .jsonl[.gz] in BLINK's form.")],
+    kb: KbOption = "entities",
+    cross: Annotated[bool, typer.Option("--cross", help="Fit the decision with the cross-encoder too.")] = False,
+    missing: Annotated[float, typer.Option(min=0, max=0.9, help="Share whose entity is taken away for NIL.")] = 0.33,
+    rate: Annotated[float, typer.Option(min=0.001, max=0.5, help="False links allowed, of all links made.")] = 0.05,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")] = None,
+    own_document: Annotated[
+        bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit how candidates become links: coefficients, calibrated probabilities, thresholds. Saved as the kb's profile."""
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        from training.linking.profile import fit_profile
+
+        rows = _rows(data, limit)
+        examples = _examples(app, kb, rows, candidates=64, cross=cross, own_document=own_document, quiet=as_json)
+        record = app.catalog.engine(kb).record
+        encoder = app.encoders.mention(record).id if record.dense_dimension else ""
+        known = app.catalog.link_profile(kb)
+        profile = fit_profile(examples, known, cross=cross, missing=missing, rate=rate, mention_encoder=encoder)
+        if not dry_run:
+            profile = app.catalog.save_link_profile(kb, profile)
+        if as_json:
+            emit(asdict(profile))
+            return
+        say(f"profile {profile.version}: {profile.origin}")
+        for name, value in profile.figures.items():
+            say(f"  {name}: {value:.4f}")
+
+
+def link(
+    path: Annotated[str | None, typer.Argument(help="A text file, or - for standard input.")] = None,
+    kb: KbOption = "entities",
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Link each line that is typed.")] = False,
+    threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
+    detectors: Annotated[str | None, typer.Option(help="dictionary, spacy:MODEL; joined by commas.")] = None,
+    rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
+    coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
+    candidates: Annotated[int, typer.Option(min=0, help="Candidates to show.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Link the mentions of a text to entities of a knowledge base."""
+    with reported(as_json), opened() as app:
+        from app.core.errors import EncoderUnavailableError, InvalidInputError
+        from app.core.linking import LinkRequest, Text
+
+        if (path is None) != interactive:
+            raise InvalidInputError("nothing to link", expected="a file, - for standard input, or -i")
+        if rerank is not False and app.settings.link.rerank:
+            try:
+                app.encoders.entity_cross().load()
+            except EncoderUnavailableError as error:
+                if rerank:
+                    note(f"without the cross-encoder: {error}")
+
+        def linked(text: str) -> LinkResult:
+            names = tuple(detectors.split(",")) if detectors else None
+            request = LinkRequest(
+                (Text(text),), shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
+                coherence=coherence,
+            )  # fmt: skip
+            return app.linker.link(kb, request)
+
+        if interactive:
+            while line := _asked():
+                _show(linked(line), as_json)
+            return
+        _show(linked(_read(str(path), app.settings.link.max_text_chars)), as_json)
+
+
+def _read(path: str, limit: int) -> str:
+    from app.core.errors import InvalidInputError, NotFoundError
+
+    try:
+        raw = sys.stdin.buffer.read(4 * limit + 1) if path == "-" else Path(path).read_bytes()
+        return raw.decode()
+    except FileNotFoundError as error:
+        raise NotFoundError("no such file", received=path) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"not UTF-8 at byte {error.start}", received=path, expected="UTF-8 text") from error
+
+
+def _asked() -> str:
+    try:
+        return input("text> ").strip()
+    except EOFError:
+        return ""
+
+
+def _show(result: LinkResult, as_json: bool) -> None:
+    if as_json:
+        emit(result)
+        return
+    for text in result.texts:
+        for one in text.links:
+            meaning = f"{one.entity_id} ({one.title})" if one.entity_id else f"NIL ({one.reason.replace('_', ' ')})"
+            mention = one.mention
+            say(f"{mention.start}:{mention.end} {mention.text!r} → {meaning}  p = {one.probability:.2f}")
+            for candidate in one.candidates:
+                lines = " + ".join(f"{s.signal} {s.contribution:.2f}" for s in candidate.signals if s.contribution)
+                say(
+                    f"    {candidate.rank}. {candidate.title} [{candidate.entity_id}] {candidate.probability:.2f}: {lines}"
+                )
+    for part, why in result.missing.items():
+        note(f"{part}: {why}")

@@ -1,0 +1,59 @@
+"""BLINK's cross-encoder (Wu et al. 2020, section 4.2): a mention in its context, read together with each candidate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.core.linking import MentionContext
+from app.core.settings import EncodeSettings
+from app.core.types import ScoreArray
+from app.encoders.adapters import WEIGHTS, trained
+from app.encoders.cross_encoder import TransformerCrossEncoder
+from app.encoders.mention_text import marked
+from app.encoders.models import tokenizer_file
+
+DEFAULT = WEIGHTS / "entity-cross-minilm"
+
+
+class EntityCrossEncoder:
+    """A cross-encoder that `hyblink train blink_cross` made, or any other, over marked mentions."""
+
+    def __init__(self, model: str, settings: EncodeSettings, *, mention_tokens: int, cache: Path | None = None) -> None:
+        self._model = model
+        self._mention_tokens = mention_tokens
+        self._pairs = TransformerCrossEncoder(model, settings, cache)
+        self._lock = threading.Lock()
+
+    @property
+    def id(self) -> str:
+        return self._pairs.id
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        made = Tokenizer.from_file(str(tokenizer_file(str(trained(self._model).get("base", self._model)))))
+        made.no_truncation()
+        made.no_padding()
+        return made
+
+    def load(self) -> None:
+        """Be ready to score. Raises EncoderUnavailableError if it cannot be."""
+        self._pairs.load()
+
+    def score(
+        self, mentions: Sequence[MentionContext], entities: Sequence[Sequence[tuple[str, str]]], deadline: float
+    ) -> list[ScoreArray]:
+        with self._lock:
+            queries = marked(self._tokenizer, mentions, self._mention_tokens)
+        found: list[ScoreArray] = []
+        for query, candidates in zip(queries, entities, strict=True):
+            scores = self._pairs.score(query, candidates, deadline)
+            found.append(scores if not np.isnan(scores).any() else np.full(len(candidates), np.nan, dtype=np.float32))
+        return found

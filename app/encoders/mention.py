@@ -1,0 +1,95 @@
+"""Mention encoders: the query tower of a bi-encoder for entity linking (Wu et al. 2020), an adapter of the dense model.
+
+The entity tower is the collection's own dense encoder, frozen: entities need no second vector, an adapter can be
+exchanged without encoding a knowledge base anew, and training sees every entity's final vector.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.core.linking import MentionContext
+from app.core.ports import DenseEncoder
+from app.core.settings import EncodeSettings
+from app.core.types import VectorArray
+from app.encoders.adapters import DENSE_LORA, MENTION_LORA, WEIGHTS, adapter_manifest, merge_lora, trained
+from app.encoders.dense import device_of, load_sentence_transformer, on_device
+from app.encoders.mention_text import marked
+from app.encoders.models import identity, root_of
+from app.encoders.prefixes import prefixes_for
+
+DEFAULT = WEIGHTS / "mention-minilm"
+_SIDE = 200
+
+
+class PlainMention:
+    """The dense encoder as it is, untrained for mentions: it reads the name, then the words around it."""
+
+    def __init__(self, dense: DenseEncoder) -> None:
+        self._dense = dense
+        self.id = f"mention:plain:{dense.id}"
+
+    def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
+        texts = [f"{one.mention}. {one.left[-_SIDE:]}{one.mention}{one.right[:_SIDE]}" for one in mentions]
+        many = getattr(self._dense, "encode_queries", None)
+        if many is not None:
+            found: VectorArray = many(texts)
+            return found
+        return np.stack([self._dense.encode_query(text) for text in texts])
+
+
+class MentionTower:
+    """A LoRA adapter that `hyblink train blink_bi` made. Loaded at the first use; safe to share between threads."""
+
+    def __init__(self, folder: Path, settings: EncodeSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        shared = trained(str(folder)).get("kind") == DENSE_LORA  # one adapter for both towers
+        self._manifest = adapter_manifest(folder, DENSE_LORA if shared else MENTION_LORA)
+        self._entities = str(folder) if shared else str(self._manifest["base"])
+        self._lock = threading.Lock()
+        self.base = str(self._manifest["base"])
+        self.tokens = int(self._manifest["config"]["query_tokens"])
+        self.id = f"mention:{identity(str(folder))}"
+
+    def fits(self, dense_id: str) -> bool:
+        """Whether its vectors can be compared with those of a dense encoder."""
+        return dense_id.startswith(f"dense:{identity(self._entities)}:")
+
+    @cached_property
+    def _model(self) -> Any:
+        model = load_sentence_transformer(self.base, device_of(self._settings))
+        merge_lora(model, self._folder)
+        model.max_seq_length = self.tokens
+        return model.eval()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        made = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
+        made.no_truncation()
+        made.no_padding()
+        return made
+
+    def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
+        import torch
+
+        with self._lock:
+            prefix = prefixes_for(root_of(self.base)).query
+            texts = [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
+            found = np.empty((len(texts), int(self._model.get_embedding_dimension())), dtype=np.float32)
+            order = np.argsort([-len(text) for text in texts], kind="stable")
+            with torch.inference_mode():
+                for at in range(0, len(order), self._settings.batch_size):
+                    some = order[at : at + self._settings.batch_size]
+                    features = on_device(self._model.preprocess([texts[n] for n in some]), self._model.device)
+                    vectors = self._model(features)["sentence_embedding"].float()
+                    found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+            return found

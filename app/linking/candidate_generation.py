@@ -1,0 +1,97 @@
+"""Candidates of a mention: BM25 and VDR over names and descriptions, dense vectors of the mention in its context, and
+how often its name means an entity. Each proposes; then every candidate gets every signal, as in search.
+
+Shapes: S signals, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.ports import Selection, Snapshot
+from app.core.types import IdArray, RankingProfile, Scored, Signal, VectorArray
+from app.linking.dictionary import prior_scores
+from ranker.complete import complete, fuse
+from ranker.retrieve import Leg, QueryForms, dense_leg
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A mention's candidates, best first by the fused score, one row for each entity."""
+
+    rows: IdArray
+    keys: IdArray
+    signals: tuple[Signal, ...]
+    raw_SC: Floats
+    normalised_SC: Floats
+    leg_ranks: tuple[Mapping[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def value(self, signal: Signal, *, raw: bool) -> Floats:
+        """A signal's scores of all candidates; 0 where there are none."""
+        if signal not in self.signals:
+            return np.zeros(len(self.rows))
+        own = (self.raw_SC if raw else self.normalised_SC)[self.signals.index(signal)]
+        found: Floats = np.nan_to_num(own)
+        return found
+
+
+def prior_leg(prior: Scored) -> Leg:
+    """How probable each entity is, given the mention's name alone."""
+
+    def search(k: int, allowed: Selection | None, _: IdArray) -> Mapping[Signal, Scored]:
+        kept = slice(0, k) if allowed is None else np.flatnonzero(allowed.contains(prior.rows))[:k]
+        return {Signal.PRIOR: Scored(prior.rows[kept], prior.scores[kept])}
+
+    return Leg((Signal.PRIOR,), search, lambda rows: {Signal.PRIOR: prior_scores(prior, rows)}, lambda _, __: None)
+
+
+def generate(
+    snapshot: Snapshot,
+    forms: QueryForms,
+    vector: VectorArray | None,
+    prior: Scored,
+    weights: Mapping[str, float],
+    k: int,
+    *,
+    allowed: Selection | None = None,
+    exclude: Sequence[int] = (),
+) -> Candidates:
+    """The best k entities, of which each leg proposes k. `exclude` holds documents' keys that are no candidates."""
+    legs: list[Leg] = [forms.leg(signals) for signals in forms.grouped([Signal.BM25, Signal.VDR])]
+    if vector is not None and snapshot.dense is not None and snapshot.dense.vectors:
+        found = dense_leg(snapshot, lambda: vector)
+        assert found is not None
+        legs.append(found)
+    legs.append(prior_leg(prior))
+    proposed: dict[Signal, Scored] = {}
+    by_signal: dict[Signal, Leg] = {}
+    wanted = k + len(exclude)
+    for leg in legs:
+        answered = leg.search(wanted, allowed, np.zeros(0, dtype=np.int64))
+        proposed |= answered
+        by_signal |= dict.fromkeys(answered, leg)
+    scores = complete(by_signal, proposed)
+    profile = RankingProfile(weights={signal: float(weights.get(signal.value, 0.0)) for signal in scores.signals})
+    fused = fuse(scores, profile)
+    keys = snapshot.reader.document_keys(scores.rows)
+    order = np.lexsort((scores.rows, -fused.scores_C))
+    order = order[(keys[order] >= 0) & ~np.isin(keys[order], np.array(exclude, dtype=np.int64))]
+    _, first = np.unique(keys[order], return_index=True)
+    order = order[np.sort(first)][:k]
+    return Candidates(
+        scores.rows[order],
+        keys[order],
+        scores.signals,
+        scores.raw_SC[:, order],
+        np.where(np.isnan(scores.raw_SC), 0.0, fused.normalised_SC)[:, order],
+        scores.leg_ranks,
+    )

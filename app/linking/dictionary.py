@@ -1,0 +1,287 @@
+"""The dictionary: which names mean which entities, how often, and where they stand in a text.
+
+It is derived from the store like every index: names are read from the passages that changed, and removed rows are
+passed over until parts are merged. Names are kept as 64-bit keys in sorted arrays, about 25 bytes each, found by binary
+search for every run of tokens of a text at once. An Aho-Corasick automaton finds the same spans, but takes some 100
+bytes a name and is built anew with every change.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.linking import Mention
+from app.core.ports import Snapshot, StoreReader
+from app.core.types import EMPTY, IdArray, ScoreArray, Scored
+from app.linking.knowledge_base import names_of
+from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens
+
+_TITLE, _PLURAL, _EXACT_CASE = 1, 2, 4
+_ALIAS_WEIGHT = 0.5
+"""How often a name means an entity whose alias it is, beside one whose title it is, before anything is counted."""
+_FOLDED_WEIGHT = 0.5
+"""The same for a name that is written otherwise: other case, or the other number."""
+_PARTS = 6
+
+Counts = Mapping[int, Mapping[str, float]]
+"""How often a folded name (its key) was seen to mean an entity (its id)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Names sorted by key; beside each the entity's row, the key as written, and flags."""
+
+    keys: Keys
+    exact: Keys
+    rows: IdArray
+    flags: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, key: int) -> slice:
+        """Where a key's names stand."""
+        wanted = np.uint64(key)
+        return slice(int(np.searchsorted(self.keys, wanted)), int(np.searchsorted(self.keys, wanted, "right")))
+
+
+_NONE = _Part(
+    np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
+)
+
+
+def _part(entries: Sequence[tuple[int, int, int, int]]) -> _Part:
+    if not entries:
+        return _NONE
+    keys, exact, rows, flags = zip(*entries, strict=True)
+    made = _Part(
+        np.array(keys, dtype=np.uint64),
+        np.array(exact, dtype=np.uint64),
+        np.array(rows, dtype=np.int64),
+        np.array(flags, dtype=np.uint8),
+    )
+    return _taken(made, np.argsort(made.keys, kind="stable"))
+
+
+def _taken(part: _Part, places: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> _Part:
+    return _Part(part.keys[places], part.exact[places], part.rows[places], part.flags[places])
+
+
+def _merged(parts: Sequence[_Part], removed: IdArray) -> _Part:
+    whole = _Part(
+        np.concatenate([one.keys for one in parts]),
+        np.concatenate([one.exact for one in parts]),
+        np.concatenate([one.rows for one in parts]),
+        np.concatenate([one.flags for one in parts]),
+    )
+    whole = _taken(whole, ~np.isin(whole.rows, removed))
+    return _taken(whole, np.argsort(whole.keys, kind="stable"))
+
+
+def _needs_its_case(name: str) -> bool:
+    """Whether a name is so short that other case is another word, such as "IT", "C" or "Go"."""
+    letters = [one for one in name if one.isalpha()]
+    upper = sum(one.isupper() for one in letters)
+    return bool(upper) and (len(letters) <= 2 or (len(letters) == 3 and upper == 3))
+
+
+class AliasDictionary:
+    """The names of one generation's entities, brought up to date by `at`. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts: tuple[_Part, ...] = ()
+        self._removed: IdArray = np.zeros(0, dtype=np.int64)
+        self._change = -1
+
+    def at(self, reader: StoreReader) -> DictionaryView:
+        """The names of one moment."""
+        with self._lock:
+            if reader.change > self._change:
+                self._catch_up(reader)
+            return DictionaryView(self._parts, self._removed, reader, later=reader.change < self._change)
+
+    def _catch_up(self, reader: StoreReader) -> None:
+        removed = reader.removed_since(self._change) if self._change >= 0 else None
+        if removed is None:  # the first time, or the store has forgotten that far back
+            self._parts, self._change, removed = (), 0, np.zeros(0, dtype=np.int64)
+        entries: list[tuple[int, int, int, int]] = []
+        for batch in reader.texts_since(self._change):
+            for change in batch:
+                entries += _entries(change.row, change.content)
+        self._removed = np.union1d(self._removed, removed)
+        parts = [*self._parts, _part(entries)] if entries else list(self._parts)
+        large = parts and len(self._removed) * 10 > len(parts[0])
+        if len(parts) > _PARTS or large or (len(parts) > 1 and len(parts[-1]) * 4 > len(parts[0])):
+            parts, self._removed = [_merged(parts, self._removed)], np.zeros(0, dtype=np.int64)
+        self._parts, self._change = tuple(parts), reader.change
+
+
+def _entries(row: int, content: str) -> list[tuple[int, int, int, int]]:
+    """(key, key as written, row, flags) of an entity's names; words in the plural under the singular as well."""
+    found: dict[tuple[int, int], int] = {}
+    for number, name in enumerate(names_of(content)):
+        made = keys_of(name)
+        if made is None:
+            continue
+        exact, plain, single = made
+        flags = (0 if number else _TITLE) | (_EXACT_CASE if _needs_its_case(name) else 0)
+        found.setdefault((plain, exact), flags)
+        if single != plain and name == name.lower():  # "The Pythons" are not the Python
+            found.setdefault((single, exact), flags | _PLURAL)
+    return [(key, exact, row, flags) for (key, exact), flags in found.items()]
+
+
+class DictionaryView:
+    """The dictionary at one moment."""
+
+    def __init__(self, parts: Sequence[_Part], removed: IdArray, reader: StoreReader, *, later: bool) -> None:
+        """`later` says that the dictionary has gone on since the reader's moment, so that rows must be looked for."""
+        self._parts = parts
+        self._removed = removed
+        self._reader = reader
+        self._later = later
+
+    def _living(self, rows: IdArray) -> dict[int, int]:
+        """The rows that exist at this moment, with their documents' keys."""
+        rows = rows[~np.isin(rows, self._removed)]
+        if self._later:
+            rows = np.array(sorted(self._reader.passages(rows)), dtype=np.int64)
+        keys = self._reader.document_keys(rows) if len(rows) else rows
+        return {row: key for row, key in zip(rows.tolist(), keys.tolist(), strict=True) if key >= 0}
+
+    def priors(self, names: Sequence[str], counts: Counts | None = None) -> list[Scored]:
+        """For each name how probable each entity is, given the name alone: rows, best first; scores sum to 1.
+
+        A title weighs more than an alias, a name as it is written more than one folded; `counts` of what the name was
+        seen to mean weigh more than either.
+        """
+        found = [self._weights(name) for name in names]
+        living = self._living(np.unique(np.array([row for own in found for row in own], dtype=np.int64)))
+        return [self._prior(name, own, living, counts) for name, own in zip(names, found, strict=True)]
+
+    def _weights(self, name: str) -> dict[int, float]:
+        made = keys_of(name)
+        weights: dict[int, float] = {}
+        if made is None:
+            return weights
+        exact, plain, single = made
+        for part in self._parts:
+            for key in {plain, single}:
+                span = part.find(key)
+                for row, weight in zip(part.rows[span].tolist(), _weights(part, span, exact).tolist(), strict=True):
+                    weights[row] = max(weights.get(row, 0.0), weight)
+        return weights
+
+    def _prior(
+        self, name: str, weights: Mapping[int, float], living: Mapping[int, int], counts: Counts | None
+    ) -> Scored:
+        rows = np.array(sorted(row for row in weights if row in living), dtype=np.int64)
+        if not len(rows):
+            return EMPTY
+        score = np.array([weights[row] for row in rows.tolist()])
+        made = keys_of(name) if counts else None
+        seen = counts.get(made[1]) if counts and made else None
+        if seen:
+            ids = self._reader.doc_ids(np.array([living[row] for row in rows.tolist()], dtype=np.int64))
+            score = score + np.array([float(seen.get(one, 0.0)) for one in ids])
+        score = score / score.sum()
+        order = np.lexsort((rows, -score))
+        return Scored(rows[order], score[order].astype(np.float32))
+
+    def detect(self, text: str) -> list[Mention]:
+        """The longest names in a text, left to right, none within another; `score` is the best entity's weight.
+
+        Function words, numbers and punctuation alone are not taken for names, nor short names in another case.
+        """
+        made = tokens(text)
+        found = [one for length in range(1, min(MAX_TOKENS, len(made)) + 1) for one in self._matches(made, length)]
+        living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
+        best: dict[int, tuple[int, float]] = {}
+        for start, length, weight, row in found:
+            if row in living:
+                best[start] = max(best.get(start, (0, 0.0)), (length, weight))
+        mentions: list[Mention] = []
+        end = 0
+        for start in sorted(best):
+            length, weight = best[start]
+            if start < end:
+                continue
+            a, b = int(made.starts_T[start]), int(made.ends_T[start + length - 1])
+            mentions.append(Mention(a, b, text[a:b], "dictionary", weight))
+            end = start + length
+        return mentions
+
+    def _matches(self, made: Tokens, length: int) -> Iterator[tuple[int, int, float, int]]:
+        """(first token, length, weight, row) of every name of so many tokens."""
+        plain = runs(made.folded_T, made.folded_T, length)
+        single = runs(made.folded_T, made.singular_T, length)
+        exact = runs(made.exact_T, made.exact_T, length)
+        for part in self._parts:
+            if not len(part):
+                continue
+            for wanted in (plain, single) if not np.array_equal(plain, single) else (plain,):
+                at = np.searchsorted(part.keys, wanted)
+                at[at == len(part)] = 0
+                for start in np.flatnonzero(part.keys[at] == wanted).tolist():
+                    if not _may_be_a_name(made.words[start : start + length]):
+                        continue
+                    span = part.find(int(wanted[start]))
+                    own = _weights(part, span, int(exact[start]), strict=True)
+                    for row, weight in zip(part.rows[span].tolist(), own.tolist(), strict=True):
+                        if weight > 0:
+                            yield start, length, weight, row
+
+
+def _weights(part: _Part, span: slice, exact: int, *, strict: bool = False) -> npt.NDArray[np.float64]:
+    same = part.exact[span] == np.uint64(exact)
+    flags = part.flags[span]
+    weight = np.where(flags & _TITLE, 1.0, _ALIAS_WEIGHT) * np.where(same, 1.0, _FOLDED_WEIGHT)
+    if strict:
+        weight = np.where((flags & _EXACT_CASE).astype(bool) & ~same, 0.0, weight)
+    return weight
+
+
+def _may_be_a_name(words: Sequence[str]) -> bool:
+    letters = [word for word in words if any(one.isalpha() for one in word)]
+    if not letters:
+        return False
+    if len(words) == 1 and folded(words[0]) in FUNCTION_WORDS:
+        return words[0].isupper() and len(words[0]) > 1
+    return any(folded(word) not in FUNCTION_WORDS for word in letters) or len(words) > 2
+
+
+def prior_scores(found: Scored, rows: IdArray) -> ScoreArray:
+    """The prior of given rows; 0 where the name does not mean them."""
+    scores = np.zeros(len(rows), dtype=np.float32)
+    order = np.argsort(found.rows)
+    known, values = found.rows[order], found.scores[order]
+    at = np.searchsorted(known, rows)
+    there = at < len(known)
+    there[there] = known[at[there]] == rows[there]
+    scores[there] = values[at[there]]
+    return scores
+
+
+class Dictionaries:
+    """The dictionaries of the generations that are in use: two of each collection at most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[str, str], AliasDictionary] = {}
+
+    def view(self, collection: str, generation: str, snapshot: Snapshot) -> DictionaryView:
+        """A generation's dictionary at a snapshot's moment."""
+        with self._lock:
+            found = self._made.get((collection, generation))
+            if found is None:
+                others = [key for key in self._made if key[0] == collection]
+                for key in others[:-1]:
+                    del self._made[key]
+                found = self._made[collection, generation] = AliasDictionary()
+        return found.at(snapshot.reader)

@@ -1,0 +1,143 @@
+"""Which candidate a mention means, and how sure that is: a conditional logit (McFadden 1974) over them and NIL.
+
+``u_e = Σ_f w_f x_fe``, ``p(e) = exp(u_e) / (exp(u_NIL) + Σ_c exp(u_c))``. The coefficients are fitted on judged
+mentions, a part of them with the right entity taken away, so that NIL has its share. The best candidate's probability
+is then mapped to how often such a link is right (isotonic regression). Every term is a line of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.linking import LinkProfile, Utility
+from app.core.types import Signal, SignalValue, VectorArray
+from app.linking.candidate_generation import Candidates
+
+Floats = npt.NDArray[np.float64]
+
+FEATURES: Mapping[str, tuple[Signal, bool]] = {
+    "bm25_z": (Signal.BM25, False),
+    "vdr_z": (Signal.VDR, False),
+    "dense_z": (Signal.DENSE, False),
+    "dense": (Signal.DENSE, True),
+    "prior": (Signal.PRIOR, True),
+    "cross": (Signal.CROSS, True),
+    "coherence": (Signal.COHERENCE, True),
+}
+"""By name, the signal that a feature is of, and whether it is the raw value or the normalised one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was made of a mention's candidates. `order` are places among them, best first by utility."""
+
+    order: tuple[int, ...]
+    utility_C: Floats
+    probability_C: Floats
+    right: float
+    features: Mapping[str, Floats]
+
+
+def features_of(candidates: Candidates, extra: Mapping[Signal, Floats]) -> dict[str, Floats]:
+    """Every feature's values, shape (C,); `extra` are signals that came after retrieval."""
+    found = {}
+    for name, (signal, raw) in FEATURES.items():
+        if signal in extra:
+            found[name] = np.nan_to_num(extra[signal])
+        elif signal in candidates.signals:
+            found[name] = candidates.value(signal, raw=raw)
+    return found
+
+
+def softmax_with_nil(utility_C: Floats, nil: float) -> Floats:
+    """Each candidate's probability; what is missing to 1 is NIL's.
+
+    >>> softmax_with_nil(np.array([0.0, 0.0]), 0.0).round(3).tolist()
+    [0.333, 0.333]
+    """
+    top = max(nil, float(utility_C.max(initial=nil)))
+    weights = np.exp(utility_C - top)
+    found: Floats = weights / (np.exp(nil - top) + weights.sum())
+    return found
+
+
+def calibrated(utility: Utility, probability: float) -> float:
+    """How often a link of this softmax probability is right.
+
+    >>> calibrated(Utility({}, 0.0, ((0.0, 0.0), (0.5, 0.2), (1.0, 1.0))), 0.75)
+    0.6
+    """
+    if not utility.knots:
+        return probability
+    x, y = zip(*utility.knots, strict=True)
+    return round(float(np.interp(probability, x, y)), 6)
+
+
+def decide(candidates: Candidates, utility: Utility, extra: Mapping[Signal, Floats]) -> Decided:
+    """Rank a mention's candidates by utility; ties keep the order of retrieval."""
+    features = features_of(candidates, extra)
+    total = np.zeros(len(candidates))
+    for name, values in features.items():
+        total = total + utility.coefficients.get(name, 0.0) * values
+    probability = softmax_with_nil(total, utility.nil)
+    order = np.argsort(-total, kind="stable")
+    right = calibrated(utility, float(probability[order[0]])) if len(order) else 0.0
+    return Decided(tuple(order.tolist()), total, probability, right, features)
+
+
+def ledger(decided: Decided, candidates: Candidates, place: int, utility: Utility) -> tuple[SignalValue, ...]:
+    """A candidate's lines by signal; their contributions sum to its utility."""
+    lines = []
+    row = int(candidates.rows[place])
+    for signal in dict.fromkeys(signal for name, (signal, _) in FEATURES.items() if name in decided.features):
+        names = [name for name, (own, _) in FEATURES.items() if own is signal and name in decided.features]
+        terms = {name: utility.coefficients.get(name, 0.0) * decided.features[name][place] for name in names}
+        value: float | None = float(decided.features[names[-1]][place])
+        normalised = float(decided.features[names[0]][place])
+        leg_rank = None
+        note = " + ".join(
+            f"{utility.coefficients.get(name, 0.0):.3g} × {decided.features[name][place]:.3g}" for name in names
+        )
+        if signal in candidates.signals:
+            at = candidates.signals.index(signal)
+            raw = float(candidates.raw_SC[at, place])
+            value = None if np.isnan(raw) else raw
+            leg_rank = candidates.leg_ranks[at].get(row)
+        weight = float(utility.coefficients.get(names[0], 0.0))
+        lines.append(SignalValue(signal, value, normalised, weight, float(sum(terms.values())), leg_rank, note))
+    return tuple(lines)
+
+
+def coherence(
+    decided: Sequence[Decided], vectors: Sequence[VectorArray], weight: float, *, reach: int = 10
+) -> list[Floats]:
+    """How well each candidate goes with what the neighbouring mentions mean.
+
+    `weight` times the cosine of its vector with the mean of theirs, weighted by their probabilities. `vectors` are
+    those of each mention's candidates, shape (C, D).
+    """
+    means = [one.probability_C @ own if len(own) else np.zeros(0) for one, own in zip(decided, vectors, strict=True)]
+    found: list[Floats] = []
+    for at, own in enumerate(vectors):
+        near = [m for m in (*means[max(0, at - reach) : at], *means[at + 1 : at + 1 + reach]) if len(m)]
+        if not near or not len(own):
+            found.append(np.zeros(len(own)))
+            continue
+        mean = np.mean(near, axis=0)
+        length = float(np.linalg.norm(mean))
+        found.append(weight * (own @ mean) / length if length > 0 else np.zeros(len(own)))
+    return found
+
+
+SHIPPED = LinkProfile(
+    retrieval={"bm25": 0.3, "vdr": 0.1, "dense": 0.3, "prior": 0.5},
+    fast=Utility({"bm25_z": 0.4, "vdr_z": 0.2, "dense_z": 0.6, "dense": 3.0, "prior": 4.0}, 4.0),
+    cross=Utility({"bm25_z": 0.2, "vdr_z": 0.1, "dense_z": 0.3, "dense": 2.0, "prior": 4.0, "cross": 0.6}, 3.0),
+    fast_threshold=0.5,
+    cross_threshold=0.5,
+    origin="set by hand; not fitted",
+)

@@ -1,0 +1,146 @@
+"""An entity is a document of a collection of its own: title, then a line of aliases, then the description.
+
+So BM25, VDR and dense encoders read the aliases too, filters see `kind`, `world` and `aliases` as metadata, and stores,
+tiers, generations and exports are those of passages. Entities are not cut: encoders read what fits their windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError, UserError
+from app.core.filters import check_metadata
+from app.core.linking import Entity
+from app.core.text import check_text
+from app.core.types import BulkItem, BulkResult, CollectionSpec, DocId, Document
+from indexer.documents import DocumentService
+from indexer.prepare import parse_document, rejected
+
+_ALIASES = "Also known as:\t"
+_SEPARATOR = "\t"
+_FIELDS = {"id", "title", "description", "aliases", "kind", "world", "lang", "metadata"}
+_RESERVED = ("aliases", "kind", "world")
+MAX_ALIASES = 1000
+MAX_NAME_CHARS = 512
+
+
+def entity_spec(name: str, **choices: Any) -> CollectionSpec:
+    """A knowledge base: a collection whose documents are entities, not cut into passages."""
+    return CollectionSpec(name, kind="entities", chunk_chars=0, chunk_overlap_chars=0, **choices)
+
+
+def to_document(entity: Entity) -> Document:
+    """How the store keeps an entity."""
+    own = {"aliases": list(entity.aliases), "kind": entity.kind, "world": entity.world}
+    metadata: dict[str, Any] = {**entity.metadata, **{name: value for name, value in own.items() if value}}
+    return Document(DocId(entity.id), _line(entity.aliases) + entity.description, entity.title, entity.lang, metadata)
+
+
+def from_document(document: Document) -> Entity:
+    """The entity that `to_document` stored."""
+    metadata = dict(document.metadata)
+    aliases = metadata.pop("aliases", None)
+    names = tuple(str(one) for one in aliases) if isinstance(aliases, list) else ()
+    kind, world = (str(metadata.pop(name, "")) for name in ("kind", "world"))
+    description = document.text.removeprefix(_line(names))
+    return Entity(document.id, document.title, description, names, kind, world, document.lang, metadata)
+
+
+def names_of(content: str) -> list[str]:
+    """An entity's title and aliases, from what BM25 sees of it."""
+    title, _, rest = content.partition("\n")
+    if not rest.startswith(_ALIASES):
+        return [title]
+    line = rest.partition("\n")[0].removeprefix(_ALIASES)
+    return [title, *line.split(_SEPARATOR)]
+
+
+def description_of(text: str) -> str:
+    """A stored entity's description, without the line of aliases."""
+    return text.partition("\n")[2] if text.startswith(_ALIASES) else text
+
+
+def _line(aliases: Sequence[str]) -> str:
+    return f"{_ALIASES}{_SEPARATOR.join(aliases)}\n" if aliases else ""
+
+
+def parse_entity(row: object, max_chars: int) -> Entity:
+    """An entity from a JSON object. Raises InvalidInputError or TooLargeError, naming the field."""
+    if not isinstance(row, Mapping):
+        raise InvalidInputError("an entity has the wrong type", received=row, expected="an object")
+    unknown = set(row) - _FIELDS
+    if unknown:
+        raise InvalidInputError(
+            "unknown entity field", received=sorted(map(str, unknown)), expected=f"only {', '.join(sorted(_FIELDS))}"
+        )
+    title = _name(row.get("title"), "title")
+    given = row.get("aliases") or []
+    if not isinstance(given, list):
+        raise InvalidInputError("aliases has the wrong type", received=given, expected="a list of strings")
+    if len(given) > MAX_ALIASES:
+        raise TooLargeError("too many aliases", received=len(given), expected=f"at most {MAX_ALIASES}")
+    aliases = tuple(dict.fromkeys(name for name in (_name(one, "alias") for one in given) if name != title))
+    kind, world = (check_text(row.get(name) or "", name) for name in ("kind", "world"))
+    metadata = check_metadata(row.get("metadata") or {})
+    taken = [name for name in _RESERVED if name in metadata]
+    if taken:
+        raise InvalidInputError(
+            "metadata holds a field of the entity's own", received=taken, expected="it beside metadata"
+        )
+    entity_id = check_text(row.get("id"), "id")
+    entity = Entity(
+        entity_id, title, check_text(row.get("description") or "", "description"), aliases, kind, world,
+        check_text(row.get("lang") or "", "lang"), metadata,
+    )  # fmt: skip
+    document = to_document(entity)
+    fields = {"id": document.id, "title": title, "text": document.text, "lang": document.lang}
+    parse_document({**fields, "metadata": dict(document.metadata)}, max_chars)
+    return entity
+
+
+def _name(value: object, what: str) -> str:
+    name = " ".join(check_text(value, what).split())
+    if not 0 < len(name) <= MAX_NAME_CHARS:
+        raise InvalidInputError(f"bad {what}", received=value, expected=f"1 to {MAX_NAME_CHARS} characters")
+    return name
+
+
+class KnowledgeBase:
+    """Adds, changes, shows and removes entities. What is acknowledged is a candidate for the next request."""
+
+    def __init__(self, documents: DocumentService, *, max_chars: int, max_bulk: int) -> None:
+        self._documents = documents
+        self._max_chars = max_chars
+        self._max_bulk = max_bulk
+
+    def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
+        """Upsert JSON objects; item by item, in order. Raises only for the request as a whole."""
+        if not isinstance(rows, list):
+            raise InvalidInputError("entities has the wrong type", received=rows, expected="a list of objects")
+        if len(rows) > self._max_bulk:
+            raise TooLargeError("too many entities", received=len(rows), expected=f"at most {self._max_bulk}")
+        documents: list[Document | BulkItem] = []
+        for row in rows:
+            try:
+                documents.append(to_document(parse_entity(row, self._max_chars)))
+            except UserError as error:
+                documents.append(rejected(row.get("id") if isinstance(row, dict) else None, error))
+        return self._documents.upsert(collection, documents, encode=encode)
+
+    @staticmethod
+    def check(spec: CollectionSpec) -> None:
+        """Raises ConflictError for a collection that is no knowledge base."""
+        if spec.kind != "entities":
+            raise ConflictError("the collection holds documents", received=spec.name, expected="a knowledge base")
+
+    def get(self, collection: str, entity_id: str) -> Entity:
+        """An entity as it was sent. Raises NotFoundError."""
+        try:
+            return from_document(self._documents.get(collection, entity_id))
+        except NotFoundError as error:
+            raise NotFoundError("no such entity", received=entity_id) from error
+
+    def remove(self, collection: str, entity_ids: Sequence[str]) -> BulkResult:
+        """Remove entities from every generation: no roll-back brings them back."""
+        return self._documents.delete(collection, entity_ids, everywhere=True)

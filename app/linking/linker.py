@@ -1,0 +1,449 @@
+"""The linking use case: texts → mentions → candidates → disambiguation → links, by one generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from app.core.errors import EncoderUnavailableError, InvalidInputError, TooLargeError
+from app.core.filters import parse_filter
+from app.core.linking import (
+    Candidate,
+    CrossReport,
+    Link,
+    LinkedText,
+    LinkProfile,
+    LinkRequest,
+    LinkResult,
+    Mention,
+    MentionContext,
+    Text,
+    Utility,
+)
+from app.core.ports import BagEncoder, EntityCross, FullEncoder, MentionEncoder, Present, Snapshot
+from app.core.settings import LinkSettings
+from app.core.text import Analyzer, check_text, fold
+from app.core.types import GenerationRecord, Scored, Signal, VdrMode, VectorArray
+from app.linking.candidate_generation import Candidates, generate
+from app.linking.dictionary import Dictionaries, DictionaryView
+from app.linking.disambiguation import SHIPPED, Decided, Floats, coherence, decide, ledger
+from app.linking.knowledge_base import description_of
+from app.linking.mention_detection import DETECTORS, Detection, SpanDetector, splits_a_character, union
+from ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
+
+_SHOWN_CHARS = 300
+_CONTEXT_CHARS = 4000
+_BLOCK = 256
+"""Mentions whose candidates are held at once."""
+
+
+class Collections(Protocol):
+    """What the use case needs to know of collections; the catalog is one."""
+
+    def present(self, name: str) -> Present: ...
+
+    def link_profile(self, name: str) -> LinkProfile | None: ...
+
+
+class Encoders(Protocol):
+    """The encoders that linking uses."""
+
+    def full(self, record: GenerationRecord) -> FullEncoder: ...
+
+    def vdr_mode(self, record: GenerationRecord) -> VdrMode: ...
+
+    def bag(self, encoder_id: str) -> BagEncoder: ...
+
+    def mention(self, record: GenerationRecord) -> MentionEncoder: ...
+
+    def entity_cross(self) -> EntityCross: ...
+
+    def span_detector(self, name: str) -> SpanDetector: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A mention with its candidates, before anything is decided."""
+
+    mention: Mention
+    context: MentionContext
+    candidates: Candidates
+
+
+@dataclass(slots=True)
+class _Moment:
+    """What all mentions of a request share."""
+
+    present: Present
+    dictionary: DictionaryView
+    profile: LinkProfile
+    encoder: MentionEncoder | None
+    missing: dict[str, str]
+    timings: dict[str, float]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.present.snapshot
+
+    def took(self, stage: str, started: float) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
+
+
+class LinkService:
+    """Links texts. Safe to share between threads."""
+
+    def __init__(self, collections: Collections, encoders: Encoders, settings: LinkSettings) -> None:
+        self._collections = collections
+        self._encoders = encoders
+        self._settings = settings
+        self._dictionaries = Dictionaries()
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="hyblink-link")
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def link(self, collection: str, request: LinkRequest) -> LinkResult:
+        """Links of every text. Raises UserError for a bad request."""
+        started = time.perf_counter()
+        self._check(request)
+        moment = self._moment(collection)
+        limit = self._settings
+        found = [self._mentions(moment, one, request.detectors) for one in request.texts]
+        moment.took("mentions", started)
+        total = sum(len(mentions) for mentions in found)
+        if total > limit.max_mentions:
+            raise TooLargeError("too many mentions", received=total, expected=f"at most {limit.max_mentions}")
+        rerank = limit.rerank if request.rerank is None else request.rerank
+        cross, report = self._cross(moment) if rerank and total else (None, None)
+        budget = (limit.rerank_budget_ms if request.budget_ms is None else request.budget_ms) / 1e3
+        deadline = time.perf_counter() + budget
+        utility = moment.profile.cross if cross else moment.profile.fast
+        shipped = moment.profile.cross_threshold if cross else moment.profile.fast_threshold
+        threshold = shipped if request.threshold is None else request.threshold
+        scored = skipped = 0
+        cross_s = 0.0
+        links: list[list[Link]] = [[] for _ in request.texts]
+        for block in _blocks(request.texts, found):
+            retrieved = self._retrieve(moment, request, [item for _, items in block for item in items])
+            extras: list[dict[Signal, Floats]] = [{} for _ in retrieved]
+            if cross is not None:
+                before = time.perf_counter()
+                done = self._read_together(moment, cross, retrieved, extras, deadline)
+                scored, skipped = scored + done, skipped + len(retrieved) - done
+                cross_s += time.perf_counter() - before
+            before = time.perf_counter()
+            at = 0
+            for number, items in block:  # neighbours are those of the same text
+                part = slice(at, at + len(items))
+                links[number] += self._decided(moment, request, retrieved[part], extras[part], threshold)
+                at += len(items)
+            moment.took("decide", before)
+        if cross is not None:
+            report = CrossReport(cross.id, scored, skipped, round(cross_s * 1e3, 3))
+            moment.timings["cross"] = cross_s * 1e3
+        moment.timings["total"] = (time.perf_counter() - started) * 1e3
+        record = moment.present.engine.record
+        fitted = moment.encoder.id if moment.encoder else ""
+        calibrated = bool(utility.knots) and moment.profile.mention_encoder == fitted
+        return LinkResult(
+            tuple(LinkedText(tuple(own)) for own in links),
+            record.id,
+            moment.snapshot.change,
+            moment.profile.version,
+            calibrated,
+            threshold,
+            fitted,
+            moment.missing,
+            {name: round(value, 3) for name, value in moment.timings.items()},
+            report,
+        )
+
+    def retrieve(self, collection: str, texts: Sequence[Text], candidates: int) -> list[Retrieved]:
+        """Given mentions with their candidates, undecided: what training and evaluation start from."""
+        moment = self._moment(collection)
+        request = LinkRequest(tuple(texts), candidates=candidates)
+        self._check(request)
+        items = [(text, mention) for text in texts for mention in self._mentions(moment, text, None)]
+        return self._retrieve(moment, request, items)
+
+    def cross_scores(self, collection: str, cross: EntityCross, one: Retrieved, deadline: float) -> Floats | None:
+        """The cross-encoder's scores of a mention's candidates; those that it did not read get the least of them."""
+        extras: list[dict[Signal, Floats]] = [{}]
+        self._read_together(self._moment(collection), cross, [one], extras, deadline)
+        return extras[0].get(Signal.CROSS)
+
+    def _check(self, request: LinkRequest) -> None:
+        limit = self._settings
+        if not request.texts:
+            raise InvalidInputError("nothing to link", received=[], expected="at least one text")
+        if len(request.texts) > limit.max_texts:
+            raise TooLargeError("too many texts", received=len(request.texts), expected=f"at most {limit.max_texts}")
+        for number, one in enumerate(request.texts):
+            check_text(one.text, f"texts[{number}]")
+            if len(one.text) > limit.max_text_chars:
+                raise TooLargeError(
+                    f"texts[{number}] is too long", received=f"{len(one.text)} characters",
+                    expected=f"at most {limit.max_text_chars}",
+                )  # fmt: skip
+            check_spans(one.text, one.mentions or ())
+        given = sum(len(one.mentions or ()) for one in request.texts)
+        if given > limit.max_mentions:
+            raise TooLargeError("too many mentions", received=given, expected=f"at most {limit.max_mentions}")
+        for name, value, low, high in (
+            ("candidates", request.candidates, 1, limit.max_candidates),
+            ("threshold", request.threshold, 0.0, 1.0),
+            ("budget_ms", request.budget_ms, 0.0, 600_000.0),
+            ("coherence", request.coherence, 0.0, 100.0),
+            ("shown", request.shown, 0, limit.max_candidates),
+        ):
+            if value is not None and not low <= value <= high:
+                raise InvalidInputError(f"{name} is out of range", received=value, expected=f"{low} to {high}")
+
+    def _moment(self, collection: str) -> _Moment:
+        present = self._collections.present(collection)
+        record, snapshot = present.engine.record, present.snapshot
+        dictionary = self._dictionaries.view(collection, record.id, snapshot)
+        missing: dict[str, str] = {}
+        encoder = None
+        if snapshot.dense is not None and snapshot.dense.vectors:
+            try:
+                encoder = self._encoders.mention(record)
+            except EncoderUnavailableError as error:
+                missing[Signal.DENSE.value] = str(error)
+        else:
+            missing[Signal.DENSE.value] = "no entity has a vector yet"
+        profile = self._collections.link_profile(collection) or SHIPPED
+        return _Moment(present, dictionary, profile, encoder, missing, {})
+
+    def _mentions(self, moment: _Moment, text: Text, detectors: Sequence[str] | None) -> list[Mention]:
+        if text.mentions is not None:
+            return [Mention(a, b, text.text[a:b]) for a, b in text.mentions]
+        names = self._settings.detectors if detectors is None else detectors
+        made: list[Detection] = []
+        for name in names:
+            if name == "dictionary":
+                made.append(moment.dictionary.detect)
+            else:
+                made.append(self._encoders.span_detector(name).detect)
+        if not names:
+            raise InvalidInputError("no detector", received=list(names), expected=f"some of {', '.join(DETECTORS)}")
+        return union([detect(text.text) for detect in made])
+
+    def _retrieve(
+        self, moment: _Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]
+    ) -> list[Retrieved]:
+        if not items:
+            return []
+        before = time.perf_counter()
+        mentions = [mention for _, mention in items]
+        contexts = [_context(text.text, mention) for text, mention in items]
+        vectors: Sequence[VectorArray | None] = [None] * len(mentions)
+        if moment.encoder is not None:
+            vectors = list(moment.encoder.encode(contexts))
+        moment.took("encode", before)
+        before = time.perf_counter()
+        snapshot, record = moment.snapshot, moment.present.engine.record
+        priors = moment.dictionary.priors([m.text for m in mentions])
+        allowed = snapshot.reader.select(parse_filter(request.filter)) if request.filter is not None else None
+        own = {text.exclude: self._keys(snapshot, (*request.exclude, *text.exclude)) for text, _ in items}
+        analyzer = Analyzer(record.analyzer)
+        bag = self._encoders.bag(record.vdr_encoder)
+        full = self._encoders.full(record) if snapshot.vdr is not None else None
+        mode: VdrMode = "bag" if full is None else vdr_mode("auto", snapshot, self._encoders.vdr_mode(record))
+        if mode in {"full", "beta"}:  # a name alone needs no encoder
+            mode = "alpha" if mode == "full" else "bag"
+        k = request.candidates or self._settings.candidates
+
+        def one(item: tuple[Text, Mention], vector: VectorArray | None, prior: Scored) -> Candidates:
+            text, mention = item
+            name = fold(mention.text)
+            terms = tuple(dict.fromkeys(analyzer.terms(name)))[: self._settings.max_mention_terms]
+            forms = QueryForms(snapshot, AnalyzedQuery(name, terms), bag, full, mode, self._settings.max_mention_terms)
+            return generate(
+                snapshot, forms, vector, prior, moment.profile.retrieval, k,
+                allowed=allowed, exclude=own[text.exclude],
+            )  # fmt: skip
+
+        if len(items) == 1:
+            made = [one(items[0], vectors[0], priors[0])]
+        else:
+            made = list(self._pool.map(one, items, vectors, priors))
+        moment.took("candidates", before)
+        return [Retrieved(*parts) for parts in zip(mentions, contexts, made, strict=True)]
+
+    @staticmethod
+    def _keys(snapshot: Snapshot, ids: Sequence[str]) -> list[int]:
+        rows = [snapshot.reader.document_rows(one) for one in ids]
+        found = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+        return sorted(set(snapshot.reader.document_keys(found).tolist())) if len(found) else []
+
+    def _cross(self, moment: _Moment) -> tuple[EntityCross | None, CrossReport | None]:
+        try:
+            return self._encoders.entity_cross(), None
+        except EncoderUnavailableError as error:
+            moment.missing[Signal.CROSS.value] = str(error)
+            return None, CrossReport("", 0, 0, 0.0, str(error))
+
+    def _read_together(
+        self,
+        moment: _Moment,
+        cross: EntityCross,
+        retrieved: Sequence[Retrieved],
+        extras: Sequence[dict[Signal, Floats]],
+        deadline: float,
+    ) -> int:
+        """Add the cross-encoder's scores of each mention's best candidates; how many mentions it reached."""
+        tops = [self._top(moment, one) for one in retrieved]
+        rows = np.unique(np.concatenate([one.candidates.rows[top] for one, top in zip(retrieved, tops, strict=True)]))
+        passages = moment.snapshot.reader.passages(rows)
+        entities = [
+            [(passages[row].title, description_of(passages[row].text)) for row in one.candidates.rows[top].tolist()]
+            for one, top in zip(retrieved, tops, strict=True)
+        ]
+        try:
+            scores = cross.score([one.context for one in retrieved], entities, deadline)
+        except EncoderUnavailableError as error:
+            moment.missing[Signal.CROSS.value] = str(error)
+            return 0
+        done = 0
+        for one, top, own, extra in zip(retrieved, tops, scores, extras, strict=True):
+            if len(own) and not np.isnan(own).any():
+                # Those that it did not read are taken to be as bad as the worst that it did.
+                values = np.full(len(one.candidates), float(own.min()))
+                values[top] = own
+                extra[Signal.CROSS] = values
+                done += 1
+        return done
+
+    def _top(self, moment: _Moment, one: Retrieved) -> list[int]:
+        return list(decide(one.candidates, moment.profile.fast, {}).order[: self._settings.rerank_top])
+
+    def _decided(
+        self,
+        moment: _Moment,
+        request: LinkRequest,
+        retrieved: Sequence[Retrieved],
+        extras: Sequence[dict[Signal, Floats]],
+        threshold: float,
+    ) -> list[Link]:
+        profile = moment.profile
+        utilities = [profile.cross if Signal.CROSS in extra else profile.fast for extra in extras]
+        decided = [
+            decide(one.candidates, utility, extra)
+            for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
+        ]
+        if request.coherence:
+            vectors = [_vectors(moment.snapshot, one.candidates) for one in retrieved]
+            for extra, values in zip(extras, coherence(decided, vectors, request.coherence), strict=True):
+                extra[Signal.COHERENCE] = values
+            decided = [
+                decide(one.candidates, with_coherence(utility), extra)
+                for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
+            ]
+            utilities = [with_coherence(one) for one in utilities]
+        return [
+            self._link(moment, request, one, own, utility, threshold)
+            for one, own, utility in zip(retrieved, decided, utilities, strict=True)
+        ]
+
+    def _link(
+        self,
+        moment: _Moment,
+        request: LinkRequest,
+        one: Retrieved,
+        decided: Decided,
+        utility: Utility,
+        threshold: float,
+    ) -> Link:
+        if not decided.order:
+            return Link(one.mention, None, "", 0.0, "no_candidates", ())
+        shown = decided.order[: max(1, request.shown)]
+        places = list(shown)
+        reader = moment.snapshot.reader
+        passages = reader.passages(one.candidates.rows[places])
+        ids = reader.doc_ids(one.candidates.keys[places])
+        kinds = [str(metadata.get("kind", "")) for metadata in reader.metadata(one.candidates.keys[places])]
+        made = []
+        for rank, (place, entity, kind) in enumerate(zip(places, ids, kinds, strict=True), 1):
+            passage = passages[int(one.candidates.rows[place])]
+            made.append(
+                Candidate(
+                    rank, entity, passage.title, kind, description_of(passage.text)[:_SHOWN_CHARS],
+                    round(float(decided.probability_C[place]), 6), float(decided.utility_C[place]),
+                    ledger(decided, one.candidates, place, utility),
+                )
+            )  # fmt: skip
+        best = made[0]
+        linked = decided.right >= threshold
+        return Link(
+            one.mention,
+            best.entity_id if linked else None,
+            best.title if linked else "",
+            decided.right,
+            "linked" if linked else "below_threshold",
+            tuple(made[: request.shown]),
+        )
+
+
+def _context(text: str, mention: Mention) -> MentionContext:
+    left = text[max(0, mention.start - _CONTEXT_CHARS) : mention.start]
+    return MentionContext(left, mention.text, text[mention.end : mention.end + _CONTEXT_CHARS])
+
+
+def _blocks(
+    texts: Sequence[Text], found: Sequence[Sequence[Mention]]
+) -> Iterator[list[tuple[int, list[tuple[Text, Mention]]]]]:
+    """(number of the text, its mentions) in blocks of about `_BLOCK` mentions; a text of more is cut."""
+    block: list[tuple[int, list[tuple[Text, Mention]]]] = []
+    count = 0
+    for number, (text, mentions) in enumerate(zip(texts, found, strict=True)):
+        for at in range(0, len(mentions), _BLOCK):
+            block.append((number, [(text, mention) for mention in mentions[at : at + _BLOCK]]))
+            count += len(block[-1][1])
+            if count >= _BLOCK:
+                yield block
+                block, count = [], 0
+    if block:
+        yield block
+
+
+def with_coherence(utility: Utility) -> Utility:
+    """The same, counting coherence as it comes."""
+    return Utility({**utility.coefficients, "coherence": 1.0}, utility.nil, utility.knots)
+
+
+def _vectors(snapshot: Snapshot, candidates: Candidates) -> VectorArray:
+    rows, vectors = snapshot.reader.vectors(candidates.rows)
+    width = vectors.shape[1] if len(rows) else 0
+    found = np.zeros((len(candidates), width), dtype=np.float32)
+    at = {row: place for place, row in enumerate(candidates.rows.tolist())}
+    for row, vector in zip(rows.tolist(), vectors, strict=True):
+        found[at[row]] = vector
+    return found
+
+
+def check_spans(text: str, spans: Sequence[tuple[int, int]]) -> None:
+    """Raises InvalidInputError for a span that is empty, reversed, out of range, blank, or splits a character.
+
+    Spans may overlap: each is linked by itself.
+    """
+    for span in spans:
+        start, end = span
+        if not 0 <= start < end <= len(text):
+            raise InvalidInputError(
+                "bad mention", received=list(span), expected=f"0 <= start < end <= {len(text)} in code points"
+            )
+        if not text[start:end].strip():
+            raise InvalidInputError("a mention is blank", received=list(span), expected="some visible characters")
+        for at in (start, end):
+            if splits_a_character(text, at):
+                raise InvalidInputError(
+                    "a mention cuts a character from its combining marks", received=list(span),
+                    expected=f"a boundary beside code point {at}, not at it",
+                )  # fmt: skip

@@ -1,0 +1,251 @@
+"""Names as they stand in texts: tokens, their folded and singular forms, and 64-bit keys of runs of them.
+
+A run's key is the polynomial of its tokens' hashes modulo 2^64, so that the keys of all runs of a text are made by a
+handful of array operations. Shapes: T tokens of a text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+
+MAX_TOKENS = 16
+"""Names of more tokens are not looked for in texts."""
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_MASK = 2**64 - 1
+_HYPHENS = {"-", "\u2010", "\u2011"}
+# A word of letters, digits and marks; a CJK character; any other visible character by itself.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_TOKEN = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}_])\w)+|[^\w\s]|_")
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "about",
+        "above",
+        "after",
+        "all",
+        "also",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "because",
+        "been",
+        "before",
+        "being",
+        "below",
+        "between",
+        "both",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "down",
+        "during",
+        "each",
+        "few",
+        "for",
+        "from",
+        "further",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "here",
+        "him",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "itself",
+        "just",
+        "may",
+        "me",
+        "might",
+        "more",
+        "most",
+        "must",
+        "my",
+        "no",
+        "nor",
+        "not",
+        "now",
+        "of",
+        "off",
+        "on",
+        "once",
+        "only",
+        "or",
+        "other",
+        "our",
+        "out",
+        "over",
+        "own",
+        "same",
+        "shall",
+        "she",
+        "should",
+        "so",
+        "some",
+        "such",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "through",
+        "to",
+        "too",
+        "under",
+        "until",
+        "up",
+        "us",
+        "very",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "whom",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text's tokens, from `starts_T` to `ends_T` in code points; hashes of them as written, folded, singular."""
+
+    words: tuple[str, ...]
+    starts_T: npt.NDArray[np.int64]
+    ends_T: npt.NDArray[np.int64]
+    exact_T: Keys
+    folded_T: Keys
+    singular_T: Keys
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def singular(word: str) -> str:
+    """An English plural's singular by its ending; other words as they are. `word` is folded.
+
+    >>> [singular(word) for word in ("queries", "classes", "files", "status", "process", "is", "analysis")]
+    ['query', 'class', 'file', 'status', 'process', 'is', 'analysis']
+    """
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y" if len(word) > 4 else word[:-1]
+    if word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return word[:-2]
+    return word[:-1]
+
+
+def folded(word: str) -> str:
+    """Without differences of case and of compatible characters (NFKC, case folding)."""
+    return word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).casefold()
+
+
+@lru_cache(maxsize=1 << 16)
+def _hashes(word: str) -> tuple[int, int, int]:
+    one = folded(word)
+    return _hash(word), _hash(one), _hash(singular(one))
+
+
+def _hash(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def _words(text: str) -> list[tuple[str, int, int]]:
+    found = [(one.group(), one.start(), one.end()) for one in _TOKEN.finditer(text)]
+    return [one for one in found if one[0] not in _HYPHENS] or found
+
+
+def tokens(text: str) -> Tokens:
+    """The tokens of a text. A hyphen between words is none, so that "e-mail" is "e mail".
+
+    >>> tokens("json.dump, C++").words
+    ('json', '.', 'dump', ',', 'C', '+', '+')
+    """
+    kept = _words(text)
+    words = tuple(word for word, _, _ in kept)
+    hashes = np.array([_hashes(word) for word in words], dtype=np.uint64).reshape(-1, 3)
+    return Tokens(
+        words,
+        np.array([start for _, start, _ in kept], dtype=np.int64),
+        np.array([end for _, _, end in kept], dtype=np.int64),
+        hashes[:, 0],
+        hashes[:, 1],
+        hashes[:, 2],
+    )
+
+
+def runs(first: Keys, last: Keys, length: int) -> Keys:
+    """The keys of all runs of `length` tokens, shape (T - length + 1,); the last token's hash comes from `last`."""
+    count = len(first) - length + 1
+    if count <= 0:
+        return np.zeros(0, dtype=np.uint64)
+    key = np.zeros(count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for at in range(length - 1):
+            key = key * _BASE + first[at : at + count]
+        return key * _BASE + last[length - 1 : length - 1 + count] + np.uint64(length)
+
+
+def keys_of(name: str) -> tuple[int, int, int] | None:
+    """A whole name's keys as written, folded and singular; None where it has no token."""
+    words = _words(name)
+    if not words:
+        return None
+    hashes = [_hashes(word) for word, _, _ in words]
+    plain = [one[1] for one in hashes]
+    return (
+        _key([one[0] for one in hashes]),
+        _key(plain),
+        _key([*plain[:-1], hashes[-1][2]]),
+    )
+
+
+def _key(hashes: Sequence[int]) -> int:
+    """What `runs` gives for a run of exactly these tokens."""
+    key = 0
+    for one in hashes:
+        key = (key * int(_BASE) + one) & _MASK
+    return (key + len(hashes)) & _MASK

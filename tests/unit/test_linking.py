@@ -1,0 +1,209 @@
+"""The arithmetic of linking: names, context quotas, utilities, calibration, union of detectors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.errors import InvalidInputError
+from app.core.linking import Mention, MentionContext, Utility
+from app.core.types import Signal
+from app.encoders.mention_text import END_MARK, START_MARK, context_quota, marked
+from app.linking.candidate_generation import Candidates
+from app.linking.disambiguation import coherence, decide, ledger, softmax_with_nil
+from app.linking.mention_detection import union
+from app.linking.surfaces import keys_of, runs, tokens
+from indexer.readers.entities import _python_aliases
+from training.linking.data import JudgedMention
+from training.linking.examples import Example
+from training.linking.fit import (
+    Outcomes,
+    expected_calibration_error,
+    fit_coefficients,
+    fit_probabilities,
+    outcomes,
+    threshold_for,
+    with_missing,
+)
+
+
+@given(st.text(alphabet="abc .-+日本ßÉ'’_1", max_size=30))
+def test_a_name_s_keys_are_those_of_its_run_of_tokens(name: str) -> None:
+    made, keys = tokens(name), keys_of(name)
+    if keys is None:
+        assert len(made) == 0
+        return
+    count = len(made)
+    assert keys[0] == int(runs(made.exact_T, made.exact_T, count)[0])
+    assert keys[1] == int(runs(made.folded_T, made.folded_T, count)[0])
+    assert keys[2] == int(runs(made.folded_T, made.singular_T, count)[0])
+    for word, start, end in zip(made.words, made.starts_T, made.ends_T, strict=True):
+        assert name[start:end] == word
+
+
+def test_names_are_equal_in_other_case_number_and_with_hyphens() -> None:
+    def folded(name: str) -> tuple[int, int]:
+        made = keys_of(name)
+        assert made is not None
+        return made[1], made[2]
+
+    assert folded("E-Mail")[0] == folded("e mail")[0]
+    assert folded("hash tables")[1] == folded("Hash Table")[0]
+    assert folded("C++")[0] != folded("C")[0]
+    assert folded("json.dump")[0] != folded("json dump")[0]
+    assert keys_of("json.dump")[0] != keys_of("JSON.dump")[0]  # type: ignore[index]
+    assert keys_of("") is None
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.integers(0, 128))
+def test_the_context_quota_uses_the_room_and_no_more(left: int, mention: int, right: int, room: int) -> None:
+    kept_left, kept_right = context_quota(left, mention, right, room)
+    assert 0 <= kept_left <= left
+    assert 0 <= kept_right <= right
+    rest = max(0, room - mention)
+    assert kept_left + kept_right == min(rest, left + right)  # what one side leaves goes to the other
+    if left + right > rest and min(left, right) >= (rest + 1) // 2:
+        assert abs(kept_left - kept_right) <= 1
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # type: ignore[no-untyped-def]
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = [f"w{n}" for n in range(50)] + ["m", START_MARK, END_MARK, '"']
+    made = Tokenizer(models.WordLevel({word: at for at, word in enumerate([*words, "[UNK]"])}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+def test_marked_mentions_keep_the_nearest_context(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    left, right = " ".join(f"w{n}" for n in range(20)), " ".join(f"w{n}" for n in range(20, 40))
+    contexts = [
+        MentionContext(f"{left} ", "m", f" {right}"),
+        MentionContext("", "m", f" {right}"),
+        MentionContext(f"{left} ", right, f" {right}"),
+        MentionContext("w1 « w2 ", "m", ""),
+    ]
+    assert marked(tokenizer, contexts, 4 + 1 + 6) == [
+        "w17 w18 w19 « m » w20 w21 w22",
+        "« m » w20 w21 w22 w23 w24 w25",
+        "« w20 w21 w22 w23 w24 w25 w26 »",  # a mention longer than the room is cut, and a quota of 0 keeps nothing
+        'w1 " w2 « m »',
+    ]
+
+
+def candidates(bm25: list[float], prior: list[float]) -> Candidates:
+    raw = np.array([bm25, prior])
+    return Candidates(
+        np.arange(len(bm25)), np.arange(len(bm25)), (Signal.BM25, Signal.PRIOR), raw, raw / 2, ({0: 1}, {1: 1})
+    )
+
+
+def test_utilities_are_sums_that_the_ledger_shows() -> None:
+    utility = Utility({"bm25_z": 2.0, "prior": 3.0, "cross": 0.5}, nil=1.0, knots=((0.0, 0.0), (1.0, 0.5)))
+    extra = {Signal.CROSS: np.array([4.0, 0.0])}
+    some = candidates([1.0, 2.0], [0.0, 1.0])
+    decided = decide(some, utility, extra)
+    # 2 · (1 / 2) + 3 · 0 + 0.5 · 4 and 2 · (2 / 2) + 3 · 1 + 0.5 · 0
+    assert decided.utility_C.tolist() == [3.0, 5.0]
+    assert decided.order == (1, 0)
+    p = np.exp(5.0) / (np.exp(1.0) + np.exp(3.0) + np.exp(5.0))
+    assert decided.probability_C[1] == pytest.approx(p)
+    assert decided.right == pytest.approx(p / 2, abs=1e-6)
+    for place in (0, 1):
+        lines = ledger(decided, some, place, utility)
+        assert sum(line.contribution for line in lines) == pytest.approx(decided.utility_C[place])
+    assert [line.leg_rank for line in ledger(decided, some, 0, utility)] == [1, None, None]
+
+
+def test_no_candidate_leaves_everything_to_nil() -> None:
+    assert softmax_with_nil(np.zeros(0), -3.0).tolist() == []
+    assert decide(candidates([], []), Utility({}, 0.0), {}).right == 0.0
+
+
+def test_coherence_favours_what_neighbours_mean() -> None:
+    utility = Utility({"prior": 10.0}, nil=-10.0)
+    sure, torn = candidates([0.0], [1.0]), candidates([0.0, 0.0], [0.5, 0.5])
+    decided = [decide(one, utility, {}) for one in (sure, torn)]
+    snakes, languages = np.array([1.0, 0.0], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
+    found = coherence(decided, [languages[None], np.stack([snakes, languages])], 2.0)
+    assert found[1].tolist() == pytest.approx([0.0, 2.0], abs=1e-5)
+    assert coherence(decided[:1], [languages[None]], 2.0)[0].tolist() == [0.0]  # nobody to agree with
+
+
+def test_of_overlapping_mentions_the_longest_stays() -> None:
+    def at(start: int, end: int, detector: str, score: float = 1.0) -> Mention:
+        return Mention(start, end, "x" * (end - start), detector, score)
+
+    kept = union([[at(0, 3, "dictionary", 0.5), at(10, 12, "dictionary")], [at(2, 9, "elq"), at(10, 12, "elq", 0.2)]])
+    assert [(one.start, one.end, one.detector) for one in kept] == [(2, 9, "elq"), (10, 12, "dictionary+elq")]
+
+
+def drawn(count: int, seed: int = 0) -> list[Example]:
+    """Examples whose right candidate is drawn by softmax(2 · bm25_z + 1 · prior) against NIL's 0.5."""
+    rng = np.random.default_rng(seed)
+    row = JudgedMention("1", MentionContext("", "m", ""), "e")
+    made = []
+    for _ in range(count):
+        features = {"bm25_z": rng.standard_normal(6), "prior": rng.random(6)}
+        utility = 2 * features["bm25_z"] + features["prior"]
+        weights = np.append(np.exp(utility), np.exp(0.5))
+        gold = int(rng.choice(7, p=weights / weights.sum()))
+        made.append(Example(row, gold if gold < 6 else -1, features, {}, tuple("abcdef")))
+    return made
+
+
+def test_coefficients_are_recovered_and_probabilities_calibrated() -> None:
+    examples = drawn(4000)
+    utility = fit_coefficients(examples[:2000], ["bm25_z", "prior", "cross"])
+    assert utility.coefficients["bm25_z"] == pytest.approx(2.0, abs=0.2)
+    assert utility.coefficients["prior"] == pytest.approx(1.0, abs=0.4)
+    assert utility.nil == pytest.approx(0.5, abs=0.3)
+    assert "cross" not in utility.coefficients
+    found = outcomes(examples[2000:3000], utility)
+    utility = Utility(utility.coefficients, utility.nil, fit_probabilities(found))
+    held = outcomes(examples[3000:], utility)
+    p = np.interp(held.probability_N, *zip(*utility.knots, strict=True))
+    assert expected_calibration_error(p, held.right_N) < 0.06
+    threshold = threshold_for(held, utility, 0.1)
+    linked = p >= threshold
+    assert 1 - held.right_N[linked].mean() <= 0.1
+    assert linked.mean() > 0.1
+
+
+def test_a_missing_entity_is_no_candidate() -> None:
+    one = Example(
+        JudgedMention("1", MentionContext("", "m", ""), "b"), 1, {"prior": np.arange(3.0)}, {}, ("a", "b", "c")
+    )
+    gone = one.without_gold()
+    assert (gone.gold, gone.ids, gone.features["prior"].tolist()) == (-1, ("a", "c"), [0.0, 2.0])
+    assert sum(example.gold < 0 for example in with_missing([one] * 1000, 0.33)) == pytest.approx(330, abs=60)
+    with pytest.raises(InvalidInputError, match="too few mentions"):
+        fit_coefficients([one] * 49, ["prior"])
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
+    found = Outcomes(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]))
+    identity = Utility({}, 0.0)
+    assert threshold_for(found, identity, 0.25) == 0.6  # 1 of 4 is wrong
+    assert threshold_for(found, identity, 0.2) == 0.8  # 1 of 3 would be too many
+    assert threshold_for(Outcomes(np.array([0.9]), np.array([False])), identity, 0.1) == 1.0
+    # Equal probabilities are linked together.
+    ties = Outcomes(np.array([0.9, 0.9]), np.array([True, False]))
+    assert threshold_for(ties, identity, 0.1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("title", "module", "kind", "expected"),
+    [
+        ("json.dump", "json", "function", ["dump", "dump()"]),
+        ("asyncio.runners.run", "asyncio.runners", "function", ["run", "runners.run", "asyncio.run", "run()"]),
+        ("posixpath.join", "posixpath", "function", ["join", "os.path.join", "join()"]),
+        ("pathlib.Path.open", "pathlib", "method", ["open", "Path.open", "open()"]),
+        ("datetime", "datetime", "module", ["dt"]),
+    ],
+)
+def test_python_s_names(title: str, module: str, kind: str, expected: list[str]) -> None:
+    assert set(_python_aliases(title, module, kind)) == set(expected)

@@ -1,0 +1,1 @@
+"""Judged mentions: read, mined from, evaluated on, and what a link profile is fitted to."""

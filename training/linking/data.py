@@ -1,0 +1,83 @@
+"""Judged mentions in BLINK's rows (Wu et al. 2020): a mention, its contexts, the entity that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from app.core.errors import InvalidInputError, NotFoundError
+from app.core.linking import MentionContext, Text
+from training.data import Problems
+from training.judgements import full_lines
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedMention:
+    """A mention and the entity that it means; `entity_id` is empty where it means none of the knowledge base."""
+
+    id: str
+    context: MentionContext
+    entity_id: str
+    world: str = ""
+
+    @property
+    def text(self) -> Text:
+        """The mention in its text, joined by spaces where BLINK's rows have lost them."""
+        left, mention, right = self.context.left, self.context.mention, self.context.right
+        before = left if not left or left[-1].isspace() else f"{left} "
+        after = right if not right or right[0].isspace() else f" {right}"
+        return Text(f"{before}{mention}{after}", ((len(before), len(before) + len(mention)),))
+
+
+def read_mentions(path: Path) -> list[JudgedMention]:
+    """Rows of a `.jsonl[.gz]`: context_left, mention, context_right, label_id (absent or null for NIL), world, id.
+
+    Raises NotFoundError where there is no such file, InvalidInputError naming bad lines.
+    """
+    if not path.is_file():
+        raise NotFoundError("no such file of mentions", received=str(path))
+    problems = Problems(path.name)
+    rows = []
+    for number, line in full_lines(path):
+        try:
+            row = orjson.loads(line)
+            if not isinstance(row, Mapping):
+                raise TypeError("not an object")
+            label = row.get("label_id")
+            context = MentionContext(
+                *(str(row.get(name) or "") for name in ("context_left", "mention", "context_right"))
+            )
+            if not context.mention.strip():
+                raise ValueError("the mention is empty")
+            rows.append(
+                JudgedMention(
+                    str(row.get("id", number)),
+                    context,
+                    "" if label is None or label == "" else str(label),
+                    str(row.get("world") or ""),
+                )
+            )
+        except (orjson.JSONDecodeError, TypeError, ValueError) as error:
+            problems.add(number, f"not a mention ({error}); expected context_left, mention, context_right, label_id")
+    problems.raise_if_any()
+    if not rows:
+        raise InvalidInputError("no mentions", received=str(path), expected="at least one")
+    return rows
+
+
+def write_mentions(path: Path, rows: Sequence[JudgedMention]) -> None:
+    """Write rows so that `read_mentions` gives them back."""
+    with path.open("wb") as file:
+        for row in rows:
+            value = {
+                "id": row.id,
+                "context_left": row.context.left,
+                "mention": row.context.mention,
+                "context_right": row.context.right,
+                "label_id": row.entity_id or None,
+                "world": row.world,
+            }
+            file.write(orjson.dumps(value) + b"\n")

@@ -1,0 +1,83 @@
+"""Evaluation on given mentions: recall@k, accuracy over all and over those whose entity was retrieved, by world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.core.linking import Utility
+from app.core.types import Signal
+from training.linking.examples import Example
+from training.linking.fit import utility_of
+
+CUTOFFS = (1, 4, 8, 10, 16, 32, 64)
+_SAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system's figures. `interval` is the 95 % bootstrap interval of recall@1."""
+
+    system: str
+    recall: Mapping[int, float]
+    interval: tuple[float, float]
+    normalised: float
+    by_world: Mapping[str, float]
+
+
+def ranks(examples: Sequence[Example], order: Callable[[Example], int | None]) -> list[int | None]:
+    """The right entity's rank for each mention that has one."""
+    return [order(one) for one in examples]
+
+
+def leg_rank(signal: Signal) -> Callable[[Example], int | None]:
+    """The rank in a signal's own list."""
+    return lambda one: one.leg_ranks.get(signal)
+
+
+def fused_rank(one: Example) -> int | None:
+    """The rank by the fused score."""
+    return one.gold + 1 if one.gold >= 0 else None
+
+
+def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
+    """The rank by a utility."""
+
+    def rank(one: Example) -> int | None:
+        if one.gold < 0:
+            return None
+        total = utility_of(one, utility)
+        before = (total > total[one.gold]) | ((total == total[one.gold]) & (np.arange(one.count) < one.gold))
+        return int(before.sum()) + 1
+
+    return rank
+
+
+def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example], int | None]) -> Row:
+    """A system's figures over mentions that mean an entity of the knowledge base. Recall@1 is unnormalised accuracy."""
+    judged = [one for one in examples if one.row.entity_id]
+    found = ranks(judged, order)
+    recall = {k: float(np.mean([r is not None and r <= k for r in found])) if found else 0.0 for k in CUTOFFS}
+    hits = np.array([r == 1 for r in found], dtype=float)
+    retrieved = [r == 1 for r in found if r is not None]
+    worlds: dict[str, list[bool]] = {}
+    for one, r in zip(judged, found, strict=True):
+        worlds.setdefault(one.row.world, []).append(r == 1)
+    return Row(
+        system,
+        recall,
+        _interval(hits),
+        float(np.mean(retrieved)) if retrieved else 0.0,
+        {world: float(np.mean(own)) for world, own in sorted(worlds.items())},
+    )
+
+
+def _interval(hits: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
+    if not len(hits):
+        return (0.0, 0.0)
+    rng = np.random.default_rng(0)
+    means = np.array([hits[rng.integers(len(hits), size=len(hits))].mean() for _ in range(_SAMPLES)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return (float(low), float(high))

@@ -1,0 +1,81 @@
+"""A judged mention with its candidates' features: what evaluation counts and a link profile is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.types import Signal
+from app.linking.candidate_generation import Candidates
+from app.linking.disambiguation import features_of
+from app.linking.linker import LinkService, Retrieved
+from training.linking.data import JudgedMention
+
+Floats = npt.NDArray[np.float64]
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A mention's candidates, best first by the fused score. `gold` is the place of the right one, -1 where it is none.
+
+    `leg_ranks` are the right entity's ranks in each signal's own list, None where that did not propose it.
+    """
+
+    row: JudgedMention
+    gold: int
+    features: dict[str, Floats]
+    leg_ranks: dict[Signal, int | None]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many candidates there are."""
+        return len(next(iter(self.features.values()), ()))
+
+    def without_gold(self) -> Example:
+        """The same mention, were the entity not in the knowledge base."""
+        if self.gold < 0:
+            return self
+        kept = np.arange(self.count) != self.gold
+        ids = tuple(one for at, one in enumerate(self.ids) if at != self.gold)
+        features = {name: values[kept] for name, values in self.features.items()}
+        return replace(self, gold=-1, features=features, ids=ids, leg_ranks=dict.fromkeys(self.leg_ranks))
+
+
+CrossScores = Callable[[Retrieved], Floats | None]
+"""A cross-encoder's scores of a mention's candidates, None where it gives none."""
+
+
+def retrieved(
+    linker: LinkService,
+    collection: str,
+    rows: Sequence[JudgedMention],
+    candidates: int,
+    own_document: Callable[[JudgedMention], str | None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[tuple[JudgedMention, Retrieved]]:
+    """Each row's mention with its candidates. `own_document` names an entity that is left out of them."""
+    for at in range(0, len(rows), _BATCH):
+        part = rows[at : at + _BATCH]
+        texts = [replace(row.text, exclude=tuple(one for one in (own_document(row),) if one)) for row in part]
+        found = linker.retrieve(collection, texts, candidates)
+        progress(len(part))
+        yield from zip(part, found, strict=True)
+
+
+def example(row: JudgedMention, one: Retrieved, ids: Sequence[str], cross: Floats | None) -> Example:
+    """A row's features; `ids` are those of its candidates."""
+    gold = list(ids).index(row.entity_id) if row.entity_id in ids else -1
+    features = features_of(one.candidates, {} if cross is None else {Signal.CROSS: cross})
+    return Example(row, gold, features, _leg_ranks(one.candidates, gold), tuple(ids))
+
+
+def _leg_ranks(candidates: Candidates, gold: int) -> dict[Signal, int | None]:
+    if gold < 0:
+        return dict.fromkeys(candidates.signals)
+    row = int(candidates.rows[gold])
+    return {signal: candidates.leg_ranks[at].get(row) for at, signal in enumerate(candidates.signals)}

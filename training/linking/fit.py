@@ -1,0 +1,158 @@
+"""Fitting a link profile: coefficients by maximum likelihood, probabilities by isotonic regression, a threshold.
+
+NIL is learned from mentions whose right entity was taken away. The halves that coefficients and probabilities are
+fitted on are apart, and what is reported is measured on a third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.errors import InvalidInputError
+from app.core.linking import Utility
+from app.linking.disambiguation import calibrated, softmax_with_nil
+from training.linking.examples import Example
+
+Floats = npt.NDArray[np.float64]
+FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "prior")
+CROSS = (*FAST, "cross")
+_PENALTY = 1e-3
+_KNOTS = 40
+_LEAST = 50
+_BINS = 10
+
+
+def with_missing(examples: Sequence[Example], share: float, seed: int = 0) -> list[Example]:
+    """The examples, a share of them as if their entity were not in the knowledge base."""
+    draw = np.random.default_rng(seed).random(len(examples))
+    return [one.without_gold() if value < share else one for one, value in zip(examples, draw, strict=True)]
+
+
+def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utility:
+    """The conditional logit's maximum-likelihood coefficients, with a small L2 penalty.
+
+    Raises InvalidInputError for fewer than 50 examples.
+    """
+    from scipy.optimize import minimize
+
+    usable = [one for one in examples if one.count]
+    if len(usable) < _LEAST:
+        raise InvalidInputError("too few mentions to fit on", received=len(usable), expected=f"at least {_LEAST}")
+    used = [name for name in names if any(name in one.features for one in usable)]
+    width = max(one.count for one in usable)
+    # X (N, C, F), padded candidates are masked; the last column of the softmax is NIL.
+    x = np.zeros((len(usable), width, len(used)))
+    mask = np.zeros((len(usable), width), dtype=bool)
+    gold = np.array([one.gold if one.gold >= 0 else width for one in usable])
+    for at, one in enumerate(usable):
+        mask[at, : one.count] = True
+        for f, name in enumerate(used):
+            if name in one.features:
+                x[at, : one.count, f] = one.features[name]
+    rows = np.arange(len(usable))
+    known = gold < width
+
+    def loss(w: Floats) -> tuple[float, Floats]:
+        u = np.where(mask, x @ w[:-1], -np.inf)
+        u = np.concatenate([u, np.full((len(usable), 1), w[-1])], axis=1)
+        top = u.max(axis=1, keepdims=True)
+        p = np.exp(u - top)
+        total = p.sum(axis=1, keepdims=True)
+        p /= total
+        value = float((top[:, 0] + np.log(total[:, 0]) - u[rows, gold]).mean()) + _PENALTY * float(w @ w)
+        grad_x = np.einsum("nc,ncf->f", p[:, :-1], x)
+        grad_x -= x[rows[known], gold[known]].sum(axis=0)
+        grad_nil = p[:, -1].sum() - (~known).sum()
+        return value, np.append(grad_x, grad_nil) / len(usable) + 2 * _PENALTY * w
+
+    found = minimize(loss, np.zeros(len(used) + 1), jac=True, method="L-BFGS-B")
+    weights = [round(float(w), 6) for w in found.x]
+    return Utility(dict(zip(used, weights[:-1], strict=True)), weights[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """For each mention the best candidate's softmax probability and whether linking to it is right."""
+
+    probability_N: Floats
+    right_N: npt.NDArray[np.bool_]
+
+
+def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
+    """What a utility makes of examples."""
+    probability = np.zeros(len(examples))
+    right = np.zeros(len(examples), dtype=bool)
+    for at, one in enumerate(examples):
+        if not one.count:
+            continue
+        total = utility_of(one, utility)
+        best = int(np.argmax(total))
+        probability[at] = softmax_with_nil(total, utility.nil)[best]
+        right[at] = best == one.gold
+    return Outcomes(probability, right)
+
+
+def utility_of(one: Example, utility: Utility) -> Floats:
+    """Each candidate's utility, shape (C,)."""
+    total = np.zeros(one.count)
+    for name, weight in utility.coefficients.items():
+        if name in one.features:
+            total = total + weight * one.features[name]
+    return total
+
+
+def fit_probabilities(found: Outcomes) -> tuple[tuple[float, float], ...]:
+    """Isotonic regression (Zadrozny & Elkan 2002) of being right on the softmax probability, as ascending knots."""
+    from sklearn.isotonic import IsotonicRegression
+
+    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    model.fit(found.probability_N, found.right_N.astype(float))
+    x = np.unique(np.quantile(found.probability_N, np.linspace(0, 1, _KNOTS)))
+    y = model.predict(x)
+    return tuple((round(float(a), 6), round(float(b), 6)) for a, b in zip(x, y, strict=True))
+
+
+def probabilities(found: Outcomes, utility: Utility) -> Floats:
+    """The calibrated probabilities, shape (N,)."""
+    return np.array([calibrated(utility, float(p)) for p in found.probability_N])
+
+
+def threshold_for(found: Outcomes, utility: Utility, rate: float) -> float:
+    """The lowest threshold at which at most `rate` of the links made are wrong; 1 where no threshold does that."""
+    p = probabilities(found, utility)
+    order = np.argsort(-p, kind="stable")
+    wrong = np.cumsum(~found.right_N[order])
+    share = wrong / np.arange(1, len(order) + 1)
+    # Mentions of equal probability are linked together: only the last of them is a possible end.
+    last = np.append(p[order][1:] != p[order][:-1], True)
+    good = np.flatnonzero((share <= rate) & last)
+    return float(p[order][good[-1]]) if len(good) else 1.0
+
+
+def expected_calibration_error(probability_N: Floats, right_N: npt.NDArray[np.bool_]) -> float:
+    """ECE over ten bins of equal width (Naeini et al. 2015)."""
+    bins = np.minimum((probability_N * _BINS).astype(int), _BINS - 1)
+    total = 0.0
+    for number in range(_BINS):
+        own = bins == number
+        if own.any():
+            total += own.mean() * abs(probability_N[own].mean() - right_N[own].mean())
+    return float(total)
+
+
+def figures(found: Outcomes, utility: Utility, threshold: float, known: int) -> Mapping[str, float]:
+    """ECE, the rate of false links, the share of mentions linked, and that of the `known` ones linked rightly."""
+    p = probabilities(found, utility)
+    linked = p >= threshold
+    right = linked & found.right_N
+    return {
+        "mentions": float(len(p)),
+        "ece": expected_calibration_error(p, found.right_N),
+        "false_link_rate": float(1 - right.sum() / linked.sum()) if linked.any() else 0.0,
+        "linked": float(linked.mean()) if len(p) else 0.0,
+        "recall": float(right.sum() / known) if known else 0.0,
+    }

@@ -1,0 +1,71 @@
+"""The dense vectors of a knowledge base as one file: what a mention encoder learns against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from app.core.errors import InvalidInputError, NotFoundError
+from app.core.ports import Engine
+from app.core.types import VectorArray
+
+
+def write_vectors(engine: Engine, path: Path) -> int:
+    """Write ids and float16 vectors of all encoded entities; how many. Of several passages the first one's is taken."""
+    from safetensors.numpy import save_file
+
+    reader = engine.store.reader()
+    rows = reader.live_rows(encoded=True)
+    keys = reader.document_keys(rows)
+    _, first = np.unique(keys, return_index=True)
+    rows, keys = rows[first], keys[first]
+    if not len(rows):
+        raise InvalidInputError("no entity has a vector yet", received=0, expected="an encoded knowledge base")
+    vectors = np.empty((len(rows), engine.record.dense_dimension), dtype=np.float16)
+    for at in range(0, len(rows), 10_000):
+        found, values = reader.vectors(rows[at : at + 10_000])
+        vectors[at + np.searchsorted(rows[at : at + 10_000], found)] = values
+    beside = path.with_name(f".{path.name}.tmp")
+    save_file(
+        {"vectors": vectors},
+        str(beside),
+        {"ids": orjson.dumps(reader.doc_ids(keys)).decode(), "encoder": engine.record.dense_encoder},
+    )
+    beside.replace(path)
+    return len(rows)
+
+
+class EntityVectors:
+    """Vectors by entity id."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NotFoundError where there is no file, InvalidInputError where it is not one of `write_vectors`."""
+        from safetensors import SafetensorError, safe_open
+
+        if not path.is_file():
+            raise NotFoundError("no such file of entity vectors", received=str(path))
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                self._vectors: VectorArray = file.get_tensor("vectors")
+        except (SafetensorError, OSError) as error:
+            raise InvalidInputError(f"not a file of entity vectors: {error}", received=str(path)) from error
+        self.encoder = metadata.get("encoder", "")
+        self._place = {str(one): at for at, one in enumerate(orjson.loads(metadata.get("ids", "[]")))}
+        if len(self._place) != len(self._vectors):
+            raise InvalidInputError("the file's ids and vectors differ", received=str(path))
+
+    def __contains__(self, entity_id: str) -> bool:
+        return entity_id in self._place
+
+    def get(self, ids: list[str]) -> VectorArray:
+        """Shape (n, D), float32. Raises InvalidInputError naming an id that has no vector."""
+        missing = [one for one in ids if one not in self._place]
+        if missing:
+            raise InvalidInputError(
+                "entities without a vector", received=missing[:5], expected="those of the knowledge base's export"
+            )
+        found: VectorArray = self._vectors[[self._place[one] for one in ids]].astype(np.float32)
+        return found
