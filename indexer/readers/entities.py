@@ -111,11 +111,13 @@ def python_entities(name: str) -> Iterator[object]:
     Aliases are short names, dotted tails, names without inner modules (`asyncio.run` for `asyncio.runners.run`) and the
     names that modules are usually imported as.
     """
-    for item in PythonSource(name).items():
+    for item in PythonSource(name, undocumented=True).items():
         document = item.document
         if document is None or document.metadata.get("kind") not in {*_CALLABLE, "module", "property"}:
             continue
         kind, module = str(document.metadata["kind"]), str(document.metadata["module"])
+        if kind in {"method", "property"} and "\n\n" not in document.text:
+            continue  # nothing but a signature: modules, classes and functions are worth a name, methods too many
         yield {
             "id": document.id,
             "title": document.title,

@@ -41,7 +41,7 @@ _SKIPPED_PARTS = {
 _C_MODULES = (
     "builtins", "array", "atexit", "binascii", "bisect", "cmath", "collections", "contextvars", "csv", "datetime",
     "decimal", "errno", "fcntl", "functools", "gc", "grp", "hashlib", "heapq", "io", "itertools", "marshal", "math",
-    "mmap", "operator", "os", "pwd", "queue", "random", "re", "resource", "select", "signal", "socket", "sqlite3",
+    "mmap", "operator", "os", "pickle", "pwd", "queue", "random", "re", "resource", "select", "signal", "socket", "sqlite3",
     "struct", "sys", "syslog", "termios", "time", "tracemalloc", "types", "unicodedata", "weakref", "zlib",
 )  # fmt: skip
 _MAX_SOURCE_BYTES = 8 * 2**20
@@ -65,11 +65,13 @@ class PythonSource:
 
     is_beir = False
 
-    def __init__(self, name: str, *, max_chars: int = 8_000_000) -> None:
+    def __init__(self, name: str, *, max_chars: int = 8_000_000, undocumented: bool = False) -> None:
+        """With `undocumented` whatever has no docstring is there as well: its text is its signature or its name."""
         if not _DISTRIBUTION_NAME.fullmatch(name):
             raise InvalidInputError("bad package name", received=name, expected="an import name such as json")
         self._name = name
         self._max_chars = max_chars
+        self._undocumented = undocumented
         if name != STANDARD_LIBRARY and not self._roots():
             raise NotFoundError(
                 "no such installed package", received=name, expected="an importable package with sources"
@@ -151,10 +153,10 @@ class PythonSource:
 
     def _walk(self, module: str, path: Path) -> Iterator[tuple[str, _Entry]]:
         if path.is_file():
-            yield from _module_entries(module, path)
+            yield from _module_entries(module, path, self._undocumented)
             return
         if (path / "__init__.py").exists():
-            yield from _module_entries(module, path / "__init__.py")
+            yield from _module_entries(module, path / "__init__.py", self._undocumented)
         for child in sorted(path.iterdir()):
             name = child.stem
             if child.name in _SKIPPED_PARTS or not name.isidentifier() or name.startswith("_"):
@@ -162,10 +164,10 @@ class PythonSource:
             if child.is_dir() and any(child.glob("*.py")):
                 yield from self._walk(f"{module}.{name}", child)
             elif child.suffix == ".py":
-                yield from _module_entries(f"{module}.{name}", child)
+                yield from _module_entries(f"{module}.{name}", child, self._undocumented)
 
 
-def _module_entries(module: str, path: Path) -> Iterator[tuple[str, _Entry]]:
+def _module_entries(module: str, path: Path, undocumented: bool) -> Iterator[tuple[str, _Entry]]:
     """Everything documented in one source file; a file that cannot be parsed yields nothing but is no error.
 
     Installed packages hold templates and files for other Python versions, so an unparsable one is ordinary.
@@ -179,31 +181,31 @@ def _module_entries(module: str, path: Path) -> Iterator[tuple[str, _Entry]]:
     except (SyntaxError, ValueError, RecursionError):
         return
     doc = ast.get_docstring(tree)
-    if doc:
-        yield path.name, _Entry(module, "module", module, doc, line=1)
-    for entry in _members(tree.body, module, module):
+    if doc or undocumented:
+        yield path.name, _Entry(module, "module", module, doc or f"The module {module}.", line=1)
+    for entry in _members(tree.body, module, module, undocumented):
         yield path.name, entry
 
 
-def _members(body: list[ast.stmt], prefix: str, module: str) -> Iterator[_Entry]:
+def _members(body: list[ast.stmt], prefix: str, module: str, undocumented: bool) -> Iterator[_Entry]:
     in_class = prefix != module
     for node in body:
         if isinstance(node, ast.If | ast.Try):
             # Definitions guarded by version or platform checks count as well.
-            yield from _members(node.body, prefix, module)
-            yield from _members(node.orelse, prefix, module)
+            yield from _members(node.body, prefix, module, undocumented)
+            yield from _members(node.orelse, prefix, module, undocumented)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if node.name.startswith("_") and not (node.name.startswith("__") and node.name.endswith("__")):
                 continue
             name = f"{prefix}.{node.name}"
-            doc = ast.get_docstring(node)
+            doc = ast.get_docstring(node) or ("" if undocumented else None)
             if isinstance(node, ast.ClassDef):
-                if doc:
+                if doc is not None:
                     bases = ", ".join(ast.unparse(base) for base in node.bases)
                     signature = f"class {node.name}({bases})" if bases else f"class {node.name}"
                     yield _Entry(name, "class", module, doc, signature, node.lineno)
-                yield from _members(node.body, name, module)
-            elif doc:
+                yield from _members(node.body, name, module, undocumented)
+            elif doc is not None:
                 decorators = {ast.unparse(one) for one in node.decorator_list}
                 kind = "method" if in_class else "function"
                 if decorators & {"property", "cached_property", "functools.cached_property"}:
@@ -236,7 +238,7 @@ def _c_entries() -> Iterator[tuple[str, _Entry]]:
             module = importlib.import_module(module_name)
         except ImportError:
             continue  # not on this platform
-        if not getattr(module, "__file__", None) and module.__doc__:
+        if not (getattr(module, "__file__", None) or "").endswith(".py") and module.__doc__:
             yield module_name, _Entry(module_name, "module", module_name, inspect.cleandoc(module.__doc__))
         for name, member in sorted(vars(module).items()):
             if name.startswith("_"):
