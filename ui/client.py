@@ -45,6 +45,14 @@ class Client:
         """Where a document stands, and where it was lost."""
         return self._call("POST", "/v1/explain", json=body)
 
+    def link(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Links of texts."""
+        return self._call("POST", "/v1/link", json=body)
+
+    def entity(self, collection: str, entity_id: str) -> dict[str, Any]:
+        """An entity as it was sent."""
+        return self._call("GET", f"/v1/entities/{quote(entity_id, safe='')}", params={"collection": collection})
+
     def document(self, collection: str, document_id: str) -> dict[str, Any]:
         """A document as it was sent."""
         return self._call("GET", f"/v1/documents/{quote(document_id, safe='')}", params={"collection": collection})

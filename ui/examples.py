@@ -8,3 +8,8 @@ EXAMPLES = (
     "loop over two lists at the same time",
     "why is 0.1 + 0.2 not 0.3",
 )
+
+LINK_EXAMPLES = (
+    "Write it with dump and read it back with json.",
+    "Use gzip: its open gives a file object that decompresses as it reads.",
+)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
-SIGNAL_COLOURS = {"bm25": "#2563eb", "vdr": "#d97706", "dense": "#059669", "cross": "#9333ea"}
+SIGNAL_COLOURS = {
+    "bm25": "#2563eb",
+    "vdr": "#d97706",
+    "dense": "#059669",
+    "cross": "#9333ea",
+    "prior": "#0891b2",
+    "coherence": "#be185d",
+}
 SIGNAL_NAMES = {
     "bm25": "words (BM25)",
     "vdr": "vocabulary (VDR)",
     "dense": "meaning (dense)",
     "cross": "read together (cross-encoder)",
+    "prior": "name alone (prior)",
+    "coherence": "neighbours (coherence)",
 }
 LEGS = ("bm25", "vdr", "dense")
 
@@ -28,6 +38,10 @@ STYLE = """
 .hb-ledger td,.hb-ledger th {padding:.15rem .6rem;border-bottom:1px solid rgba(128,128,128,.25);text-align:right}
 .hb-ledger td:first-child,.hb-ledger th:first-child {text-align:left}
 .hb-done {display:none}
+.hb-linked {white-space:pre-wrap;line-height:2;overflow-wrap:anywhere}
+.hb-linked a {color:inherit;text-decoration:none;border-radius:4px;padding:.1em .25em}
+.hb-linked a.nil {border:1px dashed rgba(128,128,128,.8)}
+.hb-linked sub {font-size:.7em;opacity:.8;margin-left:.2em}
 .hb-token {display:inline-block;border-radius:4px;padding:0 .4em;margin:.12em .15em;font-size:.8rem;
   border:1px solid rgba(128,128,128,.35)}
 </style>
@@ -123,3 +137,82 @@ def tokens(line: Mapping[str, Any], most: int = 24) -> str:
         for token in found
     ]
     return f"<div>{escape(SIGNAL_NAMES.get(line['signal'], line['signal']))}: {''.join(shown)}</div>"
+
+
+_KIND_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#be185d", "#0891b2", "#65a30d", "#dc2626")
+
+
+def kind_colour(kind: str) -> str:
+    """A kind's colour: always the same one."""
+    return _KIND_COLOURS[sum(kind.encode()) % len(_KIND_COLOURS)]
+
+
+def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
+    """A text with its mentions as anchors to `#mention-N`, coloured by the entity's kind; NIL is dashed.
+
+    >>> linked_text("<b>", [])
+    '<div class="hb-linked">&lt;b&gt;</div>'
+    """
+    parts, at = [], 0
+    for number, link in enumerate(links):
+        start, end = link["mention"]["start"], link["mention"]["end"]
+        if start < at:
+            continue  # given mentions may overlap: the first one is shown
+        parts.append(escape(text[at:start]))
+        shown = escape(text[start:end])
+        if link["entity_id"] is None:
+            title = escape(f"NIL: {link['reason'].replace('_', ' ')}")
+            parts.append(f'<a class="nil" href="#mention-{number}" title="{title}">{shown}<sub>NIL</sub></a>')
+        else:
+            kind = link["candidates"][0]["kind"] if link["candidates"] else ""
+            title = escape(f"{link['title']} ({link['probability']:.0%})")
+            parts.append(
+                f'<a href="#mention-{number}" title="{title}" style="background:{kind_colour(kind)}33">{shown}'
+                f"<sub>{link['probability']:.0%}</sub></a>"
+            )
+        at = end
+    parts.append(escape(text[at:]))
+    return f'<div class="hb-linked">{"".join(parts)}</div>'
+
+
+_NIF = """@prefix nif: <http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#> .
+@prefix itsrdf: <http://www.w3.org/2005/11/its/rdf#> .
+@prefix xsd: <http://www.w3.org/2001/XMLSchema#> .
+"""
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    for char, name in (("\n", "n"), ("\r", "r"), ("\t", "t")):
+        escaped = escaped.replace(char, f"\\{name}")
+    return f'"{escaped}"'
+
+
+def _iri(part: str) -> str:
+    return quote(part, safe="")
+
+
+def nif(text: str, links: Sequence[Mapping[str, Any]], kb: str) -> str:
+    """The links as NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL reads it; NIL has no `taIdentRef`."""
+
+    def node(start: int, end: int) -> str:
+        return f"<urn:hyblink:text#char={start},{end}>"
+
+    def number(value: int) -> str:
+        return f'"{value}"^^xsd:nonNegativeInteger'
+
+    context = node(0, len(text))
+    about = f"nif:beginIndex {number(0)} ; nif:endIndex {number(len(text))}"
+    parts = [_NIF, f"{context} a nif:Context, nif:RFC5147String ; {about} ;\n  nif:isString {_literal(text)} ."]
+    for link in links:
+        start, end = link["mention"]["start"], link["mention"]["end"]
+        lines = [
+            f"{node(start, end)} a nif:Phrase, nif:RFC5147String ; nif:referenceContext {context}",
+            f"nif:beginIndex {number(start)} ; nif:endIndex {number(end)}",
+            f"nif:anchorOf {_literal(text[start:end])}",
+        ]
+        if link["entity_id"] is not None:
+            lines.append(f"itsrdf:taIdentRef <urn:hyblink:{_iri(kb)}:{_iri(link['entity_id'])}>")
+            lines.append(f'itsrdf:taConfidence "{link["probability"]:.6f}"^^xsd:double')
+        parts.append(" ;\n  ".join(lines) + " .")
+    return "\n".join(parts) + "\n"

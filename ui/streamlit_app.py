@@ -14,7 +14,7 @@ if _ROOT not in sys.path:
 import streamlit as st  # noqa: E402
 
 from ui.client import Client  # noqa: E402
-from ui.views import search  # noqa: E402
+from ui.views import linking, search  # noqa: E402
 
 
 @st.cache_resource  # type: ignore[untyped-decorator]
@@ -22,8 +22,25 @@ def _client(url: str, key: str | None) -> Client:
     return Client(url, key)
 
 
+def _service() -> Client:
+    found: Client = _client(
+        os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080"), os.environ.get("HYBLINK_API_KEY")
+    )
+    return found
+
+
+def _search() -> None:
+    search.show(_service(), os.environ.get("HYBLINK_UI_COLLECTION", "default"))
+
+
+def _linking() -> None:
+    linking.show(_service(), os.environ.get("HYBLINK_UI_KB", "entities"))
+
+
 st.set_page_config(page_title="hyblink", page_icon="🔎", layout="wide")
-search.show(
-    _client(os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080"), os.environ.get("HYBLINK_API_KEY")),
-    os.environ.get("HYBLINK_UI_COLLECTION", "default"),
-)
+st.navigation(
+    [
+        st.Page(_search, title="Search", url_path="search", default=True),
+        st.Page(_linking, title="Linking", url_path="linking"),
+    ]
+).run()

@@ -18,6 +18,8 @@ from app.cli.console import note, say
 from app.core.errors import UnavailableError
 
 COLLECTION = "python"
+KB = "python-api"
+SENTENCE = "Write it with dump and read it back with json."
 QUESTION = "keep only unique items but keep order"
 _UI = Path(__file__).resolve().parents[2] / "ui" / "streamlit_app.py"
 _START_S = 90.0
@@ -58,14 +60,16 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_demo(*, check: bool, port: int, ui_port: int) -> None:
-    """Ingest, serve, and wait for Ctrl-C; with `check`, run one search through the API and stop."""
+    """Ingest, serve, and wait for Ctrl-C; with `check`, run one search and one linking request and stop."""
     import uvicorn
 
     from app.api.main import create_api
     from app.bootstrap import build
+    from app.cli.kb import load_entities
     from app.cli.main import run_ingest
     from app.core.settings import Settings
     from indexer.readers import PythonSource
+    from indexer.readers.entities import python_entities
 
     settings = Settings()
     if "rerank" not in settings.search.model_fields_set:
@@ -77,6 +81,9 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
         f"{report['documents']} documents of this Python's own documentation are searchable "
         f"({time.perf_counter() - started:.1f} s); vectors follow in the background"
     )
+    started = time.perf_counter()
+    loaded = load_entities(app, KB, python_entities("python"), wait=False)
+    say(f"{loaded['entities']} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
     port = free_port(port)
     api = create_api(app, host="127.0.0.1")
     server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=port, log_level="warning"))
@@ -119,7 +126,7 @@ def _start_ui(address: str, port: int) -> subprocess.Popen[bytes]:
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     command = [sys.executable, "-m", "streamlit", "run", str(_UI), *flags]
-    environment = {**os.environ, "HYBLINK_API_URL": address, "HYBLINK_UI_COLLECTION": COLLECTION}
+    environment = {**os.environ, "HYBLINK_API_URL": address, "HYBLINK_UI_COLLECTION": COLLECTION, "HYBLINK_UI_KB": KB}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -145,4 +152,11 @@ def _check(address: str, ui_address: str) -> None:
     for leg in result["legs"]:
         if leg["error"]:
             note(f"leg {leg['signal']}: {leg['error']}")
+    links = _post(f"{address}/v1/link", {"text": SENTENCE, "collection": KB, "shown": 3})["texts"][0]["links"]
+    if not links:
+        raise UnavailableError("the demo's linking request found no mention")
+    say(f"link {SENTENCE!r}:")
+    for link in links:
+        names = ", ".join(f"{one['title']} {one['probability']:.2f}" for one in link["candidates"])
+        say(f"  {link['mention']['text']!r} → {link['title'] or 'NIL'} ({names})")
     say(f"API {address} and UI {ui_address} answered; check passed")

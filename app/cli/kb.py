@@ -100,7 +100,7 @@ def load_entities(
         else:
             record = app.catalog.engine(kb).record
             if record.dense_dimension:
-                app.jobs.encode(kb, record.id, [0])
+                app.jobs.encode(kb, record.id, app.catalog.engine(kb).store.reader().unencoded(1).tolist())
     return {
         "kb": kb,
         "entities": sum(counted.values()),

@@ -41,8 +41,8 @@ _SKIPPED_PARTS = {
 _C_MODULES = (
     "builtins", "array", "atexit", "binascii", "bisect", "cmath", "collections", "contextvars", "csv", "datetime",
     "decimal", "errno", "fcntl", "functools", "gc", "grp", "hashlib", "heapq", "io", "itertools", "marshal", "math",
-    "mmap", "operator", "os", "pickle", "pwd", "queue", "random", "re", "resource", "select", "signal", "socket", "sqlite3",
-    "struct", "sys", "syslog", "termios", "time", "tracemalloc", "types", "unicodedata", "weakref", "zlib",
+    "mmap", "operator", "os", "pickle", "pwd", "queue", "random", "re", "resource", "select", "signal", "socket",
+    "sqlite3", "struct", "sys", "syslog", "termios", "time", "tracemalloc", "types", "unicodedata", "weakref", "zlib",
 )  # fmt: skip
 _MAX_SOURCE_BYTES = 8 * 2**20
 _DISTRIBUTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")

@@ -19,7 +19,9 @@ from conftest import missing_service
 from app.bootstrap import build
 from app.core.settings import Settings
 from app.core.types import CollectionSpec
+from app.linking.knowledge_base import entity_spec
 from indexer.readers import PythonSource
+from indexer.readers.entities import python_entities
 
 pytestmark = pytest.mark.services
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +63,10 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         encode=False,
     )
     app.encode_now("python")
+    app.ensure_collection(entity_spec("api"))
+    app.entities.bulk("api", list(python_entities("json")), encode=False)
+    app.entities.bulk("api", [{"id": "evil", "title": "zebra", "description": EVIL, "kind": EVIL}], encode=False)
+    app.encode_now("api")
     app.close()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
     environment |= {"PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(data)}
@@ -74,7 +80,8 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             sys.executable, "-m", "streamlit", "run", str(ROOT / "ui" / "streamlit_app.py"), "--server.headless", "true",
             "--server.address", "127.0.0.1", "--server.port", str(ui_port), "--browser.gatherUsageStats", "false",
         ],
-        env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": "python"}, cwd=data,
+        env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": "python", "HYBLINK_UI_KB": "api"},
+        cwd=data,
     )  # fmt: skip
     try:
         wait_for(f"{api_url}/readyz", api)
@@ -228,3 +235,45 @@ def test_a_bad_filter_is_explained(page) -> None:  # type: ignore[no-untyped-def
     box.fill("")
     box.press("Control+Enter")
     wait_for_titles(page, lambda t: len(t) == 10)
+
+
+def test_a_text_is_linked_with_reasons_and_exported(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    tab = page.context.new_page()
+    tab.goto(f"{ui}/linking")
+    tab.get_by_text("Own threshold").click()
+    slider = tab.get_by_role("slider", name="Links below it become NIL")
+    slider.wait_for()
+
+    def state(part: str) -> None:
+        tab.locator(f""".hb-done[data-state*='{part}']""").wait_for(state="attached")
+
+    slider.press("Home")
+    box = tab.get_by_role("textbox", name="Text", exact=True)
+    box.fill("Write it with json.dump, then a zebra.")
+    box.press("Control+Enter")
+    state('"threshold": 0.0')
+    mentions = tab.locator(".hb-linked a")
+    assert mentions.first.inner_text().startswith("json.dump")
+    assert mentions.count() == 2
+    assert tab.locator(".hb-linked a.nil").count() == 0
+    mentions.first.click()
+    assert tab.url.endswith("#mention-0")
+    tab.get_by_text(re.compile("json.dump → json.dump")).click()
+    ledger = tab.locator(".hb-ledger").first
+    ledger.wait_for(state="visible")
+    cells = [float(row.locator("td").last.inner_text()) for row in ledger.locator("tr").all()[1:]]
+    assert sum(cells[:-1]) == pytest.approx(cells[-1], abs=3e-4)
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Export as NIF").click()
+    turtle = Path(download.value.path()).read_text()
+    assert 'nif:anchorOf "json.dump"' in turtle
+    assert "<urn:hyblink:api:json%3Ajson.dump>" in turtle
+    assert tab.title() != "pwned"
+    slider.press("End")
+    state('"threshold": 1.0')
+    tab.locator(".hb-linked a.nil").first.wait_for()
+    if os.environ.get("HYBLINK_SCREENSHOT"):
+        slider.press("Home")
+        state('"threshold": 0.0')
+        tab.screenshot(path=os.environ["HYBLINK_SCREENSHOT"].replace(".png", "-linking.png"))
+    tab.close()

@@ -24,7 +24,7 @@ def show(client: Client, default_collection: str) -> None:
     """Draw the page."""
     st.html(rendering.STYLE)
     try:
-        collections = client.collections()
+        collections = [one for one in client.collections() if one["kind"] == "passages"]
     except ApiError as error:
         st.error(str(error))
         return

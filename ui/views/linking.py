@@ -1,0 +1,121 @@
+"""The linking page: a text with its mentions, candidates with their signals, NILs, threshold, export."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from ui import rendering
+from ui.client import ApiError, Client
+from ui.examples import LINK_EXAMPLES
+
+_SHOWN = 5
+
+
+def show(client: Client, default_kb: str) -> None:
+    """Draw the page."""
+    st.html(rendering.STYLE)
+    try:
+        collections = client.collections()
+    except ApiError as error:
+        st.error(str(error))
+        return
+    names = [c["name"] for c in collections if c["kind"] == "entities"]
+    if not names:
+        st.info("There is no knowledge base yet. Load entities with `hyblink kb load`.")
+        return
+    request = _sidebar([c for c in collections if c["kind"] == "entities"], names, default_kb)
+    st.title("Entity linking", anchor=False)
+    text = st.text_area("Text", key="link-text", height=120, placeholder="a text that mentions things")
+    columns = st.columns(len(LINK_EXAMPLES))
+    for at, example in enumerate(LINK_EXAMPLES):
+        columns[at].button(example, key=f"link-example-{at}", on_click=_use, args=(example,), width="stretch")
+    if not text.strip():
+        return
+    try:
+        result = client.link({**request, "text": text, "shown": _SHOWN})
+    except ApiError as error:
+        st.error(str(error))
+        return
+    _result(client, request["collection"], text, result)
+    state = json.dumps([text, request], sort_keys=True)
+    st.html(f"<div class='hb-done' data-state='{rendering.escape(state)}'></div>")
+
+
+def _use(text: str) -> None:
+    st.session_state["link-text"] = text
+
+
+def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str) -> dict[str, Any]:
+    with st.sidebar:
+        name = st.selectbox("Knowledge base", names, index=names.index(default) if default in names else 0)
+        chosen = bases[names.index(name)]
+        st.caption(
+            f"{chosen['documents']:,} entities · {chosen['encoded'] / max(chosen['passages'], 1):.0%} with vectors · "
+            f"{chosen['generation']}"
+        )
+        request: dict[str, Any] = {"collection": name}
+        if st.toggle("Own threshold", key="own-threshold"):
+            request["threshold"] = st.slider("Links below it become NIL", 0.0, 1.0, 0.5, 0.01, key="threshold")
+        cross = st.selectbox("Cross-encoder", ["as the server is set", "yes", "no"], key="link-cross")
+        if cross in {"yes", "no"}:
+            request["rerank"] = cross == "yes"
+        coherence = st.slider("Coherence of neighbours", 0.0, 5.0, 0.0, 0.5, key="coherence")
+        if coherence:
+            request["coherence"] = coherence
+        kind = st.text_input("Only kind", key="link-kind")
+        if kind.strip():
+            request["filter"] = {"term": {"kind": kind.strip()}}
+    return request
+
+
+def _result(client: Client, kb: str, text: str, result: dict[str, Any]) -> None:
+    links = result["texts"][0]["links"]
+    for part, why in result["missing"].items():
+        st.caption(f"Without {rendering.SIGNAL_NAMES.get(part, part)}: {why}")
+    if not links:
+        st.info("No mention found.")
+        return
+    st.html(rendering.linked_text(text, links))
+    calibrated = "calibrated" if result["calibrated"] else "not calibrated for this knowledge base"
+    linked = sum(one["entity_id"] is not None for one in links)
+    st.caption(
+        f"{linked} of {len(links)} mentions linked at {result['threshold']:.2f} · {calibrated} · "
+        f"generation {result['generation']} · {result['timings_ms']['total']:.0f} ms"
+    )
+    left, right = st.columns(2)
+    left.download_button(
+        "Export as JSON", json.dumps(result, ensure_ascii=False, indent=1), "links.json", width="stretch"
+    )
+    right.download_button("Export as NIF", rendering.nif(text, links, kb), "links.ttl", width="stretch")
+    st.html(
+        rendering.legend(
+            list(dict.fromkeys(s["signal"] for one in links for c in one["candidates"] for s in c["signals"]))
+        )
+    )
+    for number, link in enumerate(links):
+        _link(client, kb, number, link)
+
+
+def _link(client: Client, kb: str, number: int, link: dict[str, Any]) -> None:
+    meaning = link["title"] if link["entity_id"] is not None else f"NIL, {link['reason'].replace('_', ' ')}"
+    st.html(f"<div id='mention-{number}'></div>")
+    with st.expander(f"{link['mention']['text']} → {meaning} ({link['probability']:.0%})"):
+        best = max((sum(max(0.0, s["contribution"]) for s in c["signals"]) for c in link["candidates"]), default=1.0)
+        for candidate in link["candidates"]:
+            kind = f"<span class='hb-tier'>{rendering.escape(candidate['kind'])}</span>" if candidate["kind"] else ""
+            st.html(
+                f"<b>{candidate['rank']}. {rendering.escape(candidate['title'])}</b>{kind} "
+                f"{candidate['probability']:.1%}"
+                + rendering.signal_bar(candidate["signals"], best)
+                + f"<div class='hb-text'>{rendering.escape(candidate['description'])}</div>"
+                + rendering.ledger(candidate["signals"], candidate["utility"])
+            )
+        wanted = st.selectbox("Entity", ["–", *(c["entity_id"] for c in link["candidates"])], key=f"entity-{number}")
+        if wanted != "–":
+            try:
+                st.json(client.entity(kb, wanted))
+            except ApiError as error:
+                st.error(str(error))
