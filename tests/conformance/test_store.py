@@ -19,7 +19,7 @@ from app.core.errors import ConflictError, WriterConflictError
 from app.core.filters import MAX_VALUES, matches, parse_filter
 from app.core.ports import Engine, StoreReader
 from app.core.settings import IngestSettings
-from app.core.types import CollectionSpec, SearchRequest, Tier
+from app.core.types import CollectionSpec, SearchRequest, Signal, Tier
 from indexer.transfer import export_collection, import_collection, read_export
 
 
@@ -467,3 +467,26 @@ def test_an_export_of_one_engine_is_an_import_of_another(make_app: Callable[...,
     ]
     assert again.catalog.engine("c").check() == []
     embedded.close()
+
+
+def test_compacting_forgets_what_was_removed(make_app: Callable[..., App]) -> None:
+    """After it, however often, BM25's statistics are those of the documents that are there."""
+    app, fresh = make_app("changed"), make_app("fresh")
+    for one in (app, fresh):
+        one.ensure_collection(CollectionSpec("c"))
+    live: dict[str, dict[str, object]] = {}
+    for round_ in range(3):
+        rows = [{**row, "id": f"{round_}-{row['id']}"} for row in random_documents(30, seed=round_)]
+        gone = list(live)[:10]
+        assert not app.documents.bulk("c", rows, encode=False).errors
+        app.documents.delete("c", gone)
+        live = {name: row for name, row in live.items() if name not in gone} | {row["id"]: row for row in rows}
+        app.catalog.engine("c").compact(patience_s=90)
+        app.search.search("c", SearchRequest("alpha", k=1))
+    fresh.documents.bulk("c", list(live.values()), encode=False)
+
+    def scores(one: App) -> dict[str, float]:
+        request = SearchRequest("alpha beta gamma", k=100, signals=(Signal.BM25,), normalization="none")
+        return {hit.doc_id: hit.score for hit in one.search.search("c", request).hits}
+
+    assert scores(app) == pytest.approx(scores(fresh), rel=1e-5)

@@ -214,6 +214,14 @@ class Bm25Index:
         with index_lock(self._folder):
             self._build(reader)
 
+    def compact(self, reader: StoreReader) -> None:
+        """Derive the index again where it still counts deleted passages: tantivy merges its segments when it likes."""
+        with index_lock(self._folder):
+            state = self._readable_state()
+            segments = read_json(self._folder / "meta.json")["segments"] if state is not None else []
+            if state is None or any((one.get("deletes") or {}).get("num_deleted_docs") for one in segments):
+                self._build(reader)
+
     def _build(self, reader: StoreReader) -> None:
         self._index, self._view = None, None
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -154,6 +154,7 @@ class EmbeddedEngine:
         """Fold everything that came since the last build into new bases."""
         with self._lock, _disk_errors():
             reader = self.store.reader()
+            self.bm25.compact(reader)
             self.sparse.compact(reader)
             if self.vdr:
                 self.vdr.compact(reader)
