@@ -184,6 +184,9 @@ class LinkBody(_Body):
     coherence: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="How much the entities of neighbouring mentions support each other."
     )
+    signals: list[Literal[Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR]] | None = Field(
+        None, min_length=1, max_length=4, description="What proposes and scores candidates; all of them by default."
+    )
     exclude: list[StrictStr] = Field([], max_length=1000, description="Entities that no mention can mean.")
     filter: dict[str, Any] | None = Field(None, description='Such as {"term": {"kind": "module"}}.')
 
@@ -209,6 +212,7 @@ class LinkBody(_Body):
             coherence=self.coherence,
             exclude=tuple(self.exclude),
             filter=self.filter,
+            signals=None if self.signals is None else tuple(self.signals),
         )
 
 

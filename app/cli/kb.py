@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from app.bootstrap import App
     from app.core.linking import LinkResult
+    from app.core.types import Signal
     from training.linking.data import JudgedMention
     from training.linking.examples import Example
 
 kb_cli = typer.Typer(help="Knowledge bases for entity linking.", no_args_is_help=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KbOption = Annotated[str, typer.Option("--kb", "-k", help="The knowledge base: a collection of entities.")]
+SignalsOption = Annotated[str | None, typer.Option(help="Only these: bm25, vdr, dense, prior; joined by commas.")]
 _BATCH = 2000
 
 
@@ -192,6 +194,43 @@ def mine(
         emit(report) if as_json else say(f"{out}: {len(made)} rows of {len(rows)} mentions")
 
 
+@kb_cli.command("convert")
+def convert(
+    path: Annotated[Path, typer.Argument(help="The file, or Zeshel's folder.")],
+    form: Annotated[str, typer.Option("--format", help="aida, nif, elq or zeshel.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl of judged mentions to write.")],
+    split: Annotated[str, typer.Option(help="Which of Zeshel's splits.")] = "train",
+    as_json: JsonOption = False,
+) -> None:
+    """Judged mentions from the common files of entity linking, in BLINK's form."""
+    with reported(as_json):
+        from app.core.errors import ConflictError, InvalidInputError, NotFoundError
+        from training.linking.converters import CONVERTERS, zeshel
+        from training.linking.data import write_mentions
+
+        if out.exists():
+            raise ConflictError("the file exists already", received=str(out), expected="a new file")
+        if form != "zeshel" and form not in CONVERTERS:
+            raise InvalidInputError("unknown format", received=form, expected=f"{', '.join(CONVERTERS)} or zeshel")
+        if not path.exists():
+            raise NotFoundError("no such file", received=str(path))
+        rows = list(zeshel(path, split) if form == "zeshel" else CONVERTERS[form](path))
+        write_mentions(out, rows)
+        nil = sum(not row.entity_id for row in rows)
+        emit({"mentions": len(rows), "nil": nil}) if as_json else say(f"{out}: {len(rows)} mentions, {nil} of them NIL")
+
+
+def _signals(names: str | None) -> tuple[Signal, ...] | None:
+    from app.core.errors import InvalidInputError
+    from app.core.linking import LINK_SIGNALS
+    from app.core.types import Signal
+
+    known = {one.value for one in LINK_SIGNALS}
+    if names is not None and not set(names.split(",")) <= known:
+        raise InvalidInputError("bad signals", received=names, expected=f"some of {', '.join(sorted(known))}")
+    return None if names is None else tuple(Signal(one) for one in names.split(","))
+
+
 def _own(row: JudgedMention) -> str:
     return row.id.partition(":")[0]
 
@@ -216,14 +255,13 @@ def _examples(
     cross: bool,
     own_document: bool,
     quiet: bool,
-    without_prior: bool = False,
+    signals: str | None = None,
 ) -> list[Example]:
     """Features of every row, with the cross-encoder's scores where asked."""
     import time
 
     import numpy as np
 
-    from app.core.types import Signal
     from training.linking.examples import example, retrieved
 
     reader = None
@@ -234,7 +272,7 @@ def _examples(
     own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
     with progress(quiet) as bars:
         task = bars.add_task("mentions", total=len(rows), rate="")
-        for row, one in retrieved(app.linker, kb, rows, candidates, own):
+        for row, one in retrieved(app.linker, kb, rows, candidates, own, signals=_signals(signals)):
             if reader is None:
                 reader = app.catalog.engine(kb).snapshot().reader
             ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
@@ -242,9 +280,6 @@ def _examples(
             if model is not None and len(one.candidates):
                 scores = app.linker.cross_scores(kb, model, one, time.perf_counter() + 600)
             made = example(row, one, ids, None if scores is None else np.asarray(scores, dtype=np.float64))
-            if without_prior:
-                made.features.pop("prior", None)
-                made.leg_ranks.pop(Signal.PRIOR, None)
             found.append(made)
             bars.advance(task)
     return found
@@ -260,6 +295,7 @@ def evaluate(
     own_document: Annotated[
         bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
     ] = False,
+    signals: SignalsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile."""
@@ -273,7 +309,7 @@ def evaluate(
         rows = _rows(data, limit)
         profile = app.catalog.link_profile(kb) or SHIPPED
         examples = _examples(
-            app, kb, rows, candidates=candidates, cross=cross, own_document=own_document, quiet=as_json
+            app, kb, rows, candidates=candidates, cross=cross, own_document=own_document, quiet=as_json, signals=signals
         )
         systems: dict[str, Callable[[Example], int | None]] = {
             signal.value: ev.leg_rank(signal) for signal in (Signal.BM25, Signal.VDR, Signal.PRIOR, Signal.DENSE)
@@ -308,6 +344,7 @@ def fit(
     own_document: Annotated[
         bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
     ] = False,
+    signals: SignalsOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -318,7 +355,9 @@ def fit(
         from training.linking.profile import fit_profile
 
         rows = _rows(data, limit)
-        examples = _examples(app, kb, rows, candidates=64, cross=cross, own_document=own_document, quiet=as_json)
+        examples = _examples(
+            app, kb, rows, candidates=64, cross=cross, own_document=own_document, quiet=as_json, signals=signals
+        )
         record = app.catalog.engine(kb).record
         encoder = app.encoders.mention(record).id if record.dense_dimension else ""
         known = app.catalog.link_profile(kb)

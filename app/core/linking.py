@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.core.types import Metadata, SignalValue
+from app.core.types import Metadata, Signal, SignalValue
+
+LINK_SIGNALS = (Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR)
+"""What proposes entities, each alone if asked."""
 
 NIL = None
 """The entity of a mention that means nothing in the knowledge base."""
@@ -108,6 +111,8 @@ class LinkRequest:
     coherence: float | None = None
     exclude: tuple[str, ...] = ()
     filter: object | None = None
+    signals: tuple[Signal, ...] | None = None
+    """What proposes and scores candidates: some of BM25, VDR, dense, prior; all of them by default."""
 
 
 @dataclass(frozen=True, slots=True)

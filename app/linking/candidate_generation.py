@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from app.core.linking import LINK_SIGNALS
 from app.core.ports import Selection, Snapshot
 from app.core.types import IdArray, RankingProfile, Scored, Signal, VectorArray
 from app.linking.dictionary import prior_scores
@@ -64,14 +65,17 @@ def generate(
     *,
     allowed: Selection | None = None,
     exclude: Sequence[int] = (),
+    signals: Sequence[Signal] = LINK_SIGNALS,
 ) -> Candidates:
     """The best k entities, of which each leg proposes k. `exclude` holds documents' keys that are no candidates."""
-    legs: list[Leg] = [forms.leg(signals) for signals in forms.grouped([Signal.BM25, Signal.VDR])]
-    if vector is not None and snapshot.dense is not None and snapshot.dense.vectors:
+    lexical = [signal for signal in (Signal.BM25, Signal.VDR) if signal in signals]
+    legs: list[Leg] = [forms.leg(own) for own in forms.grouped(lexical)]
+    if vector is not None and Signal.DENSE in signals and snapshot.dense is not None and snapshot.dense.vectors:
         found = dense_leg(snapshot, lambda: vector)
         assert found is not None
         legs.append(found)
-    legs.append(prior_leg(prior))
+    if Signal.PRIOR in signals:
+        legs.append(prior_leg(prior))
     proposed: dict[Signal, Scored] = {}
     by_signal: dict[Signal, Leg] = {}
     wanted = k + len(exclude)

@@ -13,6 +13,7 @@ import numpy as np
 from app.core.errors import EncoderUnavailableError, InvalidInputError, TooLargeError
 from app.core.filters import parse_filter
 from app.core.linking import (
+    LINK_SIGNALS,
     Candidate,
     CrossReport,
     Link,
@@ -164,10 +165,12 @@ class LinkService:
             report,
         )
 
-    def retrieve(self, collection: str, texts: Sequence[Text], candidates: int) -> list[Retrieved]:
+    def retrieve(
+        self, collection: str, texts: Sequence[Text], candidates: int, signals: tuple[Signal, ...] | None = None
+    ) -> list[Retrieved]:
         """Given mentions with their candidates, undecided: what training and evaluation start from."""
         moment = self._moment(collection)
-        request = LinkRequest(tuple(texts), candidates=candidates)
+        request = LinkRequest(tuple(texts), candidates=candidates, signals=signals)
         self._check(request)
         items = [(text, mention) for text in texts for mention in self._mentions(moment, text, None)]
         return self._retrieve(moment, request, items)
@@ -192,6 +195,12 @@ class LinkService:
                     expected=f"at most {limit.max_text_chars}",
                 )  # fmt: skip
             check_spans(one.text, one.mentions or ())
+        if request.signals is not None and not (request.signals and set(request.signals) <= set(LINK_SIGNALS)):
+            raise InvalidInputError(
+                "bad signals",
+                received=[str(one) for one in request.signals],
+                expected=f"some of {', '.join(LINK_SIGNALS)}",
+            )
         given = sum(len(one.mentions or ()) for one in request.texts)
         if given > limit.max_mentions:
             raise TooLargeError("too many mentions", received=given, expected=f"at most {limit.max_mentions}")
@@ -267,7 +276,7 @@ class LinkService:
             forms = QueryForms(snapshot, AnalyzedQuery(name, terms), bag, full, mode, self._settings.max_mention_terms)
             return generate(
                 snapshot, forms, vector, prior, moment.profile.retrieval, k,
-                allowed=allowed, exclude=own[text.exclude],
+                allowed=allowed, exclude=own[text.exclude], signals=request.signals or LINK_SIGNALS,
             )  # fmt: skip
 
         if len(items) == 1:

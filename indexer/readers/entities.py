@@ -1,12 +1,15 @@
 """Entities from files and from installed Python packages, as rows that a knowledge base takes.
 
-Forms: JSONL of ours (`id, title, description, aliases, kind, world, lang, metadata`; `text` stands for `description`),
-BLINK's (`text, idx, title, entity`), and CSV or TSV with a header; aliases in a column are joined by `|`.
+Forms: JSONL of ours (`id, title, description, aliases, kind, world, lang, metadata`; `text` for `description`), BLINK's
+(`text, idx, title, entity`), CSV or TSV with a header (aliases in a column are joined by `|`), a Wikipedia dump,
+Wikidata's JSON, and the files of DICT servers.
 """
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +20,8 @@ import orjson
 
 from app.core.errors import InvalidInputError, NotFoundError
 from indexer.readers.python_package import PythonSource
-from indexer.readers.rows import decode, lines, read_bounded
+from indexer.readers.rows import decode, lines, open_bytes, read_bounded
+from indexer.readers.wikipedia import wikipedia_entities
 
 _MAX_ROW = 16 * 2**20
 _MAX_FILE = 2**30
@@ -35,7 +39,84 @@ def read_entities(path: Path) -> Iterator[object]:
         return _jsonl(path)
     if path.suffix in {".csv", ".tsv"}:
         return _table(path)
-    raise InvalidInputError("unknown form of entities", received=path.name, expected=".jsonl, .jsonl.gz, .csv or .tsv")
+    if path.name.endswith((".xml", ".xml.bz2", ".xml.gz")):
+        props = sorted(path.parent.glob("*page_props.sql*"))
+        return iter(wikipedia_entities(path, props[0] if props else None))
+    if path.name.endswith((".json", ".json.gz", ".json.bz2")):
+        return _wikidata(path)
+    if path.suffix == ".index":
+        return _dict(path)
+    raise InvalidInputError(
+        "unknown form of entities", received=path.name,
+        expected=".jsonl[.gz], .csv, .tsv, .json[.gz] (Wikidata), .xml[.bz2] (Wikipedia) or .index (DICT)",
+    )  # fmt: skip
+
+
+def _wikidata(path: Path, lang: str = "en") -> Iterator[object]:
+    """Wikidata's JSON dump: an array with an item on each line; those without a label in the language are left out."""
+    with bz2.open(path) if path.suffix == ".bz2" else open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            item = line.strip().rstrip(b",")
+            if item in {b"", b"[", b"]"}:
+                continue
+            try:
+                row = orjson.loads(item)
+                label = row["labels"].get(lang)
+                if label is None:
+                    continue
+                yield {
+                    "id": row["id"],
+                    "title": label["value"],
+                    "description": (row.get("descriptions") or {}).get(lang, {}).get("value", ""),
+                    "aliases": [one["value"] for one in (row.get("aliases") or {}).get(lang, [])],
+                    "lang": lang,
+                }
+            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                raise InvalidInputError(
+                    f"{path.name}:{number} is not an item of Wikidata ({error!r})", received=item[:80]
+                ) from None
+
+
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def _number(digits: str) -> int:
+    value = 0
+    for one in digits:
+        value = value * 64 + _BASE64.index(one)
+    return value
+
+
+def _dict(path: Path) -> Iterator[object]:
+    """A dictionary in DICT's files (RFC 2229): `NAME.index` beside `NAME.dict` or `NAME.dict.dz`."""
+    plain, packed = path.with_suffix(".dict"), path.with_suffix(".dict.dz")
+    if plain.is_file():
+        data = read_bounded(plain, _MAX_FILE)
+    elif packed.is_file():
+        with gzip.open(packed) as file:  # dictzip is gzip with an index of its own
+            data = file.read(_MAX_FILE)
+    else:
+        raise NotFoundError("no such file", received=str(plain))
+    entries: dict[tuple[int, int], list[str]] = {}
+    for number, line in enumerate(decode(read_bounded(path, _MAX_FILE)).splitlines(), 1):
+        try:
+            word, offset, length = line.split("\t")[:3]
+            place = (_number(offset), _number(length))
+        except ValueError:
+            raise InvalidInputError(
+                f"{path.name}:{number} is not a row of an index", received=line[:80], expected="word, offset, length"
+            ) from None
+        if not word.startswith(("00-database", "00database")):
+            entries.setdefault(place, []).append(word)
+    for (start, size), words in entries.items():
+        text = data[start : start + size].decode("utf-8", "replace")
+        yield {
+            "id": f"{path.stem}:{start}",
+            "title": words[0],
+            "aliases": words[1:],
+            "description": re.sub(r"\s+", " ", text).strip(),
+            "world": path.stem,
+        }
 
 
 def _jsonl(path: Path) -> Iterator[object]:

@@ -57,12 +57,13 @@ def retrieved(
     candidates: int,
     own_document: Callable[[JudgedMention], str | None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
+    signals: tuple[Signal, ...] | None = None,
 ) -> Iterator[tuple[JudgedMention, Retrieved]]:
     """Each row's mention with its candidates. `own_document` names an entity that is left out of them."""
     for at in range(0, len(rows), _BATCH):
         part = rows[at : at + _BATCH]
         texts = [replace(row.text, exclude=tuple(one for one in (own_document(row),) if one)) for row in part]
-        found = linker.retrieve(collection, texts, candidates)
+        found = linker.retrieve(collection, texts, candidates, signals)
         progress(len(part))
         yield from zip(part, found, strict=True)
 

@@ -1,0 +1,168 @@
+"""Judged mentions from the common files of entity linking: AIDA's CoNLL, NIF, Zeshel's folders, ELQ's JSONL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.core.errors import InvalidInputError, NotFoundError
+from app.core.linking import MentionContext
+from indexer.readers.rows import decode, read_bounded
+from training.judgements import full_lines
+from training.linking.data import JudgedMention
+
+_MAX_BYTES = 2**31
+_NIL = "--NME--"
+_CLOSING = re.compile(r"[.,;:!?)\]}%]|'s?|n't|''")
+_OPENING = {"(", "[", "{", "``", "$"}
+
+
+def joined_tokens(tokens: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """A text of tokens as people write it, and where each stands.
+
+    >>> joined_tokens(["EU", "rejects", "(", "it", ")", "."])
+    ('EU rejects (it).', [(0, 2), (3, 10), (11, 12), (12, 14), (14, 15), (15, 16)])
+    """
+    text, spans = "", []
+    for at, token in enumerate(tokens):
+        if at and not _CLOSING.fullmatch(token) and tokens[at - 1] not in _OPENING:
+            text += " "
+        spans.append((len(text), len(text) + len(token)))
+        text += token
+    return text, spans
+
+
+def _row(name: str, text: str, start: int, end: int, entity: str, world: str) -> JudgedMention:
+    return JudgedMention(name, MentionContext(text[:start], text[start:end], text[end:]), entity, world)
+
+
+def aida(path: Path) -> Iterator[JudgedMention]:
+    """AIDA-YAGO2's TSV (Hoffart et al. 2011): token, B or I, mention, YAGO entity, URL, Wikipedia id, Freebase id.
+
+    The entity is the Wikipedia id, or the YAGO name where there is none; `--NME--` is NIL. A document's split is in its
+    name (`testa`, `testb`, else train), which becomes the world.
+    """
+    for name, tokens, rows in _documents(path):
+        text, spans = joined_tokens(tokens)
+        world = next((part for part in ("testa", "testb") if part in name), "train")
+        for first, last, entity in rows:
+            yield _row(f"{name}:{first}", text, spans[first][0], spans[last][1], entity, world)
+
+
+def _documents(path: Path) -> Iterator[tuple[str, list[str], list[tuple[int, int, str]]]]:
+    name, tokens, mentions = "", [], []  # type: ignore[var-annotated]
+    for number, raw in enumerate(decode(read_bounded(path, _MAX_BYTES)).splitlines(), 1):
+        if raw.startswith("-DOCSTART-"):
+            if tokens:
+                yield name, tokens, mentions
+            name, tokens, mentions = raw.partition("(")[2].rstrip(")") or str(number), [], []
+            continue
+        fields = raw.split("\t")
+        if not fields[0]:
+            continue
+        if len(fields) not in {1, 4, 6, 7} or (len(fields) > 1 and fields[1] not in {"B", "I"}):
+            raise InvalidInputError(
+                f"{path.name}:{number}: not a row of AIDA", received=raw[:80], expected="1, 4 or 7 columns"
+            )
+        if len(fields) > 1:
+            if fields[1] == "B":
+                entity = fields[5] if len(fields) > 5 and fields[5].isdigit() else fields[3]
+                mentions.append((len(tokens), len(tokens), "" if fields[3] == _NIL else entity))
+            elif mentions:
+                mentions[-1] = (mentions[-1][0], len(tokens), mentions[-1][2])
+        tokens.append(fields[0])
+    if tokens:
+        yield name, tokens, mentions
+
+
+def nif(path: Path) -> Iterator[JudgedMention]:
+    """NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL has it; a phrase without `taIdentRef` is NIL."""
+    import rdflib
+
+    prefix = "http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#"
+    ref = rdflib.URIRef("http://www.w3.org/2005/11/its/rdf#taIdentRef")
+    graph = rdflib.Graph()
+    try:
+        graph.parse(data=read_bounded(path, _MAX_BYTES), format="turtle")
+    except Exception as error:  # the parser's own errors share no base
+        raise InvalidInputError(f"not Turtle: {str(error)[:200]}", received=path.name) from error
+
+    def one(node: Any, name: str) -> Any:
+        return graph.value(node, rdflib.URIRef(prefix + name))
+
+    found = []
+    for phrase, context in graph.subject_objects(rdflib.URIRef(prefix + "referenceContext")):
+        text, start, end = one(context, "isString"), one(phrase, "beginIndex"), one(phrase, "endIndex")
+        if one(phrase, "anchorOf") is None or text is None or start is None or end is None:
+            continue
+        begin, stop, whole = int(start), int(end), str(text)
+        if whole[begin:stop] != str(one(phrase, "anchorOf")):
+            raise InvalidInputError(
+                f"{path.name}: a phrase's text is not what stands there", received=str(one(phrase, "anchorOf")),
+                expected=whole[begin:stop],
+            )  # fmt: skip
+        entity = graph.value(phrase, ref)
+        found.append(
+            (str(context), begin, _row(str(phrase), whole, begin, stop, "" if entity is None else str(entity), ""))
+        )
+    yield from (row for _, _, row in sorted(found, key=lambda item: item[:2]))
+
+
+def zeshel(folder: Path, split: str) -> Iterator[JudgedMention]:
+    """Zeshel's folders (Logeswaran et al. 2019): `mentions/<split>.json` over `documents/<world>.json`, by tokens."""
+    path = folder / "mentions" / f"{split}.json"
+    if not path.is_file():
+        raise NotFoundError("no such file", received=str(path))
+    worlds: dict[str, dict[str, list[str]]] = {}
+    for number, line in full_lines(path):
+        try:
+            row = orjson.loads(line)
+            world = str(row["corpus"])
+            if world not in worlds:
+                worlds[world] = {one["id"]: one["description"].split() for one in zeshel_entities(folder, world)}
+            tokens = worlds[world][str(row["context_document_id"])]
+            start, end = int(row["start_index"]), int(row["end_index"]) + 1
+            context = MentionContext(" ".join(tokens[:start]), " ".join(tokens[start:end]), " ".join(tokens[end:]))
+            yield JudgedMention(str(row["mention_id"]), context, str(row["label_document_id"]), world)
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"{path.name}:{number}: not a mention of Zeshel ({error!r})") from error
+
+
+def zeshel_entities(folder: Path, world: str) -> Iterator[dict[str, str]]:
+    """The entities of a Zeshel world, as rows for a knowledge base."""
+    path = folder / "documents" / f"{world}.json"
+    if not path.is_file():
+        raise NotFoundError("no such world", received=str(path))
+    for _, line in full_lines(path):
+        row = orjson.loads(line)
+        yield {
+            "id": str(row["document_id"]),
+            "title": str(row["title"]),
+            "description": str(row["text"]),
+            "world": world,
+        }
+
+
+def elq(path: Path) -> Iterator[JudgedMention]:
+    """ELQ's JSONL for WebQSP and GraphQuestions (Li et al. 2020): `id, text, mentions [[start, end]], wikidata_id`."""
+    for number, line in full_lines(path):
+        try:
+            row: Mapping[str, Any] = orjson.loads(line)
+            labels = row.get("wikidata_id") or row.get("label_id") or []
+            labels = labels if isinstance(labels, list) else [labels]
+            text = str(row["text"])
+            if len(labels) != len(row["mentions"]):
+                raise ValueError(f"{len(labels)} labels for {len(row['mentions'])} mentions")
+            for at, ((start, end), label) in enumerate(zip(row["mentions"], labels, strict=True)):
+                entity = "" if label is None else str(label)
+                yield _row(f"{row.get('id', number)}:{at}", text, int(start), int(end), entity, "")
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"{path.name}:{number}: not a question of ELQ ({error})") from error
+
+
+CONVERTERS: Mapping[str, Callable[[Path], Iterator[JudgedMention]]] = {"aida": aida, "nif": nif, "elq": elq}
+"""By name those that read one file; `zeshel` reads a folder and a split."""
