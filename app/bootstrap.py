@@ -17,7 +17,15 @@ from app.core.errors import (
     WriterConflictError,
 )
 from app.core.manifest import MANIFEST
-from app.core.ports import BagEncoder, CrossEncoder, DenseEncoder, EntityCross, FullEncoder, MentionEncoder
+from app.core.ports import (
+    BagEncoder,
+    CrossEncoder,
+    DenseEncoder,
+    EntityCross,
+    FullEncoder,
+    InTextEncoder,
+    MentionEncoder,
+)
 from app.core.settings import Settings
 from app.core.types import CollectionSpec, GenerationRecord, VdrMode
 from app.encoders.bag import BagOfTokens
@@ -31,6 +39,8 @@ from app.encoders.mention import DEFAULT as SHIPPED_MENTION
 from app.encoders.mention import MentionTower, PlainMention
 from app.encoders.models import root_of, tokenizer_file
 from app.encoders.spacy_ner import SpacyDetector
+from app.encoders.span_head import DEFAULT as SHIPPED_SPAN_HEAD
+from app.encoders.span_head import SpanHead
 from app.encoders.vdr_adapter import DEFAULT as SHIPPED_VDR
 from app.encoders.vdr_adapter import VdrAdapter
 from app.encoders.vdr_model import VdrModel, is_whole_model
@@ -62,9 +72,10 @@ class EncoderPool:
         self._vdr: dict[str, VdrWeights | VdrModel] = {}
         self._full: dict[tuple[str, str], FullEncoder] = {}
         self._cross: CrossEncoder | None = None
-        self._mention: dict[str, MentionEncoder] = {}
+        self._mention: dict[str, MentionEncoder | InTextEncoder] = {}
         self._entity_cross: EntityCross | None = None
         self._detectors: dict[str, SpanDetector] = {}
+        self._head: SpanHead | None = None
         shipped = DenseTransformer(settings.encode)
         self.add_dense(shipped)
         self._bag = BagOfTokens(settings.encode.dense_model)
@@ -173,7 +184,7 @@ class EncoderPool:
                 self._cross = TransformerCrossEncoder(model, self._settings.encode, self._settings.data_dir / "onnx")
             return self._cross
 
-    def mention(self, record: GenerationRecord) -> MentionEncoder:
+    def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder:
         """What encodes mentions for a generation's vectors: the adapter of the settings, or its dense encoder as it is.
 
         Raises EncoderUnavailableError where the settings name an adapter of another dense encoder.
@@ -183,8 +194,13 @@ class EncoderPool:
                 self._mention[record.dense_encoder] = self._mention_for(record.dense_encoder)
             return self._mention[record.dense_encoder]
 
-    def _mention_for(self, dense_id: str) -> MentionEncoder:
+    def _mention_for(self, dense_id: str) -> MentionEncoder | InTextEncoder:
         wanted = self._settings.link.mention_encoder
+        if wanted == "elq":
+            head = self._span_head()
+            if not head.fits(dense_id):
+                raise EncoderUnavailableError("the span head is for other vectors", received=dense_id)
+            return head
         folder = SHIPPED_MENTION if wanted == "default" else Path(wanted).expanduser()
         if wanted == "dense" or (wanted == "default" and not (folder / MANIFEST).is_file()):
             return PlainMention(self.dense(dense_id))
@@ -229,10 +245,20 @@ class EncoderPool:
         made.no_padding()
         return made
 
+    def _span_head(self) -> SpanHead:
+        with self._lock:
+            if self._head is None:
+                wanted = self._settings.link.span_head
+                folder = SHIPPED_SPAN_HEAD if wanted == "default" else Path(wanted).expanduser()
+                self._head = SpanHead(folder, self._settings.encode, threshold=self._settings.link.span_threshold)
+            return self._head
+
     def span_detector(self, name: str) -> SpanDetector:
-        """A detector by name: `spacy:MODEL`. Raises InvalidInputError for another name."""
+        """A detector by name: `elq` or `spacy:MODEL`. Raises InvalidInputError for another name."""
         with self._lock:
             if name not in self._detectors:
+                if name == "elq":
+                    return self._span_head()
                 if not name.startswith("spacy:"):
                     raise InvalidInputError("unknown detector", received=name, expected=", ".join(DETECTORS))
                 self._detectors[name] = SpacyDetector(name.removeprefix("spacy:"))

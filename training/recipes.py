@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from app.core.errors import InvalidInputError
 
-Kind = Literal["vdr", "dense", "cross", "mention"]
+Kind = Literal["vdr", "dense", "cross", "mention", "span"]
 Tuning = Literal["full", "lora", "head"]
 LossName = Literal["vdr", "svdr", "nll", "kl", "margin_mse", "listwise", "bce", "lambda"]
 
@@ -119,13 +119,11 @@ class RunConfig:
             )
         if self.tuning == "head" and self.kind != "vdr":
             raise InvalidInputError("only VDR has a head of its own", received=self.kind, expected="full or lora")
-        if self.kind == "mention" and self.tuning != "lora":
-            raise InvalidInputError(
-                "a mention encoder is an adapter beside frozen entities", received=self.tuning, expected="lora"
-            )
+        if self.kind in {"mention", "span"} and self.tuning != "lora":
+            raise InvalidInputError("it is an adapter beside frozen entities", received=self.tuning, expected="lora")
         if self.kind == "vdr" and not (self.semantic or self.lexical):
             raise InvalidInputError("neither semantic nor lexical", expected="one of them at least")
-        if self.refresh_every and (self.kind in {"cross", "mention"} or not self.negatives):
+        if self.refresh_every and (self.kind in {"cross", "mention", "span"} or not self.negatives):
             raise InvalidInputError(
                 "only a retriever that learns from negatives can mine them", received=f"{self.kind}, {self.negatives}",
                 expected="vdr or dense, negatives above 0",
@@ -139,6 +137,7 @@ class RunConfig:
             "dense": {"nll", "margin_mse"},
             "cross": {"listwise", "bce", "lambda", "margin_mse"},
             "mention": {"nll", "margin_mse"},
+            "span": {"nll"},
         }
         if self.loss not in allowed[self.kind]:
             raise InvalidInputError(
@@ -224,6 +223,14 @@ def blink_cross() -> RunConfig:
     return replace(cross_encoder(), recipe="blink_cross", negatives=7, passage_tokens=224, steps=300)
 
 
+def elq() -> RunConfig:
+    """ELQ (Li et al. 2020): span heads and span vectors beside frozen entities, over whole texts."""
+    return RunConfig(
+        "elq", "span", learning_rate=5e-4, head_learning_rate=2e-3, batch=8, negatives=0, query_tokens=256, steps=300,
+        frozen_layers=3, dropout=False,
+    )  # fmt: skip
+
+
 RECIPES: Mapping[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
     for recipe in (
@@ -239,6 +246,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
         blink_bi_hard,
         blink_shared,
         blink_cross,
+        elq,
     )
 }
 

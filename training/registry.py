@@ -15,7 +15,15 @@ from typing import Any
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from app.core.manifest import MANIFEST, check_manifest, read_json, write_json, write_manifest
-from app.encoders.adapters import CROSS_ENCODER, CROSS_ENCODER_LORA, DENSE_LORA, FORMAT, MENTION_LORA, VDR_HEAD
+from app.encoders.adapters import (
+    CROSS_ENCODER,
+    CROSS_ENCODER_LORA,
+    DENSE_LORA,
+    FORMAT,
+    MENTION_LORA,
+    SPAN_HEAD,
+    VDR_HEAD,
+)
 from training.recipes import RunConfig
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -35,8 +43,8 @@ def kind_of(config: RunConfig) -> str:
     """What a run's result is: an adapter of ours, or a whole sentence-transformers folder."""
     if config.kind == "vdr":
         return VDR_HEAD if config.tuning == "head" else "vdr"
-    if config.kind == "mention":
-        return MENTION_LORA
+    if config.kind in {"mention", "span"}:
+        return MENTION_LORA if config.kind == "mention" else SPAN_HEAD
     if config.kind == "cross":
         return CROSS_ENCODER_LORA if config.tuning == "lora" else CROSS_ENCODER
     return DENSE_LORA if config.tuning == "lora" else "dense"

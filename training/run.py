@@ -13,6 +13,7 @@ import orjson
 from app.core.errors import ConflictError, InvalidInputError
 from app.core.manifest import sha256
 from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
+from training.linking.spans import read_spans
 from training.linking.vectors import EntityVectors
 from training.negatives import Mining
 from training.recipes import RunConfig
@@ -31,7 +32,7 @@ class Loaded:
     """Those of whole corpora."""
 
 
-def load(paths: Sequence[Path], split: str) -> Loaded:
+def load(paths: Sequence[Path], split: str, read: Callable[[Path, str], Sequence[TrainingRow]] = read_rows) -> Loaded:
     """Read and check everything. A source's statistics come from its whole corpus where the path is a BEIR folder."""
     rows: list[TrainingRow] = []
     fingerprints, texts = {}, {}
@@ -40,7 +41,7 @@ def load(paths: Sequence[Path], split: str) -> Loaded:
         name = path.name
         if name in fingerprints:
             raise InvalidInputError("two sources of one name", received=name, expected="each name once")
-        own = [replace(row, collection=name) for row in read_rows(path, split)]
+        own: list[TrainingRow] = [replace(row, collection=name) for row in read(path, split)]
         fingerprints[name] = fingerprint(own)
         passages: dict[str, Text] = {}
         if path.is_dir():
@@ -81,7 +82,12 @@ def train_model(
     config.check()
     if out.exists():
         raise ConflictError("the model exists already", received=str(out), expected="a new folder")
-    loaded = load(data, split)
+    read: Callable[[Path, str], Sequence[TrainingRow]] = read_rows
+    if config.kind == "span":
+        read = lambda path, _split: read_spans(path)  # noqa: E731
+    if config.kind == "span" and entities is None:
+        raise InvalidInputError("a span head learns against entities' vectors", expected="--entities FILE")
+    loaded = load(data, split, read)
     if config.negatives and not any(row.negatives for row in loaded.rows) and not config.refresh_every:
         say("no row has negatives: only in-batch ones are learned from")
         config = replace(config, negatives=0)
@@ -98,9 +104,7 @@ def train_model(
         raise InvalidInputError(
             "a cross-encoder learns from negatives", received="none", expected="rows with negatives"
         )
-    dev_rows = (
-        [] if dev is None else [replace(one, collection=dev.name) for one in read_rows(dev, dev_split)[:dev_limit]]
-    )
+    dev_rows = [] if dev is None else [replace(one, collection=dev.name) for one in read(dev, dev_split)[:dev_limit]]
     fingerprints = dict(loaded.fingerprints)
     if entities is not None:
         fingerprints[entities.name] = sha256(entities)
@@ -111,6 +115,11 @@ def train_model(
     from training.trainer import train, world
 
     def make(beside: Any = None) -> Any:
+        if config.kind == "span":
+            from training.span_student import SpanStudent
+
+            assert entities is not None
+            return SpanStudent(config, EntityVectors(entities))
         if config.kind == "mention":
             return MentionStudent(config, None if entities is None else EntityVectors(entities))
         if config.kind != "vdr":

@@ -153,7 +153,7 @@ def _files(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _save_adapter(transformer: Any, base: str, folder: Path) -> list[str]:
+def save_adapter(transformer: Any, base: str, folder: Path) -> list[str]:
     for known in transformer.peft_config.values():
         known.base_model_name_or_path = base  # and not where it lies on this machine
     transformer.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
@@ -313,7 +313,7 @@ class DenseStudent(_Whole, _InBatch):
 
     def save(self, folder: Path) -> list[str]:
         if self.config.tuning == "lora":
-            return _save_adapter(self.model[0].model, self.config.base, folder)
+            return save_adapter(self.model[0].model, self.config.base, folder)
         self.model.max_seq_length = self.config.passage_tokens
         self.model.save(str(folder), create_model_card=False)
         return _files(folder)
@@ -601,7 +601,7 @@ class CrossStudent(_Whole):
 
     def save(self, folder: Path) -> list[str]:
         if self.config.tuning == "lora":
-            files = _save_adapter(self.model[0].model.half(), self.config.base, folder)
+            files = save_adapter(self.model[0].model.half(), self.config.base, folder)
             self.model[0].model.float()
             return files
         self.model.save(str(folder), create_model_card=False)

@@ -220,6 +220,101 @@ def convert(
         emit({"mentions": len(rows), "nil": nil}) if as_json else say(f"{out}: {len(rows)} mentions, {nil} of them NIL")
 
 
+@kb_cli.command("spans")
+def spans(
+    data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl of texts with all their mentions to write.")],
+    kb: KbOption = "entities",
+    as_json: JsonOption = False,
+) -> None:
+    """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
+
+    A row's id is the entity's, ':' and anything. Names of the knowledge base that nobody marked are to be ignored.
+    """
+    with reported(as_json), opened() as app:
+        from app.core.errors import ConflictError
+        from training.linking.data import read_mentions
+        from training.linking.spans import joined_rows, write_spans
+
+        if out.exists():
+            raise ConflictError("the file exists already", received=str(out), expected="a new file")
+        rows = read_mentions(data)
+        made = joined_rows(rows, _own, _described(app, kb, {_own(row) for row in rows}), app.linker.names_in(kb))
+        write_spans(out, made)
+        marked = sum(len(row.spans) for row in made)
+        report = {"texts": len(made), "mentions": marked, "of": len(rows)}
+        emit(report) if as_json else say(f"{out}: {len(made)} texts, {marked} of {len(rows)} mentions")
+
+
+def _described(app: App, kb: str, ids: set[str]) -> dict[str, str]:
+    from app.core.errors import NotFoundError
+
+    found = {}
+    for one in sorted(ids):
+        try:
+            entity = app.entities.get(kb, one)
+        except NotFoundError:
+            continue
+        found[one] = f"{entity.title}. {entity.description}"
+    return found
+
+
+@kb_cli.command("evaluate-texts")
+def evaluate_texts(
+    data: Annotated[Path, typer.Argument(help="Texts with all their mentions, from `hyblink kb spans`.")],
+    kb: KbOption = "entities",
+    detectors: Annotated[str, typer.Option(help="dictionary, elq, spacy:MODEL; joined by commas.")] = "dictionary",
+    threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
+    own_document: Annotated[
+        bool, typer.Option("--own-document", help="Leave out the entity whose id is the text's.")
+    ] = False,
+    cross: Annotated[bool, typer.Option("--cross", help="Let the cross-encoder read the best candidates.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """End to end: precision, recall and F1 of mentions and of links, spans equal (strong) or overlapping (weak).
+
+    Names that nobody marked (`ignore`) count neither for nor against: only marked mentions are known to be right or wrong.
+    """
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        from app.core.linking import LinkRequest, Text
+        from training.linking.spans import micro, read_spans
+
+        rows = read_spans(data)[:limit]
+        found, gold = [], []
+        with progress(as_json) as bars:
+            task = bars.add_task("texts", total=len(rows), rate="")
+            for row in rows:
+                text = Text(row.query, None, (row.id,) if own_document else ())
+                request = LinkRequest(
+                    (text,), detectors=tuple(detectors.split(",")), threshold=threshold, rerank=cross, shown=1,
+                    budget_ms=600_000.0,
+                )  # fmt: skip
+                known = set(row.ignored) - set(row.spans)
+                links = [
+                    one for one in app.linker.link(kb, request).texts[0].links
+                    if (one.mention.start, one.mention.end) not in known
+                ]  # fmt: skip
+                found.append({(o.mention.start, o.mention.end, o.entity_id) for o in links})
+                gold.append({(a, b, one.id) for (a, b), one in zip(row.spans, row.positives, strict=True)})
+                bars.advance(task)
+        spans = [{(a, b, "") for a, b, _ in own} for own in found]
+        marked = [{(a, b, "") for a, b, _ in own} for own in gold]
+        linked = [{(a, b, entity) for a, b, entity in own if entity is not None} for own in found]
+        figures = {
+            f"{what} {'weak' if weak else 'strong'}": asdict(micro(one, other, weak=weak))
+            for what, one, other in (("mentions", spans, marked), ("links", linked, gold))
+            for weak in (False, True)
+        }
+        if as_json:
+            emit({"texts": len(rows), "figures": figures})
+            return
+        for name, values in figures.items():
+            say(f"{name:<16}" + "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
+
+
 def _signals(names: str | None) -> tuple[Signal, ...] | None:
     from app.core.errors import InvalidInputError
     from app.core.linking import LINK_SIGNALS

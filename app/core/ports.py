@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -446,6 +446,18 @@ class MentionEncoder(Protocol):
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
         """Shape (n, dimension), L2-normalised."""
+        ...
+
+
+@runtime_checkable
+class InTextEncoder(Protocol):
+    """Encodes mentions where they stand: a text is read once for all of them (Li et al. 2020)."""
+
+    @property
+    def id(self) -> str: ...
+
+    def encode_spans(self, items: Sequence[tuple[str, int, int]]) -> VectorArray:
+        """Vectors of (text, start, end), shape (n, dimension), L2-normalised."""
         ...
 
 

@@ -99,9 +99,12 @@ class LinkSettings(_Section):
     mention_encoder: str = Field(
         "default",
         description="What encodes mentions: `default` (the shipped adapter), a folder that `hyblink train` made, or "
-        "`dense`: the collection's dense encoder as it is.",
+        "`dense`: the collection's dense encoder as it is, `elq`: the span head, which reads each text once.",
     )
     span_head: str = Field("default", description="The detector `elq`: `default` (the shipped one) or a folder.")
+    span_threshold: float = Field(
+        0.5, gt=0, lt=1, description="Least probability of a span that `elq` takes for a mention."
+    )
     cross_encoder: str = Field(
         "default",
         description="What reads mention and entity together: `default`, a folder, a hub name, or `none`.",

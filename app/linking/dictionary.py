@@ -194,6 +194,14 @@ class DictionaryView:
         order = np.lexsort((rows, -score))
         return Scored(rows[order], score[order].astype(np.float32))
 
+    def names_in(self, text: str) -> list[tuple[int, int]]:
+        """Every name in a text, overlapping ones too: (start, end) in code points, ascending."""
+        made = tokens(text)
+        found = [one for length in range(1, min(MAX_TOKENS, len(made)) + 1) for one in self._matches(made, length)]
+        living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
+        spans = {(start, start + length - 1) for start, length, _, row in found if row in living}
+        return sorted((int(made.starts_T[a]), int(made.ends_T[b])) for a, b in spans)
+
     def detect(self, text: str) -> list[Mention]:
         """The longest names in a text, left to right, none within another; `score` is the best entity's weight.
 

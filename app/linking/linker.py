@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,7 +26,7 @@ from app.core.linking import (
     Text,
     Utility,
 )
-from app.core.ports import BagEncoder, EntityCross, FullEncoder, MentionEncoder, Present, Snapshot
+from app.core.ports import BagEncoder, EntityCross, FullEncoder, InTextEncoder, MentionEncoder, Present, Snapshot
 from app.core.settings import LinkSettings
 from app.core.text import Analyzer, check_text, fold
 from app.core.types import GenerationRecord, Scored, Signal, VdrMode, VectorArray
@@ -60,7 +60,7 @@ class Encoders(Protocol):
 
     def bag(self, encoder_id: str) -> BagEncoder: ...
 
-    def mention(self, record: GenerationRecord) -> MentionEncoder: ...
+    def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder: ...
 
     def entity_cross(self) -> EntityCross: ...
 
@@ -83,7 +83,7 @@ class _Moment:
     present: Present
     dictionary: DictionaryView
     profile: LinkProfile
-    encoder: MentionEncoder | None
+    encoder: MentionEncoder | InTextEncoder | None
     missing: dict[str, str]
     timings: dict[str, float]
 
@@ -181,6 +181,10 @@ class LinkService:
         self._read_together(self._moment(collection), cross, [one], extras, deadline)
         return extras[0].get(Signal.CROSS)
 
+    def names_in(self, collection: str) -> Callable[[str], list[tuple[int, int]]]:
+        """A function that finds every name of the knowledge base in a text, overlapping ones too."""
+        return self._moment(collection).dictionary.names_in
+
     def _check(self, request: LinkRequest) -> None:
         limit = self._settings
         if not request.texts:
@@ -254,7 +258,10 @@ class LinkService:
         contexts = [_context(text.text, mention) for text, mention in items]
         vectors: Sequence[VectorArray | None] = [None] * len(mentions)
         if moment.encoder is not None:
-            vectors = list(moment.encoder.encode(contexts))
+            if isinstance(moment.encoder, InTextEncoder):
+                vectors = list(moment.encoder.encode_spans([(text.text, m.start, m.end) for text, m in items]))
+            else:
+                vectors = list(moment.encoder.encode(contexts))
         moment.took("encode", before)
         before = time.perf_counter()
         snapshot, record = moment.snapshot, moment.present.engine.record

@@ -53,9 +53,18 @@ class EntityVectors:
         except (SafetensorError, OSError) as error:
             raise InvalidInputError(f"not a file of entity vectors: {error}", received=str(path)) from error
         self.encoder = metadata.get("encoder", "")
-        self._place = {str(one): at for at, one in enumerate(orjson.loads(metadata.get("ids", "[]")))}
+        self.ids = [str(one) for one in orjson.loads(metadata.get("ids", "[]"))]
+        self._place = {one: at for at, one in enumerate(self.ids)}
         if len(self._place) != len(self._vectors):
             raise InvalidInputError("the file's ids and vectors differ", received=str(path))
+
+    @property
+    def dimension(self) -> int:
+        """Of each vector."""
+        return int(self._vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._place)
 
     def __contains__(self, entity_id: str) -> bool:
         return entity_id in self._place

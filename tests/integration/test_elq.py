@@ -1,0 +1,159 @@
+"""ELQ: span heads that learn, detect with consistent offsets over windows, and encode in one pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app.bootstrap import App, build
+from app.cli.main import cli
+from app.core.errors import InvalidInputError
+from app.core.linking import LinkRequest, MentionContext, Text
+from app.core.ports import InTextEncoder
+from app.core.settings import EncodeSettings, LinkSettings, Settings
+from app.encoders.span_head import SpanHead, span_scores, valid_spans, without_overlaps, word_edges
+from app.linking.knowledge_base import entity_spec
+from training.linking.data import JudgedMention
+from training.linking.spans import joined_rows, micro, place_of, read_spans
+
+ENTITIES = [
+    {"id": "lisp", "title": "Lisp", "description": "A family of programming languages with many parentheses."},
+    {"id": "unix", "title": "Unix", "description": "An operating system from Bell Labs."},
+    {"id": "ftp", "title": "file transfer protocol", "description": "A protocol to copy files between hosts."},
+]
+
+
+def test_span_scores_are_sums_of_their_logits() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((7, 3))
+    first, last = valid_spans(np.ones(7, dtype=bool), np.ones(7, dtype=bool))
+    assert len(first) == 7 * 8 // 2
+    for i, j, score in zip(first, last, span_scores(logits, first, last), strict=True):
+        assert score == pytest.approx(logits[i, 0] + logits[j, 1] + logits[i : j + 1, 2].sum())
+    long_first, long_last = valid_spans(np.ones(40, dtype=bool), np.ones(40, dtype=bool))
+    assert int((long_last - long_first).max()) == 9
+
+
+def test_spans_are_whole_words_and_do_not_overlap() -> None:
+    begins, ends = word_edges([(0, 2), (2, 5), (6, 8)], "tokyo ab")
+    first, last = valid_spans(begins, ends)
+    assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(0, 1), (0, 2), (2, 2)]
+    assert without_overlaps(first, last, np.array([1.0, 3.0, 2.0], dtype=np.float32)) == [1]
+    assert without_overlaps(first, last, np.array([3.0, 1.0, 2.0], dtype=np.float32)) == [0, 2]
+
+
+def test_figures_count_strong_and_weak_matches() -> None:
+    found = [{(0, 3, "a"), (5, 9, "b")}, {(0, 2, "c")}]
+    gold = [{(0, 3, "a"), (6, 9, "b")}, set[tuple[int, int, str]]()]
+    strong, weak = (micro(found, gold, weak=one) for one in (False, True))
+    assert (strong.precision, strong.recall, strong.f1) == pytest.approx((1 / 3, 1 / 2, 0.4))
+    assert (weak.precision, weak.recall, weak.f1) == pytest.approx((2 / 3, 1.0, 0.8))
+
+
+def test_mentions_are_put_back_where_they_stood() -> None:
+    text = "Lisp. A Lisp is like Lisp."
+    row = JudgedMention("lisp:9", MentionContext("Lisp. A Lisp is like", "Lisp", "."), "lisp")
+    assert place_of(text, row) == (21, 25)
+    assert place_of(text, JudgedMention("x", MentionContext("nowhere", "Lisp", ""), "lisp")) is None
+    (made,) = joined_rows([row], lambda one: one.id.partition(":")[0], {"lisp": text}, lambda _: [(0, 4), (21, 25)])
+    assert (made.spans, made.ignored, made.positives[0].id) == (((21, 25),), ((0, 4),), "lisp")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data folder with a knowledge base of real vectors, and a head trained on a few sentences over and over."""
+    folder = tmp_path_factory.mktemp("elq")
+    app = build(Settings(data_dir=folder / "data"))
+    app.ensure_collection(entity_spec("kb"))
+    app.entities.bulk("kb", ENTITIES, encode=False)
+    app.encode_now("kb")
+    app.close()
+    frames = ["she wrote it in {} last year", "the {} runs here", "we like {} and tea", "a book about {} is old"]
+    rows = []
+    for number, frame in enumerate(frames * 3):
+        entity = ENTITIES[number % 3]
+        start = frame.index("{")
+        rows.append(
+            {"id": str(number), "text": frame.format(entity["title"]), "label_id": [entity["id"]],
+             "mentions": [[start, start + len(entity["title"])]], "ignore": [[0, 1]]}
+        )  # fmt: skip
+    data = folder / "texts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run, environment = CliRunner(), {"HYBLINK_DATA_DIR": str(folder / "data")}
+    made = run.invoke(
+        cli, ["kb", "export-vectors", "-k", "kb", "--out", str(folder / "v.safetensors")], env=environment
+    )
+    assert made.exit_code == 0, made.output
+    options = ["--set", "steps=40", "--set", "batch=6", "--set", "query_tokens=32", "--set", "head_learning_rate=0.02"]
+    made = run.invoke(
+        cli,
+        ["train", "elq", "--data", str(data), "--entities", str(folder / "v.safetensors"), "--out", str(folder / "elq"),
+         "--dev", str(data), *options, "--json"],
+        env=environment,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["metrics"]["best_dev"] > 0.9  # it can learn them by heart
+    return folder / "data", folder / "elq"
+
+
+@pytest.fixture
+def app(trained: tuple[Path, Path]) -> App:
+    data, head = trained
+    made = build(Settings(data_dir=data, link=LinkSettings(span_head=str(head), mention_encoder="elq", rerank=False)))
+    yield made
+    made.close()
+
+
+def test_a_trained_head_finds_and_links_what_it_has_seen(app: App) -> None:
+    text = "the Lisp runs here"
+    request = LinkRequest((Text(text),), detectors=("elq",), threshold=0.0)
+    (link,) = app.linker.link("kb", request).texts[0].links
+    assert (link.mention.text, link.mention.detector, link.entity_id) == ("Lisp", "elq", "lisp")
+    both = app.linker.link("kb", LinkRequest((Text(text),), detectors=("elq", "dictionary"), threshold=0.0))
+    assert [one.mention.detector for one in both.texts[0].links] == ["elq+dictionary"]
+
+
+def test_offsets_hold_over_windows_and_characters_of_any_width(trained: tuple[Path, Path]) -> None:
+    head = SpanHead(trained[1], EncodeSettings(), threshold=0.5)
+    sentence = "\U0001f40d e\u0301 the Lisp runs here. "
+    text = sentence * 20  # many windows of 32 tokens
+    found = head.detect(text)
+    assert found
+    for one in found:
+        assert text[one.start : one.end] == one.text
+    lisps = [one.start for one in found if one.text == "Lisp"]
+    assert len(lisps) >= 18
+    assert {start % len(sentence) for start in lisps} == {sentence.index("Lisp")}
+    assert head.detect("") == []
+    assert head.detect("   ") == []
+
+
+def test_a_text_is_read_once_for_detecting_and_encoding(
+    trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = SpanHead(trained[1], EncodeSettings(), threshold=0.5)
+    assert isinstance(head, InTextEncoder)
+    passes: list[str] = []
+    plain = head._pass
+    monkeypatch.setattr(head, "_pass", lambda text: passes.append(text) or plain(text))
+    text = "the Lisp runs here"
+    (one,) = head.detect(text)
+    vectors = head.encode_spans([(text, one.start, one.end), (text, 0, 3)])
+    assert passes == [text]
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+def test_bad_texts_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text(
+        '{"text": "a", "mentions": [[0, 9]], "label_id": ["x"]}\n{"text": "a", "mentions": [[0, 1]], "label_id": []}\n'
+    )
+    with pytest.raises(InvalidInputError, match=r"jsonl:1.*outside.*jsonl:2.*0 labels for 1"):
+        read_spans(path)
+    made = CliRunner().invoke(cli, ["train", "elq", "--data", str(path), "--out", str(tmp_path / "m")])
+    assert made.exit_code == 2
+    assert "--entities" in made.stderr

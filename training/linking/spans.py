@@ -1,0 +1,138 @@
+"""Texts with all their gold mentions: what a span head learns from, and what end-to-end linking is measured on.
+
+ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id`; beside it `ignore [[start, end]]`: spans
+that may be mentions and are not marked, which the loss leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from app.core.errors import InvalidInputError, NotFoundError
+from training.data import Problems, Text, TrainingRow
+from training.judgements import full_lines
+from training.linking.data import JudgedMention
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRow(TrainingRow):
+    """A text (`query`) with its mentions' spans; `positives` are what they mean, in the same order."""
+
+    spans: tuple[Span, ...] = ()
+    ignored: tuple[Span, ...] = ()
+
+
+def read_spans(path: Path) -> list[SpanRow]:
+    """Rows of a `.jsonl[.gz]`. Raises NotFoundError, or InvalidInputError naming bad lines."""
+    if not path.is_file():
+        raise NotFoundError("no such file of texts with mentions", received=str(path))
+    problems = Problems(path.name)
+    rows = []
+    for number, line in full_lines(path):
+        try:
+            row = orjson.loads(line)
+            text = str(row["text"])
+            spans = tuple((int(a), int(b)) for a, b in row["mentions"])
+            ignored = tuple((int(a), int(b)) for a, b in row.get("ignore") or ())
+            labels = [str(one) for one in row["label_id"]]
+            if len(labels) != len(spans):
+                raise ValueError(f"{len(labels)} labels for {len(spans)} mentions")
+            bad = [span for span in (*spans, *ignored) if not 0 <= span[0] < span[1] <= len(text)]
+            if bad:
+                raise ValueError(f"the span {list(bad[0])} lies outside the text of {len(text)} characters")
+            means = tuple(Text(text[a:b], id=label) for (a, b), label in zip(spans, labels, strict=True))
+            rows.append(SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            problems.add(number, f"not a text with mentions ({error}); expected text, mentions, label_id")
+    problems.raise_if_any()
+    if not rows:
+        raise InvalidInputError("no texts", received=str(path), expected="at least one")
+    return rows
+
+
+def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
+    """Write rows so that `read_spans` gives them back."""
+    with path.open("wb") as file:
+        for row in rows:
+            value = {
+                "id": row.id,
+                "text": row.query,
+                "mentions": row.spans,
+                "label_id": [one.id for one in row.positives],
+                "ignore": row.ignored,
+            }
+            file.write(orjson.dumps(value) + b"\n")
+
+
+def place_of(text: str, row: JudgedMention) -> Span | None:
+    """Where a mention stands in the text that it was cut from: where its left context ends; None where it does not."""
+    left, mention = row.context.left.rstrip(), row.context.mention
+    at = text.find(mention)
+    while at >= 0:
+        if text[:at].rstrip().endswith(left):
+            return at, at + len(mention)
+        at = text.find(mention, at + 1)
+    return None
+
+
+def joined_rows(
+    rows: Sequence[JudgedMention],
+    document_of: Callable[[JudgedMention], str],
+    texts: Mapping[str, str],
+    names_in: Callable[[str], Sequence[Span]],
+) -> list[SpanRow]:
+    """One row for each document with all of its mentions; names that nobody marked are to be ignored."""
+    by_document: dict[str, list[JudgedMention]] = {}
+    for row in rows:
+        by_document.setdefault(document_of(row), []).append(row)
+    made = []
+    for document, own in by_document.items():
+        text = texts.get(document)
+        if text is None:
+            continue
+        found: dict[Span, str] = {}
+        for row in own:
+            span = place_of(text, row)
+            if span is not None:
+                found.setdefault(span, row.entity_id)
+        if not found:
+            continue
+        spans = tuple(sorted(found))
+        ignored = tuple(span for span in names_in(text) if span not in found)
+        means = tuple(Text(text[a:b], id=found[a, b]) for a, b in spans)
+        made.append(SpanRow(text, means, id=document, spans=spans, ignored=ignored))
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class SpanFigures:
+    """Micro precision, recall and F1."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def micro(
+    found: Sequence[set[tuple[int, int, str]]], gold: Sequence[set[tuple[int, int, str]]], *, weak: bool
+) -> SpanFigures:
+    """Micro figures over texts; the entity counts where it is given ("" for detection alone)."""
+
+    def same(one: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
+        if one[2] != other[2]:
+            return False
+        return (one[0] < other[1] and other[0] < one[1]) if weak else one[:2] == other[:2]
+
+    right = sum(any(same(one, other) for other in b) for a, b in zip(found, gold, strict=True) for one in a)
+    met = sum(any(same(one, other) for one in a) for a, b in zip(found, gold, strict=True) for other in b)
+    predicted, wanted = sum(map(len, found)), sum(map(len, gold))
+    precision = right / predicted if predicted else 0.0
+    recall = met / wanted if wanted else 0.0
+    both = precision + recall
+    return SpanFigures(precision, recall, 2 * precision * recall / both if both else 0.0)

@@ -1,0 +1,140 @@
+"""ELQ's training (Li et al. 2020): binary cross-entropy over spans, cross-entropy over entities whose vectors stay.
+
+Shapes: L tokens, S valid spans of a text, M gold mentions of a step, E entities compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from app.core.errors import InvalidInputError
+from app.encoders.models import identity
+from app.encoders.span_head import HEADS, span_scores, valid_spans, without_overlaps, word_edges
+from training.batches import Drawn
+from training.data import TrainingRow
+from training.linking.spans import SpanRow, micro
+from training.linking.vectors import EntityVectors
+from training.recipes import RunConfig
+from training.students import load_backbone, prepare, save_adapter
+
+_OTHERS = 1024
+"""Entities drawn at random as further negatives of a step."""
+
+
+class SpanStudent:
+    """Heads on a backbone with LoRA: start, end and within logits, and a projection into the space of entities."""
+
+    def __init__(self, config: RunConfig, vectors: EntityVectors) -> None:
+        if not vectors.encoder.startswith(f"dense:{identity(config.base)}:"):
+            raise InvalidInputError(
+                "the entities' vectors are another encoder's", received=vectors.encoder, expected=identity(config.base)
+            )
+        self.config = config
+        self.model = load_backbone(config)
+        self.model[0].model = prepare(self.model[0].model, config)
+        hidden = self.model[0].model.get_input_embeddings().weight.shape[1]
+        self._vectors = vectors
+        self.head = nn.Linear(hidden, 3).to(self.model.device)
+        self.projection = nn.Linear(hidden, vectors.dimension, bias=False).to(self.model.device)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            self.head.bias.copy_(torch.tensor([-2.0, -2.0, 0.0]))  # few spans are mentions
+            nn.init.eye_(self.projection.weight)
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
+        own["projection.weight"] = self.projection.weight
+        return own | {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+
+    def learning_rate(self, name: str) -> float:
+        return self.config.head_learning_rate if name.startswith("head.") else self.config.learning_rate
+
+    def train(self, on: bool) -> None:
+        self.model.train(on)
+
+    def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
+        """Token states (B, L, H) with special tokens cut off in front, and every token's offsets."""
+        made = self.model.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.config.query_tokens,
+            return_offsets_mapping=True, return_tensors="pt",
+        )  # fmt: skip
+        features = {name: made[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        states = self.model[0](features)["token_embeddings"].float()
+        offsets = [
+            [(int(a), int(b)) for a, b in own[: int(mask.sum())].tolist()][1:-1]
+            for own, mask in zip(made["offset_mapping"], made["attention_mask"], strict=True)
+        ]
+        return states[:, 1:], offsets
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        rows = [one.row for one in drawn]
+        assert all(isinstance(row, SpanRow) for row in rows)
+        states, offsets = self._read([row.query for row in rows])
+        loss = states.sum() * 0.0
+        vectors, ids = [], []
+        count = 0
+        for at, row in enumerate(rows):
+            assert isinstance(row, SpanRow)
+            own = states[at, : len(offsets[at])]
+            first, last = valid_spans(*word_edges(offsets[at], row.query))
+            if not len(first):
+                continue
+            gold = {span: one.id for span, one in zip(row.spans, row.positives, strict=True)}
+            ignored = set(row.ignored)
+            where = [(offsets[at][i][0], offsets[at][j][1]) for i, j in zip(first.tolist(), last.tolist(), strict=True)]
+            kept = np.array([span in gold or span not in ignored for span in where])
+            label = torch.tensor([float(span in gold) for span in where], device=own.device)
+            score = span_scores(self.head(own), torch.from_numpy(first), torch.from_numpy(last))
+            each = nn.functional.binary_cross_entropy_with_logits(score, label, reduction="none")
+            loss = loss + (each * torch.from_numpy(kept).to(each.device)).sum()
+            for place, span in enumerate(where):
+                if span in gold:
+                    count += 1
+                    if gold[span] in self._vectors:
+                        vectors.append(own[first[place] : last[place] + 1].mean(dim=0))
+                        ids.append(gold[span])
+        loss = loss / max(1, count)
+        if vectors:
+            loss = loss + self._entities(torch.stack(vectors), ids)
+        (loss * scale).backward()
+        return float(loss.detach())
+
+    def _entities(self, states_MH: torch.Tensor, ids: Sequence[str]) -> torch.Tensor:
+        others = torch.randint(len(self._vectors), (_OTHERS,)).tolist()
+        known = dict.fromkeys([*ids, *(self._vectors.ids[at] for at in others)])
+        place = {one: at for at, one in enumerate(known)}
+        E_ED = torch.from_numpy(self._vectors.get(list(known))).to(states_MH.device)
+        made_MD = nn.functional.normalize(self.projection(states_MH), dim=-1)
+        gold_M = torch.tensor([place[one] for one in ids], device=states_MH.device)
+        return nn.functional.cross_entropy(made_MD @ E_ED.T / self.config.temperature, gold_M)
+
+    def metric(self, rows: Sequence[TrainingRow]) -> float:
+        """Strong F1 of detection at probability .5; spans to be ignored are not counted against it."""
+        found, gold = [], []
+        for row in rows:
+            assert isinstance(row, SpanRow)
+            states, (offsets,) = self._read([row.query])
+            reach = offsets[-1][1] if offsets else 0
+            first, last = valid_spans(*word_edges(offsets, row.query))
+            score = span_scores(self.head(states[0, : len(offsets)]), torch.from_numpy(first), torch.from_numpy(last))
+            kept = np.flatnonzero((score > 0).cpu().numpy())
+            chosen = without_overlaps(first[kept], last[kept], score.cpu().numpy()[kept])
+            spans = {(offsets[first[kept[at]]][0], offsets[last[kept[at]]][1]) for at in chosen}
+            found.append({(a, b, "") for a, b in spans if (a, b) not in set(row.ignored) or (a, b) in row.spans})
+            gold.append({(a, b, "") for a, b in row.spans if b <= reach})
+        return micro(found, gold, weak=False).f1
+
+    def save(self, folder: Path) -> list[str]:
+        tensors = {"weight": self.head.weight, "bias": self.head.bias, "projection": self.projection.weight}
+        save_file(
+            {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}, str(folder / HEADS)
+        )
+        transformer: Any = self.model[0].model
+        return [HEADS, *save_adapter(transformer.half(), self.config.base, folder)]
