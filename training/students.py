@@ -348,6 +348,11 @@ class MentionStudent(DenseStudent):
             self._made |= {one.joined: own for one, own in zip(new[at : at + _DEV_BATCH], made, strict=True)}
         return (torch.stack([self._made[one.joined] for one in texts]),)
 
+    def save(self, folder: Path) -> list[str]:
+        files = save_adapter(self.model[0].model.half(), self.config.base, folder)
+        self.model[0].model.float()
+        return files
+
 
 class VdrStudent(_InBatch):
     """A VDR head over a backbone: the head alone on cached states, or both."""

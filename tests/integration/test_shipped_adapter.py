@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from app.bootstrap import build
-from app.core.settings import EncodeSettings, Settings
+from app.core.linking import LinkRequest, Text
+from app.core.settings import EncodeSettings, LinkSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
 from app.encoders.adapters import CROSS_ENCODER_LORA, adapter_manifest
 from app.encoders.cross_encoder import DEFAULT as CROSS
 from app.encoders.dense import DenseTransformer
+from app.encoders.mention import DEFAULT as MENTION
 from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
+from app.linking.knowledge_base import entity_spec
 
 DOCUMENTS = [
     {"id": "swift", "title": "Swifts", "text": "Swifts sleep on the wing and land only to breed."},
@@ -24,12 +27,12 @@ DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("shipped", [DEFAULT, CROSS], ids=lambda path: path.name)
-def test_every_adapter_is_small_and_has_a_card(shipped: Path) -> None:
+@pytest.mark.parametrize(("shipped", "measure"), [(DEFAULT, "nDCG@10"), (CROSS, "nDCG@10"), (MENTION, "R@64")])
+def test_every_adapter_is_small_and_has_a_card(shipped: Path, measure: str) -> None:
     files = [path for path in shipped.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 5_000_000
     card = (shipped / "README.md").read_text()
-    for said in ("Data", "Recipe", "Command", "Seed", "nDCG@10", "bad at"):
+    for said in ("Data", "Recipe", "Command", "Seed", measure, "bad at"):
         assert said in card, said
 
 
@@ -124,5 +127,30 @@ def test_without_it_passages_have_bags_only(tmp_path: Path) -> None:
     try:
         app.ensure_collection(CollectionSpec("c"))
         assert app.catalog.engine("c").record.vdr_model == ""
+    finally:
+        app.close()
+
+
+def test_mentions_are_encoded_by_the_shipped_tower(tmp_path: Path) -> None:
+    """One name, two entities: the context decides, by vectors alone."""
+    app = build(Settings(data_dir=tmp_path, link=LinkSettings(rerank=False)))
+    try:
+        app.ensure_collection(entity_spec("kb"))
+        rows = [
+            {"id": "cli", "title": "shell", "description": "A command interpreter that starts programs, such as bash."},
+            {"id": "sea", "title": "shell", "description": "The hard outer cover of a snail or another sea animal."},
+            {"id": "oil", "title": "shell", "description": "A company that drills for oil and sells petrol."},
+        ]
+        assert not app.entities.bulk("kb", rows, encode=False).errors
+        app.encode_now("kb")
+        for text, expected in (
+            ("Type the command into the shell and the program starts.", "cli"),
+            ("On the beach she found the shell of a snail.", "sea"),
+        ):
+            start = text.index("shell")
+            request = LinkRequest((Text(text, ((start, start + 5),)),), signals=(Signal.DENSE,), threshold=0.0, shown=3)
+            result = app.linker.link("kb", request)
+            assert result.mention_encoder.startswith("mention:mention-minilm:")
+            assert result.texts[0].links[0].entity_id == expected
     finally:
         app.close()
