@@ -8,6 +8,7 @@ import pytest
 import schemathesis
 from conftest import SOAK
 from hypothesis import HealthCheck, given, settings
+from schemathesis import CheckContext
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -35,7 +36,14 @@ def web_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesi
     app.close()
 
 
-OPERATIONS = 9
+OPERATIONS = 13
+
+
+def no_fault(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> bool | None:
+    """No server error, but that no leg answered within the deadline that the request itself has set."""
+    if response.status_code == 503 and response.json()["error"]["code"] == "deadline_exceeded":
+        return None
+    return not_a_server_error(context, response, case)  # type: ignore[no-any-return]
 
 
 def test_any_request_gets_a_documented_answer(web_schema: schemathesis.BaseSchema) -> None:
@@ -49,7 +57,7 @@ def test_any_request_gets_a_documented_answer(web_schema: schemathesis.BaseSchem
             case.call_and_validate(
                 base_url="http://127.0.0.1",
                 checks=[
-                    not_a_server_error,
+                    no_fault,
                     status_code_conformance,
                     content_type_conformance,
                     response_schema_conformance,
