@@ -14,6 +14,7 @@ SIGNAL_COLOURS = {
     "cross": "#9333ea",
     "prior": "#0891b2",
     "coherence": "#be185d",
+    "context": "#65a30d",
 }
 SIGNAL_NAMES = {
     "bm25": "words (BM25)",
@@ -22,6 +23,7 @@ SIGNAL_NAMES = {
     "cross": "read together (cross-encoder)",
     "prior": "name alone (prior)",
     "coherence": "neighbours (coherence)",
+    "context": "words around it (BM25)",
 }
 LEGS = ("bm25", "vdr", "dense")
 

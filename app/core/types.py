@@ -37,6 +37,7 @@ class Signal(StrEnum):
     DENSE = "dense"
     CROSS = "cross"
     PRIOR = "prior"
+    CONTEXT = "context"
     COHERENCE = "coherence"
 
 

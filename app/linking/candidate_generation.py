@@ -16,6 +16,7 @@ from app.core.linking import LINK_SIGNALS
 from app.core.ports import Selection, Snapshot
 from app.core.types import IdArray, RankingProfile, Scored, Signal, VectorArray
 from app.linking.dictionary import prior_scores
+from app.linking.surfaces import words_of
 from ranker.complete import complete, fuse
 from ranker.retrieve import Leg, QueryForms, dense_leg
 
@@ -32,6 +33,10 @@ class Candidates:
     raw_SC: Floats
     normalised_SC: Floats
     leg_ranks: tuple[Mapping[int, int], ...]
+    context_C: Floats | None = None
+    """BM25 of the words around the mention."""
+    named_C: Floats | None = None
+    """The share of the title's words, without the mention's own, that stand around it: `gzip` for `gzip.open`."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,8 +71,14 @@ def generate(
     allowed: Selection | None = None,
     exclude: Sequence[int] = (),
     signals: Sequence[Signal] = LINK_SIGNALS,
+    context: Sequence[str] = (),
+    around: str = "",
 ) -> Candidates:
-    """The best k entities, of which each leg proposes k. `exclude` holds documents' keys that are no candidates."""
+    """The best k entities, of which each leg proposes k. `exclude` holds documents' keys that are no candidates.
+
+    The terms of the `context`, of the text `around` the mention, propose nothing: they say which of the candidates is
+    talked about.
+    """
     lexical = [signal for signal in (Signal.BM25, Signal.VDR) if signal in signals]
     legs: list[Leg] = [forms.leg(own) for own in forms.grouped(lexical)]
     if vector is not None and Signal.DENSE in signals and snapshot.dense is not None and snapshot.dense.vectors:
@@ -98,4 +109,16 @@ def generate(
         scores.raw_SC[:, order],
         np.where(np.isnan(scores.raw_SC), 0.0, fused.normalised_SC)[:, order],
         scores.leg_ranks,
+        snapshot.bm25.score(context, scores.rows[order]).astype(np.float64) if context and len(order) else None,
+        _named(snapshot, scores.rows[order], forms.query.text, around) if around and len(order) else None,
     )
+
+
+def _named(snapshot: Snapshot, rows: IdArray, mention: str, around: str) -> Floats:
+    passages = snapshot.reader.passages(rows)
+    near, own = words_of(around), words_of(mention)
+    shares = []
+    for row in rows.tolist():
+        others = words_of(passages[row].title) - own if row in passages else set()
+        shares.append(len(others & near) / len(others) if others else 0.0)
+    return np.array(shares)

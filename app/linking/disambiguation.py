@@ -16,6 +16,7 @@ import numpy.typing as npt
 from app.core.linking import LinkProfile, Utility
 from app.core.types import Signal, SignalValue, VectorArray
 from app.linking.candidate_generation import Candidates
+from ranker.normalization import ScoreStats, z_score
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,6 +26,8 @@ FEATURES: Mapping[str, tuple[Signal, bool]] = {
     "dense_z": (Signal.DENSE, False),
     "dense": (Signal.DENSE, True),
     "prior": (Signal.PRIOR, True),
+    "context_z": (Signal.CONTEXT, False),
+    "context": (Signal.CONTEXT, True),
     "cross": (Signal.CROSS, True),
     "coherence": (Signal.COHERENCE, True),
 }
@@ -43,14 +46,37 @@ class Decided:
 
 
 def features_of(candidates: Candidates, extra: Mapping[Signal, Floats]) -> dict[str, Floats]:
-    """Every feature's values, shape (C,); `extra` are signals that came after retrieval."""
+    """Every feature's values, shape (C,); `extra` are signals that came after retrieval.
+
+    An entity without a vector yet is taken to be as near as those that have one are in the mean: else being encoded
+    first would speak for an entity, and where none is, everything for NIL.
+    """
     found = {}
     for name, (signal, raw) in FEATURES.items():
         if signal in extra:
             found[name] = np.nan_to_num(extra[signal])
+        elif signal is Signal.CONTEXT and raw:
+            if candidates.named_C is not None:
+                found[name] = candidates.named_C
+        elif signal is Signal.CONTEXT:
+            if candidates.context_C is not None:
+                found[name] = z_score(ScoreStats.of(signal, candidates.context_C))(candidates.context_C)
+        elif signal is Signal.DENSE and raw:
+            found[name] = _cosines(candidates)
         elif signal in candidates.signals:
             found[name] = candidates.value(signal, raw=raw)
     return found
+
+
+_USUAL_COSINE = 0.4
+
+
+def _cosines(candidates: Candidates) -> Floats:
+    if Signal.DENSE not in candidates.signals:
+        return np.full(len(candidates), _USUAL_COSINE)
+    own: Floats = candidates.raw_SC[candidates.signals.index(Signal.DENSE)]
+    known = own[~np.isnan(own)]
+    return np.where(np.isnan(own), known.mean() if len(known) else _USUAL_COSINE, own)
 
 
 def softmax_with_nil(utility_C: Floats, nil: float) -> Floats:
@@ -98,6 +124,8 @@ def ledger(decided: Decided, candidates: Candidates, place: int, utility: Utilit
         terms = {name: utility.coefficients.get(name, 0.0) * decided.features[name][place] for name in names}
         value: float | None = float(decided.features[names[-1]][place])
         normalised = float(decided.features[names[0]][place])
+        if signal is Signal.DENSE and signal not in candidates.signals:
+            value = None
         leg_rank = None
         note = " + ".join(
             f"{utility.coefficients.get(name, 0.0):.3g} × {decided.features[name][place]:.3g}" for name in names
@@ -106,6 +134,7 @@ def ledger(decided: Decided, candidates: Candidates, place: int, utility: Utilit
             at = candidates.signals.index(signal)
             raw = float(candidates.raw_SC[at, place])
             value = None if np.isnan(raw) else raw
+            note += "; not encoded yet" if value is None else ""
             leg_rank = candidates.leg_ranks[at].get(row)
         weight = float(utility.coefficients.get(names[0], 0.0))
         lines.append(SignalValue(signal, value, normalised, weight, float(sum(terms.values())), leg_rank, note))
@@ -135,7 +164,9 @@ def coherence(
 
 SHIPPED = LinkProfile(
     retrieval={"bm25": 0.3, "vdr": 0.1, "dense": 0.3, "prior": 0.5},
-    fast=Utility({"bm25_z": 0.4, "vdr_z": 0.2, "dense_z": 0.6, "dense": 3.0, "prior": 4.0}, 4.0),
+    fast=Utility(
+        {"bm25_z": 0.4, "vdr_z": 0.2, "dense_z": 0.6, "dense": 3.0, "prior": 4.0, "context_z": 0.4, "context": 2.0}, 4.5
+    ),
     cross=Utility({"bm25_z": 0.2, "vdr_z": 0.1, "dense_z": 0.3, "dense": 2.0, "prior": 4.0, "cross": 0.6}, 3.0),
     fast_threshold=0.5,
     cross_threshold=0.5,

@@ -39,6 +39,8 @@ from ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
 
 _SHOWN_CHARS = 300
 _CONTEXT_CHARS = 4000
+_NEAR_CHARS = 150
+"""Characters on each side of a mention whose words are looked for in its candidates."""
 _BLOCK = 256
 """Mentions whose candidates are held at once."""
 
@@ -280,10 +282,13 @@ class LinkService:
             text, mention = item
             name = fold(mention.text)
             terms = tuple(dict.fromkeys(analyzer.terms(name)))[: self._settings.max_mention_terms]
+            near = _near(text.text, mention)
+            context = [term for term in dict.fromkeys(analyzer.terms(near)) if term not in terms]
             forms = QueryForms(snapshot, AnalyzedQuery(name, terms), bag, full, mode, self._settings.max_mention_terms)
             return generate(
                 snapshot, forms, vector, prior, moment.profile.retrieval, k,
                 allowed=allowed, exclude=own[text.exclude], signals=request.signals or LINK_SIGNALS,
+                context=context, around=near,
             )  # fmt: skip
 
         if len(items) == 1:
@@ -405,6 +410,13 @@ class LinkService:
             "linked" if linked else "below_threshold",
             tuple(made[: request.shown]),
         )
+
+
+def _near(text: str, mention: Mention) -> str:
+    """The words near a mention, without its own."""
+    return fold(
+        f"{text[max(0, mention.start - _NEAR_CHARS) : mention.start]} {text[mention.end : mention.end + _NEAR_CHARS]}"
+    )
 
 
 def _context(text: str, mention: Mention) -> MentionContext:

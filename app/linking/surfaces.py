@@ -217,6 +217,16 @@ def tokens(text: str) -> Tokens:
     )
 
 
+def words_of(text: str) -> set[str]:
+    """The distinct words of a text, folded; no punctuation, no function words.
+
+    >>> sorted(words_of("The json.dump of JSON"))
+    ['dump', 'json']
+    """
+    found = {folded(word) for word, _, _ in _words(text) if word[0].isalnum()}
+    return found - FUNCTION_WORDS
+
+
 def runs(first: Keys, last: Keys, length: int) -> Keys:
     """The keys of all runs of `length` tokens, shape (T - length + 1,); the last token's hash comes from `last`."""
     count = len(first) - length + 1

@@ -91,6 +91,7 @@ def test_every_candidate_s_lines_sum_to_its_utility(kb: App) -> None:
             "vdr",
             "dense",
             "prior",
+            "context",
             "coherence",
         }
 

@@ -106,6 +106,7 @@ def test_utilities_are_sums_that_the_ledger_shows() -> None:
     extra = {Signal.CROSS: np.array([4.0, 0.0])}
     some = candidates([1.0, 2.0], [0.0, 1.0])
     decided = decide(some, utility, extra)
+    assert decided.features["dense"].tolist() == [0.4, 0.4]  # no vectors: the same for all
     # 2 · (1 / 2) + 3 · 0 + 0.5 · 4 and 2 · (2 / 2) + 3 · 1 + 0.5 · 0
     assert decided.utility_C.tolist() == [3.0, 5.0]
     assert decided.order == (1, 0)
@@ -115,7 +116,19 @@ def test_utilities_are_sums_that_the_ledger_shows() -> None:
     for place in (0, 1):
         lines = ledger(decided, some, place, utility)
         assert sum(line.contribution for line in lines) == pytest.approx(decided.utility_C[place])
-    assert [line.leg_rank for line in ledger(decided, some, 0, utility)] == [1, None, None]
+    lines = {line.signal: line for line in ledger(decided, some, 0, utility)}
+    assert [lines[one].leg_rank for one in (Signal.BM25, Signal.PRIOR, Signal.CROSS)] == [1, None, None]
+    assert lines[Signal.DENSE].raw is None
+
+
+def test_an_entity_without_a_vector_is_as_near_as_the_others_are() -> None:
+    raw = np.array([[0.8, np.nan, 0.4]])
+    some = Candidates(np.arange(3), np.arange(3), (Signal.DENSE,), raw, np.array([[1.0, 0.0, -1.0]]), ({0: 1, 2: 2},))
+    decided = decide(some, Utility({"dense": 1.0, "dense_z": 1.0}, 0.0), {})
+    assert decided.utility_C.tolist() == pytest.approx([1.8, 0.6, -0.6])
+    (line,) = ledger(decided, some, 1, Utility({"dense": 1.0, "dense_z": 1.0}, 0.0))
+    assert (line.raw, line.contribution) == (None, pytest.approx(0.6))
+    assert line.note.endswith("not encoded yet")
 
 
 def test_no_candidate_leaves_everything_to_nil() -> None:
@@ -207,3 +220,15 @@ def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
 )
 def test_python_s_names(title: str, module: str, kind: str, expected: list[str]) -> None:
     assert set(_python_aliases(title, module, kind)) == set(expected)
+
+
+def test_a_neighbour_named_in_the_title_speaks_for_a_candidate() -> None:
+    raw = np.zeros((1, 2))
+    some = Candidates(
+        np.arange(2), np.arange(2), (Signal.BM25,), raw, raw, ({},), np.array([3.0, 1.0]), np.array([1.0, 0.0])
+    )
+    utility = Utility({"context_z": 0.5, "context": 2.0}, 0.0)
+    decided = decide(some, utility, {})
+    assert decided.utility_C.tolist() == pytest.approx([0.5 + 2.0, -0.5])  # z-scores 1 and -1, shares 1 and 0
+    line = next(line for line in ledger(decided, some, 0, utility) if line.signal is Signal.CONTEXT)
+    assert (line.raw, line.contribution) == (pytest.approx(1.0), pytest.approx(2.5))
