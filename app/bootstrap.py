@@ -16,6 +16,7 @@ from app.core.errors import (
     NotFoundError,
     WriterConflictError,
 )
+from app.core.linking import LinkRequest, Text
 from app.core.manifest import MANIFEST
 from app.core.ports import (
     BagEncoder,
@@ -27,7 +28,7 @@ from app.core.ports import (
     MentionEncoder,
 )
 from app.core.settings import Settings
-from app.core.types import CollectionSpec, GenerationRecord, VdrMode
+from app.core.types import CollectionSpec, GenerationRecord, LinkedEntity, VdrMode
 from app.encoders.bag import BagOfTokens
 from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
 from app.encoders.cross_encoder import TransformerCrossEncoder
@@ -47,6 +48,7 @@ from app.encoders.vdr_model import VdrModel, is_whole_model
 from app.indexes.catalog import Catalog, Registry, check_name, now
 from app.indexes.embedded.registry import FileRegistry
 from app.indexes.embedded.schema import SCHEMA_VERSION
+from app.linking.annotation import Annotated, annotate
 from app.linking.knowledge_base import KnowledgeBase
 from app.linking.linker import LinkService
 from app.linking.mention_detection import DETECTORS, SpanDetector
@@ -349,6 +351,32 @@ class App:
         if not engine.record.dense_dimension:
             return 0
         return encode_waiting(engine, self.encoders.full(engine.record), progress, stop)
+
+    def annotate(
+        self,
+        collection: str,
+        kb: str,
+        *,
+        threshold: float | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Annotated:
+        """Keep in every document's metadata which entities of a knowledge base it mentions."""
+        return annotate(
+            self.catalog, self.documents, self.linker, collection, kb, threshold=threshold,
+            max_chars=self.settings.link.max_text_chars, progress=progress, stop=stop,
+        )  # fmt: skip
+
+    def query_entities(self, kb: str, query: str, threshold: float | None = None) -> tuple[LinkedEntity, ...]:
+        """The entities that a query mentions, each once, the most probable first."""
+        result = self.linker.link(kb, LinkRequest((Text(query),), shown=1, rerank=False, threshold=threshold))
+        found: dict[str, LinkedEntity] = {}
+        for link in result.texts[0].links:
+            if link.entity_id is not None:
+                known = found.get(link.entity_id)
+                if known is None or link.probability > known.probability:
+                    found[link.entity_id] = LinkedEntity(link.entity_id, link.title, link.probability)
+        return tuple(sorted(found.values(), key=lambda one: (-one.probability, one.id)))
 
     def close(self) -> None:
         """Stop background work and close what is open."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 
 from app.core.errors import InvalidInputError, NotFoundError
-from app.core.filters import Filter, parse_filter
+from app.core.filters import And, Filter, parse_filter
 from app.core.ports import BagEncoder, CrossEncoder, Engine, FullEncoder, Present, Selection, Snapshot
 from app.core.settings import SearchSettings
 from app.core.text import Analyzer, check_text, fold
@@ -22,6 +22,7 @@ from app.core.types import (
     ALL_SIGNALS,
     EMPTY,
     FIRST_RANK,
+    LINKED_ENTITIES,
     DocId,
     FacetCount,
     GenerationRecord,
@@ -47,7 +48,7 @@ from ranker.explain import highlights, ledger, token_contributions
 from ranker.fusion import FUSIONS
 from ranker.normalization import NORMALIZATIONS
 from ranker.rerank import CrossScore, RecentScores, Reranked, rerank
-from ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, retrieve, vdr_mode
+from ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, entity_leg, retrieve, vdr_mode
 
 _MAX_FACET_VALUES = 20
 _MAX_FACETS = 20
@@ -204,6 +205,10 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
         )
     if request.weights is not None:
         check_weights(request.weights)
+    if request.entities is not None and not 0 <= request.entities.weight <= 100:
+        raise InvalidInputError(
+            "entities.weight is out of range", received=request.entities.weight, expected="0 to 100"
+        )
     if request.rerank is not None:
         within("rerank.top", request.rerank.top, 1, settings.max_rerank)
         if not 0 < request.rerank.budget_ms <= settings.deadline_ms:
@@ -277,6 +282,9 @@ class SearchService:
         bag = self._encoders.bag(record.vdr_encoder)
         mode = vdr_mode(profile.vdr, snapshot, self._encoders.vdr_mode(record))
         forms = QueryForms(snapshot, AnalyzedQuery(query, terms), bag, encoder, mode, self._settings.query_weights)
+        if request.entities is not None and request.entities.entities and request.entities.mode == "filter":
+            wanted = _annotated([one.id for one in request.entities.entities])
+            tree = wanted if tree is None else And((tree, wanted))
         allowed = snapshot.reader.select(tree) if tree is not None else None
         timings["filter"] = (time.perf_counter() - started) * 1e3 - timings["snapshot"]
 
@@ -294,6 +302,13 @@ class SearchService:
             (request.deadline_ms or self._settings.deadline_ms) / 1e3,
             self._pool,
         )
+        use = request.entities
+        if use is not None and use.entities and use.mode == "boost":
+            boosting = entity_leg([(snapshot.reader.select(_annotated([e.id])), e.probability) for e in use.entities])
+            proposed |= boosting.search(request.candidates, allowed, EMPTY.rows)
+            legs[Signal.ENTITY] = boosting
+            usable.append(Signal.ENTITY)
+            profile = replace(profile, weights={**profile.weights, Signal.ENTITY: use.weight})
         timings["legs"] = (time.perf_counter() - before) * 1e3
         timings["encode_query"] = forms.encode_ms
         before = time.perf_counter()
@@ -347,6 +362,7 @@ class SearchService:
             facets,
             {name: round(value, 3) for name, value in ranked.timings.items()},
             ranked.rerank,
+            request.entities.entities if request.entities is not None else (),
         )
 
     def vocabulary(self, collection: str, text: str, passage: str | None = None, top: int = 50) -> Vocabulary:
@@ -523,6 +539,11 @@ def _count(key: str, rows: Sequence[Metadata]) -> tuple[FacetCount, ...]:
             counts[("true" if one else "false") if isinstance(one, bool) else str(one)] += 1
     best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_FACET_VALUES]
     return tuple(FacetCount(value, count) for value, count in best)
+
+
+def _annotated(ids: Sequence[str]) -> Filter:
+    """Documents that were annotated with one of these entities."""
+    return parse_filter({"terms": {LINKED_ENTITIES: list(ids)}})
 
 
 def _distinct(terms: Sequence[str], limit: int) -> tuple[str, ...]:

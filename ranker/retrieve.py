@@ -105,6 +105,30 @@ def dense_leg(snapshot: Snapshot, vector: Callable[[], VectorArray]) -> Leg | No
     )
 
 
+def entity_leg(annotated: Sequence[tuple[Selection, float]]) -> Leg:
+    """How probably a query's entities are among those that a document was annotated with: their probabilities, summed.
+
+    It proposes the passages of an entity that has few; of one that has many, other legs have to propose the best.
+    """
+
+    def score(rows: IdArray) -> ScoreArray:
+        total = np.zeros(len(rows), dtype=np.float32)
+        for selection, probability in annotated:
+            total += np.float32(probability) * selection.contains(rows)
+        return total
+
+    def search(k: int, allowed: Selection | None, _: IdArray) -> Mapping[Signal, Scored]:
+        few = [found for selection, _ in annotated if (found := selection.few(k)) is not None]
+        rows = np.unique(np.concatenate(few)) if few else EMPTY.rows
+        if allowed is not None and len(rows):
+            rows = rows[allowed.contains(rows)]
+        scores = score(rows)
+        order = np.lexsort((rows, -scores))[:k]
+        return {Signal.ENTITY: Scored(rows[order], scores[order])}
+
+    return Leg((Signal.ENTITY,), search, lambda rows: {Signal.ENTITY: score(rows)}, lambda _, __: None)
+
+
 def joint_leg(
     snapshot: Snapshot, query: AnalyzedQuery, form: SparseForm, weights: Callable[[], TermWeights]
 ) -> Leg | None:

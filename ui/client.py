@@ -53,6 +53,11 @@ class Client:
         """An entity as it was sent."""
         return self._call("GET", f"/v1/entities/{quote(entity_id, safe='')}", params={"collection": collection})
 
+    def mentions(self, documents: str, entity_id: str) -> dict[str, Any]:
+        """Where an entity is mentioned, and beside which others."""
+        path = f"/v1/entities/{quote(entity_id, safe='')}/mentions"
+        return self._call("GET", path, params={"documents": documents})
+
     def document(self, collection: str, document_id: str) -> dict[str, Any]:
         """A document as it was sent."""
         return self._call("GET", f"/v1/documents/{quote(document_id, safe='')}", params={"collection": collection})

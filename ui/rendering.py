@@ -15,6 +15,7 @@ SIGNAL_COLOURS = {
     "prior": "#0891b2",
     "coherence": "#be185d",
     "context": "#65a30d",
+    "entity": "#dc2626",
 }
 SIGNAL_NAMES = {
     "bm25": "words (BM25)",
@@ -23,7 +24,8 @@ SIGNAL_NAMES = {
     "cross": "read together (cross-encoder)",
     "prior": "name alone (prior)",
     "coherence": "neighbours (coherence)",
-    "context": "words around it (BM25)",
+    "context": "words around it",
+    "entity": "entities of the query",
 }
 LEGS = ("bm25", "vdr", "dense")
 
@@ -175,6 +177,13 @@ def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
         at = end
     parts.append(escape(text[at:]))
     return f'<div class="hb-linked">{"".join(parts)}</div>'
+
+
+def mentioned(collection: str, found: Mapping[str, Any]) -> str:
+    """Where an entity is mentioned, and the entities beside it."""
+    titles = ", ".join(escape(one["title"] or one["doc_id"]) for one in found["shown"])
+    beside = facet("beside", found["neighbours"]) if found["neighbours"] else ""
+    return f"<div>In {int(found['documents'])} documents of <b>{escape(collection)}</b>: {titles}</div>{beside}"
 
 
 _NIF = """@prefix nif: <http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#> .

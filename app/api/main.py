@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import orjson
@@ -38,8 +38,10 @@ from app.core.errors import (
     shown,
 )
 from app.core.linking import Entity, LinkResult
-from app.core.types import CollectionSpec, SearchResult
+from app.core.text import check_text
+from app.core.types import CollectionSpec, EntityUse, SearchRequest, SearchResult
 from app.indexes.catalog import check_name
+from app.linking.annotation import Mentioned, mentioned
 from app.linking.knowledge_base import entity_spec
 from app.search import Vocabulary, WhyNot
 
@@ -297,6 +299,15 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         authorize(keys, authorization, role, check_name(collection), open_door=open_door)
         return collection
 
+    def wanted(body: models.SearchBody, authorization: str | None) -> SearchRequest:
+        """The request, with the query's entities where they are asked for."""
+        request = body.request(settings.search)
+        if body.entities is None:
+            return request
+        use = body.entities
+        found = app.query_entities(on(use.kb, authorization, Role.SEARCH), body.query, use.threshold)
+        return replace(request, entities=EntityUse(found, use.mode, use.weight))
+
     @api.post(
         "/v1/search",
         tags=["search"],
@@ -307,7 +318,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def search(body: models.SearchBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
         with slots.one():
-            result = app.search.search(body.collection, body.request(settings.search))
+            result = app.search.search(body.collection, wanted(body, authorization))
         metrics.searched(result)
         return _json(result)
 
@@ -321,7 +332,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def explain(body: models.ExplainBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
         with slots.one():
-            request = body.request(settings.search)
+            request = wanted(body, authorization)
             return _json(app.search.why_not(body.collection, request, body.document_id))
 
     @api.post(
@@ -433,6 +444,25 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
                 "items": [asdict(item) for item in result.items],
             }
         )
+
+    @api.get(
+        "/v1/entities/{entity_id:path}/mentions",
+        tags=["linking"],
+        summary="Where an entity is mentioned, and beside which others",
+        responses={200: {"model": Mentioned}, **_NOT_FOUND},
+        response_model=None,
+    )
+    def entity_mentions(
+        entity_id: EntityId,
+        documents: Annotated[
+            str, Query(description="The annotated collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+        ] = "default",
+        limit: Annotated[int, Query(ge=1, le=1000, description="Documents and neighbours shown.")] = 20,
+        authorization: Authorization = None,
+    ) -> Response:
+        on(documents, authorization, Role.SEARCH)
+        check_text(entity_id, "entity id")
+        return _json(mentioned(app.catalog.present(documents).snapshot, entity_id, limit))
 
     @api.get(
         "/v1/entities/{entity_id:path}",

@@ -37,6 +37,21 @@ class RerankBody(_Body):
     )
 
 
+class EntitiesUseBody(_Body):
+    """Link the query, and use what it mentions: documents are annotated by `hyblink annotate`."""
+
+    kb: StrictStr = Field("entities", description="The knowledge base.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    mode: Literal["boost", "filter"] = Field(
+        "boost", description="Add to documents that mention them, or leave only those. Nothing where none is mentioned."
+    )
+    weight: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] = Field(
+        0.2, description="How much they add, beside the signals' weights."
+    )
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = Field(
+        None, description="Least probability of a link; by default the knowledge base's own."
+    )
+
+
 class SearchBody(_Body):
     """A search."""
 
@@ -67,6 +82,9 @@ class SearchBody(_Body):
         None,
         description="What the VDR signal multiplies. `full`: encoded query, encoded passage; `alpha`: the query's own "
         "tokens, encoded passage; `beta`: encoded query, the passage's bag of tokens; `bag`: both as bags; `auto`.",
+    )
+    entities: EntitiesUseBody | None = Field(
+        None, description="Boost or filter by the entities that the query mentions."
     )
     rerank: RerankBody | StrictBool | None = Field(
         None,

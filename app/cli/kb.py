@@ -507,6 +507,27 @@ def link(
         _show(linked(_read(str(path), app.settings.link.max_text_chars)), as_json)
 
 
+def annotate(
+    collection: Annotated[str, typer.Option("--collection", "-c", help="The documents.")] = "default",
+    kb: KbOption = "entities",
+    threshold: Annotated[float | None, typer.Option(help="Least probability of a link.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep in every document's metadata (`linked_entities`) which entities it mentions: for facets, filters, boosts."""
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        with progress(as_json) as bars:
+            task = bars.add_task(
+                "documents", total=app.catalog.engine(collection).store.reader().counts().documents, rate=""
+            )
+            done = app.annotate(collection, kb, threshold=threshold, progress=lambda n: bars.advance(task, n))
+        if as_json:
+            emit(asdict(done))
+        else:
+            say(f"{done.documents} documents, {done.links} links; {done.changed} changed, {done.skipped} too long")
+
+
 def _read(path: str, limit: int) -> str:
     from app.core.errors import InvalidInputError, NotFoundError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import emit, note, opened, parse_json, progress, reported, say
-from app.cli.kb import kb_cli, link
+from app.cli.kb import annotate, kb_cli, link
 from app.cli.node import node_cli
 from app.cli.train import audit, mine, models_cli, train
 
@@ -39,7 +39,7 @@ cli.add_typer(profiles_cli, name="profiles")
 cli.add_typer(node_cli, name="node")
 cli.add_typer(models_cli, name="models")
 cli.add_typer(kb_cli, name="kb")
-for command in (link, train, mine, audit):
+for command in (annotate, link, train, mine, audit):
     cli.command()(command)
 
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]

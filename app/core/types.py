@@ -39,6 +39,7 @@ class Signal(StrEnum):
     PRIOR = "prior"
     CONTEXT = "context"
     COHERENCE = "coherence"
+    ENTITY = "entity"
 
 
 ALL_SIGNALS: tuple[Signal, ...] = (Signal.BM25, Signal.VDR, Signal.DENSE)
@@ -279,6 +280,28 @@ class RerankReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedEntity:
+    """An entity that a query was linked to, and how probable that is."""
+
+    id: str
+    title: str
+    probability: float
+
+
+LINKED_ENTITIES = "linked_entities"
+"""The metadata key that holds the entities which a document was annotated with."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntityUse:
+    """What a query's entities do: add to documents annotated with them, by `weight`, or leave only such documents."""
+
+    entities: tuple[LinkedEntity, ...] = ()
+    mode: Literal["boost", "filter"] = "boost"
+    weight: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRequest:
     """A search as the use case takes it; the doors have validated types, the use case checks ranges."""
 
@@ -298,6 +321,7 @@ class SearchRequest:
     weights: Mapping[Signal, float] | None = None
     vdr: VdrMode | None = None
     rerank: RerankRequest | None = None
+    entities: EntityUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +339,8 @@ class SearchResult:
     facets: Mapping[str, tuple[FacetCount, ...]]
     timings_ms: Mapping[str, float]
     rerank: RerankReport | None = None
+    entities: tuple[LinkedEntity, ...] = ()
+    """What the query was linked to, where that was asked."""
 
 
 @dataclass(frozen=True, slots=True)

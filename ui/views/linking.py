@@ -39,7 +39,8 @@ def show(client: Client, default_kb: str) -> None:
     except ApiError as error:
         st.error(str(error))
         return
-    _result(client, request["collection"], text, result)
+    documents = [c["name"] for c in collections if c["kind"] == "passages"]
+    _result(client, request["collection"], documents, text, result)
     state = json.dumps([text, request], sort_keys=True)
     st.html(f"<div class='hb-done' data-state='{rendering.escape(state)}'></div>")
 
@@ -71,7 +72,7 @@ def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str) -> dic
     return request
 
 
-def _result(client: Client, kb: str, text: str, result: dict[str, Any]) -> None:
+def _result(client: Client, kb: str, documents: list[str], text: str, result: dict[str, Any]) -> None:
     links = result["texts"][0]["links"]
     for part, why in result["missing"].items():
         st.caption(f"Without {rendering.SIGNAL_NAMES.get(part, part)}: {why}")
@@ -96,10 +97,10 @@ def _result(client: Client, kb: str, text: str, result: dict[str, Any]) -> None:
         )
     )
     for number, link in enumerate(links):
-        _link(client, kb, number, link)
+        _link(client, kb, documents, number, link)
 
 
-def _link(client: Client, kb: str, number: int, link: dict[str, Any]) -> None:
+def _link(client: Client, kb: str, documents: list[str], number: int, link: dict[str, Any]) -> None:
     meaning = link["title"] if link["entity_id"] is not None else f"NIL, {link['reason'].replace('_', ' ')}"
     st.html(f"<div id='mention-{number}'></div>")
     with st.expander(f"{link['mention']['text']} → {meaning} ({link['probability']:.0%})"):
@@ -117,5 +118,9 @@ def _link(client: Client, kb: str, number: int, link: dict[str, Any]) -> None:
         if wanted != "–":
             try:
                 st.json(client.entity(kb, wanted))
+                for name in documents:
+                    found = client.mentions(name, wanted)
+                    if found["documents"]:
+                        st.html(rendering.mentioned(name, found))
             except ApiError as error:
                 st.error(str(error))

@@ -13,7 +13,7 @@ from ui.examples import EXAMPLES
 
 _PAGE = 10
 _CANDIDATES = 200
-_FACETS = ["kind", "module", "package"]
+_FACETS = ["kind", "module", "package", "linked_entities"]
 _VDR_HELP = (
     "full: encoded query, encoded passage. alpha: the query's own tokens, encoded passage. beta: encoded query, the "
     "passage's bag of tokens. bag: both as bags."
@@ -24,14 +24,16 @@ def show(client: Client, default_collection: str) -> None:
     """Draw the page."""
     st.html(rendering.STYLE)
     try:
-        collections = [one for one in client.collections() if one["kind"] == "passages"]
+        everything = client.collections()
     except ApiError as error:
         st.error(str(error))
         return
+    collections = [one for one in everything if one["kind"] == "passages"]
     if not collections:
         st.info("There is no collection yet. Ingest documents with `hyblink ingest`.")
         return
-    request = _sidebar(collections, default_collection)
+    bases = [one["name"] for one in everything if one["kind"] == "entities"]
+    request = _sidebar(collections, bases, default_collection)
     st.title("hyblink", anchor=False)
     query = st.text_input("Query", key="query", placeholder="words, names, or what you mean", max_chars=2000)
     columns = st.columns(3)
@@ -65,7 +67,7 @@ def _use_example(text: str) -> None:
     st.session_state["query"] = text
 
 
-def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
+def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str) -> dict[str, Any]:
     names = [c["name"] for c in collections]
     with st.sidebar:
         name = st.selectbox("Collection", names, index=names.index(default) if default in names else 0)
@@ -91,6 +93,11 @@ def _sidebar(collections: list[dict[str, Any]], default: str) -> dict[str, Any]:
         rerank = st.selectbox("Re-rank by cross-encoder", ["as the server is set", "yes", "no"], key="rerank")
         if rerank in {"yes", "no"}:
             request["rerank"] = rerank == "yes"
+        if bases:
+            kb = st.selectbox("Use entities of", ["–", *bases], help="Link the query; documents have to be annotated.")
+            mode = st.radio("They", ["boost", "filter"], horizontal=True)
+            if kb != "–":
+                request["entities"] = {"kb": kb, "mode": mode}
         fusion = st.selectbox("Fusion", ["profile", "weighted_sum", "rrf", "comb_sum", "comb_mnz", "isr"])
         if fusion != "profile":
             request["fusion"] = fusion
@@ -120,6 +127,9 @@ def _result(client: Client, request: dict[str, Any], query: str, result: dict[st
             st.warning(f"{rendering.SIGNAL_NAMES.get(leg['signal'], leg['signal'])} did not answer: {leg['error']}")
     if result["missing"] and not any(leg["error"] for leg in result["legs"]):
         st.caption("No vectors yet: passages are still being encoded.")
+    if result["entities"]:
+        named = ", ".join(f"{one['title']} ({one['probability']:.0%})" for one in result["entities"])
+        st.caption(f"The query mentions {named}.")
     _reranked(result["rerank"])
     if not result["hits"]:
         st.info("Nothing found.")

@@ -1,0 +1,117 @@
+"""Entities as metadata of documents: a facet, a filter, and what a search can be boosted by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from app.core.filters import parse_filter
+from app.core.linking import LinkRequest, Text
+from app.core.ports import Engine, Snapshot
+from app.core.types import LINKED_ENTITIES, Document, FacetCount, MetaValue
+from app.linking.linker import LinkService
+from indexer.documents import DocumentService
+
+_BATCH = 32
+_MOST = 1000
+"""Entities of one document, the most often mentioned first."""
+
+
+class Collections(Protocol):
+    """What annotation needs to know of collections; the catalog is one."""
+
+    def engine(self, name: str, generation: str | None = None) -> Engine: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """What a run did: documents looked at, those whose entities changed, links made, documents that were too long."""
+
+    documents: int
+    changed: int
+    links: int
+    skipped: int
+
+
+def annotate(
+    collections: Collections,
+    documents: DocumentService,
+    linker: LinkService,
+    collection: str,
+    kb: str,
+    *,
+    threshold: float | None = None,
+    max_chars: int = 1_000_000,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Annotated:
+    """Link every document's title and text, and keep the entities' ids in its metadata. Doing it twice changes nothing.
+
+    Passages and vectors stay as they are; only metadata is written.
+    """
+    looked = changed = links = skipped = 0
+    reader = collections.engine(collection).store.reader()
+    exported = (one.document for one in reader.export())
+    while not stop() and (batch := list(islice(exported, _BATCH))):
+        short = [one for one in batch if len(one.title) + len(one.text) < max_chars]
+        skipped += len(batch) - len(short)
+        texts = tuple(Text(f"{one.title}\n{one.text}") for one in short)
+        new: list[Document] = []
+        if texts:
+            result = linker.link(kb, LinkRequest(texts, shown=0, rerank=False, threshold=threshold))
+            for document, linked in zip(short, result.texts, strict=True):
+                found = Counter(link.entity_id for link in linked.links if link.entity_id is not None)
+                links += sum(found.values())
+                with_entities = _with(document, [name for name, _ in found.most_common(_MOST)])
+                if with_entities.metadata != document.metadata:
+                    new.append(with_entities)
+        if new:
+            documents.upsert(collection, new, encode=False)
+        changed += len(new)
+        looked += len(batch)
+        progress(len(batch))
+    return Annotated(looked, changed, links, skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class MentionedIn:
+    """A document that mentions an entity."""
+
+    doc_id: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mentioned:
+    """Where an entity is mentioned, and the entities that stand beside it with in how many of those documents."""
+
+    documents: int
+    shown: tuple[MentionedIn, ...]
+    neighbours: tuple[FacetCount, ...]
+
+
+def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
+    """The documents of a collection that were annotated with an entity; the first `limit` in the order of arrival."""
+    reader = snapshot.reader
+    rows = reader.select(parse_filter({"term": {LINKED_ENTITIES: entity_id}})).rows()
+    keys, first = np.unique(reader.document_keys(rows), return_index=True)
+    passages = reader.passages(rows[first[:limit]])
+    shown = tuple(MentionedIn(passages[row].doc_id, passages[row].title) for row in rows[first[:limit]].tolist())
+    counted: Counter[str] = Counter()
+    for metadata in reader.metadata(keys):
+        found = metadata.get(LINKED_ENTITIES)
+        counted.update(one for one in found if one != entity_id) if isinstance(found, list) else None
+    best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    return Mentioned(len(keys), shown, tuple(FacetCount(name, count) for name, count in best))
+
+
+def _with(document: Document, entities: Sequence[str]) -> Document:
+    metadata: dict[str, MetaValue] = {key: value for key, value in document.metadata.items() if key != LINKED_ENTITIES}
+    if entities:
+        metadata[LINKED_ENTITIES] = list(entities)
+    return replace(document, metadata=metadata)

@@ -1,0 +1,129 @@
+"""Search that knows entities: annotation, facets, filters, boosts, through every door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from app.api.main import create_api
+from app.bootstrap import App
+from app.cli.main import cli
+from app.core.types import LINKED_ENTITIES, Tier
+from app.linking.knowledge_base import entity_spec
+
+DOCUMENTS = [
+    {
+        "id": "zoo",
+        "title": "At the zoo",
+        "text": "The Python was asleep, a large snake behind glass.",
+        "metadata": {"n": 1},
+    },
+    {"id": "code", "title": "Scripts", "text": "He wrote it in CPython and later in Lisp."},
+    {"id": "plain", "title": "Nothing", "text": "A walk by the river and an old bridge."},
+]
+ENTITIES = [
+    {"id": "py", "title": "CPython", "aliases": ["the reference interpreter"], "description": "An interpreter."},
+    {"id": "snake", "title": "Python", "description": "A large snake."},
+    {"id": "lisp", "title": "Lisp", "description": "A language."},
+]
+
+
+@pytest.fixture
+def client(app: App) -> Iterator[TestClient]:
+    app.documents.bulk("default", DOCUMENTS)
+    app.ensure_collection(entity_spec("entities"))
+    app.entities.bulk("entities", ENTITIES)
+    assert app.jobs.wait(60)
+    with TestClient(create_api(app), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def search(client: TestClient, query: str, **body: object) -> dict:  # type: ignore[type-arg]
+    answer = client.post("/v1/search", json={"query": query, "rerank": False, **body})
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+def test_annotation_writes_metadata_and_nothing_else(app: App, client: TestClient) -> None:
+    before = app.catalog.engine("default").store.reader().counts()
+    done = app.annotate("default", "entities", threshold=0.0)
+    assert (done.documents, done.changed, done.links, done.skipped) == (3, 2, 3, 0)
+    assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["py", "lisp"]
+    assert app.documents.get("default", "zoo").metadata == {"n": 1, LINKED_ENTITIES: ["snake"]}
+    assert LINKED_ENTITIES not in app.documents.get("default", "plain").metadata
+    after = app.catalog.engine("default").store.reader().counts()
+    assert (after.passages, after.encoded) == (before.passages, before.encoded)  # nothing has to be encoded again
+    assert app.annotate("default", "entities", threshold=0.0).changed == 0
+    facets = search(client, "it", facets=[LINKED_ENTITIES])["facets"][LINKED_ENTITIES]
+    assert {one["value"]: one["count"] for one in facets} == {"lisp": 1, "py": 1, "snake": 1}
+    app.entities.remove("entities", ["lisp"])
+    assert app.annotate("default", "entities", threshold=0.0).changed == 1  # what is no entity any more goes
+    assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["py"]
+
+
+def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: TestClient) -> None:
+    app.annotate("default", "entities", threshold=0.0)
+    query = "the reference interpreter"  # an alias that no document holds
+    plain = search(client, query)
+    assert plain["entities"] == []
+    use = {"kb": "entities", "weight": 5.0, "threshold": 0.0}
+    boosted = search(client, query, entities=use)
+    assert [one["id"] for one in boosted["entities"]] == ["py"]
+    assert boosted["hits"][0]["doc_id"] == "code"
+    for hit in boosted["hits"]:
+        passage = hit["passages"][0]
+        assert passage["tier"] == Tier.FULL
+        assert sum(line["contribution"] for line in passage["signals"]) == pytest.approx(passage["score"], abs=1e-6)
+    lines = {line["signal"]: line for line in boosted["hits"][0]["passages"][0]["signals"]}
+    assert lines["entity"]["raw"] == pytest.approx(boosted["entities"][0]["probability"], abs=1e-5)
+    assert lines["entity"]["contribution"] > 0
+    why = client.post("/v1/explain", json={"query": query, "document_id": "zoo", "entities": use}).json()
+    assert "entity" in {line["signal"] for line in why["signals"]}
+
+
+def test_a_query_s_entities_filter(app: App, client: TestClient) -> None:
+    app.annotate("default", "entities", threshold=0.0)
+    use = {"kb": "entities", "mode": "filter", "threshold": 0.0}
+    found = search(client, "Lisp or something", entities=use)
+    assert [hit["doc_id"] for hit in found["hits"]] == ["code"]
+    both = search(client, "Lisp or something", entities=use, filter={"term": {"n": 1}})
+    assert both["hits"] == []
+    none = search(client, "river bridge", entities=use)  # nothing mentioned: nothing filtered
+    assert len(none["hits"]) == 3
+    assert none["entities"] == []
+
+
+def test_where_an_entity_is_mentioned(app: App, client: TestClient) -> None:
+    app.annotate("default", "entities", threshold=0.0)
+    found = client.get("/v1/entities/py/mentions").json()
+    assert found == {
+        "documents": 1, "shown": [{"doc_id": "code", "title": "Scripts"}], "neighbours": [{"value": "lisp", "count": 1}],
+    }  # fmt: skip
+    assert client.get("/v1/entities/nobody/mentions").json() == {"documents": 0, "shown": [], "neighbours": []}
+    assert client.get("/v1/entities/py/mentions", params={"documents": "nowhere"}).status_code == 404
+
+
+def test_bad_uses_are_named(client: TestClient) -> None:
+    for use, status in (
+        ({"kb": "nowhere"}, 404),
+        ({"mode": "hide"}, 400),
+        ({"weight": -1}, 400),
+        ({"kb": "Bad!"}, 400),
+    ):
+        answer = client.post("/v1/search", json={"query": "x", "entities": use})
+        assert answer.status_code == status, answer.text
+
+
+def test_the_command(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.documents.bulk("default", DOCUMENTS, encode=False)
+    app.ensure_collection(entity_spec("entities", dense_encoder="none"))
+    app.entities.bulk("entities", ENTITIES, encode=False)
+    app.close()
+    monkeypatch.setenv("HYBLINK_DATA_DIR", str(app.settings.data_dir))
+    made = CliRunner().invoke(cli, ["annotate", "-c", "default", "-k", "entities", "--threshold", "0", "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout) == {"documents": 3, "changed": 2, "links": 3, "skipped": 0}
