@@ -63,7 +63,8 @@ class MentionTower:
         return dense_id.startswith(f"dense:{identity(self._entities)}:")
 
     @cached_property
-    def _model(self) -> Any:
+    def model(self) -> Any:
+        """The adapted model."""
         model = load_sentence_transformer(self.base, device_of(self._settings))
         merge_lora(model, self._folder)
         model.max_seq_length = self.tokens
@@ -73,23 +74,27 @@ class MentionTower:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        made = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
+        made = Tokenizer.from_str(self.model.tokenizer.backend_tokenizer.to_str())
         made.no_truncation()
         made.no_padding()
         return made
+
+    def texts(self, mentions: Sequence[MentionContext]) -> list[str]:
+        """Mentions as the model reads them."""
+        prefix = prefixes_for(root_of(self.base)).query
+        return [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
         import torch
 
         with self._lock:
-            prefix = prefixes_for(root_of(self.base)).query
-            texts = [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
-            found = np.empty((len(texts), int(self._model.get_embedding_dimension())), dtype=np.float32)
+            texts = self.texts(mentions)
+            found = np.empty((len(texts), int(self.model.get_embedding_dimension())), dtype=np.float32)
             order = np.argsort([-len(text) for text in texts], kind="stable")
             with torch.inference_mode():
                 for at in range(0, len(order), self._settings.batch_size):
                     some = order[at : at + self._settings.batch_size]
-                    features = on_device(self._model.preprocess([texts[n] for n in some]), self._model.device)
-                    vectors = self._model(features)["sentence_embedding"].float()
+                    features = on_device(self.model.preprocess([texts[n] for n in some]), self.model.device)
+                    vectors = self.model(features)["sentence_embedding"].float()
                     found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
             return found

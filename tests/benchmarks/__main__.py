@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch", "products", "neural", "training")
+PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch", "products", "neural", "training", "linking")
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
-    from tests.benchmarks import dense, encode, neural, opensearch, quality, speed, start, training
+    from tests.benchmarks import dense, encode, linking, neural, opensearch, quality, speed, start, training
 
     runs = {
         "start": start.run,
@@ -32,6 +32,7 @@ def main() -> None:
         "products": opensearch.products,
         "neural": neural.run,
         "training": training.run,
+        "linking": linking.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)

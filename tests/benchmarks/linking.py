@@ -1,0 +1,132 @@
+"""Linking: mentions per second beside the bare model, one sentence, 189,461 names; quality on el-foldoc."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from app.bootstrap import App, build
+from app.cli.kb import load_entities
+from app.core.linking import LinkRequest, Text
+from app.core.settings import LinkSettings, Settings
+from app.core.types import Signal
+from app.encoders.mention import MentionTower
+from app.linking.dictionary import AliasDictionary
+from app.linking.knowledge_base import entity_spec
+from tests.benchmarks.timing import entities, latencies, resident_mb, table
+from training.linking.data import JudgedMention, read_mentions
+from training.linking.evaluate import CUTOFFS, decided_rank, evaluate, fused_rank, leg_rank
+from training.linking.examples import example, retrieved
+from training.linking.profile import fit_profile
+
+_MENTIONS = 512
+_JUDGED = 800
+_HIDDEN = (Signal.BM25, Signal.VDR, Signal.DENSE)
+
+
+def run(data: Path, work: Path, passages: int) -> None:
+    _names(data, work, passages or 189_461)
+    app = build(Settings(data_dir=work / "linking", link=LinkSettings(rerank=False)))
+    try:
+        with gzip.open(data / "el-foldoc" / "entities.jsonl.gz", "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        kept = ("id", "title", "world")
+        made = ({**{key: row[key] for key in kept}, "description": row["text"]} for row in rows)
+        load_entities(app, "foldoc-plain", iter(made), quiet=True)
+        judged = read_mentions(data / "el-foldoc" / "dev.jsonl.gz")
+        drawn = np.random.default_rng(0).permutation(len(judged))
+        _speed(app, [judged[at] for at in drawn[:_MENTIONS]])
+        _quality(app, [judged[at] for at in drawn[:_JUDGED]], [judged[at] for at in drawn[_JUDGED : 3 * _JUDGED]])
+    finally:
+        app.close()
+
+
+def _names(data: Path, work: Path, count: int) -> None:
+    app = build(Settings(data_dir=work / "linking-names"))
+    try:
+        if "names" not in app.catalog.names():
+            rows = ({"id": r["id"], "title": r["title"], "description": r["text"]} for r in entities(data, count))
+            app.ensure_collection(entity_spec("names", dense_encoder="none"))
+            load_entities(app, "names", rows, wait=False, quiet=True)
+        reader = app.catalog.engine("names").store.reader()
+        before = resident_mb()
+        started = time.perf_counter()
+        dictionary = AliasDictionary()
+        view = dictionary.at(reader)
+        built = time.perf_counter() - started
+        text = " ".join(r["text"] for r in entities(data, 2000))[:1_000_000]
+        view.detect(text[:10_000])
+        started = time.perf_counter()
+        found = view.detect(text)
+        took = time.perf_counter() - started
+        app.entities.bulk("names", [{"id": "bench", "title": "An entity that is new"}], encode=False)
+        changed = app.catalog.engine("names").store.reader()
+        started = time.perf_counter()
+        dictionary.at(changed)
+        table(
+            [f"dictionary of {reader.counts().documents:,} entities", ""],
+            [
+                ["built in s", built],
+                ["anonymous memory, MB", resident_mb() - before],
+                [f"1 MB of text, {len(found):,} names found, s", took],
+                ["one entity more, ms", (time.perf_counter() - started) * 1e3],
+            ],
+        )
+    finally:
+        app.close()
+
+
+def _speed(app: App, rows: list[JudgedMention]) -> None:
+    texts = tuple(row.text for row in rows)
+
+    def linked() -> None:
+        app.linker.link("foldoc-plain", LinkRequest(texts, shown=1))
+
+    linked()
+    started = time.perf_counter()
+    linked()
+    ours = len(rows) / (time.perf_counter() - started)
+    tower = app.encoders.mention(app.catalog.engine("foldoc-plain").record)
+    lines = [[f"linked, {len(rows)} given mentions in one request", ours]]
+    if isinstance(tower, MentionTower):
+        contexts = [row.context for row in rows]
+        started = time.perf_counter()
+        tower.encode(contexts)
+        lines.append(["the mention tower alone", len(rows) / (time.perf_counter() - started)])
+        marked = tower.texts(contexts)
+        started = time.perf_counter()
+        tower.model.encode(marked, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        lines.append(
+            ["the same model called plainly, on texts that are ready", len(rows) / (time.perf_counter() - started)]
+        )
+    table(["el-foldoc, without cross-encoder", "mentions/s"], lines)
+    sentences = [f"{row.context.left[-60:]} {row.context.mention} {row.context.right[:60]}" for row in rows[:100]]
+    p50, p95 = latencies(lambda one: app.linker.link("foldoc-plain", LinkRequest((Text(one),))), sentences)
+    table(["one sentence, its mentions detected", "ms"], [["p50", p50], ["p95", p95]])
+
+
+def _quality(app: App, rows: list[JudgedMention], others: list[JudgedMention]) -> None:
+    reader = app.catalog.engine("foldoc-plain").snapshot().reader
+
+    def examples(some: list[JudgedMention]):  # type: ignore[no-untyped-def]
+        own = [replace(row, id=row.id.partition(":")[0]) for row in some]
+        return [
+            example(row, one, reader.doc_ids(one.candidates.keys), None)
+            for row, one in retrieved(app.linker, "foldoc-plain", own, 64, lambda row: row.id, signals=_HIDDEN)
+        ]
+
+    judged = examples(rows)
+    profile = fit_profile(examples(others), None, cross=False, missing=0.33, rate=0.05, mention_encoder="", seed=0)
+    systems = {signal.value: leg_rank(signal) for signal in _HIDDEN}
+    systems |= {"fused": fused_rank, "decided": decided_rank(profile.fast)}
+    lines = []
+    for name, order in systems.items():
+        found = evaluate(name, judged, order)
+        lines.append([name, *(found.recall[k] for k in CUTOFFS)])
+    table([f"el-foldoc, {len(rows)} mentions, names' prior hidden", *(f"R@{k}" for k in CUTOFFS)], lines)
+    table(["calibration on mentions held out", ""], [[name, value] for name, value in profile.figures.items()])
