@@ -126,9 +126,6 @@ class LinkService:
         cross, report = self._cross(moment) if rerank and total else (None, None)
         budget = (limit.rerank_budget_ms if request.budget_ms is None else request.budget_ms) / 1e3
         deadline = time.perf_counter() + budget
-        utility = moment.profile.cross if cross else moment.profile.fast
-        shipped = moment.profile.cross_threshold if cross else moment.profile.fast_threshold
-        threshold = shipped if request.threshold is None else request.threshold
         scored = skipped = 0
         cross_s = 0.0
         links: list[list[Link]] = [[] for _ in request.texts]
@@ -144,23 +141,25 @@ class LinkService:
             at = 0
             for number, items in block:  # neighbours are those of the same text
                 part = slice(at, at + len(items))
-                links[number] += self._decided(moment, request, retrieved[part], extras[part], threshold)
+                links[number] += self._decided(moment, request, retrieved[part], extras[part])
                 at += len(items)
             moment.took("decide", before)
         if cross is not None:
-            report = CrossReport(cross.id, scored, skipped, round(cross_s * 1e3, 3))
+            error = moment.missing.get(Signal.CROSS.value, "")
+            report = CrossReport(cross.id, scored, skipped, round(cross_s * 1e3, 3), error)
             moment.timings["cross"] = cross_s * 1e3
         moment.timings["total"] = (time.perf_counter() - started) * 1e3
         record = moment.present.engine.record
         fitted = moment.encoder.id if moment.encoder else ""
-        calibrated = bool(utility.knots) and moment.profile.mention_encoder == fitted
+        utility, threshold = _deciding(moment.profile, scored > 0)
+        as_fitted = moment.profile.mention_encoder == fitted and not request.coherence and request.signals is None
         return LinkResult(
             tuple(LinkedText(tuple(own)) for own in links),
             record.id,
             moment.snapshot.change,
             moment.profile.version,
-            calibrated,
-            threshold,
+            bool(utility.knots) and as_fitted,
+            threshold if request.threshold is None else request.threshold,
             fitted,
             moment.missing,
             {name: round(value, 3) for name, value in moment.timings.items()},
@@ -201,6 +200,8 @@ class LinkService:
                     expected=f"at most {limit.max_text_chars}",
                 )  # fmt: skip
             check_spans(one.text, one.mentions or ())
+            for entity in (*one.exclude, *request.exclude):
+                check_text(entity, "exclude")
         if request.signals is not None and not (request.signals and set(request.signals) <= set(LINK_SIGNALS)):
             raise InvalidInputError(
                 "bad signals",
@@ -351,10 +352,9 @@ class LinkService:
         request: LinkRequest,
         retrieved: Sequence[Retrieved],
         extras: Sequence[dict[Signal, Floats]],
-        threshold: float,
     ) -> list[Link]:
-        profile = moment.profile
-        utilities = [profile.cross if Signal.CROSS in extra else profile.fast for extra in extras]
+        deciding = [_deciding(moment.profile, Signal.CROSS in extra) for extra in extras]
+        utilities = [utility for utility, _ in deciding]
         decided = [
             decide(one.candidates, utility, extra)
             for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
@@ -369,8 +369,10 @@ class LinkService:
             ]
             utilities = [with_coherence(one) for one in utilities]
         return [
-            self._link(moment, request, one, own, utility, threshold)
-            for one, own, utility in zip(retrieved, decided, utilities, strict=True)
+            self._link(
+                moment, request, one, own, utility, threshold if request.threshold is None else request.threshold
+            )
+            for one, own, utility, (_, threshold) in zip(retrieved, decided, utilities, deciding, strict=True)
         ]
 
     def _link(
@@ -439,6 +441,13 @@ def _blocks(
                 block, count = [], 0
     if block:
         yield block
+
+
+def _deciding(profile: LinkProfile, read_together: bool) -> tuple[Utility, float]:
+    """What decides a mention, and from which probability on it is linked: with the cross-encoder or without."""
+    if read_together:
+        return profile.cross, profile.cross_threshold
+    return profile.fast, profile.fast_threshold
 
 
 def with_coherence(utility: Utility) -> Utility:

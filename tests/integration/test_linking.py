@@ -205,6 +205,11 @@ def test_the_cross_encoder_reads_the_best_and_has_its_say(kb: App) -> None:
     assert result.cross is not None
     assert (result.cross.mentions, result.cross.skipped) == (1, 0)
     assert reader.read == [("Python", 8)]
+    assert result.cross.error == ""
+    kb.catalog.save_link_profile(KB, replace(SHIPPED, cross_threshold=1.0, fast_threshold=0.0))
+    assert kb.linker.link(KB, LinkRequest((Text(text),), rerank=True)).texts[0].links[0].reason == "below_threshold"
+    decided = kb.linker.link(KB, LinkRequest((Text(text),), rerank=True, budget_ms=0.0))
+    assert (decided.texts[0].links[0].reason, decided.threshold) == ("linked", 0.0)  # each way has its own threshold
     late = kb.linker.link(KB, LinkRequest((Text(text),), threshold=0.0, rerank=True, budget_ms=0.0))
     assert late.texts[0].links[0].entity_id == "py-lang"  # decided without
     assert late.cross is not None
