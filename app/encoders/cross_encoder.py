@@ -133,16 +133,24 @@ class TransformerCrossEncoder:
             raise EncoderUnavailableError("the cross-encoder is being loaded", expected="a search a little later")
         scores = np.full(len(passages), np.nan, dtype=np.float32)
         pairs = [(query, joined(title, text)) for title, text in passages]
-        with self._computing:
-            for start in range(0, len(pairs), _GROUP):
-                order = sorted(range(start, min(start + _GROUP, len(pairs))), key=lambda at: len(pairs[at][1]))
-                for first in range(0, len(order), _BATCH):
-                    if time.perf_counter() >= deadline:
-                        scores[order] = np.nan  # else short passages of the group would pass longer and better ones
-                        return scores
-                    batch = order[first : first + _BATCH]
-                    with _as_unavailable("the cross-encoder failed"):
-                        scores[batch] = self._loaded([pairs[at] for at in batch])
+        # Whoever computes now may take longer than this search has: waiting counts as well.
+        if not self._computing.acquire(timeout=max(0.0, deadline - time.perf_counter())):
+            return scores
+        try:
+            return self._computed(pairs, scores, deadline)
+        finally:
+            self._computing.release()
+
+    def _computed(self, pairs: Sequence[tuple[str, str]], scores: ScoreArray, deadline: float) -> ScoreArray:
+        for start in range(0, len(pairs), _GROUP):
+            order = sorted(range(start, min(start + _GROUP, len(pairs))), key=lambda at: len(pairs[at][1]))
+            for first in range(0, len(order), _BATCH):
+                if time.perf_counter() >= deadline:
+                    scores[order] = np.nan  # else short passages of the group would pass longer and better ones
+                    return scores
+                batch = order[first : first + _BATCH]
+                with _as_unavailable("the cross-encoder failed"):
+                    scores[batch] = self._loaded([pairs[at] for at in batch])
         return scores
 
 

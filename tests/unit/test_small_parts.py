@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from app.api.keys import KeyStore, Role, authorize, is_loopback
 from app.core import errors
 from app.core.errors import ForbiddenError, InvalidInputError, UnauthorizedError
 from app.core.filters import And, Exists, Not, Range, Terms, check_metadata, matches, parse_filter
-from app.core.settings import Settings
+from app.core.settings import EncodeSettings, Settings
 from app.core.types import Signal
 from app.core.weights import RELATIVE_ERROR, idf_weights, round_weights
+from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.prefixes import prefixes_for
 from app.search import check_weights
 from indexer.chunking import windows
@@ -210,3 +212,15 @@ def test_highlights_are_cut_around_the_first() -> None:
     shown = rendering.highlighted(text, [{"start": 2000, "end": 2006}], limit=200)
     assert "<mark>needle</mark>" in shown
     assert len(shown) < 300
+
+
+def test_waiting_for_a_busy_cross_encoder_ends_with_the_deadline() -> None:
+    encoder = TransformerCrossEncoder("any", EncodeSettings())
+    encoder.__dict__["_loaded"] = lambda pairs: np.ones(len(pairs), dtype=np.float32)
+    passages = [("", "a"), ("", "b")]
+    with encoder._computing:  # another search is being re-ranked
+        started = time.perf_counter()
+        scores = encoder.score("q", passages, started + 0.05)
+        assert np.isnan(scores).all()
+        assert time.perf_counter() - started >= 0.05
+    assert encoder.score("q", passages, time.perf_counter() + 60).tolist() == [1.0, 1.0]
