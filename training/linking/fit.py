@@ -18,7 +18,7 @@ from app.linking.disambiguation import calibrated, softmax_with_nil
 from training.linking.examples import Example
 
 Floats = npt.NDArray[np.float64]
-FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "prior", "context_z", "context")
+FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "match", "prior", "context_z", "context")
 CROSS = (*FAST, "cross")
 _PENALTY = 1e-3
 _KNOTS = 40
