@@ -380,6 +380,26 @@ def _examples(
     return found
 
 
+@kb_cli.command("count")
+def count(
+    data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],
+    kb: KbOption = "entities",
+    as_json: JsonOption = False,
+) -> None:
+    """Count what names were judged to mean: the prior then goes by it. Replaces what was counted before."""
+    with reported(as_json), opened() as app:
+        from dataclasses import replace
+
+        from app.linking.disambiguation import SHIPPED
+        from training.linking.data import counts_of, read_mentions
+
+        found = counts_of(read_mentions(data))
+        profile = replace(app.catalog.link_profile(kb) or SHIPPED, counts=found)
+        saved = app.catalog.save_link_profile(kb, profile)
+        report = {"names": len(found), "mentions": sum(sum(own.values()) for own in found.values())}
+        emit({**report, "profile": saved.version}) if as_json else say(f"{report['names']} names counted")
+
+
 @kb_cli.command("evaluate")
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],

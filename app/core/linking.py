@@ -172,3 +172,5 @@ class LinkProfile:
     mention_encoder: str = ""
     origin: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """How often a name was judged to mean an entity (its id): it decides the prior beside titles and aliases."""

@@ -186,7 +186,7 @@ class DictionaryView:
             return EMPTY
         score = np.array([weights[row] for row in rows.tolist()])
         made = keys_of(name) if counts else None
-        seen = counts.get(made[1]) if counts and made else None
+        seen = (counts.get(made[1]) or counts.get(made[2])) if counts and made else None
         if seen:
             ids = self._reader.doc_ids(np.array([living[row] for row in rows.tolist()], dtype=np.int64))
             score = score + np.array([float(seen.get(one, 0.0)) for one in ids])

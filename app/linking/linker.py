@@ -31,10 +31,11 @@ from app.core.settings import LinkSettings
 from app.core.text import Analyzer, check_text, fold
 from app.core.types import GenerationRecord, Scored, Signal, VdrMode, VectorArray
 from app.linking.candidate_generation import Candidates, generate
-from app.linking.dictionary import Dictionaries, DictionaryView
+from app.linking.dictionary import Counts, Dictionaries, DictionaryView
 from app.linking.disambiguation import SHIPPED, Decided, Floats, coherence, decide, ledger
 from app.linking.knowledge_base import description_of
 from app.linking.mention_detection import DETECTORS, Detection, SpanDetector, splits_a_character, union
+from app.linking.surfaces import keys_of
 from ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
 
 _SHOWN_CHARS = 300
@@ -88,6 +89,7 @@ class _Moment:
     encoder: MentionEncoder | InTextEncoder | None
     missing: dict[str, str]
     timings: dict[str, float]
+    counts: Counts
 
     @property
     def snapshot(self) -> Snapshot:
@@ -105,6 +107,7 @@ class LinkService:
         self._encoders = encoders
         self._settings = settings
         self._dictionaries = Dictionaries()
+        self._counts: dict[str, tuple[int, Counts]] = {}
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="hyblink-link")
 
     def close(self) -> None:
@@ -235,7 +238,17 @@ class LinkService:
         else:
             missing[Signal.DENSE.value] = "no entity has a vector yet"
         profile = self._collections.link_profile(collection) or SHIPPED
-        return _Moment(present, dictionary, profile, encoder, missing, {})
+        return _Moment(present, dictionary, profile, encoder, missing, {}, self._counted(collection, profile))
+
+    def _counted(self, collection: str, profile: LinkProfile) -> Counts:
+        """The profile's counts by the names' keys, made once for each version."""
+        if not profile.counts:
+            return {}
+        known = self._counts.get(collection)
+        if known is None or known[0] != profile.version:
+            made = {keys[1]: own for name, own in profile.counts.items() if (keys := keys_of(name)) is not None}
+            known = self._counts[collection] = (profile.version, made)
+        return known[1]
 
     def _mentions(self, moment: _Moment, text: Text, detectors: Sequence[str] | None) -> list[Mention]:
         if text.mentions is not None:
@@ -268,7 +281,7 @@ class LinkService:
         moment.took("encode", before)
         before = time.perf_counter()
         snapshot, record = moment.snapshot, moment.present.engine.record
-        priors = moment.dictionary.priors([m.text for m in mentions])
+        priors = moment.dictionary.priors([m.text for m in mentions], moment.counts)
         allowed = snapshot.reader.select(parse_filter(request.filter)) if request.filter is not None else None
         own = {text.exclude: self._keys(snapshot, (*request.exclude, *text.exclude)) for text, _ in items}
         analyzer = Analyzer(record.analyzer)

@@ -17,11 +17,12 @@ from app.bootstrap import App
 from app.cli.main import cli
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError
 from app.core.linking import Entity, LinkRequest, MentionContext, Text
-from app.core.types import CollectionSpec, ScoreArray
+from app.core.types import CollectionSpec, ScoreArray, Signal
 from app.linking.disambiguation import SHIPPED
 from app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
 from indexer.generations import build as build_generation
 from indexer.readers.entities import python_entities, read_entities
+from training.linking.data import JudgedMention, counts_of
 
 KB = "things"
 ENTITIES = [
@@ -222,6 +223,23 @@ def test_a_profile_is_kept_and_used(kb: App) -> None:
     result = kb.linker.link(KB, LinkRequest((Text("Python"),), rerank=False))
     assert (result.profile, result.threshold, result.texts[0].links[0].reason) == (1, 0.999999, "below_threshold")
     assert kb.catalog.save_link_profile(KB, SHIPPED).version == 2
+
+
+def test_what_names_were_judged_to_mean_decides_the_prior(kb: App) -> None:
+    def prior(name: str) -> dict[str, float | None]:
+        request = LinkRequest((Text(name, ((0, len(name)),)),), threshold=0.0, rerank=False, shown=20)
+        found = kb.linker.link(KB, request).texts[0].links[0].candidates
+        return {c.entity_id: s.raw for c in found for s in c.signals if s.signal is Signal.PRIOR and s.raw}
+
+    assert prior("Python") == {"py-lang": pytest.approx(0.5), "py-snake": pytest.approx(0.5)}
+    judged = [JudgedMention("", MentionContext("", "python", ""), one) for one in ("py-snake",) * 3 + ("py-lang", "")]
+    counts = counts_of(judged)
+    assert counts == {"python": {"py-snake": 3.0, "py-lang": 1.0}}
+    kb.catalog.save_link_profile(KB, replace(SHIPPED, counts=counts))
+    assert prior("Python") == {"py-snake": pytest.approx(4 / 6), "py-lang": pytest.approx(2 / 6)}  # title 1 + counts
+    assert prior("pythons") == prior("Python")  # the same name in other case and number
+    kb.catalog.save_link_profile(KB, SHIPPED)
+    assert prior("Python")["py-snake"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,16 @@ def read_mentions(path: Path) -> list[JudgedMention]:
     return rows
 
 
+def counts_of(rows: Sequence[JudgedMention]) -> dict[str, dict[str, float]]:
+    """How often each name, in lower case, means each entity; NIL is not counted."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.entity_id:
+            own = found.setdefault(row.context.mention.lower(), {})
+            own[row.entity_id] = own.get(row.entity_id, 0.0) + 1.0
+    return found
+
+
 def write_mentions(path: Path, rows: Sequence[JudgedMention]) -> None:
     """Write rows so that `read_mentions` gives them back."""
     with path.open("wb") as file:
