@@ -134,7 +134,7 @@ class TransformerCrossEncoder:
         scores = np.full(len(passages), np.nan, dtype=np.float32)
         pairs = [(query, joined(title, text)) for title, text in passages]
         # Whoever computes now may take longer than this search has: waiting counts as well.
-        if not self._computing.acquire(timeout=max(0.0, deadline - time.perf_counter())):
+        if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
             return scores
         try:
             return self._computed(pairs, scores, deadline)
