@@ -38,7 +38,7 @@ from app.encoders.entity_cross import EntityCrossEncoder
 from app.encoders.full import Beside, DenseOnly, SharedBackbone, VdrWeights
 from app.encoders.mention import DEFAULT as SHIPPED_MENTION
 from app.encoders.mention import MentionTower, PlainMention
-from app.encoders.models import root_of, tokenizer_file
+from app.encoders.models import plain_tokenizer, root_of
 from app.encoders.spacy_ner import SpacyDetector
 from app.encoders.span_head import DEFAULT as SHIPPED_SPAN_HEAD
 from app.encoders.span_head import SpanHead
@@ -240,12 +240,7 @@ class EncoderPool:
 
     def mention_tokenizer(self) -> Any:
         """The tokenizer of the dense model, which counts the tokens of mentions' contexts."""
-        from tokenizers import Tokenizer
-
-        made = Tokenizer.from_file(str(tokenizer_file(root_of(self._settings.encode.dense_model))))
-        made.no_truncation()
-        made.no_padding()
-        return made
+        return plain_tokenizer(root_of(self._settings.encode.dense_model))
 
     def _span_head(self) -> SpanHead:
         with self._lock:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -21,6 +21,7 @@ from indexer.readers.rows import decode, read_bounded
 from training.judgements import existing, full_lines, parsed, read_beir
 
 _MAX_BYTES = 2**30
+_Row = TypeVar("_Row")
 _SHOWN = 20
 _NULL = "null"
 _DUREADER_FORMS = "query, null, positive, null, negative, null or query, null, passage, 0|1"
@@ -102,6 +103,26 @@ def check(row: TrainingRow) -> list[str]:
         if not all(math.isfinite(score) for score in scores):
             problems.append(f"a {name} score is not finite")
     return problems
+
+
+def read_each(path: Path, make: Callable[[int, Any], _Row], what: str, expected: str) -> list[_Row]:
+    """What `make` makes of each line's number and row of a `.jsonl[.gz]`; it raises KeyError, TypeError or ValueError.
+
+    Raises NotFoundError where there is no such file, InvalidInputError naming every bad line, or where there is none.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"no such file of {what}", received=str(path))
+    problems = Problems(path.name)
+    rows = []
+    for number, line in full_lines(path):
+        try:
+            rows.append(make(number, orjson.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:  # orjson's too
+            problems.add(number, f"none of the {what} ({error}); expected {expected}")
+    problems.raise_if_any()
+    if not rows:
+        raise InvalidInputError(f"no {what}", received=str(path), expected="at least one")
+    return rows
 
 
 def _checked(path: Path, numbered: Iterator[tuple[int, TrainingRow | str]]) -> list[TrainingRow]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from app.core.errors import InvalidInputError
-from app.encoders.models import identity
+from app.encoders.models import identity, is_dense
 from app.encoders.span_head import HEADS, span_scores, valid_spans, without_overlaps, word_edges
 from training.batches import Drawn
 from training.data import TrainingRow
@@ -32,7 +31,7 @@ class SpanStudent:
     """Heads on a backbone with LoRA: start, end and within logits, and a projection into the space of entities."""
 
     def __init__(self, config: RunConfig, vectors: EntityVectors) -> None:
-        if not vectors.encoder.startswith(f"dense:{identity(config.base)}:"):
+        if not is_dense(vectors.encoder, config.base):
             raise InvalidInputError(
                 "the entities' vectors are another encoder's", received=vectors.encoder, expected=identity(config.base)
             )
@@ -136,5 +135,4 @@ class SpanStudent:
         save_file(
             {name: value.detach().half().cpu().contiguous() for name, value in tensors.items()}, str(folder / HEADS)
         )
-        transformer: Any = self.model[0].model
-        return [HEADS, *save_adapter(transformer.half(), self.config.base, folder)]
+        return [HEADS, *save_adapter(self.model[0].model, self.config.base, folder, half=True)]

@@ -23,7 +23,7 @@ from app.core.weights import calibrated, idf
 from app.encoders.backbone import Backbone
 from app.encoders.cross_encoder import load_cross_encoder
 from app.encoders.dense import load_sentence_transformer, on_device
-from app.encoders.models import identity, root_of
+from app.encoders.models import identity, is_dense, root_of
 from app.encoders.prefixes import prefixes_for
 from app.encoders.vdr import VdrHead, sparse_mask
 from app.encoders.vdr_adapter import features_of
@@ -153,10 +153,15 @@ def _files(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def save_adapter(transformer: Any, base: str, folder: Path) -> list[str]:
+def save_adapter(transformer: Any, base: str, folder: Path, *, half: bool = False) -> list[str]:
+    """Write a model's LoRA adapter into `folder`; the files' names. With `half`, in half precision."""
     for known in transformer.peft_config.values():
         known.base_model_name_or_path = base  # and not where it lies on this machine
+    if half:
+        transformer.half()
     transformer.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    if half:
+        transformer.float()
     (folder / "README.md").unlink(missing_ok=True)
     return ["adapter_model.safetensors", "adapter_config.json"]
 
@@ -330,7 +335,7 @@ class MentionStudent(DenseStudent):
         self._vectors = vectors
         self._frozen: Any = None if vectors is not None else load_backbone(config).eval().requires_grad_(False)
         self._made: dict[str, torch.Tensor] = {}
-        if vectors is not None and not vectors.encoder.startswith(f"dense:{identity(config.base)}:"):
+        if vectors is not None and not is_dense(vectors.encoder, config.base):
             raise InvalidInputError(
                 "the entities' vectors are another encoder's", received=vectors.encoder, expected=identity(config.base)
             )
@@ -349,9 +354,7 @@ class MentionStudent(DenseStudent):
         return (torch.stack([self._made[one.joined] for one in texts]),)
 
     def save(self, folder: Path) -> list[str]:
-        files = save_adapter(self.model[0].model.half(), self.config.base, folder)
-        self.model[0].model.float()
-        return files
+        return save_adapter(self.model[0].model, self.config.base, folder, half=True)
 
 
 class VdrStudent(_InBatch):
@@ -606,9 +609,7 @@ class CrossStudent(_Whole):
 
     def save(self, folder: Path) -> list[str]:
         if self.config.tuning == "lora":
-            files = save_adapter(self.model[0].model.half(), self.config.base, folder)
-            self.model[0].model.float()
-            return files
+            return save_adapter(self.model[0].model, self.config.base, folder, half=True)
         self.model.save(str(folder), create_model_card=False)
         return _files(folder)
 

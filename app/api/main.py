@@ -39,7 +39,15 @@ from app.core.errors import (
 )
 from app.core.linking import Entity, LinkResult
 from app.core.text import check_text
-from app.core.types import CollectionSpec, EntityUse, SearchRequest, SearchResult
+from app.core.types import (
+    BulkResult,
+    CollectionSpec,
+    EntityUse,
+    GenerationRecord,
+    SearchRequest,
+    SearchResult,
+    StoreCounts,
+)
 from app.indexes.catalog import check_name
 from app.linking.annotation import Mentioned, mentioned
 from app.linking.knowledge_base import entity_spec
@@ -100,6 +108,20 @@ def _error(error: HyblinkError) -> Response:
             "expected": None,
         }
     return _json({"error": detail}, error.status, headers)
+
+
+def _collection(spec: CollectionSpec, record: GenerationRecord, counts: StoreCounts) -> dict[str, object]:
+    return {
+        "name": spec.name,
+        "kind": spec.kind,
+        "analyzer": record.analyzer,
+        "generation": record.id,
+        "documents": counts.documents,
+        "passages": counts.passages,
+        "encoded": counts.encoded,
+        "dense_encoder": record.dense_encoder,
+        "vdr_encoder": record.vdr_encoder,
+    }
 
 
 class Metrics:
@@ -185,17 +207,11 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
 
-    def load_cross_encoder() -> None:
+    def load(what: Callable[[], None], without: str) -> None:
         try:
-            app.encoders.cross().load()
+            what()
         except HyblinkError as error:
-            log.error("searches are not re-ranked: %s", error)  # each answer says so
-
-    def load_entity_cross() -> None:
-        try:
-            app.encoders.entity_cross().load()
-        except HyblinkError as error:
-            log.warning("links are decided without a cross-encoder: %s", error)  # each answer says so
+            log.warning("%s: %s", without, error)  # each answer says so
 
     def begin() -> None:
         """Readiness waits for this, so that no first query does. A store that is away is waited for."""
@@ -210,9 +226,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
                 for name in names:
                     warm_up(name)
                 if settings.search.rerank:
-                    load_cross_encoder()
+                    load(lambda: app.encoders.cross().load(), "searches are not re-ranked")
                 if settings.link.rerank and any(app.catalog.spec(name).kind == "entities" for name in names):
-                    load_entity_cross()
+                    load(lambda: app.encoders.entity_cross().load(), "links are decided without a cross-encoder")
                 break
         finally:
             warm.set()
@@ -299,6 +315,24 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         authorize(keys, authorization, role, check_name(collection), open_door=open_door)
         return collection
 
+    def written(collection: str, result: BulkResult) -> Response:
+        for item in result.items:
+            metrics.documents.labels(item.status).inc()
+        return _json(
+            {
+                "errors": result.errors,
+                "generation": app.catalog.current(collection),
+                "change": result.change,
+                "items": [asdict(item) for item in result.items],
+            }
+        )
+
+    def removed(result: BulkResult, otherwise: str) -> Response:
+        item = result.items[0]
+        if item.status != "deleted":
+            raise NotFoundError(otherwise, received=item.id)
+        return _json(asdict(item))
+
     def wanted(body: models.SearchBody, authorization: str | None) -> SearchRequest:
         """The request, with the query's entities where they are asked for."""
         request = body.request(settings.search)
@@ -362,17 +396,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         on(collection, authorization, Role.INGEST)
         if app.ensure_collection(CollectionSpec(collection)).kind == "entities":
             raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
-        result = app.documents.bulk(collection, body.documents)
-        for item in result.items:
-            metrics.documents.labels(item.status).inc()
-        return _json(
-            {
-                "errors": result.errors,
-                "generation": app.catalog.current(collection),
-                "change": result.change,
-                "items": [asdict(item) for item in result.items],
-            }
-        )
+        return written(collection, app.documents.bulk(collection, body.documents))
 
     @api.get(
         "/v1/documents/{document_id:path}",
@@ -398,10 +422,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         document_id: DocumentId, collection: Collection = "default", authorization: Authorization = None
     ) -> Response:
         on(collection, authorization, Role.INGEST)
-        item = app.documents.delete(collection, [document_id]).items[0]
-        if item.status != "deleted":
-            raise NotFoundError("no such document", received=document_id)
-        return _json(asdict(item))
+        return removed(app.documents.delete(collection, [document_id]), "no such document")
 
     @api.post(
         "/v1/link",
@@ -433,17 +454,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     ) -> Response:
         on(collection, authorization, Role.INGEST)
         app.entities.check(app.ensure_collection(entity_spec(collection)))
-        result = app.entities.bulk(collection, body.entities)
-        for item in result.items:
-            metrics.documents.labels(item.status).inc()
-        return _json(
-            {
-                "errors": result.errors,
-                "generation": app.catalog.current(collection),
-                "change": result.change,
-                "items": [asdict(item) for item in result.items],
-            }
-        )
+        return written(collection, app.entities.bulk(collection, body.entities))
 
     @api.get(
         "/v1/entities/{entity_id:path}/mentions",
@@ -488,10 +499,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         entity_id: EntityId, collection: KnowledgeBaseName = "entities", authorization: Authorization = None
     ) -> Response:
         on(collection, authorization, Role.INGEST)
-        item = app.entities.remove(collection, [entity_id]).items[0]
-        if item.status != "deleted":
-            raise NotFoundError("no such entity", received=entity_id)
-        return _json(asdict(item))
+        return removed(app.entities.remove(collection, [entity_id]), "no such entity")
 
     @api.get(
         "/v1/collections",
@@ -506,21 +514,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         for name in app.catalog.names():
             if key is not None and not key.allows(Role.SEARCH, name):
                 continue
-            record = app.catalog.engine(name).record
-            counts = app.catalog.engine(name).snapshot().reader.counts()
-            answers.append(
-                {
-                    "name": name,
-                    "kind": app.catalog.spec(name).kind,
-                    "analyzer": record.analyzer,
-                    "generation": record.id,
-                    "documents": counts.documents,
-                    "passages": counts.passages,
-                    "encoded": counts.encoded,
-                    "dense_encoder": record.dense_encoder,
-                    "vdr_encoder": record.vdr_encoder,
-                }
-            )
+            engine = app.catalog.engine(name)
+            counts = engine.snapshot().reader.counts()
+            answers.append(_collection(app.catalog.spec(name), engine.record, counts))
         return _json({"collections": answers})
 
     @api.post(
@@ -536,20 +532,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         spec = body.spec()
         record = app.new_record(spec)
         app.catalog.create(spec, record)
-        return _json(
-            {
-                "name": spec.name,
-                "kind": spec.kind,
-                "analyzer": spec.analyzer,
-                "generation": record.id,
-                "documents": 0,
-                "passages": 0,
-                "encoded": 0,
-                "dense_encoder": record.dense_encoder,
-                "vdr_encoder": record.vdr_encoder,
-            },
-            201,
-        )
+        return _json(_collection(spec, record, StoreCounts(0, 0, 0, 0)), 201)
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")
     def healthz() -> models.HealthAnswer:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.types import TermWeights
-from app.encoders.models import identity, tokenizer_file
+from app.encoders.models import identity, plain_tokenizer
 from app.encoders.vocabulary import usable_tokens
 
 _MANY = 64
@@ -47,11 +47,7 @@ class BagOfTokens:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(tokenizer_file(self._model)))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        tokenizer = plain_tokenizer(self._model)
         tokenizer.encode_special_tokens = True  # a document that says "[CLS]" means five characters
         return tokenizer
 

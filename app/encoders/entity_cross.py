@@ -16,7 +16,7 @@ from app.core.types import ScoreArray
 from app.encoders.adapters import WEIGHTS, trained
 from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.mention_text import marked
-from app.encoders.models import tokenizer_file
+from app.encoders.models import plain_tokenizer
 
 DEFAULT = WEIGHTS / "entity-cross-minilm"
 
@@ -36,12 +36,7 @@ class EntityCrossEncoder:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        made = Tokenizer.from_file(str(tokenizer_file(str(trained(self._model).get("base", self._model)))))
-        made.no_truncation()
-        made.no_padding()
-        return made
+        return plain_tokenizer(str(trained(self._model).get("base", self._model)))
 
     def load(self) -> None:
         """Be ready to score. Raises EncoderUnavailableError if it cannot be."""

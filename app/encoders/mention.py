@@ -21,7 +21,7 @@ from app.core.types import VectorArray
 from app.encoders.adapters import DENSE_LORA, MENTION_LORA, WEIGHTS, adapter_manifest, merge_lora, trained
 from app.encoders.dense import device_of, load_sentence_transformer, on_device
 from app.encoders.mention_text import marked
-from app.encoders.models import identity, root_of
+from app.encoders.models import identity, is_dense, plain_tokenizer, root_of
 from app.encoders.prefixes import prefixes_for
 
 DEFAULT = WEIGHTS / "mention-minilm"
@@ -60,7 +60,7 @@ class MentionTower:
 
     def fits(self, dense_id: str) -> bool:
         """Whether its vectors can be compared with those of a dense encoder."""
-        return dense_id.startswith(f"dense:{identity(self._entities)}:")
+        return is_dense(dense_id, self._entities)
 
     @cached_property
     def model(self) -> Any:
@@ -72,12 +72,7 @@ class MentionTower:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        made = Tokenizer.from_str(self.model.tokenizer.backend_tokenizer.to_str())
-        made.no_truncation()
-        made.no_padding()
-        return made
+        return plain_tokenizer(root_of(self.base))
 
     def texts(self, mentions: Sequence[MentionContext]) -> list[str]:
         """Mentions as the model reads them."""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from app.core.errors import EncoderUnavailableError
 from app.core.manifest import sha256
@@ -85,6 +86,21 @@ def weights_version(folder: Path) -> str:
 def version(digests: Sequence[str]) -> str:
     """A digest of digests, twelve digits long."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
+
+def plain_tokenizer(model: str) -> Any:
+    """The model's `tokenizers.Tokenizer`, which neither cuts nor pads. Needs no torch."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_file(str(tokenizer_file(model)))
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+def is_dense(encoder_id: str, model: str) -> bool:
+    """Whether a dense encoder's id is that of a model, at whatever length it reads."""
+    return encoder_id.startswith(f"dense:{identity(model)}:")
 
 
 def tokenizer_file(model: str) -> Path:

@@ -27,7 +27,7 @@ from app.core.types import VectorArray
 from app.encoders.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, merge_lora
 from app.encoders.backbone import owners, windows
 from app.encoders.dense import device_of, load_sentence_transformer
-from app.encoders.models import identity
+from app.encoders.models import identity, is_dense
 
 DEFAULT = WEIGHTS / "elq-minilm"
 HEADS = "heads.safetensors"
@@ -112,7 +112,7 @@ class SpanHead:
 
     def fits(self, dense_id: str) -> bool:
         """Whether its vectors can be compared with those of a dense encoder."""
-        return dense_id.startswith(f"dense:{identity(self.base)}:")
+        return is_dense(dense_id, self.base)
 
     @cached_property
     def _loaded(self) -> tuple[Any, dict[str, Floats]]:

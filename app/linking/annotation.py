@@ -105,7 +105,8 @@ def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
     counted: Counter[str] = Counter()
     for metadata in reader.metadata(keys):
         found = metadata.get(LINKED_ENTITIES)
-        counted.update(one for one in found if one != entity_id) if isinstance(found, list) else None
+        if isinstance(found, list):
+            counted.update(one for one in found if one != entity_id)
     best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:limit]
     return Mentioned(len(keys), shown, tuple(FacetCount(name, count) for name, count in best))
 

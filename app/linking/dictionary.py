@@ -21,7 +21,7 @@ from app.core.types import EMPTY, IdArray, ScoreArray, Scored
 from app.linking.knowledge_base import names_of
 from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens
 
-_TITLE, _PLURAL, _EXACT_CASE = 1, 2, 4
+_TITLE, _EXACT_CASE = 1, 2
 _ALIAS_WEIGHT = 0.5
 """How often a name means an entity whose alias it is, beside one whose title it is, before anything is counted."""
 _FOLDED_WEIGHT = 0.5
@@ -50,14 +50,7 @@ class _Part:
         return slice(int(np.searchsorted(self.keys, wanted)), int(np.searchsorted(self.keys, wanted, "right")))
 
 
-_NONE = _Part(
-    np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
-)
-
-
 def _part(entries: Sequence[tuple[int, int, int, int]]) -> _Part:
-    if not entries:
-        return _NONE
     keys, exact, rows, flags = zip(*entries, strict=True)
     made = _Part(
         np.array(keys, dtype=np.uint64),
@@ -133,7 +126,7 @@ def _entries(row: int, content: str) -> list[tuple[int, int, int, int]]:
         flags = (0 if number else _TITLE) | (_EXACT_CASE if _needs_its_case(name) else 0)
         found.setdefault((plain, exact), flags)
         if single != plain and name == name.lower():  # "The Pythons" are not the Python
-            found.setdefault((single, exact), flags | _PLURAL)
+            found.setdefault((single, exact), flags)
     return [(key, exact, row, flags) for (key, exact), flags in found.items()]
 
 
@@ -197,9 +190,7 @@ class DictionaryView:
     def names_in(self, text: str) -> list[tuple[int, int]]:
         """Every name in a text, overlapping ones too: (start, end) in code points, ascending."""
         made = tokens(text)
-        found = [one for length in range(1, min(MAX_TOKENS, len(made)) + 1) for one in self._matches(made, length)]
-        living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
-        spans = {(start, start + length - 1) for start, length, _, row in found if row in living}
+        spans = {(start, start + length - 1) for start, length, _ in self._names(made)}
         return sorted((int(made.starts_T[a]), int(made.ends_T[b])) for a, b in spans)
 
     def detect(self, text: str) -> list[Mention]:
@@ -208,12 +199,9 @@ class DictionaryView:
         Function words, numbers and punctuation alone are not taken for names, nor short names in another case.
         """
         made = tokens(text)
-        found = [one for length in range(1, min(MAX_TOKENS, len(made)) + 1) for one in self._matches(made, length)]
-        living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
         best: dict[int, tuple[int, float]] = {}
-        for start, length, weight, row in found:
-            if row in living:
-                best[start] = max(best.get(start, (0, 0.0)), (length, weight))
+        for start, length, weight in self._names(made):
+            best[start] = max(best.get(start, (0, 0.0)), (length, weight))
         mentions: list[Mention] = []
         end = 0
         for start in sorted(best):
@@ -224,6 +212,12 @@ class DictionaryView:
             mentions.append(Mention(a, b, text[a:b], "dictionary", weight))
             end = start + length
         return mentions
+
+    def _names(self, made: Tokens) -> Iterator[tuple[int, int, float]]:
+        """(first token, length, weight) of every name of an entity that exists at this moment."""
+        found = [one for length in range(1, min(MAX_TOKENS, len(made)) + 1) for one in self._matches(made, length)]
+        living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
+        return ((start, length, weight) for start, length, weight, row in found if row in living)
 
     def _matches(self, made: Tokens, length: int) -> Iterator[tuple[int, int, float, int]]:
         """(first token, length, weight, row) of every name of so many tokens."""

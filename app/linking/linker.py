@@ -203,8 +203,10 @@ class LinkService:
                     expected=f"at most {limit.max_text_chars}",
                 )  # fmt: skip
             check_spans(one.text, one.mentions or ())
-            for entity in (*one.exclude, *request.exclude):
-                check_text(entity, "exclude")
+            for entity in one.exclude:
+                check_text(entity, f"texts[{number}].exclude")
+        for entity in request.exclude:
+            check_text(entity, "exclude")
         if request.signals is not None and not (request.signals and set(request.signals) <= set(LINK_SIGNALS)):
             raise InvalidInputError(
                 "bad signals",
@@ -283,7 +285,8 @@ class LinkService:
         snapshot, record = moment.snapshot, moment.present.engine.record
         priors = moment.dictionary.priors([m.text for m in mentions], moment.counts)
         allowed = snapshot.reader.select(parse_filter(request.filter)) if request.filter is not None else None
-        own = {text.exclude: self._keys(snapshot, (*request.exclude, *text.exclude)) for text, _ in items}
+        excluded = {text.exclude for text, _ in items}
+        own = {ids: self._keys(snapshot, (*request.exclude, *ids)) for ids in excluded}
         analyzer = Analyzer(record.analyzer)
         bag = self._encoders.bag(record.vdr_encoder)
         full = self._encoders.full(record) if snapshot.vdr is not None else None

@@ -69,13 +69,10 @@ def same(one: LinkResult, other: LinkResult) -> None:
         for a, b in zip(left.links, right.links, strict=True):
             expected = {c.entity_id: c for c in a.candidates}
             found = {c.entity_id: c for c in b.candidates}
-            last = min((c.utility for c in a.candidates), default=0.0)
-            for entity in set(expected) ^ set(found):  # those that change places at the end of the list
-                only = expected.get(entity) or found[entity]
-                assert only.utility == pytest.approx(last, abs=2 * _TOLERANCE)
-            for entity in set(expected) & set(found):
-                assert found[entity].utility == pytest.approx(expected[entity].utility, abs=_TOLERANCE)
-                assert [s.signal for s in found[entity].signals] == [s.signal for s in expected[entity].signals]
+            assert set(expected) == set(found)
+            for entity, wanted in expected.items():
+                assert found[entity].utility == pytest.approx(wanted.utility, abs=_TOLERANCE)
+                assert [s.signal for s in found[entity].signals] == [s.signal for s in wanted.signals]
             assert b.probability == pytest.approx(a.probability, abs=_TOLERANCE)
             if abs(a.probability - one.threshold) > _TOLERANCE:
                 assert a.reason == b.reason
@@ -85,7 +82,6 @@ def compacted(app: App) -> None:
     app.catalog.engine(KB).compact(patience_s=90)
 
 
-@pytest.mark.xfail(reason="which candidates stand last in a list differs by up to .04 in utility; not understood yet")
 def test_the_same_links_through_changes(pair: tuple[App, App]) -> None:
     rng = np.random.default_rng(5)
     known: list[str] = []
@@ -102,8 +98,8 @@ def test_the_same_links_through_changes(pair: tuple[App, App]) -> None:
         for number in range(6):
             request = LinkRequest(
                 texts(rng),
-                shown=20,
-                candidates=200,  # all of them: legs cut at equal scores by row, and rows differ between engines
+                shown=200,  # all of them: lists cut at equal scores by row, and rows differ between engines
+                candidates=200,
                 rerank=False,
                 coherence=1.0 if number % 2 else None,
                 filter={"term": {"kind": "place"}} if number % 3 == 1 else None,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from app.core.errors import InvalidInputError, NotFoundError
 from app.core.linking import MentionContext, Text
-from training.data import Problems
-from training.judgements import full_lines
+from training.data import read_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +36,18 @@ def read_mentions(path: Path) -> list[JudgedMention]:
 
     Raises NotFoundError where there is no such file, InvalidInputError naming bad lines.
     """
-    if not path.is_file():
-        raise NotFoundError("no such file of mentions", received=str(path))
-    problems = Problems(path.name)
-    rows = []
-    for number, line in full_lines(path):
-        try:
-            row = orjson.loads(line)
-            if not isinstance(row, Mapping):
-                raise TypeError("not an object")
-            label = row.get("label_id")
-            context = MentionContext(
-                *(str(row.get(name) or "") for name in ("context_left", "mention", "context_right"))
-            )
-            if not context.mention.strip():
-                raise ValueError("the mention is empty")
-            rows.append(
-                JudgedMention(
-                    str(row.get("id", number)),
-                    context,
-                    "" if label is None or label == "" else str(label),
-                    str(row.get("world") or ""),
-                )
-            )
-        except (orjson.JSONDecodeError, TypeError, ValueError) as error:
-            problems.add(number, f"not a mention ({error}); expected context_left, mention, context_right, label_id")
-    problems.raise_if_any()
-    if not rows:
-        raise InvalidInputError("no mentions", received=str(path), expected="at least one")
-    return rows
+    return read_each(path, _mention, "mentions", "context_left, mention, context_right, label_id")
+
+
+def _mention(number: int, row: Any) -> JudgedMention:
+    if not isinstance(row, Mapping):
+        raise TypeError("not an object")
+    label = row.get("label_id")
+    context = MentionContext(*(str(row.get(name) or "") for name in ("context_left", "mention", "context_right")))
+    if not context.mention.strip():
+        raise ValueError("the mention is empty")
+    means = "" if label is None else str(label)
+    return JudgedMention(str(row.get("id", number)), context, means, str(row.get("world") or ""))
 
 
 def counts_of(rows: Sequence[JudgedMention]) -> dict[str, dict[str, float]]:

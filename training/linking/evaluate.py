@@ -27,11 +27,6 @@ class Row:
     by_world: Mapping[str, float]
 
 
-def ranks(examples: Sequence[Example], order: Callable[[Example], int | None]) -> list[int | None]:
-    """The right entity's rank for each mention that has one."""
-    return [order(one) for one in examples]
-
-
 def leg_rank(signal: Signal) -> Callable[[Example], int | None]:
     """The rank in a signal's own list."""
     return lambda one: one.leg_ranks.get(signal)
@@ -58,7 +53,7 @@ def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
 def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example], int | None]) -> Row:
     """A system's figures over mentions that mean an entity of the knowledge base. Recall@1 is unnormalised accuracy."""
     judged = [one for one in examples if one.row.entity_id]
-    found = ranks(judged, order)
+    found = [order(one) for one in judged]
     recall = {k: float(np.mean([r is not None and r <= k for r in found])) if found else 0.0 for k in CUTOFFS}
     hits = np.array([r == 1 for r in found], dtype=float)
     retrieved = [r == 1 for r in found if r is not None]

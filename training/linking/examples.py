@@ -46,10 +46,6 @@ class Example:
         return replace(self, gold=-1, features=features, ids=ids, leg_ranks=dict.fromkeys(self.leg_ranks))
 
 
-CrossScores = Callable[[Retrieved], Floats | None]
-"""A cross-encoder's scores of a mention's candidates, None where it gives none."""
-
-
 def retrieved(
     linker: LinkService,
     collection: str,

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from app.core.errors import InvalidInputError, NotFoundError
-from training.data import Problems, Text, TrainingRow
-from training.judgements import full_lines
+from training.data import Text, TrainingRow, read_each
 from training.linking.data import JudgedMention
 
 Span = tuple[int, int]
@@ -30,30 +29,21 @@ class SpanRow(TrainingRow):
 
 def read_spans(path: Path) -> list[SpanRow]:
     """Rows of a `.jsonl[.gz]`. Raises NotFoundError, or InvalidInputError naming bad lines."""
-    if not path.is_file():
-        raise NotFoundError("no such file of texts with mentions", received=str(path))
-    problems = Problems(path.name)
-    rows = []
-    for number, line in full_lines(path):
-        try:
-            row = orjson.loads(line)
-            text = str(row["text"])
-            spans = tuple((int(a), int(b)) for a, b in row["mentions"])
-            ignored = tuple((int(a), int(b)) for a, b in row.get("ignore") or ())
-            labels = [str(one) for one in row["label_id"]]
-            if len(labels) != len(spans):
-                raise ValueError(f"{len(labels)} labels for {len(spans)} mentions")
-            bad = [span for span in (*spans, *ignored) if not 0 <= span[0] < span[1] <= len(text)]
-            if bad:
-                raise ValueError(f"the span {list(bad[0])} lies outside the text of {len(text)} characters")
-            means = tuple(Text(text[a:b], id=label) for (a, b), label in zip(spans, labels, strict=True))
-            rows.append(SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            problems.add(number, f"not a text with mentions ({error}); expected text, mentions, label_id")
-    problems.raise_if_any()
-    if not rows:
-        raise InvalidInputError("no texts", received=str(path), expected="at least one")
-    return rows
+    return read_each(path, _spans, "texts with mentions", "text, mentions, label_id")
+
+
+def _spans(number: int, row: Any) -> SpanRow:
+    text = str(row["text"])
+    spans = tuple((int(a), int(b)) for a, b in row["mentions"])
+    ignored = tuple((int(a), int(b)) for a, b in row.get("ignore") or ())
+    labels = [str(one) for one in row["label_id"]]
+    if len(labels) != len(spans):
+        raise ValueError(f"{len(labels)} labels for {len(spans)} mentions")
+    bad = [span for span in (*spans, *ignored) if not 0 <= span[0] < span[1] <= len(text)]
+    if bad:
+        raise ValueError(f"the span {list(bad[0])} lies outside the text of {len(text)} characters")
+    means = tuple(Text(text[a:b], id=label) for (a, b), label in zip(spans, labels, strict=True))
+    return SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored)
 
 
 def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:

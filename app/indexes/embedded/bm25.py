@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,8 @@ class Bm25Index:
 
     def compact(self, reader: StoreReader) -> None:
         """Derive the index again where it still counts deleted passages: tantivy merges its segments when it likes."""
+        with suppress(AheadError):
+            self.catch_up(reader)  # what was deleted since the last search is seen here, not by the next one
         with index_lock(self._folder):
             state = self._readable_state()
             segments = read_json(self._folder / "meta.json")["segments"] if state is not None else []
