@@ -59,9 +59,9 @@ bench: install ## Measure; needs HYBLINK_DATA for the large corpora. Results go 
 
 lock: ## Resolve the lock files again.
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra cpu --extra onnx --extra ui --extra worker --extra train --extra dev pyproject.toml -o requirements.lock
+	  --extra cpu --extra onnx --extra ui --extra worker --extra aws --extra train --extra dev pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra gpu --extra onnx --extra ui --extra worker --extra train --extra dev pyproject.toml -o requirements-gpu.lock
+	  --extra gpu --extra onnx --extra ui --extra worker --extra aws --extra train --extra dev pyproject.toml -o requirements-gpu.lock
 
 clean: ## Remove environments and the demo's data.
 	rm -rf $(VENV) $(TOOLS) .hyblink

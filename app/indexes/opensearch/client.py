@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -347,11 +348,13 @@ def _connection_options(settings: OpenSearchSettings) -> Json:
         try:
             import boto3
         except ImportError as error:
-            raise InvalidInputError("signing requests for AWS needs boto3", expected="pip install boto3") from error
+            raise InvalidInputError("signing requests for AWS needs boto3", expected="pip install 'hyblink[aws]'") from error
         credentials = boto3.Session().get_credentials()
         options["http_auth"] = Urllib3AWSV4SignerAuth(credentials, settings.aws_region, settings.aws_service)
     elif settings.user:
-        options["http_auth"] = (settings.user, settings.password.get_secret_value())
+        # The client would send Latin-1; OpenSearch reads UTF-8.
+        named = f"{settings.user}:{settings.password.get_secret_value()}".encode()
+        options["headers"] = {"authorization": f"Basic {b64encode(named).decode()}"}
     if any(host.startswith("https") for host in settings.hosts):
         options |= {"verify_certs": settings.verify_certs, "ssl_show_warn": False}
         if settings.ca_file:
