@@ -28,7 +28,7 @@ from app.core.ports import (
     MentionEncoder,
 )
 from app.core.settings import Settings
-from app.core.types import CollectionSpec, GenerationRecord, LinkedEntity, VdrMode
+from app.core.types import Annotation, CollectionSpec, GenerationRecord, LinkedEntity, VdrMode
 from app.encoders.bag import BagOfTokens
 from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
 from app.encoders.cross_encoder import TransformerCrossEncoder
@@ -350,17 +350,25 @@ class App:
     def annotate(
         self,
         collection: str,
-        kb: str,
+        annotation: Annotation,
         *,
-        threshold: float | None = None,
+        waiting_only: bool = False,
         progress: Callable[[int], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Annotated:
-        """Keep in every document's metadata which entities of a knowledge base it mentions."""
+        """Keep in documents' metadata which entities of a knowledge base they mention."""
         return annotate(
-            self.catalog, self.documents, self.linker, collection, kb, threshold=threshold,
+            self.catalog, self.documents, self.linker, collection, annotation, waiting_only=waiting_only,
             max_chars=self.settings.link.max_text_chars, progress=progress, stop=stop,
         )  # fmt: skip
+
+    def annotate_always(self, collection: str, annotation: Annotation | None) -> None:
+        """Annotate documents as they come, those that are there first; None: no more. Raises NotFoundError."""
+        if annotation is not None:
+            self.catalog.spec(annotation.kb)
+        self.catalog.save_annotation(collection, annotation)
+        if annotation is not None:
+            self.jobs.annotate(collection)
 
     def query_entities(self, kb: str, query: str, threshold: float | None = None) -> tuple[LinkedEntity, ...]:
         """The entities that a query mentions, each once, the most probable first."""
@@ -400,10 +408,15 @@ def build(settings: Settings | None = None) -> App:
     encoders = EncoderPool(settings)
     app: App
 
-    def work(collection: str, generation: str, stop: Callable[[], bool]) -> None:
+    def encode(collection: str, generation: str, stop: Callable[[], bool]) -> None:
         app.encode_now(collection, generation, stop=stop)
 
-    jobs = InProcessJobs(work)
+    def annotate_waiting(collection: str, _: str, stop: Callable[[], bool]) -> None:
+        annotation = catalog.annotation(collection)
+        if annotation is not None:
+            app.annotate(collection, annotation, waiting_only=True, stop=stop)
+
+    jobs = InProcessJobs(encode, annotate_waiting)
     documents = DocumentService(
         catalog,
         encoders.bag,

@@ -8,7 +8,7 @@ from typing import Protocol
 from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
 from app.core.ports import BagEncoder, Engine, Jobs, PreparedDocument
 from app.core.text import check_text
-from app.core.types import BulkItem, BulkResult, CollectionSpec, Document, GenerationRecord
+from app.core.types import Annotation, BulkItem, BulkResult, CollectionSpec, Document, GenerationRecord
 from indexer.prepare import parse_document, prepare, rejected
 
 
@@ -22,6 +22,8 @@ class Collections(Protocol):
     def current(self, name: str) -> str: ...
 
     def generations(self, name: str) -> list[GenerationRecord]: ...
+
+    def annotation(self, name: str) -> Annotation | None: ...
 
 
 class DocumentService:
@@ -79,7 +81,25 @@ class DocumentService:
                 result = engine.store.write(prepared, progress=progress)
             if encode and engine.record.dense_dimension:
                 self._jobs.encode(collection, engine.record.id, result.rows)
+            if self._collections.annotation(collection) is not None:
+                self._jobs.annotate(collection)
             return result
+
+    def update_metadata(self, collection: str, changes: Sequence[tuple[Document, Document]]) -> int:
+        """Replace documents, as they were read, by others that differ in metadata only; how many were.
+
+        One that somebody has changed or deleted since it was read stays as it is.
+        """
+        spec = self._collections.spec(collection)
+        while True:
+            engine = self._collections.engine(collection)
+            with engine.store.writer():
+                if self._collections.current(collection) != engine.record.id:
+                    continue
+                reader = engine.store.reader()
+                new = [after for before, after in changes if reader.get_document(before.id) == before]
+                engine.store.write(prepare(new, spec, self._bag(engine.record.vdr_encoder)))
+            return len(new)
 
     def delete(self, collection: str, doc_ids: Sequence[str], *, everywhere: bool = False) -> BulkResult:
         """Delete documents; those that are not there are reported as not found.

@@ -40,6 +40,7 @@ from app.core.errors import (
 from app.core.linking import Entity, LinkResult
 from app.core.text import check_text
 from app.core.types import (
+    Annotation,
     BulkResult,
     CollectionSpec,
     EntityUse,
@@ -204,6 +205,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             if record.dense_dimension:
                 app.encoders.full(record).encode_query("warm up")
                 app.jobs.encode(name, record.id, engine.store.reader().unencoded(1).tolist())
+            if app.catalog.annotation(name) is not None:
+                app.jobs.annotate(name)
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
 
@@ -530,8 +533,12 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def create_collection(body: models.CollectionBody, authorization: Authorization = None) -> Response:
         on(body.name, authorization, Role.ADMIN)
         spec = body.spec()
+        if body.annotate_with is not None:
+            app.catalog.spec(on(body.annotate_with, authorization, Role.SEARCH))
         record = app.new_record(spec)
         app.catalog.create(spec, record)
+        if body.annotate_with is not None:
+            app.annotate_always(spec.name, Annotation(body.annotate_with))
         return _json(_collection(spec, record, StoreCounts(0, 0, 0, 0)), 201)
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")

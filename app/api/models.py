@@ -287,9 +287,15 @@ class CollectionBody(_Body):
         "passages", description="`entities` makes a knowledge base: entities are kept whole, whatever chunk_chars says."
     )
 
+    annotate_with: StrictStr | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="A knowledge base: documents are annotated with its entities as they come.",
+    )
+
     def spec(self) -> CollectionSpec:
         """The collection's choices."""
-        chosen = self.model_dump()
+        chosen = self.model_dump(exclude={"annotate_with"})
         if self.kind == "entities":
             chosen |= {"chunk_chars": 0, "chunk_overlap_chars": 0}
         return CollectionSpec(**chosen)

@@ -16,13 +16,21 @@ from typing import Any
 
 from app.cli.console import note, say
 from app.core.errors import UnavailableError
+from app.core.linking import LinkProfile
+from app.indexes.catalog import link_profile_from_json
 
 COLLECTION = "python"
 KB = "python-api"
 SENTENCE = "Write it with dump and read it back with json."
 QUESTION = "keep only unique items but keep order"
+_LINK_PROFILE = Path(__file__).resolve().parents[1] / "demo" / "link_profile.json"
 _UI = Path(__file__).resolve().parents[2] / "ui" / "streamlit_app.py"
 _START_S = 90.0
+
+
+def link_profile() -> LinkProfile:
+    """How the demo's knowledge base is linked, fitted on the judged mentions of tests/demo_mentions."""
+    return link_profile_from_json(json.loads(_LINK_PROFILE.read_text(encoding="utf-8")))
 
 
 def free_port(wanted: int) -> int:
@@ -83,6 +91,8 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     )
     started = time.perf_counter()
     loaded = load_entities(app, KB, python_entities("python"), wait=False)
+    if app.catalog.link_profile(KB) is None:
+        app.catalog.save_link_profile(KB, link_profile())
     say(f"{loaded['entities']} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
     port = free_port(port)
     api = create_api(app, host="127.0.0.1")

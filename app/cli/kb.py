@@ -197,7 +197,7 @@ def mine(
 @kb_cli.command("convert")
 def convert(
     path: Annotated[Path, typer.Argument(help="The file, or Zeshel's folder.")],
-    form: Annotated[str, typer.Option("--format", help="aida, nif, elq or zeshel.")],
+    form: Annotated[str, typer.Option("--format", help="aida, nif, elq, marked or zeshel.")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl of judged mentions to write.")],
     split: Annotated[str, typer.Option(help="Which of Zeshel's splits.")] = "train",
     as_json: JsonOption = False,
@@ -459,6 +459,16 @@ def fit(
     own_document: Annotated[
         bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
     ] = False,
+    whole_texts: Annotated[
+        bool,
+        typer.Option(
+            "--whole-texts",
+            help="Texts are marked throughout: ordinary words in them that only look like names are NIL.",
+        ),
+    ] = False,
+    folds: Annotated[
+        int, typer.Option(min=0, max=50, help="Cross-validate in so many folds, for few mentions; 0 cuts in thirds.")
+    ] = 0,
     signals: SignalsOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, change nothing.")] = False,
     as_json: JsonOption = False,
@@ -470,13 +480,21 @@ def fit(
         from training.linking.profile import fit_profile
 
         rows = _rows(data, limit)
+        from training.linking.data import with_the_rest
+        from training.linking.examples import marked_or_ordinary
+
+        if whole_texts:
+            rows = with_the_rest(rows, app.linker.detector(kb))
         examples = _examples(
             app, kb, rows, candidates=64, cross=cross, own_document=own_document, quiet=as_json, signals=signals
         )
+        examples = [one for one in examples if marked_or_ordinary(one)]
         record = app.catalog.engine(kb).record
         encoder = app.encoders.mention(record).id if record.dense_dimension else ""
         known = app.catalog.link_profile(kb)
-        profile = fit_profile(examples, known, cross=cross, missing=missing, rate=rate, mention_encoder=encoder)
+        profile = fit_profile(
+            examples, known, cross=cross, missing=missing, rate=rate, mention_encoder=encoder, folds=folds
+        )
         if not dry_run:
             profile = app.catalog.save_link_profile(kb, profile)
         if as_json:
@@ -531,17 +549,29 @@ def annotate(
     collection: Annotated[str, typer.Option("--collection", "-c", help="The documents.")] = "default",
     kb: KbOption = "entities",
     threshold: Annotated[float | None, typer.Option(help="Least probability of a link.")] = None,
+    always: Annotated[
+        bool | None, typer.Option("--always/--no-more", help="Annotate documents as they come too, or no more.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Keep in every document's metadata (`linked_entities`) which entities it mentions: for facets, filters, boosts."""
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
+        from app.core.types import Annotation
+
+        annotation = Annotation(kb, threshold)
+        if always is not None:
+            app.catalog.spec(kb)
+            app.catalog.save_annotation(collection, annotation if always else None)
+        if always is False:
+            emit({"always": False}) if as_json else say("documents are no longer annotated as they come")
+            return
         with progress(as_json) as bars:
             task = bars.add_task(
                 "documents", total=app.catalog.engine(collection).store.reader().counts().documents, rate=""
             )
-            done = app.annotate(collection, kb, threshold=threshold, progress=lambda n: bars.advance(task, n))
+            done = app.annotate(collection, annotation, progress=lambda n: bars.advance(task, n))
         if as_json:
             emit(asdict(done))
         else:

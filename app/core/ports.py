@@ -503,6 +503,10 @@ class Jobs(Protocol):
 
     def encode(self, collection: str, generation: str, rows: Iterable[int]) -> None: ...
 
+    def annotate(self, collection: str) -> None:
+        """Queue the documents of a collection that are not annotated yet; nothing where it is not to be."""
+        ...
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until what was queued here is done; False if the time ran out first."""
         ...

@@ -289,6 +289,7 @@ class LinkedEntity:
 
 
 LINKED_ENTITIES = "linked_entities"
+ANNOTATED_WITH = "annotated_with"
 """The metadata key that holds the entities which a document was annotated with."""
 
 
@@ -390,6 +391,14 @@ class CollectionSpec:
     dense_index: str = "auto"
     chunk_chars: int = 1200
     chunk_overlap_chars: int = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A collection's documents are to be annotated with the entities of this knowledge base as they come."""
+
+    kb: str
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from app.core.linking import LinkProfile, Utility
 from app.core.ports import Engine, Present
 from app.core.settings import DenseSettings
 from app.core.text import Analyzer
-from app.core.types import CollectionSpec, GenerationRecord, RankingProfile, Signal
+from app.core.types import Annotation, CollectionSpec, GenerationRecord, RankingProfile, Signal
 from app.indexes.dense.faiss_index import choose_kind
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -334,6 +334,17 @@ class Catalog:
         """Let the current generation point to a saved profile."""
         self._read_profile(check_name(name), version)
         self._registry.write(name, f"generations/{self.current(name)}/profile", {"version": version})
+
+    def annotation(self, name: str) -> Annotation | None:
+        """How the collection's documents are annotated as they come; None where they are not."""
+        found = self._registry.read(check_name(name), "annotation")
+        return Annotation(**found) if found and found["kb"] else None
+
+    def save_annotation(self, name: str, annotation: Annotation | None) -> None:
+        """Annotate documents as they come from now on, or no more."""
+        self.spec(name)
+        with self._registry.lock(name):
+            self._registry.write(name, "annotation", asdict(annotation or Annotation("")))
 
     def link_profile(self, name: str) -> LinkProfile | None:
         """How the collection's entities are linked; None for as shipped."""

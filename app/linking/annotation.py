@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
@@ -12,8 +12,8 @@ import numpy as np
 
 from app.core.filters import parse_filter
 from app.core.linking import LinkRequest, Text
-from app.core.ports import Engine, Snapshot
-from app.core.types import LINKED_ENTITIES, Document, FacetCount, MetaValue
+from app.core.ports import Engine, Snapshot, StoreReader
+from app.core.types import ANNOTATED_WITH, LINKED_ENTITIES, Annotation, Document, FacetCount, MetaValue
 from app.linking.linker import LinkService
 from indexer.documents import DocumentService
 
@@ -43,39 +43,50 @@ def annotate(
     documents: DocumentService,
     linker: LinkService,
     collection: str,
-    kb: str,
+    annotation: Annotation,
     *,
-    threshold: float | None = None,
+    waiting_only: bool = False,
     max_chars: int = 1_000_000,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Annotated:
     """Link every document's title and text, and keep the entities' ids in its metadata. Doing it twice changes nothing.
 
-    Passages and vectors stay as they are; only metadata is written.
+    Passages and vectors stay as they are; only metadata is written. `annotated_with` says with which knowledge base a
+    document was annotated, so that the store knows which still wait: with `waiting_only` no others are looked at. A
+    document that somebody changes meanwhile stays as it was sent, and waits.
     """
     looked = changed = links = skipped = 0
     reader = collections.engine(collection).store.reader()
-    exported = (one.document for one in reader.export())
-    while not stop() and (batch := list(islice(exported, _BATCH))):
+    found = _waiting(reader, annotation.kb) if waiting_only else (one.document for one in reader.export())
+    while not stop() and (batch := list(islice(found, _BATCH))):
         short = [one for one in batch if len(one.title) + len(one.text) < max_chars]
         skipped += len(batch) - len(short)
-        texts = tuple(Text(f"{one.title}\n{one.text}") for one in short)
-        new: list[Document] = []
-        if texts:
-            result = linker.link(kb, LinkRequest(texts, shown=0, rerank=False, threshold=threshold))
-            for document, linked in zip(short, result.texts, strict=True):
-                found = Counter(link.entity_id for link in linked.links if link.entity_id is not None)
-                links += sum(found.values())
-                with_entities = _with(document, [name for name, _ in found.most_common(_MOST)])
-                if with_entities.metadata != document.metadata:
-                    new.append(with_entities)
+        entities: dict[str, list[str]] = {one.id: [] for one in batch}
+        if short:
+            texts = tuple(Text(f"{one.title}\n{one.text}") for one in short)
+            request = LinkRequest(texts, shown=0, rerank=False, threshold=annotation.threshold)
+            for document, linked in zip(short, linker.link(annotation.kb, request).texts, strict=True):
+                counted = Counter(link.entity_id for link in linked.links if link.entity_id is not None)
+                links += sum(counted.values())
+                entities[document.id] = [name for name, _ in counted.most_common(_MOST)]
+        new = [(one, _with(one, annotation.kb, entities[one.id])) for one in batch]
+        new = [(before, after) for before, after in new if before.metadata != after.metadata]
         if new:
-            documents.upsert(collection, new, encode=False)
-        changed += len(new)
+            changed += documents.update_metadata(collection, new)
         looked += len(batch)
         progress(len(batch))
     return Annotated(looked, changed, links, skipped)
+
+
+def _waiting(reader: StoreReader, kb: str) -> Iterator[Document]:
+    rows = reader.select(parse_filter({"not": {"term": {ANNOTATED_WITH: kb}}})).rows()
+    keys = np.unique(reader.document_keys(rows)) if len(rows) else rows
+    for at in range(0, len(keys), _BATCH):
+        for doc_id in reader.doc_ids(keys[at : at + _BATCH]):
+            document = reader.get_document(doc_id)
+            if document is not None:
+                yield document
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +122,9 @@ def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
     return Mentioned(len(keys), shown, tuple(FacetCount(name, count) for name, count in best))
 
 
-def _with(document: Document, entities: Sequence[str]) -> Document:
+def _with(document: Document, kb: str, entities: Sequence[str]) -> Document:
     metadata: dict[str, MetaValue] = {key: value for key, value in document.metadata.items() if key != LINKED_ENTITIES}
+    metadata[ANNOTATED_WITH] = kb
     if entities:
         metadata[LINKED_ENTITIES] = list(entities)
     return replace(document, metadata=metadata)

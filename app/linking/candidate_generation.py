@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from app.core.linking import LINK_SIGNALS
 from app.core.ports import Selection, Snapshot
+from app.core.text import fold
 from app.core.types import IdArray, RankingProfile, Scored, Signal, VectorArray
 from app.linking.dictionary import prior_scores
 from app.linking.surfaces import words_of
@@ -37,6 +38,10 @@ class Candidates:
     """BM25 of the words around the mention."""
     named_C: Floats | None = None
     """The share of the title's words, without the mention's own, that stand around it: `gzip` for `gzip.open`."""
+    titled_C: Floats | None = None
+    """1 where the mention is the whole title."""
+    ordinary: bool = False
+    """Whether the mention is written as ordinary words are: lower-case letters and spaces."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,6 +78,7 @@ def generate(
     signals: Sequence[Signal] = LINK_SIGNALS,
     context: Sequence[str] = (),
     around: str = "",
+    ordinary: bool = False,
 ) -> Candidates:
     """The best k entities, of which each leg proposes k. `exclude` holds documents' keys that are no candidates.
 
@@ -102,6 +108,7 @@ def generate(
     order = order[(keys[order] >= 0) & ~np.isin(keys[order], np.array(exclude, dtype=np.int64))]
     _, first = np.unique(keys[order], return_index=True)
     order = order[np.sort(first)][:k]
+    titles = _titles(snapshot, scores.rows[order])
     return Candidates(
         scores.rows[order],
         keys[order],
@@ -110,15 +117,21 @@ def generate(
         np.where(np.isnan(scores.raw_SC), 0.0, fused.normalised_SC)[:, order],
         scores.leg_ranks,
         snapshot.bm25.score(context, scores.rows[order]).astype(np.float64) if context and len(order) else None,
-        _named(snapshot, scores.rows[order], forms.query.text, around) if around and len(order) else None,
+        _named(titles, forms.query.text, around) if around and len(order) else None,
+        np.array([float(fold(title) == forms.query.text) for title in titles]),
+        ordinary,
     )
 
 
-def _named(snapshot: Snapshot, rows: IdArray, mention: str, around: str) -> Floats:
-    passages = snapshot.reader.passages(rows)
+def _titles(snapshot: Snapshot, rows: IdArray) -> list[str]:
+    passages = snapshot.reader.passages(rows) if len(rows) else {}
+    return [passages[row].title if row in passages else "" for row in rows.tolist()]
+
+
+def _named(titles: Sequence[str], mention: str, around: str) -> Floats:
     near, own = words_of(around), words_of(mention)
     shares = []
-    for row in rows.tolist():
-        others = words_of(passages[row].title) - own if row in passages else set()
+    for title in titles:
+        others = words_of(title) - own
         shares.append(len(others & near) / len(others) if others else 0.0)
     return np.array(shares)

@@ -26,6 +26,8 @@ FEATURES: Mapping[str, tuple[Signal, bool]] = {
     "dense_z": (Signal.DENSE, False),
     "dense": (Signal.DENSE, True),
     "match": (Signal.PRIOR, False),
+    "title": (Signal.PRIOR, False),
+    "unsupported": (Signal.PRIOR, False),
     "prior": (Signal.PRIOR, True),
     "context_z": (Signal.CONTEXT, False),
     "context": (Signal.CONTEXT, True),
@@ -34,7 +36,9 @@ FEATURES: Mapping[str, tuple[Signal, bool]] = {
 }
 """By name, the signal that a feature is of, and whether it is the raw value or the normalised one.
 
-`match` is 1 where the mention is a name of the entity at all: a name of many entities is no reason for NIL.
+`match` is 1 where the mention is a name of the entity at all: a name of many entities is no reason for NIL. `title` is
+1 where it is its title. `unsupported` is 1 where the mention is written as ordinary words are and neither is the title
+nor has the title's other words around it: "read it back" means no `turtle.TNavigator.back`.
 """
 
 
@@ -67,11 +71,23 @@ def features_of(candidates: Candidates, extra: Mapping[Signal, Floats]) -> dict[
                 found[name] = z_score(ScoreStats.of(signal, candidates.context_C))(candidates.context_C)
         elif signal is Signal.DENSE and raw:
             found[name] = _cosines(candidates)
-        elif name == "match" and signal in candidates.signals:
-            found[name] = (candidates.value(signal, raw=True) > 0).astype(np.float64)
+        elif signal is Signal.PRIOR and not raw:
+            if signal in candidates.signals:
+                found[name] = _of_the_name(name, candidates)
         elif signal in candidates.signals:
             found[name] = candidates.value(signal, raw=raw)
     return found
+
+
+def _of_the_name(feature: str, candidates: Candidates) -> Floats:
+    if feature == "title":
+        return candidates.titled_C if candidates.titled_C is not None else np.zeros(len(candidates))
+    match = candidates.value(Signal.PRIOR, raw=True) > 0
+    if feature == "match":
+        return match.astype(np.float64)
+    named = np.zeros(len(candidates)) if candidates.named_C is None else candidates.named_C
+    supported = match & ((named >= 1.0) | (candidates.titled_C > 0 if candidates.titled_C is not None else False))
+    return np.where(supported, 0.0, float(candidates.ordinary))
 
 
 _USUAL_COSINE = 0.4

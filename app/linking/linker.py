@@ -35,7 +35,7 @@ from app.linking.dictionary import Counts, Dictionaries, DictionaryView
 from app.linking.disambiguation import SHIPPED, Decided, Floats, coherence, decide, ledger
 from app.linking.knowledge_base import description_of
 from app.linking.mention_detection import DETECTORS, Detection, SpanDetector, splits_a_character, union
-from app.linking.surfaces import keys_of
+from app.linking.surfaces import keys_of, ordinary
 from ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
 
 _SHOWN_CHARS = 300
@@ -185,6 +185,10 @@ class LinkService:
         self._read_together(self._moment(collection), cross, [one], extras, deadline)
         return extras[0].get(Signal.CROSS)
 
+    def detector(self, collection: str) -> Detection:
+        """A function that finds the dictionary's mentions in a text: the longest names, none within another."""
+        return self._moment(collection).dictionary.detect
+
     def names_in(self, collection: str) -> Callable[[str], list[tuple[int, int]]]:
         """A function that finds every name of the knowledge base in a text, overlapping ones too."""
         return self._moment(collection).dictionary.names_in
@@ -305,7 +309,7 @@ class LinkService:
             return generate(
                 snapshot, forms, vector, prior, moment.profile.retrieval, k,
                 allowed=allowed, exclude=own[text.exclude], signals=request.signals or LINK_SIGNALS,
-                context=context, around=near,
+                context=context, around=near, ordinary=ordinary(mention.text),
             )  # fmt: skip
 
         if len(items) == 1:

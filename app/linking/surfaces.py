@@ -127,6 +127,15 @@ def runs(first: Keys, last: Keys, length: int) -> Keys:
         return key * _BASE + last[length - 1 : length - 1 + count] + np.uint64(length)
 
 
+def ordinary(name: str) -> bool:
+    """Whether a name is written as ordinary words are: lower-case letters, and spaces between.
+
+    >>> [ordinary(one) for one in ("read back", "read_text", "Queue", "sha256")]
+    [True, False, False, False]
+    """
+    return name.islower() and all(one.isalpha() or one.isspace() for one in name)
+
+
 def keys_of(name: str) -> tuple[int, int, int] | None:
     """A whole name's keys as written, folded and singular; None where it has no token."""
     words = _words(name)

@@ -5,37 +5,37 @@ Encoding the knowledge base takes minutes on two cores, so that part runs with t
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from app.bootstrap import App, build
+from app.cli.demo import KB, SENTENCE, link_profile
 from app.cli.kb import load_entities
-from app.core.linking import MentionContext
-from app.core.settings import Settings
+from app.core.linking import LinkRequest, Text
+from app.core.settings import EncodeSettings, Settings
 from app.core.types import Signal
-from app.linking.disambiguation import SHIPPED
+from app.encoders.mention import DEFAULT, MentionTower
 from indexer.readers.entities import python_entities
-from training.linking.data import JudgedMention
+from training.linking.converters import marked
+from training.linking.data import REST, JudgedMention, with_the_rest
 from training.linking.evaluate import decided_rank, evaluate, fused_rank, leg_rank
-from training.linking.examples import Example, example, retrieved
+from training.linking.examples import Example, example, marked_or_ordinary, retrieved
+from training.linking.profile import fit_profile
 
+OPENED = {
+    'You can open a text file for writing by passing mode "w" to the built-in function.': "python:open",
+    "To read a compressed log, use gzip: its open gives a file object that decompresses as it reads.": "python:gzip.open",
+    "With webbrowser you can open the report in the user's browser, in a new tab if possible.": "python:webbrowser.open",
+    "The tarfile module can open archives that are compressed with bzip2 or xz.": "python:tarfile.TarFile.open",
+}
+"""One word, four meanings. These sentences are among those that the demo's profile was fitted on."""
 MENTIONS = Path(__file__).resolve().parents[1] / "demo_mentions" / "mentions.txt"
-_MARKED = re.compile(r"\[\[(.+?)\|(.*?)\]\]")
 
 
 def judged() -> list[JudgedMention]:
     """The judged mentions, each with the sentence around it."""
-    rows = []
-    for line in MENTIONS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
-        for found in _MARKED.finditer(line):
-            left, right = (_MARKED.sub(r"\1", part) for part in (line[: found.start()], line[found.end() :]))
-            entity = f"python:{found.group(2)}" if found.group(2) else ""
-            rows.append(JudgedMention(str(len(rows)), MentionContext(left, found.group(1), right), entity))
-    return rows
+    return list(marked(MENTIONS))
 
 
 def test_the_mentions_are_judged_and_point_at_entities() -> None:
@@ -49,11 +49,10 @@ def test_the_mentions_are_judged_and_point_at_entities() -> None:
     assert len(opened) >= 6  # one word, many meanings
 
 
-def examples(app: App) -> list[Example]:
-    reader = app.catalog.engine("python-api").snapshot().reader
+def examples(app: App, rows: list[JudgedMention]) -> list[Example]:
+    reader = app.catalog.engine(KB).snapshot().reader
     return [
-        example(row, one, reader.doc_ids(one.candidates.keys), None)
-        for row, one in retrieved(app.linker, "python-api", judged(), 64)
+        example(row, one, reader.doc_ids(one.candidates.keys), None) for row, one in retrieved(app.linker, KB, rows, 64)
     ]
 
 
@@ -62,15 +61,36 @@ def examples(app: App) -> list[Example]:
 def test_linking_is_better_than_words_alone_and_vectors_help(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
-        report = load_entities(app, "python-api", python_entities("python"), wait=False, quiet=True)
+        report = load_entities(app, KB, python_entities("python"), wait=False, quiet=True)
         assert report["rejected"] == 0
         app.jobs.wait(900)
-        found = examples(app)
-        decided = evaluate("decided", found, decided_rank(SHIPPED.fast))
+        app.catalog.save_link_profile(KB, link_profile())
+        everything = examples(app, with_the_rest(judged(), app.linker.detector(KB)))
+        found = [one for one in everything if not one.row.id.endswith(REST)]
+        # The profile was fitted on these mentions: that it decides them well shows only that it fits this machine.
+        decided = evaluate("decided", found, decided_rank(link_profile().fast))
         fused = evaluate("fused", found, fused_rank)
         words = evaluate("bm25", found, leg_rank(Signal.BM25))
         print({one.system: {k: round(v, 3) for k, v in one.recall.items()} for one in (words, fused, decided)})
         assert fused.recall[64] >= 0.95
-        assert decided.recall[1] >= words.recall[1] + 0.1
+        assert decided.recall[1] >= words.recall[1] + 0.2
+        usable = [one for one in everything if marked_or_ordinary(one)]
+        held = fit_profile(usable, None, cross=False, missing=0.0, rate=0.08, mention_encoder="", folds=10).figures
+        print(dict(held))
+        assert held["fast.recall"] >= 0.8
+        assert held["fast.ece"] <= 0.08
+
+        def links(text: str) -> dict[str, str | None]:
+            result = app.linker.link(KB, LinkRequest((Text(text),), rerank=False))
+            assert result.calibrated
+            return {one.mention.text: one.entity_id for one in result.texts[0].links}
+
+        assert links(SENTENCE)["dump"] == "python:json.dump"
+        assert links(SENTENCE)["json"] == "python:json"
+        assert {text: links(text)["open"] for text in OPENED} == OPENED
     finally:
         app.close()
+
+
+def test_the_demos_profile_is_of_the_shipped_mention_encoder() -> None:
+    assert link_profile().mention_encoder == MentionTower(DEFAULT, EncodeSettings()).id

@@ -438,6 +438,11 @@ def test_mining_fitting_and_evaluating(
     profile = json.loads(fitted.stdout)
     assert profile["version"] == 1
     assert profile["figures"]["fast.false_link_rate"] <= 0.15
+    again = run.invoke(
+        cli, ["kb", "fit", str(data), "-k", "real", "--folds", "5", "--whole-texts", "--dry-run", "--json"]
+    )
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["figures"]["fast.mentions"] >= 400
     found = run.invoke(cli, ["kb", "evaluate", str(data), "-k", "real", "--json"])
     assert found.exit_code == 0, found.output
     systems = {one["system"]: one for one in json.loads(found.stdout)["systems"]}

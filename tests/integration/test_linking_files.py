@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from app.cli.main import cli
 from app.core.errors import InvalidInputError, NotFoundError
+from app.core.linking import Mention
 from indexer.readers.entities import read_entities
-from training.linking.converters import aida, elq, nif, zeshel, zeshel_entities
-from training.linking.data import JudgedMention, read_mentions, write_mentions
+from training.linking.converters import aida, elq, marked, nif, zeshel, zeshel_entities
+from training.linking.data import JudgedMention, read_mentions, with_the_rest, write_mentions
 from ui.rendering import nif as to_nif
 
 DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">
@@ -196,6 +197,23 @@ def test_questions_of_elq_through_the_command(tmp_path: Path) -> None:
     path.write_text(json.dumps({**row, "wikidata_id": []}) + "\n")
     with pytest.raises(InvalidInputError, match=r"webqsp.jsonl:1"):
         list(elq(path))
+
+
+def test_texts_marked_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "marked.txt"
+    path.write_text("# a comment\n[[Ada|e1]] met [[nobody|]] (in [[Paris|e2]]).\nno mention\n")
+    rows = list(marked(path))
+    assert [(row.context.left, row.context.mention, row.entity_id) for row in rows] == [
+        ("", "Ada", "e1"),
+        ("Ada met ", "nobody", ""),
+        ("Ada met nobody (in ", "Paris", "e2"),
+    ]
+    assert {row.text.text for row in rows} == {"Ada met nobody (in Paris)."}  # no space comes in beside punctuation
+    found = with_the_rest(rows, lambda text: [Mention(a, b, text[a:b]) for a, b in ((0, 3), (4, 7))])
+    assert [(row.context.mention, row.entity_id) for row in found[3:]] == [("met", "")]
+    path.write_text("[[Ada]] came\n")
+    with pytest.raises(InvalidInputError, match=r"marked.txt:1"):
+        list(marked(path))
 
 
 def test_judged_mentions_name_their_bad_lines(tmp_path: Path) -> None:

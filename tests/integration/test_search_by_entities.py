@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,7 +14,9 @@ from typer.testing import CliRunner
 from app.api.main import create_api
 from app.bootstrap import App
 from app.cli.main import cli
-from app.core.types import LINKED_ENTITIES, Tier
+from app.core.errors import NotFoundError
+from app.core.linking import LinkRequest, LinkResult
+from app.core.types import ANNOTATED_WITH, LINKED_ENTITIES, Annotation, Tier
 from app.linking.knowledge_base import entity_spec
 
 DOCUMENTS = [
@@ -25,6 +29,7 @@ DOCUMENTS = [
     {"id": "code", "title": "Scripts", "text": "He wrote it in CPython and later in Lisp."},
     {"id": "plain", "title": "Nothing", "text": "A walk by the river and an old bridge."},
 ]
+ALL = Annotation("entities", threshold=0.0)
 ENTITIES = [
     {"id": "py", "title": "CPython", "aliases": ["the reference interpreter"], "description": "An interpreter."},
     {"id": "snake", "title": "Python", "description": "A large snake."},
@@ -50,23 +55,79 @@ def search(client: TestClient, query: str, **body: object) -> dict:  # type: ign
 
 def test_annotation_writes_metadata_and_nothing_else(app: App, client: TestClient) -> None:
     before = app.catalog.engine("default").store.reader().counts()
-    done = app.annotate("default", "entities", threshold=0.0)
-    assert (done.documents, done.changed, done.links, done.skipped) == (3, 2, 3, 0)
+    done = app.annotate("default", ALL)
+    assert (done.documents, done.changed, done.links, done.skipped) == (3, 3, 3, 0)
     assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["py", "lisp"]
-    assert app.documents.get("default", "zoo").metadata == {"n": 1, LINKED_ENTITIES: ["snake"]}
+    assert app.documents.get("default", "zoo").metadata == {
+        "n": 1,
+        LINKED_ENTITIES: ["snake"],
+        ANNOTATED_WITH: "entities",
+    }
     assert LINKED_ENTITIES not in app.documents.get("default", "plain").metadata
     after = app.catalog.engine("default").store.reader().counts()
     assert (after.passages, after.encoded) == (before.passages, before.encoded)  # nothing has to be encoded again
-    assert app.annotate("default", "entities", threshold=0.0).changed == 0
+    assert app.annotate("default", ALL).changed == 0
     facets = search(client, "it", facets=[LINKED_ENTITIES])["facets"][LINKED_ENTITIES]
     assert {one["value"]: one["count"] for one in facets} == {"lisp": 1, "py": 1, "snake": 1}
     app.entities.remove("entities", ["lisp"])
-    assert app.annotate("default", "entities", threshold=0.0).changed == 1  # what is no entity any more goes
+    assert app.annotate("default", ALL).changed == 1  # what is no entity any more goes
     assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["py"]
 
 
+def test_documents_are_annotated_as_they_come(app: App, client: TestClient) -> None:
+    made = client.post("/v1/collections", json={"name": "notes", "annotate_with": "entities"})
+    assert made.status_code == 201, made.text
+    app.annotate_always("notes", ALL)
+
+    def linked(doc_id: str) -> object:
+        assert app.jobs.wait(60)
+        return app.documents.get("notes", doc_id).metadata.get(LINKED_ENTITIES)
+
+    body = {"documents": [{"id": str(n), "text": f"Note {n} on {name}."} for n, name in enumerate(["Lisp", "trees"])]}
+    assert client.post("/v1/documents:bulk?collection=notes", json=body).status_code == 200
+    assert (linked("0"), linked("1")) == (["lisp"], None)
+    # Sent again without what was added, it is annotated again.
+    assert client.post("/v1/documents:bulk?collection=notes", json=body).status_code == 200
+    assert linked("0") == ["lisp"]
+    # What an ended process left waits in the store, and is taken up by the next that serves.
+    app.annotate_always("notes", None)
+    app.documents.bulk("notes", [{"id": "2", "text": "A Python in a tree."}])
+    assert linked("2") is None
+    app.catalog.save_annotation("notes", ALL)
+    with TestClient(create_api(app), base_url="http://127.0.0.1") as again:
+        deadline = time.monotonic() + 60
+        while again.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert linked("2") == ["snake"]
+    missing = client.post("/v1/collections", json={"name": "more", "annotate_with": "nothing"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    assert "more" not in app.catalog.names()
+
+
+def test_what_is_sent_while_it_is_annotated_stays(app: App, client: TestClient) -> None:
+    changed = {"id": "code", "title": "Scripts", "text": "He wrote it in Lisp alone."}
+    link = app.linker.link
+
+    def slow(kb: str, request: LinkRequest) -> LinkResult:
+        result = link(kb, request)
+        app.documents.bulk("default", [changed])
+        app.documents.delete("default", ["plain"])
+        return result
+
+    with patch.object(app.linker, "link", slow):
+        assert app.annotate("default", ALL).changed == 1
+    document = app.documents.get("default", "code")
+    assert (document.text, dict(document.metadata)) == (changed["text"], {})
+    with pytest.raises(NotFoundError):
+        app.documents.get("default", "plain")
+    assert app.annotate("default", ALL, waiting_only=True).changed == 1
+    assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["lisp"]
+    assert app.annotate("default", ALL, waiting_only=True).documents == 0
+
+
 def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: TestClient) -> None:
-    app.annotate("default", "entities", threshold=0.0)
+    app.annotate("default", ALL)
     query = "the reference interpreter"  # an alias that no document holds
     plain = search(client, query)
     assert plain["entities"] == []
@@ -86,7 +147,7 @@ def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: Tes
 
 
 def test_a_query_s_entities_filter(app: App, client: TestClient) -> None:
-    app.annotate("default", "entities", threshold=0.0)
+    app.annotate("default", ALL)
     use = {"kb": "entities", "mode": "filter", "threshold": 0.0}
     found = search(client, "Lisp or something", entities=use)
     assert [hit["doc_id"] for hit in found["hits"]] == ["code"]
@@ -98,7 +159,7 @@ def test_a_query_s_entities_filter(app: App, client: TestClient) -> None:
 
 
 def test_where_an_entity_is_mentioned(app: App, client: TestClient) -> None:
-    app.annotate("default", "entities", threshold=0.0)
+    app.annotate("default", ALL)
     found = client.get("/v1/entities/py/mentions").json()
     assert found == {
         "documents": 1, "shown": [{"doc_id": "code", "title": "Scripts"}], "neighbours": [{"value": "lisp", "count": 1}],
@@ -126,4 +187,12 @@ def test_the_command(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBLINK_DATA_DIR", str(app.settings.data_dir))
     made = CliRunner().invoke(cli, ["annotate", "-c", "default", "-k", "entities", "--threshold", "0", "--json"])
     assert made.exit_code == 0, made.output
-    assert json.loads(made.stdout) == {"documents": 3, "changed": 2, "links": 3, "skipped": 0}
+    assert json.loads(made.stdout) == {"documents": 3, "changed": 3, "links": 3, "skipped": 0}
+    again = CliRunner().invoke(cli, ["annotate", "-k", "entities", "--threshold", "0", "--always", "--json"])
+    assert json.loads(again.stdout)["changed"] == 0
+    catalog = app.catalog
+    assert catalog.annotation("default") == ALL
+    assert CliRunner().invoke(cli, ["annotate", "--no-more"]).exit_code == 0
+    assert catalog.annotation("default") is None
+    assert CliRunner().invoke(cli, ["annotate", "-k", "nothing", "--always"]).exit_code != 0
+    assert catalog.annotation("default") is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +18,8 @@ from app.linking.disambiguation import coherence, decide, ledger, softmax_with_n
 from app.linking.mention_detection import union
 from app.linking.surfaces import keys_of, runs, tokens
 from indexer.readers.entities import _python_aliases
-from training.linking.data import JudgedMention
-from training.linking.examples import Example
+from training.linking.data import REST, JudgedMention
+from training.linking.examples import Example, marked_or_ordinary
 from training.linking.fit import (
     Outcomes,
     expected_calibration_error,
@@ -27,6 +29,7 @@ from training.linking.fit import (
     threshold_for,
     with_missing,
 )
+from training.linking.profile import fit_profile
 
 
 @given(st.text(alphabet="abc .-+日本ßÉ'’_1", max_size=30))
@@ -186,6 +189,26 @@ def test_coefficients_are_recovered_and_probabilities_calibrated() -> None:
     assert linked.mean() > 0.1
 
 
+@pytest.mark.parametrize("folds", [0, 5])
+def test_a_profile_s_figures_are_of_mentions_that_it_was_not_fitted_on(folds: int) -> None:
+    drawn_ = [
+        replace(one, row=replace(one.row, context=MentionContext(f"text {number // 3}", "m", "")))
+        for number, one in enumerate(drawn(1500))
+    ]
+    fitted = fit_profile(drawn_, None, cross=False, missing=0.0, rate=0.1, mention_encoder="", folds=folds)
+    assert fitted.fast.coefficients["bm25_z"] == pytest.approx(2.0, abs=0.4)
+    assert fitted.figures["fast.mentions"] == pytest.approx(1500 if folds else 500, abs=3)
+    assert fitted.figures["fast.ece"] < 0.08
+    assert fitted.figures["fast.false_link_rate"] == pytest.approx(0.1, abs=0.06)
+    # What cannot be learned is not claimed: answers that are drawn at random are linked in no part.
+    rng = np.random.default_rng(1)
+    noise = [replace(one, gold=int(rng.integers(6))) for one in drawn_[:300]]
+    random = fit_profile(noise, None, cross=False, missing=0.0, rate=0.1, mention_encoder="", folds=folds).figures
+    assert random["fast.linked"] < 0.1
+    with pytest.raises(InvalidInputError, match="bad folds"):
+        fit_profile(drawn_, None, cross=False, missing=0.0, rate=0.1, mention_encoder="", folds=1)
+
+
 def test_a_missing_entity_is_no_candidate() -> None:
     one = Example(
         JudgedMention("1", MentionContext("", "m", ""), "b"), 1, {"prior": np.arange(3.0)}, {}, ("a", "b", "c")
@@ -220,6 +243,24 @@ def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
 )
 def test_python_s_names(title: str, module: str, kind: str, expected: list[str]) -> None:
     assert set(_python_aliases(title, module, kind)) == set(expected)
+
+
+def test_an_ordinary_word_needs_its_title_or_a_neighbour_to_be_a_name() -> None:
+    raw = np.array([[0.5, 0.3, 0.2, 0.0]])
+    named, titled = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0, 0.0])
+    for ordinary, expected in ((True, [1.0, 0.0, 0.0, 1.0]), (False, [0.0] * 4)):  # the last has another name
+        some = Candidates(
+            np.arange(4), np.arange(4), (Signal.PRIOR,), raw, raw, ({},), None, named, titled, ordinary
+        )  # fmt: skip
+        features = decide(some, Utility({}, 0.0), {}).features
+        assert features["unsupported"].tolist() == expected
+        assert features["title"].tolist() == titled.tolist()
+        assert features["match"].tolist() == [1.0, 1.0, 1.0, 0.0]
+    row = JudgedMention("1", MentionContext("read it", "back", ""), "")
+    ordinary_word = Example(replace(row, id=f"1{REST}"), -1, {"unsupported": np.ones(2)}, {})
+    perhaps_a_name = replace(ordinary_word, features={"unsupported": np.array([1.0, 0.0])})
+    judged = replace(perhaps_a_name, row=row)
+    assert [marked_or_ordinary(one) for one in (ordinary_word, perhaps_a_name, judged)] == [True, False, True]
 
 
 def test_a_neighbour_named_in_the_title_speaks_for_a_candidate() -> None:

@@ -1,4 +1,6 @@
-"""Judged mentions from the common files of entity linking: AIDA's CoNLL, NIF, Zeshel's folders, ELQ's JSONL."""
+"""Judged mentions from the common files of entity linking, AIDA's CoNLL, NIF, Zeshel's folders, ELQ's JSONL, and from
+texts that are marked by hand.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from training.linking.data import JudgedMention
 _MAX_BYTES = 2**31
 _NIL = "--NME--"
 _CLOSING = re.compile(r"[.,;:!?)\]}%]|'s?|n't|''")
+_MARKED = re.compile(r"\[\[([^\[\]|]+)\|([^\[\]|]*)\]\]")
 _OPENING = {"(", "[", "{", "``", "$"}
 
 
@@ -164,5 +167,33 @@ def elq(path: Path) -> Iterator[JudgedMention]:
             raise InvalidInputError(f"{path.name}:{number}: not a question of ELQ ({error})") from error
 
 
-CONVERTERS: Mapping[str, Callable[[Path], Iterator[JudgedMention]]] = {"aida": aida, "nif": nif, "elq": elq}
+def marked(path: Path) -> Iterator[JudgedMention]:
+    """A text on each line, in which `[[mention|entity id]]` are judged; nothing after the bar is NIL, `#` a comment."""
+    for number, line in enumerate(decode(read_bounded(path, _MAX_BYTES)).splitlines(), 1):
+        if line.startswith("#"):
+            continue
+        text, spans = "", []
+        at = 0
+        for found in _MARKED.finditer(line):
+            text += line[at : found.start()]
+            spans.append((len(text), len(text) + len(found.group(1)), found.group(2).strip()))
+            text += found.group(1)
+            at = found.end()
+        text += line[at:]
+        if "[[" in text or "]]" in text:
+            raise InvalidInputError(
+                f"{path.name}:{number}: brackets that mark no mention",
+                received=line[:80],
+                expected="[[mention|entity]]",
+            )
+        for start, end, entity in spans:
+            yield _row(f"{number}:{start}", text, start, end, entity, "")
+
+
+CONVERTERS: Mapping[str, Callable[[Path], Iterator[JudgedMention]]] = {
+    "aida": aida,
+    "nif": nif,
+    "elq": elq,
+    "marked": marked,
+}
 """By name those that read one file; `zeshel` reads a folder and a split."""

@@ -10,7 +10,11 @@ from typing import Any
 import orjson
 
 from app.core.linking import MentionContext, Text
+from app.linking.mention_detection import Detection
 from training.data import read_each
+
+_OPENING = "([{<«“‘/-"
+_CLOSING = ".,;:!?)]}>»”’'/-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,10 @@ class JudgedMention:
 
     @property
     def text(self) -> Text:
-        """The mention in its text, joined by spaces where BLINK's rows have lost them."""
+        """The mention in its text, joined by spaces where BLINK's rows have lost them: not beside punctuation."""
         left, mention, right = self.context.left, self.context.mention, self.context.right
-        before = left if not left or left[-1].isspace() else f"{left} "
-        after = right if not right or right[0].isspace() else f" {right}"
+        before = f"{left} " if left and not (left[-1].isspace() or left[-1] in _OPENING) else left
+        after = f" {right}" if right and not (right[0].isspace() or right[0] in _CLOSING) else right
         return Text(f"{before}{mention}{after}", ((len(before), len(before) + len(mention)),))
 
 
@@ -48,6 +52,24 @@ def _mention(number: int, row: Any) -> JudgedMention:
         raise ValueError("the mention is empty")
     means = "" if label is None else str(label)
     return JudgedMention(str(row.get("id", number)), context, means, str(row.get("world") or ""))
+
+
+REST = ":unmarked"
+
+
+def with_the_rest(rows: Sequence[JudgedMention], detect: Detection) -> list[JudgedMention]:
+    """The rows, and what `detect` finds beside them in their texts, as NIL; the ids of those end in `REST`."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        whole = row.text
+        spans.setdefault(whole.text, []).extend(whole.mentions or ())
+    found = list(rows)
+    for text, own in spans.items():
+        for one in detect(text):
+            if not any(one.start < end and start < one.end for start, end in own):
+                context = MentionContext(text[: one.start], one.text, text[one.end :])
+                found.append(JudgedMention(f"{len(found)}{REST}", context, ""))
+    return found
 
 
 def counts_of(rows: Sequence[JudgedMention]) -> dict[str, dict[str, float]]:

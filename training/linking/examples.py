@@ -12,7 +12,7 @@ from app.core.types import Signal
 from app.linking.candidate_generation import Candidates
 from app.linking.disambiguation import features_of
 from app.linking.linker import LinkService, Retrieved
-from training.linking.data import JudgedMention
+from training.linking.data import REST, JudgedMention
 
 Floats = npt.NDArray[np.float64]
 _BATCH = 256
@@ -69,6 +69,15 @@ def example(row: JudgedMention, one: Retrieved, ids: Sequence[str], cross: Float
     gold = list(ids).index(row.entity_id) if row.entity_id in ids else -1
     features = features_of(one.candidates, {} if cross is None else {Signal.CROSS: cross})
     return Example(row, gold, features, _leg_ranks(one.candidates, gold), tuple(ids))
+
+
+def marked_or_ordinary(one: Example) -> bool:
+    """Whether a mention was judged, or is an ordinary word that nothing around it makes a name of.
+
+    Other names that nobody marked may be meant or not: they are no examples of either (Li et al. 2020, section 3).
+    """
+    found = one.features.get("unsupported")
+    return not one.row.id.endswith(REST) or (found is not None and bool((found > 0).all()))
 
 
 def _leg_ranks(candidates: Candidates, gold: int) -> dict[Signal, int | None]:

@@ -18,7 +18,7 @@ from app.linking.disambiguation import calibrated, softmax_with_nil
 from training.linking.examples import Example
 
 Floats = npt.NDArray[np.float64]
-FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "match", "prior", "context_z", "context")
+FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "match", "title", "unsupported", "prior", "context_z", "context")
 CROSS = (*FAST, "cross")
 _PENALTY = 1e-3
 _KNOTS = 40
@@ -96,6 +96,13 @@ def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
     return Outcomes(probability, right)
 
 
+def joined(parts: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of several parts as one."""
+    return Outcomes(
+        np.concatenate([one.probability_N for one in parts]), np.concatenate([one.right_N for one in parts])
+    )
+
+
 def utility_of(one: Example, utility: Utility) -> Floats:
     """Each candidate's utility, shape (C,)."""
     total = np.zeros(one.count)
@@ -144,14 +151,19 @@ def expected_calibration_error(probability_N: Floats, right_N: npt.NDArray[np.bo
     return float(total)
 
 
-def figures(found: Outcomes, utility: Utility, threshold: float, known: int) -> Mapping[str, float]:
-    """ECE, the rate of false links, the share of mentions linked, and that of the `known` ones linked rightly."""
-    p = probabilities(found, utility)
-    linked = p >= threshold
-    right = linked & found.right_N
+def figures(measured: Sequence[tuple[Outcomes, Utility, float]], known: int) -> Mapping[str, float]:
+    """ECE, the rate of false links, the share of mentions linked, and that of the `known` ones linked rightly.
+
+    Each part of what is measured has the utility and the threshold that it is decided by.
+    """
+    p = np.concatenate([probabilities(found, utility) for found, utility, _ in measured])
+    right_N = joined([found for found, _, _ in measured]).right_N
+    thresholds = np.concatenate([np.full(len(found.right_N), threshold) for found, _, threshold in measured])
+    linked = p >= thresholds
+    right = linked & right_N
     return {
         "mentions": float(len(p)),
-        "ece": expected_calibration_error(p, found.right_N),
+        "ece": expected_calibration_error(p, right_N),
         "false_link_rate": float(1 - right.sum() / linked.sum()) if linked.any() else 0.0,
         "linked": float(linked.mean()) if len(p) else 0.0,
         "recall": float(right.sum() / known) if known else 0.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,15 +14,19 @@ from training.linking.examples import Example
 from training.linking.fit import (
     CROSS,
     FAST,
+    Outcomes,
     figures,
     fit_coefficients,
     fit_probabilities,
+    joined,
     outcomes,
     threshold_for,
     with_missing,
 )
 
 _LEAST = 150
+_LEAST_TEXTS = 5
+"""For each part; of fewer texts the mentions themselves are dealt out."""
 
 
 def fit_profile(
@@ -34,40 +38,82 @@ def fit_profile(
     rate: float,
     mention_encoder: str,
     seed: int = 0,
+    folds: int = 0,
 ) -> LinkProfile:
-    """Fit on judged mentions, cut in three: coefficients, probabilities with the threshold, figures.
+    """Fit on judged mentions, a share of them as if their entity were `missing`, for at most `rate` false links.
 
-    Raises InvalidInputError for fewer than 150 examples.
+    They are cut in three: coefficients, probabilities with the threshold, figures. With `folds`, for few mentions, the
+    coefficients are of all of them, probabilities and threshold of what those of the other folds make of each, and the
+    figures of probabilities and thresholds of the other folds: nothing is measured on what it was fitted to. Mentions
+    of one text are in one fold.
+
+    Raises InvalidInputError for fewer than 150 examples, or a single fold.
     """
     if len(examples) < _LEAST:
         raise InvalidInputError("too few mentions to fit on", received=len(examples), expected=f"at least {_LEAST}")
-    order = np.random.default_rng(seed).permutation(len(examples))
-    drawn = with_missing([examples[at] for at in order], missing, seed)
-    third = len(drawn) // 3
-    learn, calibrate, held = drawn[:third], drawn[third : 2 * third], drawn[2 * third :]
-    base = known or SHIPPED
-    measured: dict[str, float] = {}
-
-    def one(name: str, names: Sequence[str]) -> tuple[Utility, float]:
-        utility = fit_coefficients(learn, names)
-        utility = replace(utility, knots=fit_probabilities(outcomes(calibrate, utility)))
-        threshold = threshold_for(outcomes(calibrate, utility), utility, rate)
-        judged = sum(example.gold >= 0 for example in held)
-        measured.update(
-            {f"{name}.{key}": v for key, v in figures(outcomes(held, utility), utility, threshold, judged).items()}
-        )
-        return utility, threshold
-
-    fast, fast_threshold = one("fast", FAST)
+    if folds == 1:
+        raise InvalidInputError("bad folds", received=folds, expected="0, or 2 and more")
+    drawn = with_missing(examples, missing, seed)
+    parts = _parts(drawn, folds or 3, seed)
+    fit_one = _cross_validated if folds else _by_thirds
+    fast, fast_threshold, measured = fit_one(parts, FAST, rate)
     made = replace(
-        base,
+        known or SHIPPED,
         fast=fast,
         fast_threshold=fast_threshold,
         mention_encoder=mention_encoder,
         origin=f"fitted on {len(examples)} mentions, {missing:.0%} of them without their entity, "
-        f"for at most {rate:.0%} false links",
+        f"for at most {rate:.0%} false links{f', in {folds} folds' if folds else ''}",
     )
+    figured = {f"fast.{name}": value for name, value in measured.items()}
     if cross:
-        utility, threshold = one("cross", CROSS)
+        utility, threshold, measured = fit_one(parts, CROSS, rate)
         made = replace(made, cross=utility, cross_threshold=threshold)
-    return replace(made, figures={name: round(value, 6) for name, value in measured.items()})
+        figured |= {f"cross.{name}": value for name, value in measured.items()}
+    return replace(made, figures={name: round(value, 6) for name, value in figured.items()})
+
+
+def _parts(examples: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
+    """So many parts of about the same size; the mentions of one text are together, if there are texts enough."""
+    groups: dict[object, list[Example]] = {}
+    for one in examples:
+        groups.setdefault(one.row.text.text, []).append(one)
+    if len(groups) < _LEAST_TEXTS * count:
+        groups = {at: [one] for at, one in enumerate(examples)}
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    own = list(groups.values())
+    parts: list[list[Example]] = [[] for _ in range(count)]
+    for at in sorted(order, key=lambda at: -len(own[at])):  # the largest first, each into the smallest part
+        min(parts, key=len).extend(own[at])
+    return parts
+
+
+_Fitted = tuple[Utility, float, Mapping[str, float]]
+
+
+def _by_thirds(parts: Sequence[Sequence[Example]], names: Sequence[str], rate: float) -> _Fitted:
+    learn, calibrate, held = parts
+    utility = fit_coefficients(learn, names)
+    utility, threshold = _calibrated(outcomes(calibrate, utility), utility, rate)
+    return utility, threshold, figures([(outcomes(held, utility), utility, threshold)], _known(held))
+
+
+def _cross_validated(parts: Sequence[Sequence[Example]], names: Sequence[str], rate: float) -> _Fitted:
+    everything = [one for part in parts for one in part]
+    plain = fit_coefficients(everything, names)
+    others = [[one for other in parts if other is not part for one in other] for part in parts]
+    held = [outcomes(part, fit_coefficients(other, names)) for part, other in zip(parts, others, strict=True)]
+    utility, threshold = _calibrated(joined(held), plain, rate)
+    measured = []
+    for at, own in enumerate(held):
+        measured.append((own, *_calibrated(joined([*held[:at], *held[at + 1 :]]), plain, rate)))
+    return utility, threshold, figures(measured, _known(everything))
+
+
+def _calibrated(found: Outcomes, utility: Utility, rate: float) -> tuple[Utility, float]:
+    made = replace(utility, knots=fit_probabilities(found))
+    return made, threshold_for(found, made, rate)
+
+
+def _known(examples: Sequence[Example]) -> int:
+    return sum(one.gold >= 0 for one in examples)
