@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,15 @@ from app.core.ports import (
     MentionEncoder,
 )
 from app.core.settings import Settings
-from app.core.types import Annotation, CollectionSpec, GenerationRecord, LinkedEntity, VdrMode
+from app.core.types import (
+    LINKED_ENTITIES,
+    Annotation,
+    CollectionSpec,
+    GenerationRecord,
+    LinkedEntity,
+    SearchRequest,
+    VdrMode,
+)
 from app.encoders.bag import BagOfTokens
 from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
 from app.encoders.cross_encoder import TransformerCrossEncoder
@@ -282,6 +291,10 @@ def _known(encoders: Mapping[str, _T], encoder_id: str, what: str) -> _T:
     return found
 
 
+EVIDENT_HITS = 10
+"""Documents whose entities are evidence for what a text mentions."""
+
+
 @dataclass(slots=True)
 class App:
     """Everything wired. Close it when done."""
@@ -370,9 +383,36 @@ class App:
         if annotation is not None:
             self.jobs.annotate(collection)
 
-    def query_entities(self, kb: str, query: str, threshold: float | None = None) -> tuple[LinkedEntity, ...]:
-        """The entities that a query mentions, each once, the most probable first."""
-        result = self.linker.link(kb, LinkRequest((Text(query),), shown=1, rerank=False, threshold=threshold))
+    def with_evidence(self, request: LinkRequest, collection: str, hits: int) -> LinkRequest:
+        """The request, each of its texts with what the best documents for it are annotated with. Raises UserError."""
+        self.linker.check(request)
+        return replace(request, texts=tuple(self._evident(one, collection, hits) for one in request.texts))
+
+    def _evident(self, text: Text, collection: str, hits: int) -> Text:
+        query = text.text[: self.settings.search.max_query_chars]
+        if not query.strip():
+            return text
+        found = self.search.search(
+            collection, SearchRequest(query, k=hits, candidates=max(hits, 50), highlight=False)
+        ).hits
+        counted: Counter[str] = Counter()
+        for hit in found:
+            entities = hit.metadata.get(LINKED_ENTITIES)
+            if isinstance(entities, list):
+                counted.update(entities)
+        return replace(text, evidence=tuple((name, count / len(found)) for name, count in counted.items()))
+
+    def query_entities(
+        self, kb: str, query: str, threshold: float | None = None, *, documents: str = "", evidence: float = 0.0
+    ) -> tuple[LinkedEntity, ...]:
+        """The entities that a query mentions, each once, the most probable first.
+
+        With `evidence`, what the best documents for the query are annotated with counts for as much.
+        """
+        request = LinkRequest((Text(query),), shown=1, rerank=False, threshold=threshold)
+        if evidence:
+            request = replace(self.with_evidence(request, documents, EVIDENT_HITS), evidence=evidence)
+        result = self.linker.link(kb, request)
         found: dict[str, LinkedEntity] = {}
         for link in result.texts[0].links:
             if link.entity_id is not None:

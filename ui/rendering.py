@@ -15,6 +15,7 @@ SIGNAL_COLOURS = {
     "prior": "#0891b2",
     "coherence": "#be185d",
     "context": "#65a30d",
+    "evidence": "#7c2d12",
     "entity": "#dc2626",
 }
 SIGNAL_NAMES = {
@@ -25,6 +26,7 @@ SIGNAL_NAMES = {
     "prior": "name alone (prior)",
     "coherence": "neighbours (coherence)",
     "context": "words around it",
+    "evidence": "documents found (evidence)",
     "entity": "entities of the query",
 }
 LEGS = ("bm25", "vdr", "dense")

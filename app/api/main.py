@@ -342,7 +342,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         if body.entities is None:
             return request
         use = body.entities
-        found = app.query_entities(on(use.kb, authorization, Role.SEARCH), body.query, use.threshold)
+        kb = on(use.kb, authorization, Role.SEARCH)
+        found = app.query_entities(kb, body.query, use.threshold, documents=body.collection, evidence=use.evidence)
         return replace(request, entities=EntityUse(found, use.mode, use.weight))
 
     @api.post(
@@ -438,8 +439,13 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     )
     def link(body: models.LinkBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
+        if body.evidence is not None:
+            on(body.evidence.collection, authorization, Role.SEARCH)
         with slots.one():
-            result = app.linker.link(body.collection, body.request())
+            request = body.request()
+            if body.evidence is not None:
+                request = app.with_evidence(request, body.evidence.collection, body.evidence.hits)
+            result = app.linker.link(body.collection, request)
         metrics.linked(result)
         return _json(result)
 

@@ -50,6 +50,9 @@ class EntitiesUseBody(_Body):
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Least probability of a link; by default the knowledge base's own."
     )
+    evidence: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] = Field(
+        0.0, description="How much the entities of the best documents count for what the query mentions."
+    )
 
 
 class SearchBody(_Body):
@@ -178,6 +181,16 @@ class ContextBody(_Body):
     context_right: StrictStr = Field("", max_length=1_000_000)
 
 
+class EvidenceBody(_Body):
+    """Documents that are searched with each text; the entities they are annotated with are evidence."""
+
+    collection: StrictStr = Field("default", description="Annotated documents.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    hits: StrictInt = Field(10, ge=1, le=100, description="Documents looked at for each text.")
+    weight: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)] = Field(
+        2.0, description="What an entity gains in utility that all of them mention."
+    )
+
+
 class LinkBody(_Body):
     """Texts to link: one of `text`, `texts` and `mentions`."""
 
@@ -202,6 +215,7 @@ class LinkBody(_Body):
     coherence: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="How much the entities of neighbouring mentions support each other."
     )
+    evidence: EvidenceBody | None = Field(None, description="Let what is found for each text speak for entities.")
     signals: list[Literal[Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR]] | None = Field(
         None, min_length=1, max_length=4, description="What proposes and scores candidates; all of them by default."
     )
@@ -228,6 +242,7 @@ class LinkBody(_Body):
             rerank=self.rerank,
             budget_ms=self.budget_ms,
             coherence=self.coherence,
+            evidence=None if self.evidence is None else self.evidence.weight,
             exclude=tuple(self.exclude),
             filter=self.filter,
             signals=None if self.signals is None else tuple(self.signals),

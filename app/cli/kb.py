@@ -513,11 +513,17 @@ def link(
     detectors: Annotated[str | None, typer.Option(help="dictionary, spacy:MODEL; joined by commas.")] = None,
     rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
     coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="A collection of annotated documents: what is found there for a text counts.")
+    ] = None,
     candidates: Annotated[int, typer.Option(min=0, help="Candidates to show.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Link the mentions of a text to entities of a knowledge base."""
     with reported(as_json), opened() as app:
+        from dataclasses import replace
+
+        from app.bootstrap import EVIDENT_HITS
         from app.core.errors import EncoderUnavailableError, InvalidInputError
         from app.core.linking import LinkRequest, Text
 
@@ -536,6 +542,8 @@ def link(
                 (Text(text),), shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
                 coherence=coherence,
             )  # fmt: skip
+            if evidence is not None:
+                request = replace(app.with_evidence(request, evidence, EVIDENT_HITS), evidence=2.0)
             return app.linker.link(kb, request)
 
         if interactive:

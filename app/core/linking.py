@@ -90,11 +90,16 @@ class LinkedText:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is to be linked: a text, with its mentions where they are known. `exclude` are entities it cannot mean."""
+    """What is to be linked: a text, with its mentions where they are known. `exclude` are entities it cannot mean.
+
+    `evidence` says of entities (ids) how much speaks for them from elsewhere, from 0 to 1: the share of the documents
+    found for the text that mention them.
+    """
 
     text: str
     mentions: tuple[tuple[int, int], ...] | None = None
     exclude: tuple[str, ...] = ()
+    evidence: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,8 @@ class LinkRequest:
     rerank: bool | None = None
     budget_ms: float | None = None
     coherence: float | None = None
+    evidence: float | None = None
+    """The weight of the texts' evidence in an entity's utility."""
     exclude: tuple[str, ...] = ()
     filter: object | None = None
     signals: tuple[Signal, ...] | None = None

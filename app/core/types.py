@@ -39,6 +39,7 @@ class Signal(StrEnum):
     PRIOR = "prior"
     CONTEXT = "context"
     COHERENCE = "coherence"
+    EVIDENCE = "evidence"
     ENTITY = "entity"
 
 

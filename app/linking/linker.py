@@ -77,6 +77,7 @@ class Retrieved:
     mention: Mention
     context: MentionContext
     candidates: Candidates
+    evidence: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class LinkService:
     def link(self, collection: str, request: LinkRequest) -> LinkResult:
         """Links of every text. Raises UserError for a bad request."""
         started = time.perf_counter()
-        self._check(request)
+        self.check(request)
         moment = self._moment(collection)
         limit = self._settings
         found = [self._mentions(moment, one, request.detectors) for one in request.texts]
@@ -155,7 +156,8 @@ class LinkService:
         record = moment.present.engine.record
         fitted = moment.encoder.id if moment.encoder else ""
         utility, threshold = _deciding(moment.profile, scored > 0)
-        as_fitted = moment.profile.mention_encoder == fitted and not request.coherence and request.signals is None
+        added = bool(request.coherence or request.evidence)
+        as_fitted = moment.profile.mention_encoder == fitted and not added and request.signals is None
         return LinkResult(
             tuple(LinkedText(tuple(own)) for own in links),
             record.id,
@@ -175,7 +177,7 @@ class LinkService:
         """Given mentions with their candidates, undecided: what training and evaluation start from."""
         moment = self._moment(collection)
         request = LinkRequest(tuple(texts), candidates=candidates, signals=signals)
-        self._check(request)
+        self.check(request)
         items = [(text, mention) for text in texts for mention in self._mentions(moment, text, None)]
         return self._retrieve(moment, request, items)
 
@@ -193,7 +195,8 @@ class LinkService:
         """A function that finds every name of the knowledge base in a text, overlapping ones too."""
         return self._moment(collection).dictionary.names_in
 
-    def _check(self, request: LinkRequest) -> None:
+    def check(self, request: LinkRequest) -> None:
+        """Raises UserError for a bad request."""
         limit = self._settings
         if not request.texts:
             raise InvalidInputError("nothing to link", received=[], expected="at least one text")
@@ -225,6 +228,7 @@ class LinkService:
             ("threshold", request.threshold, 0.0, 1.0),
             ("budget_ms", request.budget_ms, 0.0, 600_000.0),
             ("coherence", request.coherence, 0.0, 100.0),
+            ("evidence", request.evidence, 0.0, 100.0),
             ("shown", request.shown, 0, limit.max_candidates),
         ):
             if value is not None and not low <= value <= high:
@@ -317,7 +321,8 @@ class LinkService:
         else:
             made = list(self._pool.map(one, items, vectors, priors))
         moment.took("candidates", before)
-        return [Retrieved(*parts) for parts in zip(mentions, contexts, made, strict=True)]
+        evidence = [text.evidence for text, _ in items]
+        return [Retrieved(*parts) for parts in zip(mentions, contexts, made, evidence, strict=True)]
 
     @staticmethod
     def _keys(snapshot: Snapshot, ids: Sequence[str]) -> list[int]:
@@ -375,6 +380,10 @@ class LinkService:
     ) -> list[Link]:
         deciding = [_deciding(moment.profile, Signal.CROSS in extra) for extra in extras]
         utilities = [utility for utility, _ in deciding]
+        if request.evidence:
+            utilities = [as_it_comes(one, "evidence") for one in utilities]
+            for one, extra in zip(retrieved, extras, strict=True):
+                extra[Signal.EVIDENCE] = request.evidence * _evidence(moment.snapshot, one)
         decided = [
             decide(one.candidates, utility, extra)
             for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
@@ -384,10 +393,10 @@ class LinkService:
             for extra, values in zip(extras, coherence(decided, vectors, request.coherence), strict=True):
                 extra[Signal.COHERENCE] = values
             decided = [
-                decide(one.candidates, with_coherence(utility), extra)
+                decide(one.candidates, as_it_comes(utility, "coherence"), extra)
                 for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
             ]
-            utilities = [with_coherence(one) for one in utilities]
+            utilities = [as_it_comes(one, "coherence") for one in utilities]
         return [
             self._link(
                 moment, request, one, own, utility, threshold if request.threshold is None else request.threshold
@@ -470,9 +479,15 @@ def _deciding(profile: LinkProfile, read_together: bool) -> tuple[Utility, float
     return profile.fast, profile.fast_threshold
 
 
-def with_coherence(utility: Utility) -> Utility:
-    """The same, counting coherence as it comes."""
-    return Utility({**utility.coefficients, "coherence": 1.0}, utility.nil, utility.knots)
+def as_it_comes(utility: Utility, feature: str) -> Utility:
+    """The same, counting a feature that is weighed already as it is."""
+    return Utility({**utility.coefficients, feature: 1.0}, utility.nil, utility.knots)
+
+
+def _evidence(snapshot: Snapshot, one: Retrieved) -> Floats:
+    known = dict(one.evidence)
+    ids = snapshot.reader.doc_ids(one.candidates.keys) if known and len(one.candidates) else []
+    return np.array([known.get(name, 0.0) for name in ids]) if ids else np.zeros(len(one.candidates))
 
 
 def _vectors(snapshot: Snapshot, candidates: Candidates) -> VectorArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -124,6 +125,43 @@ def test_what_is_sent_while_it_is_annotated_stays(app: App, client: TestClient) 
     assert app.annotate("default", ALL, waiting_only=True).changed == 1
     assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["lisp"]
     assert app.annotate("default", ALL, waiting_only=True).documents == 0
+
+
+def test_what_is_found_is_evidence_for_what_is_meant(app: App, client: TestClient) -> None:
+    app.entities.bulk("entities", [{"id": "play", "title": "Python", "description": "A comedy troupe's stage play."}])
+    app.documents.bulk(
+        "default", [{"id": "night", "title": "A night out", "text": "The curtain rose, the Python began."}]
+    )
+    assert app.jobs.wait(60)
+    app.annotate("default", ALL)
+    # As a reader would correct it; searching for the curtain finds this document first.
+    night = app.documents.get("default", "night")
+    meant = replace(night, metadata={**night.metadata, LINKED_ENTITIES: ["play"]})
+    assert app.documents.update_metadata("default", [(night, meant)]) == 1
+
+    def best(**more: object) -> dict:  # type: ignore[type-arg]
+        body = {
+            "text": "Python behind the curtain",
+            "collection": "entities",
+            "rerank": False,
+            "threshold": 0.0,
+            **more,
+        }
+        answer = client.post("/v1/link", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["texts"][0]["links"][0]["candidates"][0]  # type: ignore[no-any-return]
+
+    assert {line["signal"] for line in best()["signals"]} & {"evidence"} == set()
+    found = best(evidence={"collection": "default", "hits": 1, "weight": 9.0})
+    assert found["entity_id"] == "play"
+    (line,) = [line for line in found["signals"] if line["signal"] == "evidence"]
+    assert line["contribution"] == pytest.approx(9.0)
+    assert found["utility"] == pytest.approx(sum(line["contribution"] for line in found["signals"]), abs=1e-6)
+    use = {"kb": "entities", "threshold": 0.0, "evidence": 9.0}
+    assert search(client, "the Python behind the curtain", entities=use)["entities"][0]["id"] in {"play", "snake"}
+    for bad in ({"weight": -1}, {"hits": 0}, {"collection": "nothing"}, {"collection": "Ä"}):
+        answer = client.post("/v1/link", json={"text": "Python", "collection": "entities", "evidence": bad})
+        assert answer.status_code in {400, 404}, (bad, answer.text)
 
 
 def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: TestClient) -> None:
