@@ -293,7 +293,10 @@ class SearchService:
         def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
             leg = forms.leg(signals)
             legs.update(dict.fromkeys(signals, leg))
-            return leg.search(request.candidates, allowed, others() if leg.waits else EMPTY.rows)
+            if not leg.waits:
+                return leg.search(request.candidates, allowed, EMPTY.rows)
+            forms.weights()  # may take a request of its own: made while the dense leg is still at work
+            return leg.search(request.candidates, allowed, others())
 
         usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense)]
         before = time.perf_counter()

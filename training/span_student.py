@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from app.core.errors import InvalidInputError
+from app.core.linking import apart
 from app.encoders.models import identity, is_dense
-from app.encoders.span_head import HEADS, span_scores, valid_spans, without_overlaps, word_edges
+from app.encoders.span_head import HEADS, span_scores, valid_spans, word_edges
 from training.batches import Drawn
 from training.data import TrainingRow
 from training.linking.spans import SpanRow, micro
@@ -124,7 +125,8 @@ class SpanStudent:
             first, last = valid_spans(*word_edges(offsets, row.query))
             score = span_scores(self.head(states[0, : len(offsets)]), torch.from_numpy(first), torch.from_numpy(last))
             kept = np.flatnonzero((score > 0).cpu().numpy())
-            chosen = without_overlaps(first[kept], last[kept], score.cpu().numpy()[kept])
+            tokens = list(zip(first[kept].tolist(), (last[kept] + 1).tolist(), strict=True))
+            chosen = apart(tokens, score.cpu().numpy()[kept].tolist())
             spans = {(offsets[first[kept[at]]][0], offsets[last[kept[at]]][1]) for at in chosen}
             found.append({(a, b, "") for a, b in spans if (a, b) not in set(row.ignored) or (a, b) in row.spans})
             gold.append({(a, b, "") for a, b in row.spans if b <= reach})

@@ -215,6 +215,11 @@ class LinkBody(_Body):
     coherence: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="How much the entities of neighbouring mentions support each other."
     )
+    joint: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = Field(
+        None,
+        description="Decide jointly which of the spans that `elq` thinks possible are mentions and what they mean: the "
+        "least joint probability. Of overlapping spans the most probable stays.",
+    )
     evidence: EvidenceBody | None = Field(None, description="Let what is found for each text speak for entities.")
     signals: list[Literal[Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR]] | None = Field(
         None, min_length=1, max_length=4, description="What proposes and scores candidates; all of them by default."
@@ -242,6 +247,7 @@ class LinkBody(_Body):
             rerank=self.rerank,
             budget_ms=self.budget_ms,
             coherence=self.coherence,
+            joint=self.joint,
             evidence=None if self.evidence is None else self.evidence.weight,
             exclude=tuple(self.exclude),
             filter=self.filter,

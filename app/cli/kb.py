@@ -270,6 +270,9 @@ def evaluate_texts(
         bool, typer.Option("--own-document", help="Leave out the entity whose id is the text's.")
     ] = False,
     cross: Annotated[bool, typer.Option("--cross", help="Let the cross-encoder read the best candidates.")] = False,
+    joint: Annotated[
+        float | None, typer.Option(help="Decide spans and links jointly: least joint probability; 0 searches the best.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """End to end: precision, recall and F1 of mentions and of links, spans equal (strong) or overlapping (weak).
@@ -280,7 +283,7 @@ def evaluate_texts(
         from dataclasses import asdict
 
         from app.core.linking import LinkRequest, Text
-        from training.linking.spans import micro, read_spans
+        from training.linking.spans import best_joint, macro, micro, read_spans
 
         rows = read_spans(data)[:limit]
         found, gold = [], []
@@ -290,27 +293,42 @@ def evaluate_texts(
                 text = Text(row.query, None, (row.id,) if own_document else ())
                 request = LinkRequest(
                     (text,), detectors=tuple(detectors.split(",")), threshold=threshold, rerank=cross, shown=1,
-                    budget_ms=600_000.0,
+                    budget_ms=600_000.0, joint=joint,
                 )  # fmt: skip
                 known = set(row.ignored) - set(row.spans)
                 links = [
                     one for one in app.linker.link(kb, request).texts[0].links
                     if (one.mention.start, one.mention.end) not in known
                 ]  # fmt: skip
-                found.append({(o.mention.start, o.mention.end, o.entity_id) for o in links})
+                found.append(links)
                 gold.append({(a, b, one.id) for (a, b), one in zip(row.spans, row.positives, strict=True)})
                 bars.advance(task)
-        spans = [{(a, b, "") for a, b, _ in own} for own in found]
+        least = joint or 0.0
+        if joint == 0.0:
+            scored = [
+                [(o.mention.start, o.mention.end, o.entity_id, o.joint or 0.0) for o in own if o.entity_id is not None]
+                for own in found
+            ]
+            least, _ = best_joint(scored, gold)
+        kept = [[one for one in own if joint is None or (one.joint or 0.0) >= least] for own in found]
+        spans = [{(o.mention.start, o.mention.end, "") for o in own} for own in kept]
         marked = [{(a, b, "") for a, b, _ in own} for own in gold]
-        linked = [{(a, b, entity) for a, b, entity in own if entity is not None} for own in found]
+        linked = [
+            {(o.mention.start, o.mention.end, o.entity_id) for o in own if o.entity_id is not None} for own in kept
+        ]
         figures = {
-            f"{what} {'weak' if weak else 'strong'}": asdict(micro(one, other, weak=weak))
+            f"{what} {'weak' if weak else 'strong'}": {
+                **asdict(micro(one, other, weak=weak)),
+                "macro_f1": macro(one, other, weak=weak),
+            }
             for what, one, other in (("mentions", spans, marked), ("links", linked, gold))
             for weak in (False, True)
         }
         if as_json:
-            emit({"texts": len(rows), "figures": figures})
+            emit({"texts": len(rows), "joint": least if joint is not None else None, "figures": figures})
             return
+        if joint is not None:
+            say(f"joint probability of at least {least:.4f}")
         for name, values in figures.items():
             say(f"{name:<16}" + "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,6 +79,8 @@ class Link:
     probability: float
     reason: Reason
     candidates: tuple[Candidate, ...]
+    joint: float | None = None
+    """Of a joint decision: how probable it is that the span is a mention, times `probability`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,9 @@ class LinkRequest:
     rerank: bool | None = None
     budget_ms: float | None = None
     coherence: float | None = None
+    joint: float | None = None
+    """Decide jointly which spans are mentions and what they mean (Li et al. 2020): all spans that `elq` thinks possible
+    are linked, those of at least this joint probability compete, and the best of overlapping ones stays."""
     evidence: float | None = None
     """The weight of the texts' evidence in an entity's utility."""
     exclude: tuple[str, ...] = ()
@@ -181,3 +186,21 @@ class LinkProfile:
     figures: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How often a name was judged to mean an entity (its id): it decides the prior beside titles and aliases."""
+
+
+def apart(spans: Sequence[tuple[int, int]], score: Sequence[float]) -> list[int]:
+    """Places of the spans that stay when the best is taken first and what overlaps it is dropped, ascending.
+
+    >>> apart([(0, 3), (2, 5), (4, 9)], [0.5, 0.6, 0.4])
+    [1]
+    >>> apart([(0, 3), (2, 5), (4, 9)], [0.5, 0.4, 0.6])
+    [0, 2]
+    """
+    taken: set[int] = set()
+    kept = []
+    for at in sorted(range(len(spans)), key=lambda at: -score[at]):
+        span = range(*spans[at])
+        if taken.isdisjoint(span):
+            taken.update(span)
+            kept.append(at)
+    return sorted(kept)

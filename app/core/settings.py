@@ -105,6 +105,9 @@ class LinkSettings(_Section):
     span_threshold: float = Field(
         0.5, gt=0, lt=1, description="Least probability of a span that `elq` takes for a mention."
     )
+    span_floor: float = Field(
+        0.05, gt=0, lt=1, description="Least probability of a span that competes in a joint decision."
+    )
     cross_encoder: str = Field(
         "default",
         description="What reads mention and entity together: `default`, a folder, a hub name, or `none`.",

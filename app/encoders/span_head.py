@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.core.linking import Mention
+from app.core.linking import Mention, apart
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
 from app.encoders.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, merge_lora
@@ -73,18 +73,6 @@ def span_scores(logits_L3: Any, first_S: Any, last_S: Any) -> Any:
     """
     within = logits_L3[:, 2].cumsum(0)
     return logits_L3[first_S, 0] + logits_L3[last_S, 1] + within[last_S] - within[first_S] + logits_L3[first_S, 2]
-
-
-def without_overlaps(first_S: Ints, last_S: Ints, score_S: Floats) -> list[int]:
-    """Places of spans that stay when the best is taken first and what overlaps it is dropped, in order of the text."""
-    taken: set[int] = set()
-    kept = []
-    for at in np.argsort(-score_S, kind="stable").tolist():
-        span = range(int(first_S[at]), int(last_S[at]) + 1)
-        if taken.isdisjoint(span):
-            taken.update(span)
-            kept.append(at)
-    return sorted(kept, key=lambda at: int(first_S[at]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +150,20 @@ class SpanHead:
 
     def detect(self, text: str) -> list[Mention]:
         """Spans with ``σ(s)`` of at least the threshold, none overlapping another."""
+        found = self.possible(text, self._threshold)
+        kept = apart([(one.start, one.end) for one in found], [one.score for one in found])
+        return [found[at] for at in kept]
+
+    def possible(self, text: str, floor: float) -> list[Mention]:
+        """All spans with ``σ(s)`` of at least `floor`, overlapping ones too."""
         read = self.read(text)
         first, last = valid_spans(*word_edges(read.offsets, text))
         if not len(first):
             return []
         score = span_scores(read.logits_L3, first, last)
         probability = 1.0 / (1.0 + np.exp(-np.clip(score, -60, 60)))
-        kept = np.flatnonzero(probability >= self._threshold)
         found = []
-        for at in without_overlaps(first[kept], last[kept], score[kept]):
-            place = kept[at]
+        for place in np.flatnonzero(probability >= floor).tolist():
             start, end = read.offsets[first[place]][0], read.offsets[last[place]][1]
             found.append(Mention(start, end, text[start:end], "elq", float(probability[place])))
         return found

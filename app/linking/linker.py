@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from app.core.linking import (
     MentionContext,
     Text,
     Utility,
+    apart,
 )
 from app.core.ports import BagEncoder, EntityCross, FullEncoder, InTextEncoder, MentionEncoder, Present, Snapshot
 from app.core.settings import LinkSettings
@@ -34,7 +35,15 @@ from app.linking.candidate_generation import Candidates, generate
 from app.linking.dictionary import Counts, Dictionaries, DictionaryView
 from app.linking.disambiguation import SHIPPED, Decided, Floats, coherence, decide, ledger
 from app.linking.knowledge_base import description_of
-from app.linking.mention_detection import DETECTORS, Detection, SpanDetector, splits_a_character, union
+from app.linking.mention_detection import (
+    DETECTORS,
+    Detection,
+    JointDetector,
+    SpanDetector,
+    splits_a_character,
+    together,
+    union,
+)
 from app.linking.surfaces import keys_of, ordinary
 from ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
 
@@ -121,7 +130,7 @@ class LinkService:
         self.check(request)
         moment = self._moment(collection)
         limit = self._settings
-        found = [self._mentions(moment, one, request.detectors) for one in request.texts]
+        found = [self._mentions(moment, one, request) for one in request.texts]
         moment.took("mentions", started)
         total = sum(len(mentions) for mentions in found)
         if total > limit.max_mentions:
@@ -148,6 +157,8 @@ class LinkService:
                 links[number] += self._decided(moment, request, retrieved[part], extras[part])
                 at += len(items)
             moment.took("decide", before)
+        if request.joint is not None:
+            links = [_jointly(own, request.joint) for own in links]
         if cross is not None:
             error = moment.missing.get(Signal.CROSS.value, "")
             report = CrossReport(cross.id, scored, skipped, round(cross_s * 1e3, 3), error)
@@ -178,7 +189,7 @@ class LinkService:
         moment = self._moment(collection)
         request = LinkRequest(tuple(texts), candidates=candidates, signals=signals)
         self.check(request)
-        items = [(text, mention) for text in texts for mention in self._mentions(moment, text, None)]
+        items = [(text, mention) for text in texts for mention in self._mentions(moment, text, request)]
         return self._retrieve(moment, request, items)
 
     def cross_scores(self, collection: str, cross: EntityCross, one: Retrieved, deadline: float) -> Floats | None:
@@ -228,6 +239,7 @@ class LinkService:
             ("threshold", request.threshold, 0.0, 1.0),
             ("budget_ms", request.budget_ms, 0.0, 600_000.0),
             ("coherence", request.coherence, 0.0, 100.0),
+            ("joint", request.joint, 0.0, 1.0),
             ("evidence", request.evidence, 0.0, 100.0),
             ("shown", request.shown, 0, limit.max_candidates),
         ):
@@ -260,19 +272,22 @@ class LinkService:
             known = self._counts[collection] = (profile.version, made)
         return known[1]
 
-    def _mentions(self, moment: _Moment, text: Text, detectors: Sequence[str] | None) -> list[Mention]:
+    def _mentions(self, moment: _Moment, text: Text, request: LinkRequest) -> list[Mention]:
         if text.mentions is not None:
             return [Mention(a, b, text.text[a:b]) for a, b in text.mentions]
-        names = self._settings.detectors if detectors is None else detectors
-        made: list[Detection] = []
-        for name in names:
-            if name == "dictionary":
-                made.append(moment.dictionary.detect)
-            else:
-                made.append(self._encoders.span_detector(name).detect)
+        names = self._settings.detectors if request.detectors is None else request.detectors
         if not names:
             raise InvalidInputError("no detector", received=list(names), expected=f"some of {', '.join(DETECTORS)}")
-        return union([detect(text.text) for detect in made])
+        found = []
+        for name in names:
+            detector = None if name == "dictionary" else self._encoders.span_detector(name)
+            if detector is None:
+                found.append(moment.dictionary.detect(text.text))
+            elif request.joint is not None and isinstance(detector, JointDetector):
+                found.append(detector.possible(text.text, self._settings.span_floor))
+            else:
+                found.append(detector.detect(text.text))
+        return union(found) if request.joint is None else together(found)
 
     def _retrieve(
         self, moment: _Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]
@@ -441,6 +456,19 @@ class LinkService:
             "linked" if linked else "below_threshold",
             tuple(made[: request.shown]),
         )
+
+
+def _jointly(links: Sequence[Link], least: float) -> list[Link]:
+    """Of links whose spans may overlap the best by joint probability, those of at least so much."""
+    made = [replace(one, joint=_mention_probability(one.mention) * one.probability) for one in links]
+    made = [one for one in made if one.joint is not None and one.joint >= least]
+    kept = apart([(one.mention.start, one.mention.end) for one in made], [one.joint or 0.0 for one in made])
+    return [made[at] for at in kept]
+
+
+def _mention_probability(mention: Mention) -> float:
+    """The span head's, where that found it; what others find, and what is given, is taken to be a mention."""
+    return mention.score if mention.detector == "elq" else 1.0
 
 
 def _near(text: str, mention: Mention) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from app.core.linking import Mention
+from app.core.linking import Mention, apart
 
 Detection = Callable[[str], list[Mention]]
 """The mentions of a text, in order."""
@@ -26,11 +26,32 @@ class SpanDetector(Protocol):
         ...
 
 
+@runtime_checkable
+class JointDetector(Protocol):
+    """A detector whose scores are probabilities, so that links can decide which of its spans are mentions."""
+
+    def possible(self, text: str, floor: float) -> list[Mention]:
+        """All spans of at least this probability in order of the text, overlapping ones too."""
+        ...
+
+
 def union(found: Sequence[Sequence[Mention]]) -> list[Mention]:
     """The mentions of several detectors: of those that overlap the longest stays, then the surest, then the first.
 
     The same span found twice is named after both.
     """
+    every = together(found)
+    rank = {at: place for place, at in enumerate(sorted(range(len(every)), key=lambda at: _longest(every[at])))}
+    kept = apart([(one.start, one.end) for one in every], [-rank[at] for at in range(len(every))])
+    return [every[at] for at in kept]
+
+
+def _longest(one: Mention) -> tuple[int, float, int]:
+    return one.start - one.end, -one.score, one.start
+
+
+def together(found: Sequence[Sequence[Mention]]) -> list[Mention]:
+    """The mentions of several detectors in order of the text, each span once."""
     same: dict[tuple[int, int], Mention] = {}
     for one in (mention for own in found for mention in own):
         known = same.get((one.start, one.end))
@@ -39,14 +60,7 @@ def union(found: Sequence[Sequence[Mention]]) -> list[Mention]:
         elif one.detector not in known.detector.split("+"):
             score = max(known.score, one.score)
             same[one.start, one.end] = Mention(one.start, one.end, one.text, f"{known.detector}+{one.detector}", score)
-    kept: list[Mention] = []
-    taken: set[int] = set()
-    for one in sorted(same.values(), key=lambda m: (m.start - m.end, -m.score, m.start)):
-        span = range(one.start, one.end)
-        if taken.isdisjoint(span):
-            taken.update(span)
-            kept.append(one)
-    return sorted(kept, key=lambda m: m.start)
+    return sorted(same.values(), key=lambda m: (m.start, m.end))
 
 
 def splits_a_character(text: str, at: int) -> bool:

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 from app.bootstrap import App, build
 from app.cli.main import cli
 from app.core.errors import InvalidInputError
-from app.core.linking import LinkRequest, MentionContext, Text
+from app.core.linking import Link, LinkRequest, MentionContext, Text, apart
 from app.core.ports import InTextEncoder
 from app.core.settings import EncodeSettings, LinkSettings, Settings
-from app.encoders.span_head import SpanHead, span_scores, valid_spans, without_overlaps, word_edges
+from app.encoders.span_head import SpanHead, span_scores, valid_spans, word_edges
 from app.linking.knowledge_base import entity_spec
 from training.linking.data import JudgedMention
-from training.linking.spans import joined_rows, micro, place_of, read_spans
+from training.linking.spans import best_joint, joined_rows, macro, micro, place_of, read_spans
 
 ENTITIES = [
     {"id": "lisp", "title": "Lisp", "description": "A family of programming languages with many parentheses."},
@@ -42,8 +42,9 @@ def test_spans_are_whole_words_and_do_not_overlap() -> None:
     begins, ends = word_edges([(0, 2), (2, 5), (6, 8)], "tokyo ab")
     first, last = valid_spans(begins, ends)
     assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(0, 1), (0, 2), (2, 2)]
-    assert without_overlaps(first, last, np.array([1.0, 3.0, 2.0], dtype=np.float32)) == [1]
-    assert without_overlaps(first, last, np.array([3.0, 1.0, 2.0], dtype=np.float32)) == [0, 2]
+    spans = list(zip(first.tolist(), (last + 1).tolist(), strict=True))
+    assert apart(spans, [1.0, 3.0, 2.0]) == [1]
+    assert apart(spans, [3.0, 1.0, 2.0]) == [0, 2]
 
 
 def test_figures_count_strong_and_weak_matches() -> None:
@@ -145,6 +146,55 @@ def test_a_text_is_read_once_for_detecting_and_encoding(
     vectors = head.encode_spans([(text, one.start, one.end), (text, 0, 3)])
     assert passes == [text]
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+def test_spans_and_their_meanings_are_decided_jointly(app: App) -> None:
+    text = "we like file transfer protocol and the Lisp runs here"
+    head = app.encoders.span_detector("elq")
+    assert isinstance(head, SpanHead)
+    possible = {(one.start, one.end): one.score for one in head.possible(text, app.settings.link.span_floor)}
+    assert len(possible) > len(head.detect(text))
+
+    def links(least: float | None) -> tuple[Link, ...]:
+        request = LinkRequest((Text(text),), detectors=("elq",), threshold=0.0, joint=least)
+        return app.linker.link("kb", request).texts[0].links
+
+    each = app.linker.link("kb", LinkRequest((Text(text, tuple(possible)),), threshold=0.0)).texts[0].links
+    spans = [(one.mention.start, one.mention.end) for one in each]
+    joint = [possible[span] * one.probability for span, one in zip(spans, each, strict=True)]
+    expected = {spans[at]: joint[at] for at in apart(spans, joint)}
+    found = links(0.0)
+    assert {(one.mention.start, one.mention.end): one.joint for one in found} == pytest.approx(expected, abs=1e-5)
+    least = max(expected.values()) - 1e-6
+    assert [one.joint for one in links(least)] == pytest.approx([max(expected.values())], abs=1e-5)
+    assert all(one.joint is None for one in links(None))
+    # What the dictionary finds, and what is given, is taken to be a mention.
+    given = LinkRequest((Text(text, ((40, 44),)),), threshold=0.0, joint=0.0)
+    (one,) = app.linker.link("kb", given).texts[0].links
+    assert one.joint == one.probability
+    with pytest.raises(InvalidInputError, match="joint is out of range"):
+        links(1.5)
+
+
+def test_the_joint_threshold_is_searched(trained: tuple[Path, Path]) -> None:
+    gold = [{(0, 4, "a")}, {(0, 4, "b")}, set[tuple[int, int, str]]()]
+    found = [[(0, 4, "a", 0.9)], [(0, 4, "b", 0.5), (5, 7, "c", 0.4)], [(0, 2, "c", 0.1)]]
+    assert best_joint(found, gold) == (0.5, 1.0)
+    assert best_joint([[], [], []], gold) == (1.0, 0.0)
+    right = [{(0, 4, "a")}, {(0, 4, "x")}, set[tuple[int, int, str]]()]
+    assert macro(right, gold, weak=False) == pytest.approx((1 + 0 + 1) / 3)
+    data, head = trained
+    environment = {
+        "HYBLINK_DATA_DIR": str(data), "HYBLINK_LINK__SPAN_HEAD": str(head), "HYBLINK_LINK__MENTION_ENCODER": "elq"
+    }  # fmt: skip
+    texts = str(data.parent / "texts.jsonl")
+    command = ["kb", "evaluate-texts", texts, "-k", "kb", "--detectors", "elq", "--threshold", "0", "--json"]
+    apart_, jointly = (CliRunner().invoke(cli, [*command, *more], env=environment) for more in ((), ("--joint", "0")))
+    assert jointly.exit_code == 0, jointly.output
+    one, other = (json.loads(answer.stdout) for answer in (apart_, jointly))
+    assert one["joint"] is None
+    assert 0 < other["joint"] < 1
+    assert other["figures"]["links weak"]["f1"] >= one["figures"]["links weak"]["f1"]
 
 
 def test_bad_texts_are_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from training.data import Text, TrainingRow, read_each
 from training.linking.data import JudgedMention
 
 Span = tuple[int, int]
+_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +127,29 @@ def micro(
     recall = met / wanted if wanted else 0.0
     both = precision + recall
     return SpanFigures(precision, recall, 2 * precision * recall / both if both else 0.0)
+
+
+def macro(
+    found: Sequence[set[tuple[int, int, str]]], gold: Sequence[set[tuple[int, int, str]]], *, weak: bool
+) -> float:
+    """The mean of the texts' F1; that of a text in which nothing is and nothing was found is 1."""
+    each = [1.0 if not a and not b else micro([a], [b], weak=weak).f1 for a, b in zip(found, gold, strict=True)]
+    return sum(each) / len(each) if each else 0.0
+
+
+def best_joint(
+    found: Sequence[Sequence[tuple[int, int, str, float]]], gold: Sequence[set[tuple[int, int, str]]]
+) -> tuple[float, float]:
+    """The least joint probability at which the links' micro F1 (weak, as in Li et al. 2020) is best, and that F1.
+
+    `found` has each text's links with their joint probability, none overlapping another.
+    """
+    values = sorted({joint for own in found for *_, joint in own})
+    steps = values[:: max(1, len(values) // _STEPS)]
+    best = (1.0, 0.0)
+    for least in steps:
+        kept = [{(a, b, entity) for a, b, entity, joint in own if joint >= least} for own in found]
+        f1 = micro(kept, gold, weak=True).f1
+        if f1 > best[1]:
+            best = (least, f1)
+    return best
