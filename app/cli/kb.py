@@ -431,7 +431,7 @@ def evaluate(
     signals: SignalsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile."""
+    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile; NIL; ECE."""
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
@@ -452,8 +452,12 @@ def evaluate(
         if cross:
             systems["decided+cross"] = ev.decided_rank(profile.cross)
         results = [ev.evaluate(name, examples, order) for name, order in systems.items()]
+        decisions = {"decided": ev.decision(examples, profile.fast, profile.fast_threshold)}
+        if cross:
+            decisions["decided+cross"] = ev.decision(examples, profile.cross, profile.cross_threshold)
         if as_json:
-            emit({"mentions": len(rows), "systems": [asdict(one) for one in results]})
+            known = {name: asdict(one) for name, one in decisions.items()}
+            emit({"mentions": len(rows), "systems": [asdict(one) for one in results], "decisions": known})
             return
         say(f"{len(rows)} mentions, {candidates} candidates, profile {profile.version}")
         say(f"{'system':<14}" + "".join(f"{'R@' + str(k):>8}" for k in ev.CUTOFFS) + "   95 % of R@1     norm. acc.")
@@ -463,6 +467,11 @@ def evaluate(
                 f"{one.system:<14}"
                 + "".join(f"{one.recall[k]:>8.4f}" for k in ev.CUTOFFS)
                 + f"   {low:.3f} … {high:.3f}   {one.normalised:.4f}"
+            )
+        for name, made in decisions.items():
+            say(
+                f"{name} at {made.threshold:.3f}: {made.linked:.3f} linked, {made.false_links:.3f} of the links false; NIL "
+                f"precision {made.nil_precision:.3f}, recall {made.nil_recall:.3f}; ECE {made.ece:.3f}"
             )
 
 

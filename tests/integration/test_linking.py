@@ -448,6 +448,9 @@ def test_mining_fitting_and_evaluating(
     systems = {one["system"]: one for one in json.loads(found.stdout)["systems"]}
     assert systems["fused"]["recall"]["64"] == 1.0
     assert systems["decided"]["recall"]["1"] > systems["prior"]["recall"]["1"]
+    decided = json.loads(found.stdout)["decisions"]["decided"]
+    assert decided["threshold"] == profile["fast_threshold"]
+    assert decided["nil_recall"] == 0.0  # every mention means something
     vectors = run.invoke(cli, ["kb", "export-vectors", "-k", "real", "--out", str(tmp_path / "v.safetensors")])
     assert vectors.exit_code == 0, vectors.output
     trained = run.invoke(

@@ -19,6 +19,7 @@ from app.linking.mention_detection import union
 from app.linking.surfaces import keys_of, runs, tokens
 from indexer.readers.entities import _python_aliases
 from training.linking.data import REST, JudgedMention
+from training.linking.evaluate import decision
 from training.linking.examples import Example, marked_or_ordinary
 from training.linking.fit import (
     Outcomes,
@@ -207,6 +208,20 @@ def test_a_profile_s_figures_are_of_mentions_that_it_was_not_fitted_on(folds: in
     assert random["fast.linked"] < 0.1
     with pytest.raises(InvalidInputError, match="bad folds"):
         fit_profile(drawn_, None, cross=False, missing=0.0, rate=0.1, mention_encoder="", folds=1)
+
+
+def test_decisions_count_false_links_and_nil() -> None:
+    def one(entity: str, gold: int, utility: float) -> Example:
+        return Example(
+            JudgedMention("1", MentionContext("", "m", ""), entity), gold, {"prior": np.array([utility, -9.0])}, {}
+        )
+
+    made = [one("a", 0, 9.0), one("b", -1, 9.0), one("", -1, 9.0), one("", -1, -9.0), one("a", 0, -9.0)]
+    found = decision(made, Utility({"prior": 1.0}, 0.0), 0.5)
+    assert (found.linked, found.false_links) == pytest.approx((3 / 5, 2 / 3))
+    assert (found.nil_precision, found.nil_recall) == (0.5, 0.5)
+    # Three at probability 1, of which a third is right, and two at 0, of which half would be.
+    assert found.ece == pytest.approx((3 * 2 / 3 + 2 * 1 / 2) / 5, abs=1e-3)
 
 
 def test_a_missing_entity_is_no_candidate() -> None:

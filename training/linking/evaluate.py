@@ -10,7 +10,7 @@ import numpy as np
 from app.core.linking import Utility
 from app.core.types import Signal
 from training.linking.examples import Example
-from training.linking.fit import utility_of
+from training.linking.fit import expected_calibration_error, outcomes, probabilities, utility_of
 
 CUTOFFS = (1, 4, 8, 10, 16, 32, 64)
 _SAMPLES = 2000
@@ -66,6 +66,43 @@ def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example]
         _interval(hits),
         float(np.mean(retrieved)) if retrieved else 0.0,
         {world: float(np.mean(own)) for world, own in sorted(worlds.items())},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a utility links at its threshold, over all mentions; a mention without an entity is NIL.
+
+    `false_links` are those that are wrong or should be NIL, of all links made; `ece` is the expected calibration error.
+    """
+
+    threshold: float
+    linked: float
+    false_links: float
+    nil_precision: float
+    nil_recall: float
+    ece: float
+
+
+def decision(examples: Sequence[Example], utility: Utility, threshold: float) -> Decision:
+    """How a utility decides examples."""
+    found = outcomes(examples, utility)
+    p = probabilities(found, utility)
+    linked = p >= threshold
+    nil = np.array([not one.row.entity_id for one in examples], dtype=bool)
+
+    def share(
+        part: np.ndarray[tuple[int], np.dtype[np.bool_]], whole: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ) -> float:
+        return float((part & whole).sum() / whole.sum()) if whole.any() else 0.0
+
+    return Decision(
+        threshold,
+        float(linked.mean()) if len(linked) else 0.0,
+        share(~found.right_N, linked),
+        share(nil, ~linked),
+        share(~linked, nil),
+        expected_calibration_error(p, found.right_N),
     )
 
 
