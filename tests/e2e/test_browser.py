@@ -269,6 +269,10 @@ def test_a_text_is_linked_with_reasons_and_exported(page, ui: str) -> None:  # t
     assert 'nif:anchorOf "json.dump"' in turtle
     assert "<urn:hyblink:api:json%3Ajson.dump>" in turtle
     assert tab.title() != "pwned"
+    tab.get_by_role("combobox", name="Evidence of documents").click()
+    tab.get_by_role("option", name="python", exact=True).click()
+    state('"evidence": {"collection": "python"}')
+    assert tab.locator(".hb-linked a").count() == 2
     slider.press("End")
     state('"threshold": 1.0')
     tab.locator(".hb-linked a.nil").first.wait_for()

@@ -26,7 +26,8 @@ def show(client: Client, default_kb: str) -> None:
     if not names:
         st.info("There is no knowledge base yet. Load entities with `hyblink kb load`.")
         return
-    request = _sidebar([c for c in collections if c["kind"] == "entities"], names, default_kb)
+    documents = [c["name"] for c in collections if c["kind"] == "passages"]
+    request = _sidebar([c for c in collections if c["kind"] == "entities"], names, default_kb, documents)
     st.title("Entity linking", anchor=False)
     text = st.text_area("Text", key="link-text", height=120, placeholder="a text that mentions things")
     columns = st.columns(len(LINK_EXAMPLES))
@@ -39,7 +40,6 @@ def show(client: Client, default_kb: str) -> None:
     except ApiError as error:
         st.error(str(error))
         return
-    documents = [c["name"] for c in collections if c["kind"] == "passages"]
     _result(client, request["collection"], documents, text, result)
     state = json.dumps([text, request], sort_keys=True)
     st.html(f"<div class='hb-done' data-state='{rendering.escape(state)}'></div>")
@@ -49,7 +49,7 @@ def _use(text: str) -> None:
     st.session_state["link-text"] = text
 
 
-def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str) -> dict[str, Any]:
+def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str, documents: list[str]) -> dict[str, Any]:
     with st.sidebar:
         name = st.selectbox("Knowledge base", names, index=names.index(default) if default in names else 0)
         chosen = bases[names.index(name)]
@@ -66,6 +66,12 @@ def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str) -> dic
         coherence = st.slider("Coherence of neighbours", 0.0, 5.0, 0.0, 0.5, key="coherence")
         if coherence:
             request["coherence"] = coherence
+        evident = st.selectbox(
+            "Evidence of documents", ["–", *documents], key="evidence",
+            help="Search these annotated documents with the text; the entities that they mention count for more.",
+        )  # fmt: skip
+        if evident != "–":
+            request["evidence"] = {"collection": evident}
         kind = st.text_input("Only kind", key="link-kind")
         if kind.strip():
             request["filter"] = {"term": {"kind": kind.strip()}}
