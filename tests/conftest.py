@@ -46,7 +46,7 @@ class FakeDense:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing of the caller's settings reaches a test, and no test writes into the checkout."""
     for name in list(os.environ):
-        if name.startswith("HYBLINK_") and name not in {"HYBLINK_DATA", "HYBLINK_SOAK"}:
+        if name.startswith("HYBLINK_") and name not in {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK"}:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 
