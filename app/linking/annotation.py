@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from app.core.errors import TooLargeError
 from app.core.filters import parse_filter
 from app.core.linking import LinkRequest, Text
 from app.core.ports import Engine, Snapshot, StoreReader
@@ -30,7 +31,10 @@ class Collections(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """What a run did: documents looked at, those whose entities changed, links made, documents that were too long."""
+    """What a run did: documents looked at, those whose metadata changed, links made, documents that were too long.
+
+    Too long are also those with more mentions than a linking request may have.
+    """
 
     documents: int
     changed: int
@@ -62,21 +66,36 @@ def annotate(
     while not stop() and (batch := list(islice(found, _BATCH))):
         short = [one for one in batch if len(one.title) + len(one.text) < max_chars]
         skipped += len(batch) - len(short)
-        entities: dict[str, list[str]] = {one.id: [] for one in batch}
-        if short:
-            texts = tuple(Text(f"{one.title}\n{one.text}") for one in short)
-            request = LinkRequest(texts, shown=0, rerank=False, threshold=annotation.threshold)
-            for document, linked in zip(short, linker.link(annotation.kb, request).texts, strict=True):
-                counted = Counter(link.entity_id for link in linked.links if link.entity_id is not None)
-                links += sum(counted.values())
-                entities[document.id] = [name for name, _ in counted.most_common(_MOST)]
-        new = [(one, _with(one, annotation.kb, entities[one.id])) for one in batch]
+        counted = _counted(linker, annotation, short)
+        skipped += len(short) - len(counted)
+        links += sum(sum(own.values()) for own in counted.values())
+        entities = {name: [entity for entity, _ in own.most_common(_MOST)] for name, own in counted.items()}
+        new = [(one, _with(one, annotation.kb, entities.get(one.id, []))) for one in batch]
         new = [(before, after) for before, after in new if before.metadata != after.metadata]
         if new:
             changed += documents.update_metadata(collection, new)
         looked += len(batch)
         progress(len(batch))
     return Annotated(looked, changed, links, skipped)
+
+
+def _counted(linker: LinkService, annotation: Annotation, documents: Sequence[Document]) -> dict[str, Counter[str]]:
+    """How often each document mentions each entity, by id; one of more mentions than a request may have is left out."""
+    if not documents:
+        return {}
+    texts = tuple(Text(f"{one.title}\n{one.text}") for one in documents)
+    request = LinkRequest(texts, shown=0, rerank=False, threshold=annotation.threshold)
+    try:
+        linked = linker.link(annotation.kb, request).texts
+    except TooLargeError:
+        if len(documents) == 1:
+            return {}
+        half = len(documents) // 2
+        return _counted(linker, annotation, documents[:half]) | _counted(linker, annotation, documents[half:])
+    return {
+        document.id: Counter(link.entity_id for link in own.links if link.entity_id is not None)
+        for document, own in zip(documents, linked, strict=True)
+    }
 
 
 def _waiting(reader: StoreReader, kb: str) -> Iterator[Document]:

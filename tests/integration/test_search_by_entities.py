@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -17,7 +17,8 @@ from app.bootstrap import App
 from app.cli.main import cli
 from app.core.errors import NotFoundError
 from app.core.linking import LinkRequest, LinkResult
-from app.core.types import ANNOTATED_WITH, LINKED_ENTITIES, Annotation, Tier
+from app.core.settings import LinkSettings
+from app.core.types import ANNOTATED_WITH, LINKED_ENTITIES, Annotation, CollectionSpec, Tier
 from app.linking.knowledge_base import entity_spec
 
 DOCUMENTS = [
@@ -104,6 +105,17 @@ def test_documents_are_annotated_as_they_come(app: App, client: TestClient) -> N
     missing = client.post("/v1/collections", json={"name": "more", "annotate_with": "nothing"})
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert "more" not in app.catalog.names()
+
+
+def test_a_document_of_too_many_mentions_holds_up_no_other(make_app: Callable[..., App]) -> None:
+    app = make_app("short", link=LinkSettings(max_mentions=4))
+    app.ensure_collection(CollectionSpec("default"))
+    app.documents.bulk("default", [*DOCUMENTS, {"id": "long", "text": "Lisp and Python, " * 5}], encode=False)
+    app.ensure_collection(entity_spec("entities", dense_encoder="none"))
+    app.entities.bulk("entities", ENTITIES, encode=False)
+    done = app.annotate("default", ALL)
+    assert (done.documents, done.changed, done.links, done.skipped) == (4, 4, 3, 1)
+    assert dict(app.documents.get("default", "long").metadata) == {ANNOTATED_WITH: "entities"}
 
 
 def test_what_is_sent_while_it_is_annotated_stays(app: App, client: TestClient) -> None:
