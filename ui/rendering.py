@@ -182,10 +182,27 @@ def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
 
 
 def mentioned(collection: str, found: Mapping[str, Any]) -> str:
-    """Where an entity is mentioned, and the entities beside it."""
+    """Where an entity is mentioned."""
     titles = ", ".join(escape(one["title"] or one["doc_id"]) for one in found["shown"])
-    beside = facet("beside", found["neighbours"]) if found["neighbours"] else ""
-    return f"<div>In {int(found['documents'])} documents of <b>{escape(collection)}</b>: {titles}</div>{beside}"
+    return f"<div>In {int(found['documents'])} documents of <b>{escape(collection)}</b>: {titles}</div>"
+
+
+def entity_link(kb: str, entity_id: str, title: str) -> str:
+    """A link to an entity's page.
+
+    >>> entity_link("k", "a&b", "<i>")
+    '<a href="entity?kb=k&amp;id=a%26b" target="_self">&lt;i&gt;</a>'
+    """
+    address = f"entity?kb={_iri(kb)}&id={_iri(entity_id)}"
+    return f'<a href="{escape(address)}" target="_self">{escape(title)}</a>'
+
+
+def entity_card(entity: Mapping[str, Any]) -> str:
+    """What an entity is: kind, world, other names, description."""
+    tags = "".join(f"<span class='hb-tier'>{escape(entity[key])}</span>" for key in ("kind", "world") if entity[key])
+    names = ", ".join(escape(one) for one in entity["aliases"])
+    also = f"<div>also {names}</div>" if names else ""
+    return f"{tags}{also}<div class='hb-text'>{escape(entity['description'])}</div>"
 
 
 _NIF = """@prefix nif: <http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#> .

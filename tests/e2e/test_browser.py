@@ -59,7 +59,14 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app.documents.upsert("python", documents, encode=False)
     app.documents.bulk(
         "python",
-        [{"id": "evil", "title": f"zebra {EVIL}", "text": f"zebra {EVIL}", "metadata": {"kind": EVIL}}],
+        [
+            {
+                "id": "evil",
+                "title": f"zebra {EVIL}",
+                "text": f"zebra {EVIL}",
+                "metadata": {"kind": EVIL, "linked_entities": ["evil", "json:json.dump", "gone"]},
+            }
+        ],
         encode=False,
     )
     app.encode_now("python")
@@ -237,6 +244,27 @@ def test_a_bad_filter_is_explained(page) -> None:  # type: ignore[no-untyped-def
     wait_for_titles(page, lambda t: len(t) == 10)
 
 
+def test_an_entity_has_a_page_with_its_neighbours(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    tab = page.context.new_page()
+    tab.goto(f"{ui}/entity")
+    box = tab.get_by_role("textbox", name="Find an entity")
+    box.fill("zebra")
+    box.press("Enter")
+    found = tab.get_by_role("link", name="zebra", exact=True)
+    found.wait_for()
+    found.click()
+    tab.locator(".hb-done[data-state='evil']").wait_for(state="attached")
+    assert EVIL in tab.locator(".hb-text").first.inner_text()
+    tab.get_by_text("In 1 documents of python").wait_for()
+    neighbour = tab.get_by_role("link", name="json.dump", exact=True)
+    neighbour.click()
+    tab.locator(".hb-done[data-state='json:json.dump']").wait_for(state="attached")
+    assert tab.title() != "pwned"
+    tab.goto(f"{ui}/entity?kb=api&id=nothing")
+    tab.get_by_text("no such").wait_for()
+    tab.close()
+
+
 def test_a_text_is_linked_with_reasons_and_exported(page, ui: str) -> None:  # type: ignore[no-untyped-def]
     tab = page.context.new_page()
     tab.goto(f"{ui}/linking")
@@ -263,6 +291,7 @@ def test_a_text_is_linked_with_reasons_and_exported(page, ui: str) -> None:  # t
     ledger.wait_for(state="visible")
     cells = [float(row.locator("td").last.inner_text()) for row in ledger.locator("tr").all()[1:]]
     assert sum(cells[:-1]) == pytest.approx(cells[-1], abs=3e-4)
+    tab.locator("a", has_text=re.compile("^json.dump$")).first.wait_for()
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Export as NIF").click()
     turtle = Path(download.value.path()).read_text()

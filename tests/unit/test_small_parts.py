@@ -203,6 +203,9 @@ def test_rendering_escapes_everything() -> None:
         rendering.ledger([line], 1.0),
         rendering.tokens(line),
         rendering.legend([evil]),
+        rendering.entity_link(evil, evil, evil),
+        rendering.entity_card({"kind": evil, "world": evil, "aliases": [evil], "description": evil}),
+        rendering.mentioned(evil, {"documents": 1, "shown": [{"title": evil, "doc_id": evil}]}),
     ]
     assert all("<script" not in html and "alert('" not in html for html in shown)
 

@@ -40,7 +40,7 @@ def show(client: Client, default_kb: str) -> None:
     except ApiError as error:
         st.error(str(error))
         return
-    _result(client, request["collection"], documents, text, result)
+    _result(request["collection"], text, result)
     state = json.dumps([text, request], sort_keys=True)
     st.html(f"<div class='hb-done' data-state='{rendering.escape(state)}'></div>")
 
@@ -78,7 +78,7 @@ def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str, docume
     return request
 
 
-def _result(client: Client, kb: str, documents: list[str], text: str, result: dict[str, Any]) -> None:
+def _result(kb: str, text: str, result: dict[str, Any]) -> None:
     links = result["texts"][0]["links"]
     for part, why in result["missing"].items():
         st.caption(f"Without {rendering.SIGNAL_NAMES.get(part, part)}: {why}")
@@ -103,30 +103,20 @@ def _result(client: Client, kb: str, documents: list[str], text: str, result: di
         )
     )
     for number, link in enumerate(links):
-        _link(client, kb, documents, number, link)
+        _link(kb, number, link)
 
 
-def _link(client: Client, kb: str, documents: list[str], number: int, link: dict[str, Any]) -> None:
+def _link(kb: str, number: int, link: dict[str, Any]) -> None:
     meaning = link["title"] if link["entity_id"] is not None else f"NIL, {link['reason'].replace('_', ' ')}"
     st.html(f"<div id='mention-{number}'></div>")
     with st.expander(f"{link['mention']['text']} → {meaning} ({link['probability']:.0%})"):
         best = max((sum(max(0.0, s["contribution"]) for s in c["signals"]) for c in link["candidates"]), default=1.0)
         for candidate in link["candidates"]:
             kind = f"<span class='hb-tier'>{rendering.escape(candidate['kind'])}</span>" if candidate["kind"] else ""
+            title = rendering.entity_link(kb, candidate["entity_id"], candidate["title"])
             st.html(
-                f"<b>{candidate['rank']}. {rendering.escape(candidate['title'])}</b>{kind} "
-                f"{candidate['probability']:.1%}"
+                f"<b>{candidate['rank']}. {title}</b>{kind} {candidate['probability']:.1%}"
                 + rendering.signal_bar(candidate["signals"], best)
                 + f"<div class='hb-text'>{rendering.escape(candidate['description'])}</div>"
                 + rendering.ledger(candidate["signals"], candidate["utility"])
             )
-        wanted = st.selectbox("Entity", ["–", *(c["entity_id"] for c in link["candidates"])], key=f"entity-{number}")
-        if wanted != "–":
-            try:
-                st.json(client.entity(kb, wanted))
-                for name in documents:
-                    found = client.mentions(name, wanted)
-                    if found["documents"]:
-                        st.html(rendering.mentioned(name, found))
-            except ApiError as error:
-                st.error(str(error))

@@ -1,0 +1,83 @@
+"""The page of an entity: what it is, where it is mentioned, and beside which others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui import rendering
+from ui.client import ApiError, Client
+
+_FOUND = 10
+_NEIGHBOURS = 12
+_SHOWN_CHARS = 200
+
+
+def show(client: Client, default_kb: str) -> None:
+    """Draw the page; `kb` and `id` of the address say of which entity."""
+    st.html(rendering.STYLE)
+    try:
+        collections = client.collections()
+    except ApiError as error:
+        st.error(str(error))
+        return
+    names = [c["name"] for c in collections if c["kind"] == "entities"]
+    if not names:
+        st.info("There is no knowledge base yet. Load entities with `hyblink kb load`.")
+        return
+    asked = st.query_params.get("kb", default_kb)
+    with st.sidebar:
+        kb = st.selectbox("Knowledge base", names, index=names.index(asked) if asked in names else 0)
+        words = st.text_input("Find an entity", key="find-entity")
+    wanted = st.query_params.get("id", "")
+    try:
+        if words.strip():
+            _found(client, kb, words)
+        elif wanted:
+            _entity(client, kb, wanted, [c["name"] for c in collections if c["kind"] == "passages"])
+        else:
+            st.info("Find an entity by its name or by what it is.")
+    except ApiError as error:
+        st.error(str(error))
+
+
+def _found(client: Client, kb: str, words: str) -> None:
+    hits = client.search({"query": words, "collection": kb, "k": _FOUND, "rerank": False})["hits"]
+    if not hits:
+        st.info("No such entity.")
+    for hit in hits:
+        description = client.entity(kb, hit["doc_id"])["description"][:_SHOWN_CHARS]
+        st.html(
+            f"{rendering.entity_link(kb, hit['doc_id'], hit['title'])}"
+            f"<div class='hb-text'>{rendering.escape(description)}</div>"
+        )
+
+
+def _entity(client: Client, kb: str, entity_id: str, documents: list[str]) -> None:
+    entity = client.entity(kb, entity_id)
+    st.title(entity["title"], anchor=False)
+    st.html(rendering.entity_card(entity))
+    if entity["metadata"]:
+        with st.expander("Metadata"):
+            st.json(entity["metadata"])
+    mentioned = False
+    for name in documents:
+        found = client.mentions(name, entity_id)
+        if found["documents"]:
+            mentioned = True
+            st.html(rendering.mentioned(name, found))
+            beside = found["neighbours"][:_NEIGHBOURS]
+            if beside:
+                st.html("beside " + " · ".join(_neighbour(client, kb, one) for one in beside))
+    if not mentioned:
+        st.caption("No annotated document mentions it (`hyblink annotate`).")
+    st.html(f"<div class='hb-done' data-state='{rendering.escape(entity_id)}'></div>")
+
+
+def _neighbour(client: Client, kb: str, one: dict[str, Any]) -> str:
+    try:
+        title = client.entity(kb, one["value"])["title"]
+    except ApiError:  # of another knowledge base, or removed since
+        return f"{rendering.escape(one['value'])} {int(one['count'])}"
+    return f"{rendering.entity_link(kb, one['value'], title)} {int(one['count'])}"
