@@ -533,7 +533,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         tags=["collections"],
         summary="Make a collection",
         status_code=201,
-        responses={201: {"model": models.CollectionAnswer}, **_CONFLICT},
+        responses={201: {"model": models.CollectionAnswer}, **_NOT_FOUND, **_CONFLICT},
         response_model=None,
     )
     def create_collection(body: models.CollectionBody, authorization: Authorization = None) -> Response:
