@@ -27,7 +27,7 @@ from app.core.types import CollectionSpec, SearchRequest
 from app.node.cluster import Cluster
 
 pytestmark = pytest.mark.services
-_KEY_ID, _SECRET, _REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "eu-central-1"
+_KEY_ID, _SECRET, _REGION = "THETESTSKEY", "known to this test and the proxy", "eu-central-1"
 
 
 @dataclass(frozen=True)
