@@ -57,13 +57,13 @@ def examples(app: App, rows: list[JudgedMention]) -> list[Example]:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2100)
 def test_linking_is_better_than_words_alone_and_vectors_help(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
         report = load_entities(app, KB, python_entities("python"), wait=False, quiet=True)
         assert report["rejected"] == 0
-        app.jobs.wait(900)
+        assert app.jobs.wait(1500)
         app.catalog.save_link_profile(KB, link_profile())
         everything = examples(app, with_the_rest(judged(), app.linker.detector(KB)))
         found = [one for one in everything if not one.row.id.endswith(REST)]
