@@ -504,12 +504,11 @@ def fit(
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
+        from training.linking.data import with_the_rest
+        from training.linking.examples import marked_or_ordinary
         from training.linking.profile import fit_profile
 
         rows = _rows(data, limit)
-        from training.linking.data import with_the_rest
-        from training.linking.examples import marked_or_ordinary
-
         if whole_texts:
             rows = with_the_rest(rows, app.linker.detector(kb))
         examples = _examples(

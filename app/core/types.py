@@ -290,8 +290,9 @@ class LinkedEntity:
 
 
 LINKED_ENTITIES = "linked_entities"
-ANNOTATED_WITH = "annotated_with"
 """The metadata key that holds the entities which a document was annotated with."""
+ANNOTATED_WITH = "annotated_with"
+"""The metadata key that holds the knowledge base which a document was annotated with."""
 
 
 @dataclass(frozen=True, slots=True)

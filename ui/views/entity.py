@@ -8,6 +8,7 @@ import streamlit as st
 
 from ui import rendering
 from ui.client import ApiError, Client
+from ui.views.common import collections_of
 
 _FOUND = 10
 _NEIGHBOURS = 12
@@ -16,16 +17,11 @@ _SHOWN_CHARS = 200
 
 def show(client: Client, default_kb: str) -> None:
     """Draw the page; `kb` and `id` of the address say of which entity."""
-    st.html(rendering.STYLE)
-    try:
-        collections = client.collections()
-    except ApiError as error:
-        st.error(str(error))
+    found = collections_of(client, "entities")
+    if found is None:
         return
-    names = [c["name"] for c in collections if c["kind"] == "entities"]
-    if not names:
-        st.info("There is no knowledge base yet. Load entities with `hyblink kb load`.")
-        return
+    bases, documents = found
+    names = [one["name"] for one in bases]
     asked = st.query_params.get("kb", default_kb)
     with st.sidebar:
         kb = st.selectbox("Knowledge base", names, index=names.index(asked) if asked in names else 0)
@@ -35,7 +31,7 @@ def show(client: Client, default_kb: str) -> None:
         if words.strip():
             _found(client, kb, words)
         elif wanted:
-            _entity(client, kb, wanted, [c["name"] for c in collections if c["kind"] == "passages"])
+            _entity(client, kb, wanted, documents)
         else:
             st.info("Find an entity by its name or by what it is.")
     except ApiError as error:

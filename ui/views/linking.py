@@ -10,24 +10,18 @@ import streamlit as st
 from ui import rendering
 from ui.client import ApiError, Client
 from ui.examples import LINK_EXAMPLES
+from ui.views.common import collections_of
 
 _SHOWN = 5
 
 
 def show(client: Client, default_kb: str) -> None:
     """Draw the page."""
-    st.html(rendering.STYLE)
-    try:
-        collections = client.collections()
-    except ApiError as error:
-        st.error(str(error))
+    found = collections_of(client, "entities")
+    if found is None:
         return
-    names = [c["name"] for c in collections if c["kind"] == "entities"]
-    if not names:
-        st.info("There is no knowledge base yet. Load entities with `hyblink kb load`.")
-        return
-    documents = [c["name"] for c in collections if c["kind"] == "passages"]
-    request = _sidebar([c for c in collections if c["kind"] == "entities"], names, default_kb, documents)
+    bases, documents = found
+    request = _sidebar(bases, default_kb, documents)
     st.title("Entity linking", anchor=False)
     text = st.text_area("Text", key="link-text", height=120, placeholder="a text that mentions things")
     columns = st.columns(len(LINK_EXAMPLES))
@@ -49,7 +43,8 @@ def _use(text: str) -> None:
     st.session_state["link-text"] = text
 
 
-def _sidebar(bases: list[dict[str, Any]], names: list[str], default: str, documents: list[str]) -> dict[str, Any]:
+def _sidebar(bases: list[dict[str, Any]], default: str, documents: list[str]) -> dict[str, Any]:
+    names = [one["name"] for one in bases]
     with st.sidebar:
         name = st.selectbox("Knowledge base", names, index=names.index(default) if default in names else 0)
         chosen = bases[names.index(name)]

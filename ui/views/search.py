@@ -10,6 +10,7 @@ import streamlit as st
 from ui import rendering
 from ui.client import ApiError, Client
 from ui.examples import EXAMPLES
+from ui.views.common import collections_of
 
 _PAGE = 10
 _CANDIDATES = 200
@@ -22,17 +23,10 @@ _VDR_HELP = (
 
 def show(client: Client, default_collection: str) -> None:
     """Draw the page."""
-    st.html(rendering.STYLE)
-    try:
-        everything = client.collections()
-    except ApiError as error:
-        st.error(str(error))
+    found = collections_of(client, "passages")
+    if found is None:
         return
-    collections = [one for one in everything if one["kind"] == "passages"]
-    if not collections:
-        st.info("There is no collection yet. Ingest documents with `hyblink ingest`.")
-        return
-    bases = [one["name"] for one in everything if one["kind"] == "entities"]
+    collections, bases = found
     request = _sidebar(collections, bases, default_collection)
     st.title("hyblink", anchor=False)
     query = st.text_input("Query", key="query", placeholder="words, names, or what you mean", max_chars=2000)

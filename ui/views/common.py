@@ -1,0 +1,30 @@
+"""What several pages draw alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui import rendering
+from ui.client import ApiError, Client
+
+_NONE = {
+    "entities": "There is no knowledge base yet. Load entities with `hyblink kb load`.",
+    "passages": "There is no collection yet. Ingest documents with `hyblink ingest`.",
+}
+
+
+def collections_of(client: Client, kind: str) -> tuple[list[dict[str, Any]], list[str]] | None:
+    """The collections of a kind, and the names of the others; None, said on the page, where there are none."""
+    st.html(rendering.STYLE)
+    try:
+        everything = client.collections()
+    except ApiError as error:
+        st.error(str(error))
+        return None
+    found = [one for one in everything if one["kind"] == kind]
+    if not found:
+        st.info(_NONE[kind])
+        return None
+    return found, [one["name"] for one in everything if one["kind"] != kind]
