@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from app.core.errors import (
     ConflictError,
     EncoderUnavailableError,
+    HyblinkError,
     InvalidInputError,
     NotFoundError,
     WriterConflictError,
@@ -62,9 +64,14 @@ from app.linking.knowledge_base import KnowledgeBase
 from app.linking.linker import LinkService
 from app.linking.mention_detection import DETECTORS, SpanDetector
 from app.search import SearchService
+from indexer.broker import ANNOTATE, ENCODE, CeleryJobs, uses_celery
+from indexer.claims import Claims
 from indexer.documents import DocumentService
-from indexer.encode import encode_waiting
-from indexer.jobs import InProcessJobs
+from indexer.encode import encode_all, encode_waiting
+from indexer.ingest_job import check_params, run_ingest_job
+from indexer.job_records import RUN_TASK, DeadLetter, Job, JobCancelledError, JobRecords, TakenOverError
+from indexer.jobs import TRY_AGAIN, InProcessJobs
+from indexer.uploads import Uploads
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -291,6 +298,8 @@ def _known(encoders: Mapping[str, _T], encoder_id: str, what: str) -> _T:
     return found
 
 
+SWEPT = 2048
+"""Waiting passages that a sweep looks at: so many blocks for as many workers."""
 EVIDENT_HITS = 10
 """Documents whose entities are evidence for what a text mentions."""
 
@@ -302,7 +311,10 @@ class App:
     settings: Settings
     catalog: Catalog
     encoders: EncoderPool
-    jobs: InProcessJobs
+    jobs: CeleryJobs | InProcessJobs
+    claims: Claims
+    work: JobRecords
+    uploads: Uploads
     documents: DocumentService
     search: SearchService
     entities: KnowledgeBase
@@ -358,7 +370,105 @@ class App:
         engine = self.catalog.engine(collection, generation)
         if not engine.record.dense_dimension:
             return 0
-        return encode_waiting(engine, self.encoders.full(engine.record), progress, stop)
+        return encode_all(engine, self.encoders.full(engine.record), self.claims, progress, stop)
+
+    def encode_waiting(self, collection: str, generation: str, stop: Callable[[], bool]) -> None:
+        """Encode what waits and nobody is at; nothing where the generation has gone."""
+        try:
+            engine = self.catalog.engine(collection, generation)
+        except NotFoundError:
+            return
+        if engine.record.dense_dimension:
+            encode_waiting(engine, self.encoders.full(engine.record), self.claims, stop=stop)
+
+    def annotate_waiting(self, collection: str, stop: Callable[[], bool]) -> None:
+        """Annotate the documents that wait for it; nothing where the collection is not annotated."""
+        try:
+            annotation = self.catalog.annotation(collection)
+        except NotFoundError:
+            return
+        if annotation is not None:
+            self.annotate(collection, annotation, waiting_only=True, stop=stop)
+
+    def start_ingestion(self, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
+        """A job that reads an upload, a folder or a package into a collection. Raises UserError."""
+        checked = check_params(params, self.settings, self.uploads)
+        if self.ensure_collection(checked.spec(collection)).kind == "entities":
+            raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
+        return self.work.create("ingest", collection, params, by)
+
+    def run_job(self, job_id: str, stop: Callable[[], bool]) -> None:
+        """Run a job for a slice of time, if nobody else is at it."""
+        running = self.work.take(job_id)
+        if running is None:
+            return
+        collection = running.job.collection
+        try:
+            if running.job.kind != "ingest":
+                raise InvalidInputError("unknown kind of job", received=running.job.kind, expected="ingest")
+            engine = self.catalog.engine(collection)
+            run_ingest_job(
+                running,
+                engine=engine,
+                service=self.documents,
+                uploads=self.uploads,
+                settings=self.settings,
+                is_current=lambda: self.catalog.current(collection) == engine.record.id,
+                stop=stop,
+            )
+        except TakenOverError as error:
+            log.warning("job %s: %s", job_id, error)
+        except JobCancelledError:
+            running.cancelled()
+        except Exception as error:
+            # Whatever went wrong has to stand in the job's record.
+            log.warning("job %s: %s", job_id, error, exc_info=not isinstance(error, HyblinkError))
+            may_pass = isinstance(error, (*TRY_AGAIN, ConflictError))
+            running.failed(error, traceback.format_exc(), may_pass=may_pass)
+
+    def tidy(self) -> None:
+        """Delete what is kept no longer: old generations, uploads, ended jobs, dead letters."""
+        for name in self.catalog.names():
+            self.catalog.drop_old(name, self.settings.keep_generations)
+        self.uploads.tidy(self.settings.jobs.keep_days)
+        self.work.tidy(self.settings.jobs.keep_days)
+
+    def merge(self) -> None:
+        """Merge the segments and buffers of all indexes that answer."""
+        for name in self.catalog.names():
+            self.catalog.engine(name).compact()
+
+    def check(self) -> dict[str, list[str]]:
+        """Compare every store that answers with its indexes; what differs, by collection."""
+        found = {name: self.catalog.engine(name).check() for name in self.catalog.names()}
+        for name, problems in found.items():
+            for problem in problems:
+                log.error("collection %s: %s", name, problem)
+        return found
+
+    def replay(self, letter_id: str) -> DeadLetter:
+        """Try a dead letter's task again. Raises NotFoundError, ConflictError where its job cannot be resumed."""
+        letter = self.work.unbury(letter_id)
+        if letter.task == ENCODE:
+            self.jobs.encode(letter.args[0], letter.args[1], [0])
+        elif letter.task == ANNOTATE:
+            self.jobs.annotate(letter.args[0])
+        elif letter.task == RUN_TASK:
+            self.work.resume(letter.args[0])
+        return letter
+
+    def sweep(self) -> None:
+        """Queue again what the store says is to be done and nobody is at."""
+        for name in self.catalog.names():
+            try:
+                engine = self.catalog.engine(name)
+                if engine.record.dense_dimension and not self.claims.live(engine):
+                    self.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(SWEPT).tolist())
+                if self.catalog.annotation(name) is not None:
+                    self.jobs.annotate(name)
+            except HyblinkError as error:
+                log.error("collection %s: %s", name, error)
+        self.work.sweep()
 
     def annotate(
         self,
@@ -447,16 +557,8 @@ def build(settings: Settings | None = None) -> App:
     catalog = Catalog(_registry(settings))
     encoders = EncoderPool(settings)
     app: App
-
-    def encode(collection: str, generation: str, stop: Callable[[], bool]) -> None:
-        app.encode_now(collection, generation, stop=stop)
-
-    def annotate_waiting(collection: str, _: str, stop: Callable[[], bool]) -> None:
-        annotation = catalog.annotation(collection)
-        if annotation is not None:
-            app.annotate(collection, annotation, waiting_only=True, stop=stop)
-
-    jobs = InProcessJobs(encode, annotate_waiting)
+    jobs = CeleryJobs(settings) if uses_celery(settings) else InProcessJobs(lambda: app)
+    records = catalog.records()
     documents = DocumentService(
         catalog,
         encoders.bag,
@@ -469,6 +571,15 @@ def build(settings: Settings | None = None) -> App:
         catalog,
         encoders,
         jobs,
+        Claims(records, lease_s=settings.jobs.claim_s),
+        JobRecords(
+            records,
+            jobs,
+            silent_s=settings.jobs.silent_s,
+            max_attempts=settings.jobs.max_attempts,
+            retry_s=settings.jobs.retry_s,
+        ),
+        Uploads(settings.jobs.uploads or settings.data_dir / "uploads", max_bytes=settings.jobs.max_upload_bytes),
         documents,
         SearchService(catalog, encoders, settings.search),
         KnowledgeBase(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
-from app.core.ports import BagEncoder, Engine, Jobs, PreparedDocument
+from app.core.ports import BagEncoder, Engine, Jobs, PreparedDocument, SourceProgress
 from app.core.text import check_text
 from app.core.types import Annotation, BulkItem, BulkResult, CollectionSpec, Document, GenerationRecord
 from indexer.prepare import parse_document, prepare, rejected
@@ -64,7 +64,7 @@ class DocumentService:
         documents: Sequence[Document | BulkItem],
         *,
         encode: bool = True,
-        progress: tuple[str, str] | None = None,
+        progress: SourceProgress | None = None,
     ) -> BulkResult:
         """Upsert documents in one transaction."""
         spec = self._collections.spec(collection)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 
 from app.core.ports import Engine, FullEncoder
 from app.core.types import IdArray, as_rows
+from indexer.claims import Claims
 
 BLOCK = 128
 """Passages written in one transaction. Within a block texts are sorted by length, so larger blocks waste less."""
+_POLL_S = 0.2
 
 
 def encode_rows(engine: Engine, encoder: FullEncoder, rows: IdArray) -> int:
@@ -31,18 +34,34 @@ def encode_rows(engine: Engine, encoder: FullEncoder, rows: IdArray) -> int:
 def encode_waiting(
     engine: Engine,
     encoder: FullEncoder,
+    claims: Claims,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Encode all that waits, oldest first; calls `progress` with the number just done. How many in all."""
+    """Encode what waits and nobody else is at, oldest first; calls `progress` with the number just done. How many."""
     total = 0
-    last = 0
     while not stop():
-        rows = engine.store.reader().unencoded(BLOCK, after=last)
-        if not len(rows):
-            break
-        last = int(rows[-1])
-        done = encode_rows(engine, encoder, rows)
+        with claims.some(engine, BLOCK) as rows:
+            if not len(rows):
+                break
+            done = encode_rows(engine, encoder, rows)
         total += done
         progress(done)
+    return total
+
+
+def encode_all(
+    engine: Engine,
+    encoder: FullEncoder,
+    claims: Claims,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Encode until nothing waits, also what others are at should they not finish; how many were encoded here."""
+    total = 0
+    while not stop():
+        total += encode_waiting(engine, encoder, claims, progress, stop)
+        if not len(engine.store.reader().unencoded(1)):
+            break
+        time.sleep(_POLL_S)
     return total

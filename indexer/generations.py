@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Protocol
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError
-from app.core.ports import BagEncoder, Engine, ExportedDocument, FullEncoder, PreparedDocument
+from app.core.ports import BagEncoder, Engine, ExportedDocument, FullEncoder, PreparedDocument, SourceProgress
 from app.core.types import CollectionSpec, GenerationRecord, as_rows
-from indexer.encode import encode_waiting
+from indexer.claims import Claims
+from indexer.encode import encode_all
 from indexer.prepare import prepare
 
 _BATCH = 1000
@@ -67,6 +68,7 @@ def build(
     *,
     bag: BagEncoder,
     encoder: FullEncoder | None,
+    claims: Claims,
     keep: int,
     progress: Callable[[str, int], None] = lambda _stage, _count: None,
 ) -> GenerationRecord:
@@ -85,7 +87,7 @@ def build(
             store.drop_unfinished(name)
             store.add_generation(record)
             try:
-                _fill(store, record, current, spec, bag, encoder, progress)
+                _fill(store, record, current, spec, bag, encoder, claims, progress)
             except BaseException:
                 store.discard(name, record.id)
                 raise
@@ -103,6 +105,7 @@ def _fill(
     spec: CollectionSpec,
     bag: BagEncoder,
     encoder: FullEncoder | None,
+    claims: Claims,
     progress: Callable[[str, int], None],
 ) -> None:
     """Copy or encode everything into the new generation. Raises CorruptionError where it then differs."""
@@ -117,9 +120,11 @@ def _fill(
         while batch := list(islice(exported, _BATCH)):
             target.store.write(prepare([one.document for one in batch], spec, bag))
             copied += len(batch)
+    for source, position in current.store.sources().items():
+        target.store.write([], progress=SourceProgress(source, None, position))
     progress("copied", copied)
     if encoder is not None:
-        progress("encoded", encode_waiting(target, encoder))
+        progress("encoded", encode_all(target, encoder, claims))
     problems = verify(current, target)
     if problems:
         raise CorruptionError("the new generation does not match the old one: " + "; ".join(problems))

@@ -1,12 +1,14 @@
 """The ingestion pipeline: items from a source → transactions → indexes, with progress, rejects and resuming.
 
 Each transaction also records how far the source has been read, so that a run that was killed goes on exactly after
-what was acknowledged. While the next batch is prepared, the engine brings its indexes to what is stored.
+what was acknowledged, and a run that another has taken over writes nothing more. While the next batch is prepared, the
+engine brings its indexes to what is stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +16,12 @@ from typing import Protocol
 import orjson
 
 from app.core.errors import ConflictError
-from app.core.ports import Engine
+from app.core.ports import Engine, SourceProgress
 from app.core.types import BulkItem, BulkResult, Document
 from indexer.readers.item import SourceItem
 
 _DONE = "done"
+_ROWS = "\t"
 _BATCH_CHARS = 8_000_000
 
 
@@ -34,12 +37,23 @@ class Source(Protocol):
 class Upsert(Protocol):
     """`DocumentService.upsert`, bound to a collection."""
 
-    def __call__(self, documents: list[Document | BulkItem], progress: tuple[str, str]) -> BulkResult: ...
+    def __call__(self, documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that was not taken, and why. `raw` is its beginning."""
+
+    file: str
+    line: int
+    code: str
+    message: str
+    raw: str
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """What a run did."""
+    """What a run did. `rows` counts what was read of the source, by earlier runs too; `finished`: to its end."""
 
     created: int = 0
     updated: int = 0
@@ -47,7 +61,8 @@ class IngestReport:
     rejected: int = 0
     passages: int = 0
     resumed_after: str = ""
-    rejects_file: str = ""
+    rows: int = 0
+    finished: bool = False
     rejects: list[str] = field(default_factory=list)
     """The first few rejected rows, in words."""
 
@@ -60,22 +75,22 @@ class IngestReport:
 _FEW = 10
 
 
-class _Rejects:
-    """The rejects file: one JSON object a line, opened when the first row is rejected."""
+def is_done(position: str | None) -> bool:
+    """Whether a stored position says that the source has been read to its end."""
+    return bool(position) and str(position).partition(_ROWS)[0] == _DONE
 
-    def __init__(self, path: Path, report: IngestReport) -> None:
+
+class RejectsFile:
+    """One JSON object a line, opened when the first row is rejected."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._report = report
 
-    def add(self, file: str, line: int, code: str, message: str, raw: str) -> None:
-        self._report.rejected += 1
-        self._report.rejects_file = str(self._path)
-        if len(self._report.rejects) < _FEW:
-            self._report.rejects.append(f"{file}:{line}: {message}")
+    def __call__(self, rows: list[Reject]) -> None:
+        """Append rows."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        row = {"file": file, "line": line, "code": code, "message": message, "raw": raw}
         with self._path.open("ab") as out:
-            out.write(orjson.dumps(row) + b"\n")
+            out.writelines(orjson.dumps(row) + b"\n" for row in rows)
 
 
 def ingest(
@@ -83,36 +98,54 @@ def ingest(
     engine: Engine,
     upsert: Upsert,
     *,
-    rejects: Path,
+    rejects: Callable[[list[Reject]], None],
     batch_documents: int,
     resume: bool = True,
+    exclusive: bool = True,
     is_current: Callable[[], bool] = lambda: True,
-    progress: Callable[[int, int], None] = lambda _documents, _passages: None,
+    progress: Callable[[IngestReport], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> IngestReport:
-    """Read the whole source into a collection. Calls `progress` with (documents, passages) after each batch.
+    """Read a source into a collection until its end, or until `stop`; what then remains is read by the next run.
 
-    Holds the writer lock for the whole run: a second writer is told so at once.
+    Calls `progress` after each batch, `rejects` with the rows that it refuses (again, should a run that was killed have
+    named them already). An `exclusive`
+    run holds the writer lock throughout, and a second writer is told so; others let writers take turns between batches.
+    Raises ConflictError where another run of the source has taken over, or another generation has been published.
     """
     report = IngestReport()
-    rejected = _Rejects(rejects, report)
-    with engine.store.writer():
+    with engine.store.writer() if exclusive else nullcontext():
         if not is_current():
             raise ConflictError("another generation was published while this run waited", expected="try again")
-        position = engine.store.progress(source.id) if resume else None
-        after = position if position and position != _DONE else None
-        report.resumed_after = after or ""
+        before = engine.store.progress(source.id)
+        after, _, rows = (before or "").partition(_ROWS)
+        if not resume or after == _DONE:
+            after, rows = "", ""
+        report.resumed_after = after
+        report.rows = int(rows or 0)
         follower = engine.follow()
         try:
             batch: list[Document | BulkItem] = []
             places: list[tuple[str, int]] = []
-            chars, last = 0, after or ""
+            refused: list[Reject] = []
+            chars, last = 0, after
+
+            def refuse(rows: list[Reject]) -> None:
+                if rows:
+                    rejects(rows)
+                    report.rejected += len(rows)
+                    few = [f"{one.file}:{one.line}: {one.message}" for one in rows]
+                    report.rejects = [*report.rejects, *few][:_FEW]
 
             def flush(at: str) -> None:
-                nonlocal chars
-                result = upsert(list(batch), (source.id, at))
-                passages = 0
+                nonlocal chars, before
+                refuse(list(refused))  # before the position moves beyond them
+                refused.clear()
+                position = f"{at}{_ROWS}{report.rows}"
+                result = upsert(list(batch), SourceProgress(source.id, before, position))
+                before = position
                 for item, (file, line) in zip(result.items, places, strict=True):
-                    passages += item.passages if item.status in {"created", "updated"} else 0
+                    report.passages += item.passages if item.status in {"created", "updated"} else 0
                     match item.status:
                         case "created":
                             report.created += 1
@@ -121,27 +154,34 @@ def ingest(
                         case "unchanged":
                             report.unchanged += 1
                         case _:
-                            rejected.add(file, line, item.code, item.message, item.id)
-                report.passages += passages
-                progress(len(batch), passages)
+                            refused.append(Reject(file, line, item.code, item.message, item.id))
+                refuse(list(refused))
+                refused.clear()
                 batch.clear()
                 places.clear()
                 chars = 0
+                progress(report)
                 follower.nudge()
 
-            for item in source.items(after):
+            for item in source.items(after or None):
+                if stop():
+                    if batch or refused:
+                        flush(last)
+                    return report
                 last = item.position
+                report.rows += 1
                 if item.document is None:
                     error = item.error
                     assert error is not None
-                    rejected.add(item.file, item.line, error.code, str(error), item.raw)
-                    continue
-                batch.append(item.document)
-                places.append((item.file, item.line))
-                chars += len(item.document.text)
-                if len(batch) >= batch_documents or chars >= _BATCH_CHARS:
+                    refused.append(Reject(item.file, item.line, error.code, str(error), item.raw))
+                else:
+                    batch.append(item.document)
+                    places.append((item.file, item.line))
+                    chars += len(item.document.text)
+                if len(batch) + len(refused) >= batch_documents or chars >= _BATCH_CHARS:
                     flush(last)
             flush(_DONE)
+            report.finished = True
         finally:
             follower.close()
     return report

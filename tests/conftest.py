@@ -17,6 +17,9 @@ from app.core.types import CollectionSpec, VectorArray
 from app.node.cluster import Cluster
 
 DIMENSION = 24
+# Applications of tests do their own work; what concerns brokers says so.
+os.environ.setdefault("HYBLINK_JOBS__BROKER", "none")
+_KEPT = {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK", "HYBLINK_JOBS__BROKER"}
 
 
 class FakeDense:
@@ -46,7 +49,7 @@ class FakeDense:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing of the caller's settings reaches a test, and no test writes into the checkout."""
     for name in list(os.environ):
-        if name.startswith("HYBLINK_") and name not in {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK"}:
+        if name.startswith("HYBLINK_") and name not in _KEPT:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
 

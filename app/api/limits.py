@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,19 +19,21 @@ async def _refuse(send: Send, status: int, code: str, message: str, received: st
 
 
 class BodyLimit:
-    """Answers 413 to a body over `limit` bytes, whether its length is declared or not."""
+    """Answers 413 to a body over `limit` bytes, declared or not; `others` has paths with limits of their own."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        expected = f"at most {self._limit} bytes"
+        limit = self._others.get(scope["path"], self._limit)
+        expected = f"at most {limit} bytes"
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._limit:
+        if declared.isdigit() and int(declared) > limit:
             await _refuse(send, 413, "too_large", "the body is too large", f"{int(declared)} bytes", expected)
             return
         seen = 0
@@ -38,7 +42,7 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self._limit:
+            if seen > limit:
                 raise HTTPException(413, f"the body is too large; expected {expected}")
             return message
 

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
-import orjson
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -25,7 +24,9 @@ from prometheus_client import (
 from starlette.exceptions import HTTPException
 
 from app.api import models
-from app.api.keys import KeyStore, Role, authorize, is_loopback
+from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, json_answer
+from app.api.jobs import job_routes
+from app.api.keys import ApiKey, KeyStore, Role, authorize, is_loopback
 from app.api.limits import BodyLimit, LoopbackHosts
 from app.bootstrap import App
 from app.core.errors import (
@@ -57,36 +58,11 @@ from app.search import Vocabulary, WhyNot
 _STORE_WAIT_S = 2.0
 log = logging.getLogger(__name__)
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {
-        "model": models.ErrorAnswer,
-        "description": "The request is malformed: says what was received and expected.",
-    },
-    401: {"model": models.ErrorAnswer, "description": "No API key, or an unknown one."},
-    403: {"model": models.ErrorAnswer, "description": "The key's role or collections do not allow it."},
-    413: {"model": models.ErrorAnswer, "description": "The body is over the stated limit."},
-    500: {"model": models.ErrorAnswer, "description": "A fault of ours."},
-    503: {"model": models.ErrorAnswer, "description": "A part that is needed is missing or down."},
-    507: {"model": models.ErrorAnswer, "description": "The disk is full; nothing was changed."},
-}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": models.ErrorAnswer, "description": "No such thing."}}
-_CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": models.ErrorAnswer, "description": "It exists, or is being written."}
-}
-_BUSY: dict[int | str, dict[str, Any]] = {
-    429: {"model": models.ErrorAnswer, "description": "Too many searches at once; see Retry-After."}
-}
-
 Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
 Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 KnowledgeBaseName = Annotated[str, Query(description="The knowledge base.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 EntityId = Annotated[str, Path(description="The entity's id.", min_length=1, max_length=512)]
 DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]
-
-
-def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    body = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-    return Response(body, status, media_type="application/json", headers=headers)
 
 
 def _error(error: HyblinkError) -> Response:
@@ -108,7 +84,7 @@ def _error(error: HyblinkError) -> Response:
             "received": None,
             "expected": None,
         }
-    return _json({"error": detail}, error.status, headers)
+    return json_answer({"error": detail}, error.status, headers)
 
 
 def _collection(spec: CollectionSpec, record: GenerationRecord, counts: StoreCounts) -> dict[str, object]:
@@ -197,16 +173,13 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     warm, stopped = threading.Event(), threading.Event()
 
     def warm_up(name: str) -> None:
-        """Load a collection's encoders before they are asked, and take up what an earlier process left unencoded."""
+        """Load a collection's encoders before they are asked."""
         try:
             engine = app.catalog.engine(name)
             record = engine.record
             app.encoders.bag(record.vdr_encoder).encode_query("warm up")
             if record.dense_dimension:
                 app.encoders.full(record).encode_query("warm up")
-                app.jobs.encode(name, record.id, engine.store.reader().unencoded(1).tolist())
-            if app.catalog.annotation(name) is not None:
-                app.jobs.annotate(name)
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
 
@@ -226,6 +199,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
                     log.warning("the store does not answer yet: %s", error)
                     stopped.wait(_STORE_WAIT_S)
                     continue
+                load(app.sweep, "what an earlier process left undone waits")
                 for name in names:
                     warm_up(name)
                 if settings.search.rerank:
@@ -250,9 +224,14 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
-        responses=_ERRORS,
+        responses=ERRORS,
     )
-    api.add_middleware(BodyLimit, limit=settings.api.max_body_bytes)
+    # An upload is stored as it comes, under a limit of its own.
+    api.add_middleware(
+        BodyLimit,
+        limit=settings.api.max_body_bytes,
+        others={"/v1/uploads": settings.jobs.max_upload_bytes},
+    )
     if open_door:
         # An open door answers only to its own name, so that a web page cannot reach it by rebinding a DNS name.
         api.add_middleware(LoopbackHosts)
@@ -282,7 +261,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             "received": shown(first.get("input")),
             "expected": "see /openapi.json",
         }
-        return _json({"error": detail}, 400)
+        return json_answer({"error": detail}, 400)
 
     @api.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
@@ -293,7 +272,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             "received": None,
             "expected": "see /openapi.json",
         }
-        return _json({"error": detail}, error.status_code, dict(error.headers or {}))
+        return json_answer({"error": detail}, error.status_code, dict(error.headers or {}))
 
     @api.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
@@ -304,7 +283,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             "received": None,
             "expected": None,
         }
-        return _json({"error": detail}, 500)
+        return json_answer({"error": detail}, 500)
 
     def allow(role: Role) -> Callable[..., None]:
         def check(
@@ -314,6 +293,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
 
         return check
 
+    def allowed(authorization: str | None, role: Role, collection: str | None) -> ApiKey | None:
+        return authorize(keys, authorization, role, collection, open_door=open_door)
+
     def on(collection: str, authorization: str | None, role: Role) -> str:
         authorize(keys, authorization, role, check_name(collection), open_door=open_door)
         return collection
@@ -321,7 +303,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def written(collection: str, result: BulkResult) -> Response:
         for item in result.items:
             metrics.documents.labels(item.status).inc()
-        return _json(
+        return json_answer(
             {
                 "errors": result.errors,
                 "generation": app.catalog.current(collection),
@@ -334,7 +316,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         item = result.items[0]
         if item.status != "deleted":
             raise NotFoundError(otherwise, received=item.id)
-        return _json(asdict(item))
+        return json_answer(asdict(item))
 
     def wanted(body: models.SearchBody, authorization: str | None) -> SearchRequest:
         """The request, with the query's entities where they are asked for."""
@@ -350,7 +332,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         "/v1/search",
         tags=["search"],
         summary="Search a collection",
-        responses={200: {"model": SearchResult}, **_NOT_FOUND, **_BUSY},
+        responses={200: {"model": SearchResult}, **NOT_FOUND, **BUSY},
         response_model=None,
     )
     def search(body: models.SearchBody, authorization: Authorization = None) -> Response:
@@ -358,32 +340,32 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         with slots.one():
             result = app.search.search(body.collection, wanted(body, authorization))
         metrics.searched(result)
-        return _json(result)
+        return json_answer(result)
 
     @api.post(
         "/v1/explain",
         tags=["search"],
         summary="Why is this document (not) there?",
-        responses={200: {"model": WhyNot}, **_NOT_FOUND, **_BUSY},
+        responses={200: {"model": WhyNot}, **NOT_FOUND, **BUSY},
         response_model=None,
     )
     def explain(body: models.ExplainBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
         with slots.one():
             request = wanted(body, authorization)
-            return _json(app.search.why_not(body.collection, request, body.document_id))
+            return json_answer(app.search.why_not(body.collection, request, body.document_id))
 
     @api.post(
         "/v1/vocabulary",
         tags=["search"],
         summary="A text read out over the VDR vocabulary, and what it shares with a passage",
-        responses={200: {"model": Vocabulary}, **_NOT_FOUND, **_BUSY},
+        responses={200: {"model": Vocabulary}, **NOT_FOUND, **BUSY},
         response_model=None,
     )
     def vocabulary(body: models.VocabularyBody, authorization: Authorization = None) -> Response:
         on(body.collection, authorization, Role.SEARCH)
         with slots.one():
-            return _json(app.search.vocabulary(body.collection, body.text, body.passage, body.top))
+            return json_answer(app.search.vocabulary(body.collection, body.text, body.passage, body.top))
 
     @api.post(
         "/v1/documents:bulk",
@@ -391,7 +373,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         summary="Upsert documents, item by item",
         description=f"At most {settings.api.max_bulk_documents} documents and {settings.api.max_body_bytes} bytes. "
         "When it is answered, what was accepted is durable and the next search sees it.",
-        responses={200: {"model": models.BulkAnswer}, **_NOT_FOUND, **_CONFLICT},
+        responses={200: {"model": models.BulkAnswer}, **NOT_FOUND, **CONFLICT},
         response_model=None,
     )
     def bulk(
@@ -406,20 +388,20 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         "/v1/documents/{document_id:path}",
         tags=["documents"],
         summary="A document as it was sent",
-        responses={200: {"model": models.DocumentAnswer}, **_NOT_FOUND},
+        responses={200: {"model": models.DocumentAnswer}, **NOT_FOUND},
         response_model=None,
     )
     def get_document(
         document_id: DocumentId, collection: Collection = "default", authorization: Authorization = None
     ) -> Response:
         on(collection, authorization, Role.SEARCH)
-        return _json(app.documents.get(collection, document_id))
+        return json_answer(app.documents.get(collection, document_id))
 
     @api.delete(
         "/v1/documents/{document_id:path}",
         tags=["documents"],
         summary="Delete a document",
-        responses={200: {"model": models.BulkItemAnswer}, **_NOT_FOUND, **_CONFLICT},
+        responses={200: {"model": models.BulkItemAnswer}, **NOT_FOUND, **CONFLICT},
         response_model=None,
     )
     def delete_document(
@@ -434,7 +416,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         summary="Link the mentions of texts to entities of a knowledge base",
         description=f"At most {settings.link.max_texts} texts of {settings.link.max_text_chars} characters and "
         f"{settings.link.max_mentions} mentions. Offsets are code points of the text as sent.",
-        responses={200: {"model": LinkResult}, **_NOT_FOUND, **_BUSY},
+        responses={200: {"model": LinkResult}, **NOT_FOUND, **BUSY},
         response_model=None,
     )
     def link(body: models.LinkBody, authorization: Authorization = None) -> Response:
@@ -447,7 +429,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
                 request = app.with_evidence(request, body.evidence.collection, body.evidence.hits)
             result = app.linker.link(body.collection, request)
         metrics.linked(result)
-        return _json(result)
+        return json_answer(result)
 
     @api.post(
         "/v1/entities:bulk",
@@ -455,7 +437,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         summary="Upsert entities, item by item",
         description=f"At most {settings.api.max_bulk_documents} entities and {settings.api.max_body_bytes} bytes. "
         "When it is answered, what was accepted is durable and a candidate for the next request.",
-        responses={200: {"model": models.BulkAnswer}, **_NOT_FOUND, **_CONFLICT},
+        responses={200: {"model": models.BulkAnswer}, **NOT_FOUND, **CONFLICT},
         response_model=None,
     )
     def bulk_entities(
@@ -469,7 +451,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         "/v1/entities/{entity_id:path}/mentions",
         tags=["linking"],
         summary="Where an entity is mentioned, and beside which others",
-        responses={200: {"model": Mentioned}, **_NOT_FOUND},
+        responses={200: {"model": Mentioned}, **NOT_FOUND},
         response_model=None,
     )
     def entity_mentions(
@@ -482,26 +464,26 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     ) -> Response:
         on(documents, authorization, Role.SEARCH)
         check_text(entity_id, "entity id")
-        return _json(mentioned(app.catalog.present(documents).snapshot, entity_id, limit))
+        return json_answer(mentioned(app.catalog.present(documents).snapshot, entity_id, limit))
 
     @api.get(
         "/v1/entities/{entity_id:path}",
         tags=["linking"],
         summary="An entity as it was sent",
-        responses={200: {"model": Entity}, **_NOT_FOUND},
+        responses={200: {"model": Entity}, **NOT_FOUND},
         response_model=None,
     )
     def get_entity(
         entity_id: EntityId, collection: KnowledgeBaseName = "entities", authorization: Authorization = None
     ) -> Response:
         on(collection, authorization, Role.SEARCH)
-        return _json(app.entities.get(collection, entity_id))
+        return json_answer(app.entities.get(collection, entity_id))
 
     @api.delete(
         "/v1/entities/{entity_id:path}",
         tags=["linking"],
         summary="Remove an entity from every generation",
-        responses={200: {"model": models.BulkItemAnswer}, **_NOT_FOUND, **_CONFLICT},
+        responses={200: {"model": models.BulkItemAnswer}, **NOT_FOUND, **CONFLICT},
         response_model=None,
     )
     def remove_entity(
@@ -526,14 +508,14 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             engine = app.catalog.engine(name)
             counts = engine.snapshot().reader.counts()
             answers.append(_collection(app.catalog.spec(name), engine.record, counts))
-        return _json({"collections": answers})
+        return json_answer({"collections": answers})
 
     @api.post(
         "/v1/collections",
         tags=["collections"],
         summary="Make a collection",
         status_code=201,
-        responses={201: {"model": models.CollectionAnswer}, **_NOT_FOUND, **_CONFLICT},
+        responses={201: {"model": models.CollectionAnswer}, **NOT_FOUND, **CONFLICT},
         response_model=None,
     )
     def create_collection(body: models.CollectionBody, authorization: Authorization = None) -> Response:
@@ -545,7 +527,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         app.catalog.create(spec, record)
         if body.annotate_with is not None:
             app.annotate_always(spec.name, Annotation(body.annotate_with))
-        return _json(_collection(spec, record, StoreCounts(0, 0, 0, 0)), 201)
+        return json_answer(_collection(spec, record, StoreCounts(0, 0, 0, 0)), 201)
+
+    api.include_router(job_routes(app, allowed))
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")
     def healthz() -> models.HealthAnswer:
@@ -573,7 +557,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             except HyblinkError as error:
                 problems.append(f"{name}: {error.code}")
         ready = not problems
-        return _json(
+        return json_answer(
             {"ready": ready, "problems": problems, "collections": states if open_door else {}}, 200 if ready else 503
         )
 

@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from app.cli.console import note, say
+from app.cli.work import LocalWorkers
 from app.core.errors import UnavailableError
 from app.core.linking import LinkProfile
 from app.indexes.catalog import link_profile_from_json
@@ -26,6 +28,7 @@ QUESTION = "keep only unique items but keep order"
 _LINK_PROFILE = Path(__file__).resolve().parents[1] / "demo" / "link_profile.json"
 _UI = Path(__file__).resolve().parents[2] / "ui" / "streamlit_app.py"
 _START_S = 90.0
+_LOOK_S = 2.0
 
 
 def link_profile() -> LinkProfile:
@@ -100,9 +103,11 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     thread = threading.Thread(target=server.run, name="hyblink-api", daemon=True)
     thread.start()
     ui: subprocess.Popen[bytes] | None = None
+    workers = ExitStack()
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/readyz")
+        workers.enter_context(LocalWorkers(settings, quiet=True))
         ui_port = free_port(ui_port)
         ui = _start_ui(address, ui_port)
         ui_address = f"http://127.0.0.1:{ui_port}"
@@ -117,6 +122,7 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
         _follow_encoding(app, stop)
         stop.wait()
     finally:
+        workers.close()
         if ui is not None:
             ui.terminate()
             ui.wait(timeout=10)
@@ -144,9 +150,11 @@ def _follow_encoding(app: Any, stop: threading.Event) -> None:
     """Say when the vectors are there."""
 
     def follow() -> None:
-        if app.jobs.wait() and not stop.is_set():
+        while not stop.wait(_LOOK_S):
             counts = app.catalog.engine(COLLECTION).store.reader().counts()
-            say(f"{counts.encoded} of {counts.passages} passages are on the full tier")
+            if counts.encoded == counts.passages:
+                say(f"all {counts.passages} passages of the documentation have vectors now")
+                return
 
     threading.Thread(target=follow, daemon=True).start()
 

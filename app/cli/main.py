@@ -11,6 +11,7 @@ from app.cli.console import emit, note, opened, parse_json, progress, reported, 
 from app.cli.kb import annotate, kb_cli, link
 from app.cli.node import node_cli
 from app.cli.train import audit, mine, models_cli, train
+from app.cli.work import LocalWorkers, jobs_cli, worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,8 @@ cli.add_typer(profiles_cli, name="profiles")
 cli.add_typer(node_cli, name="node")
 cli.add_typer(models_cli, name="models")
 cli.add_typer(kb_cli, name="kb")
-for command in (annotate, link, train, mine, audit):
+cli.add_typer(jobs_cli, name="jobs")
+for command in (annotate, link, train, mine, audit, worker):
     cli.command()(command)
 
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
@@ -133,7 +135,9 @@ def run_ingest(
     import time
     from dataclasses import asdict, replace
 
+    from app.core.ports import SourceProgress
     from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
+    from indexer.pipeline import IngestReport, RejectsFile
     from indexer.pipeline import ingest as run
 
     spec = CollectionSpec(
@@ -151,19 +155,18 @@ def run_ingest(
     with progress(quiet) as bars:
         task = bars.add_task("documents", total=None, rate="")
 
-        def advance(documents: int, _passages: int) -> None:
-            bars.advance(task, documents)
-            elapsed = time.perf_counter() - started
-            bars.update(task, rate=f"{bars.tasks[0].completed / elapsed:,.0f}/s" if elapsed else "")
+        def advance(report: IngestReport) -> None:
+            rate = report.documents / (time.perf_counter() - started)
+            bars.update(task, completed=report.documents, rate=f"{rate:,.0f}/s")
 
-        def upsert(documents: list[Document | BulkItem], progress: tuple[str, str]) -> BulkResult:
+        def upsert(documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult:
             return app.documents.upsert(collection, documents, encode=False, progress=progress)
 
         report = run(
             source,
             engine,
             upsert,
-            rejects=rejects,
+            rejects=RejectsFile(rejects),
             batch_documents=app.settings.ingest.batch_documents,
             resume=resume,
             is_current=lambda: app.catalog.current(collection) == engine.record.id,
@@ -185,6 +188,7 @@ def run_ingest(
             engine.snapshot()
     return {
         **asdict(report),
+        "rejects_file": str(rejects) if report.rejected else "",
         "documents": report.documents,
         "seconds": seconds,
         "encoded": encoded,
@@ -712,6 +716,7 @@ def generations_rebuild(
             record,
             bag=app.encoders.bag(record.vdr_encoder),
             encoder=app.encoders.full(record) if record.dense_dimension else None,
+            claims=app.claims,
             keep=app.settings.keep_generations,
             progress=lambda stage, count: note(f"{stage}: {count}"),
         )
@@ -824,13 +829,14 @@ def serve(
 
         address = host or app.settings.api.host
         api = create_api(app, host=address)
-        uvicorn.run(
-            api,
-            host=address,
-            port=app.settings.api.port if port is None else port,
-            log_level=app.settings.log_level.lower(),
-            timeout_graceful_shutdown=10,
-        )
+        with LocalWorkers(app.settings):
+            uvicorn.run(
+                api,
+                host=address,
+                port=app.settings.api.port if port is None else port,
+                log_level=app.settings.log_level.lower(),
+                timeout_graceful_shutdown=10,
+            )
 
 
 @cli.command()

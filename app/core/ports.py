@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from app.core.errors import ConflictError
 from app.core.filters import Filter
 from app.core.linking import MentionContext
 from app.core.types import (
@@ -161,6 +162,26 @@ class StoreReader(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """How far a source has been read, written with what was read; `before` is what the writer believes to stand there.
+
+    Where something else stands there another run of the same source has taken over, and nothing is written.
+    """
+
+    source: str
+    before: str | None
+    position: str
+
+
+def check_progress(progress: SourceProgress, stored: str | None) -> None:
+    """Raises ConflictError where another run of the source has gone on from where this one stood."""
+    if stored != progress.before:
+        raise ConflictError(
+            "another run reads the same source", received=f"position {stored}", expected=f"position {progress.before}"
+        )
+
+
 class PassageStore(Protocol):
     """The truth: documents, passages, metadata, term weights, vectors, tiers, and a change counter."""
 
@@ -173,16 +194,20 @@ class PassageStore(Protocol):
         ...
 
     def write(
-        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: tuple[str, str] | None = None
+        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: SourceProgress | None = None
     ) -> BulkResult:
         """Upsert in one transaction; rejected items pass through to the result in order.
 
-        `progress` is a (source, position) pair remembered in the same transaction, so that a reader resumes
-        exactly after what was acknowledged.
+        `progress` is remembered in the same transaction, so that a reader resumes exactly after what was
+        acknowledged. Raises ConflictError where another run has moved it.
         """
         ...
 
     def progress(self, source: str) -> str | None: ...
+
+    def sources(self) -> dict[str, str]:
+        """How far each source has been read."""
+        ...
 
     def delete(self, doc_ids: Sequence[str]) -> BulkResult:
         """Delete documents with their passages in one transaction."""
@@ -498,6 +523,60 @@ class BagEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A small JSON document about work or people: a job, a claim, a dead letter, a judgement.
+
+    `version` counts its writes from 1; 0 is one that has not been stored. Ids of a kind sort as they should be listed.
+    """
+
+    kind: str
+    id: str
+    body: Mapping[str, Any]
+    state: str = ""
+    collection: str = ""
+    version: int = 0
+
+
+class Records(Protocol):
+    """Where such documents are kept, seen by every process of an installation."""
+
+    def get(self, kind: str, record_id: str) -> Record | None:
+        """The record as it is now."""
+        ...
+
+    def put(self, record: Record) -> Record:
+        """Write over exactly the version that `record` names, 0 where there is none yet; what is stored then.
+
+        Raises ConflictError where somebody else has written or removed it.
+        """
+        ...
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Store many records, over whatever is there under their ids."""
+        ...
+
+    def remove(self, kind: str, ids: Sequence[str]) -> int:
+        """Delete records; how many were there."""
+        ...
+
+    def list(
+        self,
+        kind: str,
+        *,
+        states: Sequence[str] = (),
+        collection: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Record]:
+        """Records in descending order of their ids, those before an id; only of some states or of a collection."""
+        ...
+
+    def count(self, kind: str, *, states: Sequence[str] = (), collection: str | None = None) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class Jobs(Protocol):
     """Work that is queued: ids only, idempotent, safe to deliver twice."""
 
@@ -507,6 +586,10 @@ class Jobs(Protocol):
         """Queue the documents of a collection that are not annotated yet; nothing where it is not to be."""
         ...
 
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until what was queued here is done; False if the time ran out first."""
+    def run(self, job_id: str, kind: str, delay_s: float = 0.0) -> None:
+        """Queue a job that has a record."""
+        ...
+
+    def close(self) -> None:
+        """Send what is queued; where this process does the work itself, stop after the block in hand."""
         ...

@@ -61,6 +61,38 @@ class IngestSettings(_Section):
     writer_wait_s: float = Field(10.0, ge=0, description="How long a write waits for another process's.")
 
 
+class JobsSettings(_Section):
+    """Work in the background: encoding, annotating, bulk ingestion."""
+
+    broker: SecretStr = Field(
+        SecretStr("filesystem"),
+        description="What carries tasks to workers: `filesystem` (a folder under data_dir), `redis://…`, `rediss://…`, "
+        "`amqp://…`, `amqps://…`, or `none`: threads of the process itself. With a password from the environment only.",
+    )
+    workers: int = Field(1, ge=0, le=64, description="Worker processes that `hyblink serve` starts beside itself.")
+    slice_s: float = Field(60.0, gt=0, description="How long a task works before it lets others take their turn.")
+    claim_s: float = Field(
+        120.0, gt=0, description="After so long passages that somebody encodes may be taken by others."
+    )
+    silent_s: float = Field(60.0, gt=0, description="A job that has not been heard of for so long is begun again.")
+    sweep_s: float = Field(15.0, gt=0, description="How often what remains to be done is queued again.")
+    max_attempts: int = Field(5, ge=1, description="Times that a task is tried before it becomes a dead letter.")
+    retry_s: float = Field(2.0, gt=0, description="Pause before the second try; it doubles with each.")
+    visibility_timeout_s: float = Field(
+        3600.0, gt=0, description="After so long Redis delivers a task again that nobody has acknowledged."
+    )
+    max_waiting: int = Field(
+        50_000, gt=0, description="Ingestion jobs pause while more passages of the collection wait for vectors."
+    )
+    keep_days: float = Field(30.0, gt=0, description="How long ended jobs, dead letters and uploads are kept.")
+    max_rejects: int = Field(10_000, ge=0, description="Rejected rows that are kept of a job; all are counted.")
+    uploads: Path | None = Field(
+        None, description="Where uploads are kept; by default a folder under data_dir. All machines have to see it."
+    )
+    max_upload_bytes: int = Field(8 * 2**30, gt=0, description="Largest upload.")
+    roots: tuple[Path, ...] = Field((), description="Folders on the server that ingestion jobs may read.")
+
+
 class EncodeSettings(_Section):
     """How passages become vectors."""
 
@@ -201,6 +233,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     search: SearchSettings = SearchSettings()
     ingest: IngestSettings = IngestSettings()
+    jobs: JobsSettings = JobsSettings()
     encode: EncodeSettings = EncodeSettings()
     link: LinkSettings = LinkSettings()
     dense: DenseSettings = DenseSettings()

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from app.core.linking import LinkProfile, Utility
-from app.core.ports import Engine, Present
+from app.core.ports import Engine, Present, Records
 from app.core.settings import DenseSettings
 from app.core.text import Analyzer
 from app.core.types import Annotation, CollectionSpec, GenerationRecord, RankingProfile, Signal
@@ -80,6 +80,10 @@ class Registry(Protocol):
 
     def open(self, record: GenerationRecord) -> Engine:
         """The engine of a generation; its data is made where there is none yet."""
+        ...
+
+    def records(self) -> Records:
+        """Where jobs, claims, judgements and their like are kept."""
         ...
 
     def close(self) -> None:
@@ -297,6 +301,10 @@ class Catalog:
             for key in [key for key in self._engines if key[0] == name]:
                 self._forget(*key)
             self._registry.drop(name)
+
+    def records(self) -> Records:
+        """Where jobs, claims, judgements and their like are kept."""
+        return self._registry.records()
 
     def close(self) -> None:
         """Close every open engine."""

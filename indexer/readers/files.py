@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import orjson
 
@@ -52,6 +52,7 @@ class FileSource:
         columns: Mapping[str, str] | None = None,
         max_row_bytes: int = 16 * 2**20,
         max_chars: int = 8_000_000,
+        source_id: str | None = None,
     ) -> None:
         if not path.exists():
             raise NotFoundError("no such file or folder", received=str(path))
@@ -66,6 +67,8 @@ class FileSource:
         self._columns = dict(columns or {})
         self._max_row_bytes = max_row_bytes
         self._max_chars = max_chars
+        self._id = source_id or f"files:{path.resolve()}"
+        self._before, self._open = 0, cast("IO[bytes] | None", None)
         self.is_beir = path.is_dir() and bool(self._beir_corpus()) and format in {None, "beir"}
         if format == "beir" and not self.is_beir:
             raise InvalidInputError(
@@ -75,7 +78,20 @@ class FileSource:
     @property
     def id(self) -> str:
         """Names the source for resuming."""
-        return f"files:{self._path.resolve()}"
+        return self._id
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of all files, as they lie there."""
+        return sum(path.stat().st_size for path in self.files())
+
+    @property
+    def bytes_read(self) -> int:
+        """How many of them `items` has read."""
+        return self._before + (self._open.tell() if self._open is not None and not self._open.closed else 0)
+
+    def _opened(self, file: IO[bytes]) -> None:
+        self._open = file
 
     def _beir_corpus(self) -> list[Path]:
         return [p for name in ("corpus.jsonl", "corpus.jsonl.gz") if (p := self._path / name).is_file()][:1]
@@ -95,16 +111,17 @@ class FileSource:
 
     def items(self, after: str | None = None) -> Iterator[SourceItem]:
         """Every item, or those after a position that an earlier item named."""
+        self._before = 0
         done_file, done_line = "", 0
         if after:
             done_file, _, line = after.rpartition(":")
             done_line = int(line)
         for path in self.files():
             name = self._name(path)
-            if name < done_file:
-                continue
-            skip = done_line if name == done_file else 0
-            yield from self._file(path, name, skip if name == done_file else -1)
+            if name >= done_file:
+                yield from self._file(path, name, done_line if name == done_file else -1)
+            self._before += path.stat().st_size
+            self._open = None
 
     def _file(self, path: Path, name: str, skip: int) -> Iterator[SourceItem]:
         kind = self._format or detect_format(path) or "text"
@@ -116,7 +133,7 @@ class FileSource:
             yield self._whole(path, name, kind)
 
     def _jsonl(self, path: Path, name: str, skip: int) -> Iterator[SourceItem]:
-        for number, line in lines(path, self._max_row_bytes):
+        for number, line in lines(path, self._max_row_bytes, self._opened):
             if number <= skip or (isinstance(line, bytes) and not line.strip()):
                 continue
             yield self._item(name, number, line, self._json_row)
@@ -175,7 +192,7 @@ class FileSource:
         errors: list[tuple[int, UserError]] = []
 
         def text_lines() -> Iterator[str]:
-            for number, line in lines(path, self._max_row_bytes):
+            for number, line in lines(path, self._max_row_bytes, self._opened):
                 if isinstance(line, bytes):
                     try:
                         yield decode(line) + "\n"

@@ -65,11 +65,14 @@ class PythonSource:
 
     is_beir = False
 
-    def __init__(self, name: str, *, max_chars: int = 8_000_000, undocumented: bool = False) -> None:
+    def __init__(
+        self, name: str, *, max_chars: int = 8_000_000, undocumented: bool = False, source_id: str | None = None
+    ) -> None:
         """With `undocumented` whatever has no docstring is there as well: its text is its signature or its name."""
         if not _DISTRIBUTION_NAME.fullmatch(name):
             raise InvalidInputError("bad package name", received=name, expected="an import name such as json")
         self._name = name
+        self._id = source_id or f"python:{name}:{sys.version_info.major}.{sys.version_info.minor}"
         self._max_chars = max_chars
         self._undocumented = undocumented
         if name != STANDARD_LIBRARY and not self._roots():
@@ -80,7 +83,7 @@ class PythonSource:
     @property
     def id(self) -> str:
         """Names the source for resuming."""
-        return f"python:{self._name}:{sys.version_info.major}.{sys.version_info.minor}"
+        return self._id
 
     def _roots(self) -> list[tuple[str, Path]]:
         """(module name, file or folder) of the package, found without importing its parents."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -13,11 +13,15 @@ from app.core.errors import InvalidInputError, TooLargeError, UserError
 _CHUNK = 1 << 20
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where the name ends in .gz."""
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return path.open("rb")
+def open_bytes(path: Path, opened: Callable[[IO[bytes]], None] = lambda _: None) -> IO[bytes]:
+    """The file's bytes, unpacked where the name ends in .gz; `opened` gets the file itself."""
+    if path.suffix != ".gz":
+        plain = path.open("rb")
+        opened(plain)
+        return plain
+    unpacked = gzip.GzipFile(path, "rb")
+    opened(cast("IO[bytes]", unpacked.fileobj))
+    return cast("IO[bytes]", unpacked)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -44,14 +48,16 @@ def decode(data: bytes) -> str:
         ) from error
 
 
-def lines(path: Path, limit: int) -> Iterator[tuple[int, bytes | UserError]]:
+def lines(
+    path: Path, limit: int, opened: Callable[[IO[bytes]], None] = lambda _: None
+) -> Iterator[tuple[int, bytes | UserError]]:
     """(line number from 1, line without its end), or an error in the line's place.
 
     A line over `limit` bytes is skipped without being held in memory. Broken gzip ends the file with an error.
     """
     number = 0
     try:
-        with open_bytes(path) as file:
+        with open_bytes(path, opened) as file:
             while line := file.readline(limit + 2):
                 number += 1
                 if len(line) > limit + 1 and not line.endswith(b"\n"):

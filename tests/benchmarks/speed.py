@@ -14,7 +14,7 @@ from app.core.settings import EncodeSettings, Settings
 from app.core.text import Analyzer
 from app.core.types import CollectionSpec, SearchRequest, Signal
 from app.indexes.embedded.engine import EmbeddedEngine
-from indexer.pipeline import ingest
+from indexer.pipeline import RejectsFile, ingest
 from indexer.readers import FileSource
 from tests.benchmarks.timing import entities, latencies, questions, resident_mb, table
 
@@ -41,7 +41,7 @@ def run(data: Path, work: Path, passages: int) -> None:
 
     source = Source(data / "el-wiki" / "entities.jsonl.gz")
     started = time.perf_counter()
-    report = ingest(source, engine, upsert, rejects=work / "rejects.jsonl", batch_documents=2000)
+    report = ingest(source, engine, upsert, rejects=RejectsFile(work / "rejects.jsonl"), batch_documents=2000)
     seconds = time.perf_counter() - started
     table(
         ["ingestion with BM25 + bag of tokens", "passages", "s", "passages/s", "goal"],

@@ -43,7 +43,9 @@ def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
         app.encoders.use_as_default(encoder.id)
     record = app.new_record(app.catalog.spec("c"), parent=app.catalog.current("c"))
     encoder = app.encoders.full(record)
-    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, keep=keep).id
+    return build(
+        app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, claims=app.claims, keep=keep
+    ).id
 
 
 def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_answers(

@@ -17,9 +17,9 @@ from tests_support import WORDS, random_documents
 from app.bootstrap import App
 from app.core.errors import ConflictError, WriterConflictError
 from app.core.filters import MAX_VALUES, matches, parse_filter
-from app.core.ports import Engine, StoreReader
+from app.core.ports import Engine, SourceProgress, StoreReader
 from app.core.settings import IngestSettings
-from app.core.types import CollectionSpec, SearchRequest, Signal, Tier
+from app.core.types import CollectionSpec, DocId, Document, SearchRequest, Signal, Tier
 from indexer.transfer import export_collection, import_collection, read_export
 
 
@@ -321,14 +321,19 @@ def test_progress_moves_with_the_write_it_belongs_to(make_app: Callable[..., App
     app = make_app()
     store = collection(app).store
     assert store.progress("file:x") is None
-    app.documents.upsert("c", [], encode=False, progress=("file:x", "10"))
+    app.documents.upsert("c", [], encode=False, progress=SourceProgress("file:x", None, "10"))
     assert store.progress("file:x") == "10"
     assert store.change() == 0
-    from app.core.types import DocId, Document
-
-    app.documents.upsert("c", [Document(DocId("a"), "text")], encode=False, progress=("file:x", "20"))
+    app.documents.upsert(
+        "c", [Document(DocId("a"), "text")], encode=False, progress=SourceProgress("file:x", "10", "20")
+    )
     assert make_app().catalog.engine("c").store.progress("file:x") == "20"
     assert store.progress("file:y") is None
+    for stale in (SourceProgress("file:x", "10", "30"), SourceProgress("file:x", None, "30")):
+        with pytest.raises(ConflictError, match="another run reads the same source"):
+            app.documents.upsert("c", [Document(DocId("b"), "text")], encode=False, progress=stale)
+    assert store.progress("file:x") == "20"
+    assert store.reader().counts().documents == 1, "nothing of a run that was taken over is stored"
 
 
 def test_one_writer_at_a_time(make_app: Callable[..., App]) -> None:

@@ -123,7 +123,12 @@ def test_a_removed_entity_stays_removed_on_the_cluster(pair: tuple[App, App], tm
     catalog: Catalog = app.catalog
     record = app.new_record(catalog.spec(KB), parent=catalog.current(KB))
     build_generation(
-        catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=app.encoders.full(record), keep=3
+        catalog,
+        record,
+        bag=app.encoders.bag(record.vdr_encoder),
+        encoder=app.encoders.full(record),
+        claims=app.claims,
+        keep=3,
     )
     assert found() == ["q"]
     app.entities.remove(KB, ["q"])

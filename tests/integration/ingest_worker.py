@@ -9,7 +9,7 @@ from pathlib import Path
 from tests_support import use_fake_encoder
 
 from app.bootstrap import build
-from indexer.pipeline import ingest
+from indexer.pipeline import RejectsFile, ingest
 from indexer.readers import FileSource
 
 
@@ -26,7 +26,7 @@ def main(rows: str, acknowledged: str, version: str) -> None:
             os.fsync(out.fileno())
         return result
 
-    ingest(FileSource(Path(rows)), engine, upsert, rejects=Path(rows + ".rejects"), batch_documents=10)
+    ingest(FileSource(Path(rows)), engine, upsert, rejects=RejectsFile(Path(rows + ".rejects")), batch_documents=10)
     app.encode_now("c")
     engine.compact()
     engine.snapshot()

@@ -124,7 +124,12 @@ def test_an_entity_is_a_candidate_at_once_and_never_after_it_was_removed(kb: App
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
     record = kb.new_record(kb.catalog.spec(KB), parent=kb.catalog.current(KB))
     build_generation(
-        kb.catalog, record, bag=kb.encoders.bag(record.vdr_encoder), encoder=kb.encoders.full(record), keep=3
+        kb.catalog,
+        record,
+        bag=kb.encoders.bag(record.vdr_encoder),
+        encoder=kb.encoders.full(record),
+        claims=kb.claims,
+        keep=3,
     )
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
     assert [item.status for item in kb.entities.remove(KB, ["g", "nobody"]).items] == ["deleted", "not_found"]

@@ -37,7 +37,9 @@ def filled(make_app: Callable[..., App]) -> App:
 def rebuild(app: App) -> str:
     record = app.new_record(app.catalog.spec("c"))
     encoder = app.encoders.full(record)
-    return build(app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, keep=3).id
+    return build(
+        app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, claims=app.claims, keep=3
+    ).id
 
 
 def test_a_write_that_waits_while_a_generation_is_published_goes_into_the_new_one(make_app: Callable[..., App]) -> None:
@@ -149,7 +151,7 @@ def test_a_collection_made_anew_by_another_process_is_opened_anew(make_app: Call
 
 def test_background_encoding_waits_out_another_writer(make_app: Callable[..., App]) -> None:
     app = make_app(ingest=IngestSettings(writer_wait_s=0.05))
-    app.jobs._retry_s = 0.05
+    app.jobs._models.retry_s = 0.05
     app.ensure_collection(CollectionSpec("c"))
     engine = app.catalog.engine("c")
     app.documents.bulk("c", random_documents(20, seed=1), encode=False)

@@ -21,6 +21,7 @@ from app.core.manifest import read_json, write_json
 from app.core.settings import Settings
 from app.core.types import GenerationRecord
 from app.indexes.embedded.engine import EmbeddedEngine
+from app.indexes.embedded.records import SqliteRecords
 
 
 class FileRegistry:
@@ -29,6 +30,7 @@ class FileRegistry:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._root = settings.data_dir / "collections"
+        self._records = SqliteRecords(settings.data_dir / "records.sqlite")
 
     def names(self) -> list[str]:
         return [path.parent.name for path in self._root.glob("*/collection.json")]
@@ -78,7 +80,10 @@ class FileRegistry:
         pass
 
     def close(self) -> None:
-        pass
+        self._records.close()
+
+    def records(self) -> SqliteRecords:
+        return self._records
 
     def open(self, record: GenerationRecord) -> EmbeddedEngine:
         if record.dense_index == "knn":

@@ -27,7 +27,7 @@ from app.core.errors import (
     WriterConflictError,
 )
 from app.core.filters import And, Exists, Filter, Not, Or, Range, Terms, facets_of
-from app.core.ports import ExportedDocument, PassageChange, PreparedDocument
+from app.core.ports import ExportedDocument, PassageChange, PreparedDocument, SourceProgress, check_progress
 from app.core.selection import RowSelection
 from app.core.types import (
     BoolArray,
@@ -476,12 +476,19 @@ class SqliteStore:
             row = self._peek.execute("SELECT position FROM progress WHERE source = ?", (source,)).fetchone()
         return row[0] if row else None
 
+    def sources(self) -> dict[str, str]:
+        with self._peek_lock, _translated():
+            return dict(self._peek.execute("SELECT source, position FROM progress").fetchall())
+
     def write(
-        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: tuple[str, str] | None = None
+        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: SourceProgress | None = None
     ) -> BulkResult:
         items: list[BulkItem] = []
         rows: list[int] = []
         with self._transaction() as run:
+            if progress:
+                stored = run("SELECT position FROM progress WHERE source = ?", (progress.source,)).fetchone()
+                check_progress(progress, stored[0] if stored else None)
             change = self._meta(run, "change") + 1
             next_row, next_pk = self._meta(run, "next_row"), self._meta(run, "next_pk")
             first_row = next_row
@@ -542,7 +549,7 @@ class SqliteStore:
             run("UPDATE meta SET value = ? WHERE key = 'next_row'", (next_row,))
             run("UPDATE meta SET value = ? WHERE key = 'next_pk'", (next_pk,))
             if progress:
-                run("INSERT OR REPLACE INTO progress VALUES (?, ?)", progress)
+                run("INSERT OR REPLACE INTO progress VALUES (?, ?)", (progress.source, progress.position))
             if touched:
                 run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))
             else:

@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 
 from app.core.errors import ConflictError, HyblinkError, NotFoundError, UnavailableError, WriterConflictError
 from app.indexes.opensearch.client import Json
-from app.indexes.opensearch.state import StateDocuments, Versioned, has_died, new_owner
+from app.indexes.opensearch.state import StateDocuments, Versioned
+from app.indexes.owner import has_died, new_owner
 
 _POLL_S = 0.05
 log = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from app.indexes.opensearch.engine import OpenSearchEngine
 from app.indexes.opensearch.knn import KNN, check_knn, knn_field
 from app.indexes.opensearch.layout import Names
 from app.indexes.opensearch.lease import FREE, Lease
+from app.indexes.opensearch.records import ClusterRecords
 from app.indexes.opensearch.state import StateDocuments
 from app.indexes.opensearch.store import OpenSearchStore, new_state
 from app.indexes.opensearch.templates import install_templates
@@ -114,6 +115,9 @@ class ClusterRegistry:
 
     def _folder(self, name: str, generation: str) -> Path:
         return self._settings.data_dir / "opensearch" / self._cluster.prefix / name / generation
+
+    def records(self) -> ClusterRecords:
+        return ClusterRecords(self._cluster)
 
     def open(self, record: GenerationRecord) -> OpenSearchEngine:
         name, generation = record.collection, record.id

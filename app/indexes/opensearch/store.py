@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 
 from app.core.errors import HyblinkError, NotFoundError, UnavailableError
-from app.core.ports import PreparedDocument
+from app.core.ports import PreparedDocument, SourceProgress, check_progress
 from app.core.types import BulkItem, BulkResult, IdArray, TermWeights, VectorArray
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import BULK_PATIENCE_S, Cluster, ItemError, Json
@@ -120,6 +120,9 @@ class OpenSearchStore:
     def progress(self, source: str) -> str | None:
         position = self.state()["progress"].get(source)
         return None if position is None else str(position)
+
+    def sources(self) -> dict[str, str]:
+        return dict(self.state()["progress"])
 
     @contextmanager
     def writer(self) -> Iterator[None]:
@@ -229,7 +232,7 @@ class OpenSearchStore:
         return found
 
     def write(
-        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: tuple[str, str] | None = None
+        self, documents: Sequence[PreparedDocument | BulkItem], *, progress: SourceProgress | None = None
     ) -> BulkResult:
         documents = [_checked(one) for one in documents]
         while True:
@@ -244,8 +247,10 @@ class OpenSearchStore:
                     for at, one in enumerate(documents)
                 ]
 
-    def _write(self, documents: Sequence[PreparedDocument | BulkItem], progress: tuple[str, str] | None) -> BulkResult:
+    def _write(self, documents: Sequence[PreparedDocument | BulkItem], progress: SourceProgress | None) -> BulkResult:
         with self._transaction() as state:
+            if progress:
+                check_progress(progress, state["progress"].get(progress.source))
             change, first = state["change"] + 1, state["next_key"]
             known = self._known([one.document.id for one in documents if isinstance(one, PreparedDocument)], state["change"])
             items: list[BulkItem] = []
@@ -269,7 +274,7 @@ class OpenSearchStore:
                     rows += rows_of(key, count).tolist()
             if not fresh:
                 if progress:
-                    self._lease.update({"progress": {**state["progress"], progress[0]: progress[1]}})
+                    self._lease.update({"progress": {**state["progress"], progress.source: progress.position}})
                 return BulkResult(tuple(items), state["change"], tuple(rows))
             refused = self._cluster.bulk(self._entries(fresh, change))
             if refused:
@@ -284,7 +289,7 @@ class OpenSearchStore:
                 change,
                 next_key=first + len(fresh),
                 removed_passages=state["removed_passages"] + gone,
-                **({"progress": {**state["progress"], progress[0]: progress[1]}} if progress else {}),
+                **({"progress": {**state["progress"], progress.source: progress.position}} if progress else {}),
             )
             self._purge_if_due()
         return BulkResult(tuple(items), change, tuple(rows))

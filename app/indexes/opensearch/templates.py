@@ -12,11 +12,11 @@ from app.indexes.opensearch.client import Cluster
 
 _FOLDER = Path(__file__).resolve().parents[3] / "opensearch" / "templates"
 _ANALYSIS = "analysis"
-INDEX_TEMPLATES = ("catalog", "documents", "passages")
+INDEX_TEMPLATES = ("catalog", "documents", "passages", "records")
 
 
 def read_template(name: str, prefix: str = "hyblink") -> dict[str, Any]:
-    """A template as JSON: `analysis`, `catalog`, `documents` or `passages`, for indexes whose names begin so."""
+    """A template as JSON: `analysis` or one of `INDEX_TEMPLATES`, for indexes whose names begin so."""
     found: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())
     if "index_patterns" in found:
         found["index_patterns"] = [pattern.replace("hyblink", prefix, 1) for pattern in found["index_patterns"]]

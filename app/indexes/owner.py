@@ -1,0 +1,38 @@
+"""Who holds something: names of processes that others can tell to be dead."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import psutil
+
+_CLOCK_S = 2.0
+
+
+def _host() -> str:
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{namespace.stat().st_ino if namespace.exists() else 0}"
+
+
+def new_owner() -> str:
+    """A name for somebody in this process: host, process id, the moment it started, and a number of its own."""
+    return f"{_host()} {os.getpid()} {psutil.Process().create_time():.2f} {secrets.token_hex(4)}"
+
+
+def has_died(owner: str) -> bool:
+    """Whether the process of an owner is known to be gone: it ran on this host and does not any more."""
+    try:
+        host, pid, started, _ = owner.split(" ")
+        process, began = int(pid), float(started)
+    except ValueError:
+        return False
+    if host != _host():
+        return False
+    try:
+        # Clocks are set now and then, and with them the moments that processes are said to have started.
+        return bool(abs(psutil.Process(process).create_time() - began) > _CLOCK_S)
+    except psutil.NoSuchProcess:
+        return True

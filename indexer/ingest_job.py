@@ -1,0 +1,184 @@
+"""Bulk ingestion as a job: an upload or a folder, read in slices, by whichever worker comes next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.core.errors import InvalidInputError, NotFoundError, UserError
+from app.core.ports import Engine, SourceProgress
+from app.core.settings import Settings
+from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
+from indexer.job_records import RunningJob
+from indexer.pipeline import IngestReport, ingest, is_done
+from indexer.readers import FileSource, PythonSource
+from indexer.uploads import Uploads
+
+_COUNTS = ("created", "updated", "unchanged", "rejected", "passages")
+_LOOK_S = 2.0
+_BUSY_S = 5.0
+
+
+class Documents(Protocol):
+    """`DocumentService`, so far as a job writes through it."""
+
+    def upsert(
+        self, collection: str, documents: list[Document | BulkItem], *, progress: SourceProgress | None = None
+    ) -> BulkResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IngestParams:
+    """What an ingestion job reads: an `upload`, a `folder` below one of `jobs.roots`, or a Python `package`.
+
+    `columns` says which fields hold id, title and text.
+    """
+
+    upload: str = ""
+    folder: str = ""
+    package: str = ""
+    format: str | None = None
+    columns: Mapping[str, str] | None = None
+    whole: bool = False
+    analyzer: str = "english"
+    dense_index: str = "auto"
+    no_dense: bool = False
+
+    def spec(self, collection: str) -> CollectionSpec:
+        """The collection to make where there is none."""
+        spec = CollectionSpec(
+            collection,
+            analyzer=self.analyzer,
+            dense_encoder="none" if self.no_dense else "default",
+            dense_index=self.dense_index,
+        )
+        return replace(spec, chunk_chars=0, chunk_overlap_chars=0) if self.whole else spec
+
+
+def source_of(
+    params: IngestParams, settings: Settings, uploads: Uploads, source_id: str | None = None
+) -> FileSource | PythonSource:
+    """What a job reads. Raises UserError where it may not, or where there is nothing."""
+    given = [name for name in ("upload", "folder", "package") if getattr(params, name)]
+    if len(given) != 1:
+        raise InvalidInputError("what to ingest?", received=given, expected="one of upload, folder, package")
+    limits = settings.ingest
+    if params.package:
+        return PythonSource(params.package, max_chars=limits.max_document_chars, source_id=source_id)
+    path = uploads.path(params.upload) if params.upload else allowed_folder(params.folder, settings.jobs.roots)
+    return FileSource(
+        path,
+        format=params.format,
+        columns=params.columns,
+        max_row_bytes=limits.max_row_bytes,
+        max_chars=limits.max_document_chars,
+        source_id=source_id,
+    )
+
+
+def allowed_folder(wanted: str, roots: tuple[Path, ...]) -> Path:
+    """A path on the server, links followed, if it lies below a root. Raises InvalidInputError, NotFoundError."""
+    try:
+        path = Path(wanted).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"not a path: {error}", received=wanted) from error
+    if not any(path.is_relative_to(root.expanduser().resolve()) for root in roots):
+        raise InvalidInputError(
+            "the folder is not among those that jobs may read",
+            received=wanted,
+            expected="a path below one of jobs.roots",
+        )
+    if not path.exists():
+        raise NotFoundError("no such file or folder", received=wanted)
+    return path
+
+
+def run_ingest_job(
+    running: RunningJob,
+    *,
+    engine: Engine,
+    service: Documents,
+    uploads: Uploads,
+    settings: Settings,
+    is_current: Callable[[], bool],
+    stop: Callable[[], bool],
+) -> None:
+    """Read on for a slice of time; the job is then done, or queued again. Raises JobCancelledError, TakenOverError."""
+    job = running.job
+    source = source_of(IngestParams(**job.params), settings, uploads, f"job:{job.id}")
+    collection = job.collection
+    if is_done(engine.store.progress(source.id)):
+        running.done(job.progress)
+        return
+    before: Mapping[str, Any] = job.progress
+    total = source.bytes_total if isinstance(source, FileSource) else None
+    began = time.monotonic()
+    looked = began
+    busy = False
+
+    def upsert(documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult:
+        return service.upsert(collection, documents, progress=progress)
+
+    def so_far(report: IngestReport) -> dict[str, Any]:
+        seconds = float(before.get("seconds", 0.0)) + time.monotonic() - began
+        counts = {name: int(before.get(name, 0)) + getattr(report, name) for name in _COUNTS}
+        found = {
+            **counts,
+            "rows": report.rows,
+            "seconds": round(seconds, 3),
+            "rows_per_s": round(report.rows / seconds, 1),
+        }
+        if total and isinstance(source, FileSource):
+            read = min(total, source.bytes_read)
+            found |= {"bytes": read, "bytes_total": total}
+            if read:
+                found["eta_s"] = round(seconds * (total - read) / read, 1)
+        return found
+
+    def enough() -> bool:
+        nonlocal looked, busy
+        now = time.monotonic()
+        if stop() or now - began > settings.jobs.slice_s:
+            return True
+        if now - looked > _LOOK_S and engine.record.dense_dimension:
+            looked = now
+            counts = engine.store.reader().counts()
+            busy = counts.passages - counts.encoded > settings.jobs.max_waiting
+        return busy
+
+    running.report(stage="reading", message="")
+    report = ingest(
+        source,
+        engine,
+        upsert,
+        rejects=lambda rows: running.reject(rows, settings.jobs.max_rejects),
+        batch_documents=settings.ingest.batch_documents,
+        exclusive=False,
+        is_current=is_current,
+        progress=lambda report: running.report(progress=so_far(report)),
+        stop=enough,
+    )
+    if report.finished:
+        running.done(running.job.progress)
+    elif busy:
+        running.again("waits until fewer passages wait for vectors", _BUSY_S)
+    else:
+        running.again()
+
+
+def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads) -> IngestParams:
+    """The parameters of a job that is asked for. Raises UserError where it could not run."""
+    try:
+        checked = IngestParams(**params)
+    except TypeError as error:
+        raise InvalidInputError(f"bad parameters: {error}", received=sorted(params)) from error
+    try:
+        source_of(checked, settings, uploads)
+    except UserError:
+        raise
+    except OSError as error:
+        raise InvalidInputError(f"it cannot be read: {error}", received=dict(params)) from error
+    return checked

@@ -1,0 +1,92 @@
+"""Files that were sent for ingestion: one folder each, whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.core.errors import InvalidInputError, NotFoundError, StorageFullError, TooLargeError
+from app.core.manifest import read_json, write_json
+from indexer.job_records import sortable_id
+from indexer.readers.files import detect_format
+
+_ID = re.compile(r"u\d{8}T\d{12}-[0-9a-f]{6}")
+_NAME = re.compile(r"[\w][\w .()+@=-]{0,199}")
+_META = "upload.json"
+_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A stored file: its id, the name it was sent under, its size and sha256."""
+
+    id: str
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Uploads:
+    """Below one folder, which every machine that runs workers has to see."""
+
+    def __init__(self, root: Path, *, max_bytes: int) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
+        """Store a stream, whole or not at all. Raises InvalidInputError (bad name), TooLargeError, StorageFullError."""
+        if not _NAME.fullmatch(name) or detect_format(Path(name)) is None:
+            raise InvalidInputError(
+                "bad file name",
+                received=name,
+                expected="a plain name ending in .jsonl, .csv, .tsv, .md, .txt, .html, .pdf (.gz)",
+            )
+        upload = sortable_id("u")
+        beside = self._root / f".{upload}"
+        try:
+            beside.mkdir(parents=True)
+            digest, size = hashlib.sha256(), 0
+            with (beside / name).open("wb") as out:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        raise TooLargeError(
+                            "the upload is too large",
+                            received=f"over {size}",
+                            expected=f"at most {self._max_bytes} bytes",
+                        )
+                    digest.update(chunk)
+                    out.write(chunk)
+                out.flush()
+                os.fsync(out.fileno())
+            write_json(beside / _META, {"name": name, "bytes": size, "sha256": digest.hexdigest()})
+            beside.rename(self._root / upload)
+        except OSError as error:
+            raise StorageFullError(f"the upload could not be stored: {error}") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return Upload(upload, name, size, digest.hexdigest())
+
+    def path(self, upload: str) -> Path:
+        """The file of an upload. Raises NotFoundError."""
+        folder = self._root / upload
+        if not _ID.fullmatch(upload) or not (folder / _META).is_file():
+            raise NotFoundError("no such upload", received=upload)
+        return folder / str(read_json(folder / _META)["name"])
+
+    def tidy(self, keep_days: float) -> int:
+        """Delete uploads that are older, and what was cut short; how many."""
+        oldest = time.time() - keep_days * _DAY
+        gone = 0
+        for folder in self._root.glob("*") if self._root.is_dir() else ():
+            unfinished = folder.name.startswith(".")
+            if folder.stat().st_mtime < (time.time() - _DAY if unfinished else oldest):
+                shutil.rmtree(folder, ignore_errors=True)
+                gone += 1
+        return gone

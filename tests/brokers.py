@@ -1,0 +1,130 @@
+"""Real brokers for tests: started on free ports, killed and started again with what they had kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_RABBIT = Path("/usr/lib/rabbitmq/bin")
+_START_S = 90.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Files:
+    """No server: the filesystem broker. There is nothing to kill."""
+
+    url = "filesystem"
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class _Server:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _spawn(self, command: list[str], ready: Callable[[], bool], **environment: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"{command[0]} ended: {(self.folder / 'log').read_text()[-2000:]}")
+            if ready():
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"{command[0]} did not answer: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """As a power cut would: the server and all that it has started."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    stop = kill
+
+
+class Redis(_Server):
+    """Keeps what it has acknowledged but for the last second."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--appendonly", "yes"]
+        self._spawn([*command, "--dir", str(self.folder), "--save", ""], self._listens)
+
+
+class Rabbit(_Server):
+    """A node of its own; durable queues and messages survive."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._distribution, self._epmd = free_port(), free_port()
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def start(self) -> None:
+        self._spawn(
+            [str(_RABBIT / "rabbitmq-server")],
+            self._listens,
+            HOME=str(self.folder),
+            RABBITMQ_NODENAME=f"hyblink{self.port}@localhost",
+            RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
+            RABBITMQ_NODE_PORT=str(self.port),
+            RABBITMQ_DIST_PORT=str(self._distribution),
+            ERL_EPMD_PORT=str(self._epmd),
+            ERL_EPMD_ADDRESS="127.0.0.1",
+            RABBITMQ_MNESIA_BASE=str(self.folder / "mnesia"),
+            RABBITMQ_LOG_BASE=str(self.folder / "logs"),
+            RABBITMQ_ENABLED_PLUGINS_FILE=str(self.folder / "plugins"),
+            RABBITMQ_PID_FILE=str(self.folder / "pid"),
+            RABBITMQ_CONF_ENV_FILE=str(self.folder / "none.conf"),
+        )
+
+
+def missing(kind: str) -> str:
+    """What of a kind of broker is not installed here; "" where it is."""
+    if kind == "redis" and shutil.which("redis-server") is None:
+        return "redis-server"
+    if kind == "rabbitmq" and not (_RABBIT / "rabbitmq-server").exists():
+        return "rabbitmq-server"
+    return ""
+
+
+def broker(kind: str, folder: Path) -> Files | Redis | Rabbit:
+    """A broker of a kind: `filesystem`, `redis` or `rabbitmq`."""
+    return {"filesystem": lambda _: Files(), "redis": Redis, "rabbitmq": Rabbit}[kind](folder)

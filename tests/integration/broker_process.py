@@ -1,0 +1,48 @@
+"""A worker or an API with the fake encoder, in a process of its own: made to be killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from tests_support import FakeDense
+
+import app.bootstrap
+import indexer.tasks
+from app.core.settings import Settings
+from app.core.types import VectorArray
+
+logging.basicConfig(level=logging.WARNING, format="%(process)d %(levelname)s %(name)s: %(message)s")
+plain = app.bootstrap.build
+
+
+class SlowDense(FakeDense):
+    """Takes its time, so that there is a middle to be killed in."""
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
+        time.sleep(float(os.environ.get("SLOW_S", "0")) * len(texts))
+        return super().encode_passages(titles, texts)
+
+
+def build(settings: Settings | None = None) -> app.bootstrap.App:
+    made = plain(settings)
+    slow = SlowDense()
+    made.encoders.add_dense(slow)
+    made.encoders.use_as_default(slow.id)
+    return made
+
+
+indexer.tasks.build = build  # type: ignore[assignment]
+
+if sys.argv[1] == "worker":
+    sys.exit(indexer.tasks.run_worker(Settings(), sys.argv[2].split(","), concurrency=1, beat="beat" in sys.argv))
+else:
+    import uvicorn
+
+    from app.api.main import create_api
+
+    made = build()
+    uvicorn.run(create_api(made), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")

@@ -1,0 +1,345 @@
+"""Workers behind real brokers: what is sent gets done, whoever dies, whatever is delivered twice or out of order."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from brokers import Files, Rabbit, Redis, broker, free_port, missing
+from conftest import SOAK, FakeDense, missing_service, use_fake_encoder
+
+from app.bootstrap import App, build
+from app.core.settings import IngestSettings, JobsSettings, Settings
+from app.core.types import CollectionSpec
+from indexer.broker import ENCODE, RUN, celery_for
+
+_ROOT = Path(__file__).resolve().parents[2]
+ROWS = 20_000 if SOAK else 2_000
+KILLS = 30 if SOAK else 4
+PATIENCE_S = 1800 if SOAK else 240
+BROKERS = [
+    pytest.param("filesystem"),
+    pytest.param("redis", marks=pytest.mark.services),
+    pytest.param("rabbitmq", marks=pytest.mark.services),
+]
+
+
+class Installation:
+    """A data folder, a broker, and processes that work for it."""
+
+    def __init__(self, folder: Path, served: Files | Redis | Rabbit) -> None:
+        self.folder = folder
+        self.broker = served
+        self.port = free_port()
+        jobs = JobsSettings(
+            broker=served.url,  # type: ignore[arg-type]
+            slice_s=3,
+            claim_s=20,
+            silent_s=6,
+            sweep_s=2,
+            retry_s=0.2,
+            visibility_timeout_s=15,
+            roots=(folder,),
+        )
+        ingest = IngestSettings(batch_documents=50, writer_wait_s=30)
+        self.settings = Settings(data_dir=folder / "data", jobs=jobs, ingest=ingest)
+        self.slow_s = 0.0
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HYBLINK_")}
+        values = {f"HYBLINK_JOBS__{name.upper()}": value for name, value in self.settings.jobs.model_dump().items()}
+        wanted = ("BROKER", "SLICE_S", "CLAIM_S", "SILENT_S", "SWEEP_S", "RETRY_S", "VISIBILITY_TIMEOUT_S")
+        plain = {name: str(value) for name, value in values.items() if name.removeprefix("HYBLINK_JOBS__") in wanted}
+        return {
+            **kept,
+            **plain,
+            "HYBLINK_JOBS__BROKER": self.broker.url,
+            "HYBLINK_JOBS__ROOTS": json.dumps([str(self.folder)]),
+            "HYBLINK_INGEST__BATCH_DOCUMENTS": "50",
+            "HYBLINK_INGEST__WRITER_WAIT_S": "30",
+            "HYBLINK_DATA_DIR": str(self.folder / "data"),
+            "SLOW_S": str(self.slow_s),
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests")]),
+        }
+
+    def start(self, name: str, *arguments: str) -> None:
+        script = str(_ROOT / "tests" / "integration" / "broker_process.py")
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, script, *arguments],
+                env=self.environment(),
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def start_worker(self, name: str) -> None:
+        self.start(name, "worker", "ingest,encode,train,maintenance", "beat")
+
+    def start_api(self) -> None:
+        self.start("api", "api", str(self.port))
+
+    def kill(self, name: str) -> None:
+        """`kill -9` of a process and all of its children."""
+        process = self.processes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+        self.broker.stop()
+
+    def logs(self) -> str:
+        return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
+
+
+@pytest.fixture(params=BROKERS)
+def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    if lacking := missing(request.param):
+        missing_service(lacking)
+    made = Installation(tmp_path, broker(request.param, tmp_path / "broker"))
+    made.broker.start()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def here(installation: Installation) -> Iterator[App]:
+    app = build(installation.settings)
+    use_fake_encoder(app)
+    app.ensure_collection(CollectionSpec("default"))
+    yield app
+    app.close()
+
+
+def rows(count: int, seed: int, prefix: str = "r") -> list[dict[str, Any]]:
+    draw = random.Random(seed)
+    words = [f"word{n}" for n in range(300)]
+    return [
+        {"id": f"{prefix}{n}", "title": f"row {n}", "text": " ".join(draw.choices(words, k=draw.randint(3, 30)))}
+        for n in range(count)
+    ]
+
+
+def write(path: Path, documents: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in documents))
+    return path
+
+
+def until(what: Callable[[], bool], patience_s: float, installation: Installation) -> None:
+    deadline = time.monotonic() + patience_s
+    while not what():
+        if time.monotonic() > deadline:
+            pytest.fail(f"it did not come to that in {patience_s} s\n{installation.logs()}")
+        time.sleep(0.3)
+
+
+def all_encoded(app: App) -> bool:
+    counts = app.catalog.engine("default").store.reader().counts()
+    return counts.passages == counts.encoded
+
+
+def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Installation, here: App) -> None:
+    documents = rows(300, 1)
+    path = write(installation.folder / "rows.jsonl", documents)
+    with path.open("a") as out:
+        out.write('{"id": "bad"}\nnot json\n')
+    job = here.start_ingestion("default", {"folder": str(path)}, by="me")
+    assert here.work.get(job.id).state == "queued"
+    installation.start_worker("w1")
+    until(lambda: here.work.get(job.id).state == "done" and all_encoded(here), 90, installation)
+    done = here.work.get(job.id)
+    assert (done.by, done.attempts, done.error) == ("me", 0, "")
+    told = {name: done.progress[name] for name in ("created", "updated", "unchanged", "rejected", "rows")}
+    assert told == {"created": 300, "updated": 0, "unchanged": 0, "rejected": 2, "rows": 302}
+    assert done.progress["bytes"] == done.progress["bytes_total"] == path.stat().st_size
+    assert {(one["file"], one["line"]) for one in here.work.rejects(job.id)} == {
+        ("rows.jsonl", 301),
+        ("rows.jsonl", 302),
+    }
+    # The same rows again: nothing changes, nothing is encoded.
+    change = here.catalog.engine("default").store.change()
+    again = here.start_ingestion("default", {"folder": str(path)})
+    until(lambda: here.work.get(again.id).state == "done", 60, installation)
+    assert here.work.get(again.id).progress["unchanged"] == 300
+    assert here.catalog.engine("default").store.change() == change
+
+
+def test_a_cancelled_job_stops_and_a_resumed_one_goes_on(installation: Installation, here: App) -> None:
+    path = write(installation.folder / "rows.jsonl", rows(3000, 2))
+    job = here.start_ingestion("default", {"folder": str(path)})
+    installation.start_worker("w1")
+    until(lambda: here.work.get(job.id).progress.get("rows", 0) > 0, 60, installation)
+    here.work.cancel(job.id)
+    until(lambda: here.work.get(job.id).state == "cancelled", 30, installation)
+    stopped = here.work.get(job.id).progress["rows"]
+    assert 0 < stopped < 3000
+    stored = here.catalog.engine("default").store.reader().counts().documents
+    assert stored < 3000
+    here.work.resume(job.id)
+    until(lambda: here.work.get(job.id).state == "done" and all_encoded(here), 90, installation)
+    done = here.work.get(job.id)
+    assert here.catalog.engine("default").store.reader().counts().documents == 3000
+    assert done.progress["rows"] == 3000
+    assert 3000 - 50 <= done.progress["created"] <= 3000, "the batch in hand when it was cancelled may go uncounted"
+
+
+def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Installation, here: App) -> None:
+    installation.start_worker("w1")
+    celery = celery_for(installation.settings)
+    evil = [
+        (ENCODE, ["../../etc", "g000001"]),
+        (ENCODE, ["nothing", "g000001"]),
+        (ENCODE, ["default"]),
+        (ENCODE, [{"a": 1}, ["b"]]),
+        (RUN, ["j' OR 1=1"]),
+        (RUN, ["j20200101T000000000000-abcdef"]),
+        ("os.system", ["true"]),
+    ]
+    for name, args in evil:
+        celery.send_task(name, args=args, queue="encode")
+    with celery.connection_for_write() as connection, connection.Producer() as producer:
+        for body, kind in (
+            (b"\x80\x04\x95", "application/x-python-serialize"),
+            (b"{", "application/json"),
+            (b"[]", "text/plain"),
+        ):
+            producer.publish(
+                body, routing_key="encode", exchange="encode", content_type=kind, content_encoding="binary"
+            )
+    if installation.broker.url == "filesystem":
+        (installation.folder / "data" / "broker" / "00000000000000000000-x.encode.msg").write_text("{half")
+    celery.close()
+    here.documents.bulk("default", rows(20, 3))
+    until(lambda: all_encoded(here), 90, installation)
+    until(lambda: len(here.work.dead_letters()) >= 3, 30, installation)
+    assert installation.processes["w1"].poll() is None
+    errors = [letter.error for letter in here.work.dead_letters()]
+    assert any("a task with a bad id" in error for error in errors)
+    assert here.catalog.names() == ["default"]
+
+
+def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installation: Installation, here: App) -> None:
+    """Workers, API and broker are killed in turn while a job reads and clients write; tasks come twice and shuffled."""
+    draw = random.Random(7)
+    documents = rows(ROWS, 4)
+    path = write(installation.folder / "rows.jsonl", documents)
+    model = {one["id"]: one["text"] for one in documents}
+    installation.slow_s = 0.01
+    installation.start_api()
+    for name in ("w1", "w2"):
+        installation.start_worker(name)
+    url = f"http://127.0.0.1:{installation.port}"
+    ended = threading.Event()
+    acknowledged: dict[str, str | None] = {}
+    job = here.start_ingestion("default", {"folder": str(path)})
+
+    def write_by_api() -> None:
+        """Documents of its own, changed and deleted; what was not acknowledged is sent again until it is."""
+        mine = random.Random(9)
+        with httpx.Client(base_url=url, timeout=30) as client:
+            for number in range(10_000):
+                if ended.is_set():
+                    return
+                one = {"id": f"api{mine.randint(0, 200)}", "text": f"version {number} {mine.random()}"}
+                delete = mine.random() < 0.2
+                while not ended.is_set():
+                    try:
+                        if delete:
+                            answer = client.delete(f"/v1/documents/{one['id']}")
+                            accepted = answer.status_code in {200, 404}
+                        else:
+                            answer = client.post("/v1/documents:bulk", json={"documents": [one]})
+                            accepted = answer.status_code == 200 and not answer.json()["errors"]
+                    except httpx.HTTPError:
+                        accepted = False
+                    if accepted:
+                        acknowledged[one["id"]] = None if delete else one["text"]
+                        break
+                    time.sleep(0.2)
+
+    def duplicate() -> None:
+        """Send tasks that were sent already, in any order, some of them late."""
+        mine = random.Random(11)
+        while not ended.wait(0.3):
+            try:
+                celery = celery_for(installation.settings)
+                for _ in range(5):
+                    late = mine.choice([None, None, 1, 3])
+                    if mine.random() < 0.5:
+                        celery.send_task(RUN, args=[job.id], queue="ingest", countdown=late)
+                    else:
+                        celery.send_task(ENCODE, args=["default", "g000001"], queue="encode", countdown=late)
+                celery.close()
+            except Exception:  # the broker has been killed
+                continue
+
+    threads = [threading.Thread(target=write_by_api), threading.Thread(target=duplicate)]
+    for thread in threads:
+        thread.start()
+    killed = 0
+    try:
+        victims = ["w1", "api", "w2"] + ([] if isinstance(installation.broker, Files) else ["broker"])
+        while here.work.get(job.id).state != "done" or not all_encoded(here):
+            if killed >= KILLS:
+                time.sleep(0.5)
+                continue
+            time.sleep(draw.uniform(0.5, 4.0))
+            victim = victims[killed % len(victims)]
+            if victim == "broker":
+                installation.broker.kill()
+                time.sleep(draw.uniform(0, 2))
+                installation.broker.start()
+            else:
+                installation.kill(victim)
+                installation.start_api() if victim == "api" else installation.start_worker(victim)
+            killed += 1
+            if here.work.get(job.id).state == "failed":
+                pytest.fail(f"{here.work.get(job.id)}\n{installation.logs()}")
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert killed >= KILLS, "there was not enough to do for so many"
+    until(lambda: all_encoded(here), PATIENCE_S, installation)
+    # A write that was under way when the end came was perhaps stored without having been acknowledged: look again.
+    engine = here.catalog.engine("default")
+    reader = engine.store.reader()
+    expected = {**model, **{name: text for name, text in acknowledged.items() if text is not None}}
+    stored = {one.document.id: one.document.text for one in reader.export()}
+    unsure = {name for name in stored.keys() ^ expected.keys() if name.startswith("api")}
+    assert len(unsure) <= 1
+    assert {name: text for name, text in stored.items() if not name.startswith("api")} == model
+    differ = [name for name in stored.keys() & expected.keys() if stored[name] != expected[name]]
+    assert len(differ) + len(unsure) <= 1, (differ, unsure)
+    assert len(acknowledged) > 5
+    # Every passage has one vector, the right one, and stands once in every index.
+    live = reader.live_rows()
+    found, vectors = reader.vectors(live)
+    assert found.tolist() == live.tolist()
+    passages = reader.passages(live)
+    fake = FakeDense()
+    right = fake.encode_passages([passages[int(row)].title for row in live], [passages[int(row)].text for row in live])
+    np.testing.assert_allclose(vectors, right, atol=2e-3)
+    assert engine.check() == []
+    snapshot = engine.snapshot()
+    assert snapshot.dense is not None
+    assert snapshot.dense.vectors == len(live)
+    assert here.work.dead_letters() == []
