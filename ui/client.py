@@ -58,6 +58,30 @@ class Client:
         path = f"/v1/entities/{quote(entity_id, safe='')}/mentions"
         return self._call("GET", path, params={"documents": documents})
 
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """Store a file for an ingestion job."""
+        return self._call("POST", "/v1/uploads", params={"name": name}, content=content)
+
+    def begin(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Begin a job."""
+        return self._call("POST", "/v1/jobs", json=body)
+
+    def jobs(self, limit: int) -> list[dict[str, Any]]:
+        """Jobs, the newest first."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/v1/jobs", params={"limit": limit})["jobs"])
+
+    def rejects(self, job_id: str) -> list[dict[str, Any]]:
+        """Rows that a job has rejected."""
+        return cast("list[dict[str, Any]]", self._call("GET", f"/v1/jobs/{job_id}/rejects")["rejects"])
+
+    def change_job(self, job_id: str, act: str) -> dict[str, Any]:
+        """`cancel` or `resume` a job."""
+        return self._call("POST", f"/v1/jobs/{job_id}/{act}")
+
+    def queues(self) -> dict[str, Any]:
+        """Live workers, and what waits."""
+        return self._call("GET", "/v1/admin/queues")
+
     def document(self, collection: str, document_id: str) -> dict[str, Any]:
         """A document as it was sent."""
         return self._call("GET", f"/v1/documents/{quote(document_id, safe='')}", params={"collection": collection})

@@ -205,6 +205,32 @@ def entity_card(entity: Mapping[str, Any]) -> str:
     return f"{tags}{also}<div class='hb-text'>{escape(entity['description'])}</div>"
 
 
+def job_line(job: Mapping[str, Any]) -> str:
+    """A job in a line: what it reads into what, its state, how far it is, what went wrong."""
+    told = job["progress"]
+    parts = [f"<b>{escape(job['collection'])}</b>", f"<span class='hb-tier'>{escape(job['state'])}</span>"]
+    if "rows" in told:
+        parts.append(f"{told['rows']:,} rows, {told['rows_per_s']:,.0f}/s")
+        counts = [
+            f"{told[name]:,} {name}" for name in ("created", "updated", "unchanged", "rejected") if told.get(name)
+        ]
+        parts.append(escape(", ".join(counts)))
+    if job["state"] in {"queued", "running"} and "eta_s" in told:
+        parts.append(f"about {told['eta_s']:.0f} s left")
+    trouble = f"<div class='hb-text'>{escape(job['error'] or job['message'])}</div>"
+    about = f"<div class='hb-text'>{escape(job['id'])} · {escape(job['created'])}</div>"
+    return f"<div class='hb-job' data-state='{escape(job['state'])}'>{' '.join(parts)}{trouble}{about}</div>"
+
+
+def rejects(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rejected rows: where, why, and how they begin."""
+    return "".join(
+        f"<div class='hb-text'>{escape(one['file'])}:{int(one['line'])} {escape(one['message'])} "
+        f"<code>{escape(one['raw'])}</code></div>"
+        for one in rows
+    )
+
+
 _NIF = """@prefix nif: <http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#> .
 @prefix itsrdf: <http://www.w3.org/2005/11/its/rdf#> .
 @prefix xsd: <http://www.w3.org/2001/XMLSchema#> .

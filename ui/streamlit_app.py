@@ -14,7 +14,7 @@ if _ROOT not in sys.path:
 import streamlit as st  # noqa: E402
 
 from ui.client import Client  # noqa: E402
-from ui.views import entity, linking, search  # noqa: E402
+from ui.views import entity, jobs, linking, search  # noqa: E402
 
 
 @st.cache_resource  # type: ignore[untyped-decorator]
@@ -41,11 +41,16 @@ def _entity() -> None:
     entity.show(_service(), os.environ.get("HYBLINK_UI_KB", "entities"))
 
 
+def _jobs() -> None:
+    jobs.show(_service())
+
+
 st.set_page_config(page_title="hyblink", page_icon="🔎", layout="wide")
 st.navigation(
     [
         st.Page(_search, title="Search", url_path="search", default=True),
         st.Page(_linking, title="Linking", url_path="linking"),
         st.Page(_entity, title="Entities", url_path="entity"),
+        st.Page(_jobs, title="Ingestion", url_path="ingestion"),
     ]
 ).run()

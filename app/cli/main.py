@@ -823,12 +823,17 @@ def serve(
 ) -> None:
     """Serve the API. Any address but loopback needs API keys."""
     with reported(), opened() as app:
+        import signal
+        import sys
+
         import uvicorn
 
         from app.api.main import create_api
 
         address = host or app.settings.api.host
         api = create_api(app, host=address)
+        # uvicorn raises the signal again when it has shut down: then our workers have still to be ended.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with LocalWorkers(app.settings):
             uvicorn.run(
                 api,

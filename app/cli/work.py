@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ def worker(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N; one worker for each GPU.")] = None,
     beat: Annotated[bool, typer.Option("--beat", help="Send periodic tasks too; one worker of all should.")] = False,
     pool: Annotated[str, typer.Option(help="Celery's pool: prefork, or solo for one process.")] = "prefork",
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
     """Work on queued tasks until told to stop."""
     with reported():
@@ -52,7 +54,16 @@ def worker(
             raise InvalidInputError("no broker is configured", received="jobs.broker none", expected="a broker")
         from indexer.tasks import run_worker
 
+        if until_eof:
+            threading.Thread(target=_end_with_stdin, daemon=True).start()
         raise typer.Exit(run_worker(settings, wanted, concurrency=concurrency, beat=beat, pool=pool))
+
+
+def _end_with_stdin() -> None:
+    """End when whoever started this process does, however it does."""
+    while os.read(0, 4096):  # not sys.stdin: its lock would be held in every process that is forked meanwhile
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class LocalWorkers:
@@ -76,10 +87,12 @@ class LocalWorkers:
         return self
 
     def _start(self, at: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "app.cli.main", "worker", *(["--beat"] if at == 0 else [])]
+        beat = ["--beat"] if at == 0 else []
+        command = [sys.executable, "-m", "app.cli.main", "worker", "--until-eof", *beat]
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join(filter(None, [str(root), self._environment.get("PYTHONPATH", "")]))
-        return subprocess.Popen(command, env={**self._environment, "PYTHONPATH": path}, start_new_session=True)
+        environment = {**self._environment, "PYTHONPATH": path}
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
     def _watch(self) -> None:
         while not self._ended.wait(2):
@@ -100,10 +113,10 @@ class LocalWorkers:
             if process is None:
                 continue
             try:
-                process.wait(timeout=15)
+                process.communicate(timeout=15)
             except subprocess.TimeoutExpired:
-                process.kill()  # what it had in hand is queued again
-                process.wait()
+                os.killpg(process.pid, signal.SIGKILL)  # what it had in hand is queued again
+                process.communicate()
 
 
 def _line(job: Job) -> str:

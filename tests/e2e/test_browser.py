@@ -310,3 +310,36 @@ def test_a_text_is_linked_with_reasons_and_exported(page, ui: str) -> None:  # t
         state('"threshold": 0.0')
         tab.screenshot(path=os.environ["HYBLINK_SCREENSHOT"].replace(".png", "-linking.png"))
     tab.close()
+
+
+def test_a_file_is_ingested_from_the_page(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    """The service's own worker, started with it, reads the upload; what it rejects is shown, and cannot run script."""
+    tab = page.context.new_page()
+    tab.goto(f"{ui}/ingestion")
+    rows = [f'{{"id": "p{n}", "title": "penguin {n}", "text": "penguins walk {n} miles"}}' for n in range(40)]
+    tab.locator("input[type=file]").set_input_files(
+        {"name": "birds.jsonl", "mimeType": "application/json", "buffer": "\n".join([*rows, EVIL]).encode()}
+    )
+    tab.get_by_text("birds.jsonl").wait_for()
+    box = tab.get_by_role("textbox", name="Into the collection")
+    box.fill("birds")
+    box.press("Tab")
+    tab.get_by_role("button", name="Ingest", exact=True).click()
+    tab.locator(".hb-job[data-state='done']").wait_for(timeout=90_000)
+    line = tab.locator(".hb-job").first.inner_text()
+    assert "41 rows" in line
+    assert "40 created, 1 rejected" in line
+    tab.get_by_text(re.compile(r"\d+ workers")).wait_for()
+    tab.get_by_text("1 rows rejected").click()
+    tab.get_by_text("birds.jsonl:41").wait_for()
+    assert tab.title() != "pwned"
+    if os.environ.get("HYBLINK_SCREENSHOT"):
+        tab.screenshot(path=os.environ["HYBLINK_SCREENSHOT"].replace(".png", "-ingestion.png"))
+    tab.close()
+    other = page.context.new_page()
+    other.goto(ui)
+    other.get_by_role("combobox", name="Collection").click()
+    other.get_by_role("option", name="birds", exact=True).click()
+    ask(other, "penguin 7")
+    assert any("penguin 7" in title for title in wait_for_titles(other, lambda t: bool(t)))
+    other.close()
