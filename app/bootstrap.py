@@ -72,6 +72,7 @@ from indexer.ingest_job import check_params, run_ingest_job
 from indexer.job_records import RUN_TASK, DeadLetter, Job, JobCancelledError, JobRecords, TakenOverError
 from indexer.jobs import TRY_AGAIN, InProcessJobs
 from indexer.uploads import Uploads
+from training.feedback import Feedback
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -315,6 +316,7 @@ class App:
     claims: Claims
     work: JobRecords
     uploads: Uploads
+    feedback: Feedback
     documents: DocumentService
     search: SearchService
     entities: KnowledgeBase
@@ -432,6 +434,7 @@ class App:
             self.catalog.drop_old(name, self.settings.keep_generations)
         self.uploads.tidy(self.settings.jobs.keep_days)
         self.work.tidy(self.settings.jobs.keep_days)
+        self.feedback.tidy(self.settings.jobs.keep_clicks_days)
 
     def merge(self) -> None:
         """Merge the segments and buffers of all indexes that answer."""
@@ -580,6 +583,7 @@ def build(settings: Settings | None = None) -> App:
             retry_s=settings.jobs.retry_s,
         ),
         Uploads(settings.jobs.uploads or settings.data_dir / "uploads", max_bytes=settings.jobs.max_upload_bytes),
+        Feedback(records),
         documents,
         SearchService(catalog, encoders, settings.search),
         KnowledgeBase(

@@ -19,7 +19,7 @@ from app.node.cluster import Cluster
 DIMENSION = 24
 # Applications of tests do their own work; what concerns brokers says so.
 os.environ.setdefault("HYBLINK_JOBS__BROKER", "none")
-_KEPT = {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK", "HYBLINK_JOBS__BROKER"}
+_KEPT = {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK", "HYBLINK_JOBS__BROKER", "HYBLINK_TEST_API"}
 
 
 class FakeDense:

@@ -58,6 +58,15 @@ class Client:
         path = f"/v1/entities/{quote(entity_id, safe='')}/mentions"
         return self._call("GET", path, params={"documents": documents})
 
+    def judge(self, collection: str, query: str, document_id: str, grade: int) -> None:
+        """Say how well a document answers a query."""
+        one = {"query": query, "document_id": document_id, "grade": grade}
+        self._call("POST", "/v1/judgements", json={"collection": collection, "judgements": [one]})
+
+    def click(self, search_id: str, document_id: str) -> None:
+        """Say that a document was opened."""
+        self._call("POST", "/v1/clicks", json={"search_id": search_id, "document_id": document_id})
+
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         """Store a file for an ingestion job."""
         return self._call("POST", "/v1/uploads", params={"name": name}, content=content)

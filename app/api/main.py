@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 
 from app.api import models
 from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, json_answer
+from app.api.feedback import feedback_routes
 from app.api.jobs import job_routes
 from app.api.keys import ApiKey, KeyStore, Role, authorize, is_loopback
 from app.api.limits import BodyLimit, LoopbackHosts
@@ -336,10 +337,15 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         response_model=None,
     )
     def search(body: models.SearchBody, authorization: Authorization = None) -> Response:
-        on(body.collection, authorization, Role.SEARCH)
+        key = allowed(authorization, Role.SEARCH, check_name(body.collection))
         with slots.one():
             result = app.search.search(body.collection, wanted(body, authorization))
         metrics.searched(result)
+        if body.log:
+            ranks = {str(hit.doc_id): hit.rank for hit in result.hits}
+            by = "" if key is None else key.id
+            search_id = app.feedback.shown(body.collection, body.query, ranks, generation=result.generation, by=by)
+            result = replace(result, search_id=search_id)
         return json_answer(result)
 
     @api.post(
@@ -530,6 +536,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         return json_answer(_collection(spec, record, StoreCounts(0, 0, 0, 0)), 201)
 
     api.include_router(job_routes(app, allowed))
+    api.include_router(feedback_routes(app, allowed))
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")
     def healthz() -> models.HealthAnswer:

@@ -86,6 +86,9 @@ class SearchBody(_Body):
         description="What the VDR signal multiplies. `full`: encoded query, encoded passage; `alpha`: the query's own "
         "tokens, encoded passage; `beta`: encoded query, the passage's bag of tokens; `bag`: both as bags; `auto`.",
     )
+    log: StrictBool = Field(
+        False, description="Keep query and page, so that clicks can refer to it by the answer's `search_id`."
+    )
     entities: EntitiesUseBody | None = Field(
         None, description="Boost or filter by the entities that the query mentions."
     )
@@ -408,6 +411,56 @@ class JobBody(_Body):
     def params(self) -> dict[str, Any]:
         """What the job keeps of it."""
         return self.model_dump(exclude={"kind", "collection"})
+
+
+class JudgementBody(_Body):
+    """How well a document answers a query."""
+
+    query: StrictStr = Field(min_length=1, max_length=2000)
+    document_id: StrictStr = Field(min_length=1, max_length=512)
+    grade: StrictInt = Field(ge=0, le=3, description="0: not at all, to 3: perfectly.")
+
+
+class JudgementsBody(_Body):
+    """Judgements of a collection."""
+
+    collection: StrictStr = COLLECTION
+    judgements: list[JudgementBody] = Field(max_length=10_000)
+
+
+class ClickBody(_Body):
+    """A click."""
+
+    search_id: StrictStr = Field(min_length=1, max_length=100, description="Of the answer to a search with `log`.")
+    document_id: StrictStr = Field(min_length=1, max_length=512)
+
+
+class StoredAnswer(BaseModel):
+    """How many were stored."""
+
+    stored: int
+
+
+class QrelsAnswer(BaseModel):
+    """Queries by id, and grades by query and document."""
+
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+
+
+class ClickAnswer(BaseModel):
+    """The rank at which the document stood."""
+
+    rank: int
+
+
+class FromClicksAnswer(BaseModel):
+    """What became of a click log; `examination` is how often each rank is looked at, the first being 1."""
+
+    searches: int
+    clicks: int
+    judged: int
+    examination: list[float]
 
 
 class UploadAnswer(BaseModel):

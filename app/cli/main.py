@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import emit, note, opened, parse_json, progress, reported, say
+from app.cli.judgements import judgements_cli
 from app.cli.kb import annotate, kb_cli, link
 from app.cli.node import node_cli
 from app.cli.train import audit, mine, models_cli, train
@@ -41,6 +42,7 @@ cli.add_typer(node_cli, name="node")
 cli.add_typer(models_cli, name="models")
 cli.add_typer(kb_cli, name="kb")
 cli.add_typer(jobs_cli, name="jobs")
+cli.add_typer(judgements_cli, name="judgements")
 for command in (annotate, link, train, mine, audit, worker):
     cli.command()(command)
 

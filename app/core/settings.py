@@ -85,6 +85,7 @@ class JobsSettings(_Section):
         50_000, gt=0, description="Ingestion jobs pause while more passages of the collection wait for vectors."
     )
     keep_days: float = Field(30.0, gt=0, description="How long ended jobs, dead letters and uploads are kept.")
+    keep_clicks_days: float = Field(365.0, gt=0, description="How long logged searches and clicks are kept.")
     max_rejects: int = Field(10_000, ge=0, description="Rejected rows that are kept of a job; all are counted.")
     uploads: Path | None = Field(
         None, description="Where uploads are kept; by default a folder under data_dir. All machines have to see it."

@@ -344,6 +344,8 @@ class SearchResult:
     rerank: RerankReport | None = None
     entities: tuple[LinkedEntity, ...] = ()
     """What the query was linked to, where that was asked."""
+    search_id: str = ""
+    """By which clicks refer to this page, where it was logged."""
 
 
 @dataclass(frozen=True, slots=True)

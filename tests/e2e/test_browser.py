@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -93,6 +94,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         wait_for(f"{api_url}/readyz", api)
         wait_for(f"{ui_url}/_stcore/health", streamlit)
+        os.environ["HYBLINK_TEST_API"] = api_url
         yield ui_url
     finally:
         for process in (streamlit, api):
@@ -155,6 +157,27 @@ def test_a_question_finds_its_answer_with_reasons(page) -> None:  # type: ignore
     assert page.locator(".hb-text mark").count() > 0
     if os.environ.get("HYBLINK_SCREENSHOT"):
         page.screenshot(path=os.environ["HYBLINK_SCREENSHOT"])
+
+
+def test_a_thumb_becomes_a_judgement_and_an_opened_document_a_click(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    ask(page, "parse a json document")
+    wait_for_titles(page, lambda t: len(t) == 10)
+    page.get_by_test_id(re.compile("^stFeedbackButton")).filter(has_text="thumb_up").first.click()
+    page.get_by_text("Judged.").wait_for()
+    page.get_by_text("Whole document").nth(1).click()
+    page.wait_for_timeout(1500)
+    api = os.environ["HYBLINK_TEST_API"]
+    with urllib.request.urlopen(f"{api}/v1/judgements?collection=python") as answer:
+        found = json.load(answer)
+    assert "parse a json document" in found["queries"].values()
+    assert [grade for grades in found["qrels"].values() for grade in grades.values()] == [3]
+    request = urllib.request.Request(
+        f"{api}/v1/admin/judgements-from-clicks?collection=python&min_views=1", method="POST"
+    )
+    with urllib.request.urlopen(request) as answer:
+        found = json.load(answer)
+    assert found["clicks"] == 1
+    assert found["searches"] >= 1
 
 
 def test_re_ranking_shows_its_own_share_of_the_score(page) -> None:  # type: ignore[no-untyped-def]

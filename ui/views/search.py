@@ -40,6 +40,8 @@ def show(client: Client, default_collection: str) -> None:
         st.session_state["identity"] = identity
         st.session_state["page"] = 0
     page = int(st.session_state["page"])
+    shown = f"{identity}#{page}"
+    fresh = st.session_state.get("shown") != shown  # a page is logged once, however often it is drawn
     try:
         result = client.search(
             {
@@ -49,11 +51,14 @@ def show(client: Client, default_collection: str) -> None:
                 "offset": page * _PAGE,
                 "explain": True,
                 "facets": _FACETS,
+                "log": fresh,
             }
         )
     except ApiError as error:
         st.error(str(error))
         return
+    if fresh:
+        st.session_state["shown"], st.session_state["search-id"] = shown, result["search_id"]
     _result(client, request, query, result, page)
 
 
@@ -129,7 +134,7 @@ def _result(client: Client, request: dict[str, Any], query: str, result: dict[st
         st.info("Nothing found.")
     best = max((hit["score"] for hit in result["hits"]), default=1.0)
     for hit in result["hits"]:
-        _hit(client, request, hit, best)
+        _hit(client, request, query, hit, best)
     # Says that everything above belongs to this question and page: what a script that drives the page waits for.
     st.html(f"<div class='hb-done' data-state='{rendering.escape(st.session_state['identity'])}#{page}'></div>")
     left, middle, right = st.columns([1, 3, 1])
@@ -158,7 +163,20 @@ def _turn(by: int) -> None:
     st.session_state["page"] = max(0, int(st.session_state["page"]) + by)
 
 
-def _hit(client: Client, request: dict[str, Any], hit: dict[str, Any], best: float) -> None:
+def _judge(client: Client, collection: str, query: str, document_id: str, key: str) -> None:
+    """Store a thumb as a judgement: up is the best grade, down the worst."""
+    said = st.session_state.get(key)
+    if said is None:
+        return
+    try:
+        client.judge(collection, query, document_id, 3 if said else 0)
+    except ApiError as error:
+        st.toast(f"Not judged: {error}")
+    else:
+        st.toast("Judged.")
+
+
+def _hit(client: Client, request: dict[str, Any], query: str, hit: dict[str, Any], best: float) -> None:
     with st.container(border=True):
         passage = hit["passages"][0]
         title = rendering.escape(hit["title"] or hit["doc_id"])
@@ -175,8 +193,13 @@ def _hit(client: Client, request: dict[str, Any], hit: dict[str, Any], best: flo
                     st.html(rendering.tokens(line))
             if hit["metadata"]:
                 st.json(hit["metadata"], expanded=False)
+        thumb = f"judge-{query}-{hit['doc_id']}"
+        said = (client, request["collection"], query, hit["doc_id"], thumb)
+        st.feedback("thumbs", key=thumb, on_change=_judge, args=said)
         if st.toggle("Whole document", key=f"document-{hit['doc_id']}"):
             try:
+                if st.session_state.get("search-id"):
+                    client.click(st.session_state["search-id"], hit["doc_id"])
                 document = client.document(request["collection"], hit["doc_id"])
             except ApiError as error:
                 st.error(str(error))

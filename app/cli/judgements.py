@@ -1,0 +1,76 @@
+"""`hyblink judgements`: import, export, and what clicks say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.console import emit, opened, reported, say
+
+judgements_cli = typer.Typer(help="Judgements and clicks of a collection.", no_args_is_help=True)
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@judgements_cli.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder: queries.jsonl and qrels/SPLIT.tsv.")],
+    collection: CollectionOption = "default",
+    split: Annotated[str, typer.Option(help="Which qrels.")] = "train",
+) -> None:
+    """Take judgements from a BEIR folder; grades above 3 count as 3."""
+    with reported(), opened() as app:
+        from training.click_model import MAX_GRADE
+        from training.feedback import MAX_AT_ONCE
+        from training.judgements import read_beir
+
+        app.catalog.spec(collection)
+        queries, qrels = read_beir(folder, split)
+        rows = [
+            {"query": queries[query], "document_id": document, "grade": max(0, min(MAX_GRADE, grade))}
+            for query, grades in qrels.items()
+            for document, grade in grades.items()
+        ]
+        for at in range(0, len(rows), MAX_AT_ONCE):
+            app.feedback.judge(collection, rows[at : at + MAX_AT_ONCE], source="import")
+        say(f"{len(rows)} judgements of {len(queries)} queries")
+
+
+@judgements_cli.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(help="A folder to make: a BEIR folder with the split `train`.")],
+    collection: CollectionOption = "default",
+) -> None:
+    """Write judgements with the judged documents: what train, tune and evaluate read."""
+    with reported(), opened() as app:
+        from training.feedback import write_beir
+
+        queries, qrels = app.feedback.qrels(collection)
+        reader = app.catalog.engine(collection).snapshot().reader
+        found = {name: reader.get_document(name) for name in {name for grades in qrels.values() for name in grades}}
+        texts = {name: (one.title, one.text) for name, one in found.items() if one is not None}
+        kept = {
+            query: {name: grade for name, grade in grades.items() if name in texts} for query, grades in qrels.items()
+        }
+        write_beir(folder, queries, kept, texts)
+        say(
+            f"{sum(map(len, kept.values()))} judgements of {len(queries)} queries, {len(found) - len(texts)} documents gone"
+        )
+
+
+@judgements_cli.command("from-clicks")
+def from_clicks(
+    collection: CollectionOption = "default",
+    min_views: Annotated[int, typer.Option(min=1, help="Least times that a document was shown.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Make judgements of the click log, corrected for where hits stood."""
+    with reported(as_json), opened() as app:
+        found, _ = app.feedback.judge_by_clicks(collection, min_views=min_views)
+        if as_json:
+            emit(found)
+            return
+        say(f"{found.judged} judgements from {found.clicks} clicks in {found.searches} searches")
+        say("looked at, by rank: " + ", ".join(f"{one:.2f}" for one in found.examination[:10]))
