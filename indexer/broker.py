@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInputError
+from app.core.logs import request_id
 from app.core.settings import Settings
 from indexer.encode import BLOCK
 from indexer.job_records import RUN_TASK
@@ -111,6 +112,10 @@ def celery_for(settings: Settings) -> Celery:
     return celery
 
 
+_Task = tuple[str, tuple[str, ...], str, float]
+"""A task's name, its ids, its queue, and seconds to wait."""
+
+
 class CeleryJobs:
     """The `Jobs` port: a thread sends what was queued, so that no request waits for a broker.
 
@@ -120,7 +125,7 @@ class CeleryJobs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._celery: Celery | None = None
-        self._pending: dict[tuple[str, tuple[str, ...], str, float], int] = {}
+        self._pending: dict[_Task, tuple[int, str]] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._sending = self._closed = False
@@ -136,9 +141,10 @@ class CeleryJobs:
     def run(self, job_id: str, kind: str, delay_s: float = 0.0) -> None:
         self._put((RUN, (job_id,), QUEUE_OF_JOB[kind], delay_s), 1)
 
-    def _put(self, task: tuple[str, tuple[str, ...], str, float], count: int) -> None:
+    def _put(self, task: _Task, count: int) -> None:
         with self._changed:
-            self._pending[task] = self._pending.get(task, 0) + count
+            waiting, asked = self._pending.get(task, (0, request_id.get()))
+            self._pending[task] = (waiting + count, asked)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send_all, name="hyblink-jobs", daemon=True)
                 self._thread.start()
@@ -161,13 +167,15 @@ class CeleryJobs:
                 # Whatever a broker's client raises, the store still knows what there is to do.
                 log.warning("the broker takes no tasks, they are queued again later: %s", error)
 
-    def _send(self, tasks: dict[tuple[str, tuple[str, ...], str, float], int]) -> None:
+    def _send(self, tasks: dict[_Task, tuple[int, str]]) -> None:
         if self._celery is None:
             self._celery = celery_for(self._settings)
-        for (name, args, queue, delay), count in tasks.items():
+        for (name, args, queue, delay), (count, asked) in tasks.items():
             # One task takes block after block; several let several workers share the work.
             for _ in range(min(_AT_ONCE, -(-count // BLOCK)) if name == ENCODE else 1):
-                self._celery.send_task(name, args=list(args), queue=queue, countdown=delay or None)
+                self._celery.send_task(
+                    name, args=list(args), queue=queue, countdown=delay or None, headers={"request_id": asked}
+                )
 
     def close(self, timeout_s: float = 5.0) -> None:
         with self._changed:

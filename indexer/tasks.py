@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from app.bootstrap import App, build
 from app.core.errors import HyblinkError, InvalidInputError
+from app.core.logs import new_request_id, request_id
 from app.core.ports import Record
 from app.core.settings import Settings
 from app.indexes.owner import new_owner
@@ -65,6 +66,7 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
     def attempt(this: Task, args: tuple[object, ...], do: Callable[[App], object]) -> None:
         """Run a task; what may pass is tried again, what fails for good becomes a dead letter."""
         ids = [str(one) for one in args]
+        request_id.set(new_request_id(str((this.request.headers or {}).get("request_id", ""))))
         try:
             for one in ids:
                 if not _ID.fullmatch(one):

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from app.api import models
 from app.api.answers import CONFLICT, NOT_FOUND, json_answer
-from app.api.keys import ApiKey, Role
+from app.api.keys import ApiKey, Role, check_everywhere
 from app.bootstrap import App
 from app.core.ports import Record
 from app.indexes.catalog import check_name
@@ -148,7 +148,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def queues(authorization: Authorization = None) -> Response:
-        allowed(authorization, Role.ADMIN, None)
+        check_everywhere(allowed(authorization, Role.ADMIN, None))
         return json_answer(queues_of(app))
 
     @router.get(
@@ -159,7 +159,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def dead(before: Before = None, limit: Limit = 100, authorization: Authorization = None) -> Response:
-        allowed(authorization, Role.ADMIN, None)
+        check_everywhere(allowed(authorization, Role.ADMIN, None))
         return json_answer({"dead_letters": [asdict(one) for one in app.work.dead_letters(before, limit)]})
 
     @router.post(
@@ -170,7 +170,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def replay(letter_id: LetterId, authorization: Authorization = None) -> Response:
-        allowed(authorization, Role.ADMIN, None)
+        check_everywhere(allowed(authorization, Role.ADMIN, None))
         return json_answer(asdict(app.replay(letter_id)))
 
     return router

@@ -8,16 +8,25 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 
-import filelock
+from app.core.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitedError,
+    UnauthorizedError,
+)
+from app.core.ports import Record, Records
 
-from app.core.errors import ForbiddenError, InvalidInputError, NotFoundError, UnauthorizedError
-from app.core.manifest import read_json, write_json
+_ID = re.compile(r"[0-9a-f]{8}")
 
 
 class Role(StrEnum):
@@ -37,7 +46,10 @@ _IMPLIED = {
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A stored key. `collections` empty means all of them."""
+    """A stored key. `collections` empty means all of them; `per_minute` 0 means the setting's limit.
+
+    After a rotation the `former` secret is good until `former_until` (seconds since 1970).
+    """
 
     id: str
     sha256: str
@@ -45,7 +57,10 @@ class ApiKey:
     created: str
     collections: tuple[str, ...] = ()
     revoked: bool = False
-    note: str = field(default="")
+    note: str = ""
+    per_minute: int = 0
+    former: str = ""
+    former_until: float = 0.0
 
     def allows(self, role: Role, collection: str | None) -> bool:
         """Whether the key may act in this role on this collection."""
@@ -54,63 +69,120 @@ class ApiKey:
         )
 
 
-class KeyStore:
-    """Keys in one JSON file, read anew for every check so that a revoked key stops working at once."""
+_KIND = "key"
+_NOBODY = hashlib.sha256(b"").hexdigest()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class KeyStore:
+    """Keys as records, looked up for every check so that a revoked key stops working at once, everywhere."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
 
     def all(self) -> list[ApiKey]:
         """Every key, oldest first."""
-        if not self._path.exists():
-            return []
-        rows = read_json(self._path)["keys"]
-        return [ApiKey(**{**row, "role": Role(row["role"]), "collections": tuple(row["collections"])}) for row in rows]
+        found = [_key(one) for one in self._records.list(_KIND, limit=10_000)]
+        return sorted(found, key=lambda key: (key.created, key.id))
 
-    def _save(self, keys: Sequence[ApiKey]) -> None:
-        write_json(self._path, {"format": 1, "keys": [asdict(key) for key in keys]})
-        self._path.chmod(0o600)
-
-    def _lock(self) -> filelock.BaseFileLock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(self._path.with_suffix(".lock"))
-
-    def create(self, role: str, created: str, collections: Sequence[str] = (), note: str = "") -> str:
+    def create(
+        self, role: str, created: str, collections: Sequence[str] = (), note: str = "", per_minute: int = 0
+    ) -> str:
         """Make a key; the returned text is the only copy of its secret."""
         if role not in set(Role):
             raise InvalidInputError("unknown role", received=role, expected=f"one of {', '.join(Role)}")
+        if per_minute < 0:
+            raise InvalidInputError("bad limit", received=per_minute, expected="requests a minute, 0 for the setting's")
         key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        with self._lock():
-            self._save([*self.all(), ApiKey(key_id, digest, Role(role), created, tuple(collections), note=note)])
+        key = ApiKey(key_id, _digest(secret), Role(role), created, tuple(collections), note=note, per_minute=per_minute)
+        self._put(key, 0)
+        return f"hyb_{key_id}_{secret}"
+
+    def rotate(self, key_id: str, *, grace_s: float = 0.0) -> str:
+        """Give a key a new secret, the returned text; the former one is good for so long. Raises NotFoundError."""
+        found, version = self._get(key_id)
+        if found.revoked:
+            raise ConflictError("the key is revoked", received=key_id, expected="a usable key")
+        secret = secrets.token_urlsafe(32)
+        self._put(
+            replace(found, sha256=_digest(secret), former=found.sha256, former_until=time.time() + grace_s), version
+        )
         return f"hyb_{key_id}_{secret}"
 
     def revoke(self, key_id: str) -> None:
-        """Make a key useless from now on."""
-        with self._lock():
-            keys = self.all()
-            if not any(key.id == key_id for key in keys):
-                raise NotFoundError("no such key", received=key_id)
-            self._save([replace(key, revoked=True) if key.id == key_id else key for key in keys])
+        """Make a key useless from now on. Raises NotFoundError."""
+        found, version = self._get(key_id)
+        self._put(replace(found, revoked=True, former=""), version)
 
     def find(self, presented: str) -> ApiKey:
         """The key that was presented. Raises UnauthorizedError; compares in constant time."""
         prefix, _, rest = presented.partition("_")
         key_id, _, secret = rest.partition("_")
-        digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
-        found = None
-        for key in self.all():
-            if hmac.compare_digest(key.id.encode(), key_id.encode("utf-8", "replace")) & hmac.compare_digest(
-                key.sha256, digest
-            ):
-                found = key
-        if prefix != "hyb" or found is None or found.revoked:
+        record = self._records.get(_KIND, key_id) if _ID.fullmatch(key_id) else None
+        key = None if record is None else _key(record)
+        digest = _digest(secret)
+        good = hmac.compare_digest(key.sha256 if key else _NOBODY, digest)
+        former = hmac.compare_digest((key.former if key else "") or _NOBODY, digest)
+        in_time = key is not None and time.time() < key.former_until
+        if prefix != "hyb" or key is None or key.revoked or not (good or (former and in_time)):
             raise UnauthorizedError("the API key is not known", expected="a key made by `hyblink keys create`")
-        return found
+        return key
 
     def any_active(self) -> bool:
         """Whether a usable key exists."""
         return any(not key.revoked for key in self.all())
+
+    def _get(self, key_id: str) -> tuple[ApiKey, int]:
+        record = self._records.get(_KIND, key_id)
+        if record is None:
+            raise NotFoundError("no such key", received=key_id)
+        return _key(record), record.version
+
+    def _put(self, key: ApiKey, version: int) -> None:
+        self._records.put(Record(_KIND, key.id, asdict(key), version=version))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _key(record: Record) -> ApiKey:
+    body = dict(record.body)
+    return ApiKey(**{**body, "role": Role(body["role"]), "collections": tuple(body["collections"])})
+
+
+class RateLimits:
+    """Requests of each key, in this process: a bucket that holds a minute's worth and fills evenly."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: dict[str, tuple[float, float, str]] = {}
+
+    def take(self, key: ApiKey, request: str) -> None:
+        """Count a request, once however often it is checked. Raises RateLimitedError saying when to come back."""
+        limit = key.per_minute or self._per_minute
+        if not limit:
+            return
+        now = self._clock()
+        with self._lock:
+            left, then, last = self._buckets.get(key.id, (float(limit), now, ""))
+            if request and request == last:
+                return
+            left = min(float(limit), left + (now - then) * limit / 60)
+            if left < 1:
+                raise RateLimitedError(
+                    "too many requests by this key",
+                    expected=f"at most {limit} a minute",
+                    retry_after_s=(1 - left) * 60 / limit,
+                )
+            self._buckets[key.id] = (left - 1, now, request)
+
+
+def check_everywhere(key: ApiKey | None) -> None:
+    """What concerns the whole installation is for keys of all collections. Raises ForbiddenError."""
+    if key is not None and key.collections:
+        raise ForbiddenError("the key is limited to collections", expected="an admin key of all collections")
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,13 +22,18 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from app.api import models
+from app.api.access import access_routes
 from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, json_answer
+from app.api.audit import Audit
 from app.api.feedback import feedback_routes
-from app.api.jobs import job_routes
-from app.api.keys import ApiKey, KeyStore, Role, authorize, is_loopback
+from app.api.jobs import job_routes, queues_of
+from app.api.keys import ApiKey, KeyStore, RateLimits, Role, authorize, is_loopback
 from app.api.limits import BodyLimit, LoopbackHosts
 from app.bootstrap import App
 from app.core.errors import (
@@ -40,6 +46,7 @@ from app.core.errors import (
     shown,
 )
 from app.core.linking import Entity, LinkResult
+from app.core.logs import new_request_id, request_id
 from app.core.text import check_text
 from app.core.types import (
     Annotation,
@@ -69,7 +76,7 @@ DocumentId = Annotated[str, Path(description="The document's id.", min_length=1,
 def _error(error: HyblinkError) -> Response:
     headers = {}
     if error.status == 429:
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after_s", 1)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     detail = {
@@ -105,7 +112,7 @@ def _collection(spec: CollectionSpec, record: GenerationRecord, counts: StoreCou
 class Metrics:
     """What /metrics shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: App) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "hyblink_requests", "HTTP requests", ["route", "method", "status"], registry=self.registry
@@ -116,6 +123,7 @@ class Metrics:
         self.documents = Counter("hyblink_documents", "Documents written", ["status"], registry=self.registry)
         self.links = Counter("hyblink_links", "Mentions by what became of them", ["reason"], registry=self.registry)
         self.searching = Gauge("hyblink_searches_running", "Searches in progress", registry=self.registry)
+        self.registry.register(Work(app))
 
     def searched(self, result: SearchResult) -> None:
         """Count a search's stages and failed legs."""
@@ -131,6 +139,30 @@ class Metrics:
             self.stages.labels(f"link_{stage}").observe(value / 1e3)
         for one in (link for text in result.texts for link in text.links):
             self.links.labels(one.reason).inc()
+
+
+class Work(Collector):
+    """What waits and who works, looked up whenever metrics are asked for."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing where the store does not answer: /readyz tells."""
+        try:
+            found = queues_of(self._app)
+        except HyblinkError as error:
+            log.warning("no metrics of background work: %s", error)
+            return
+        waiting = GaugeMetricFamily("hyblink_passages_waiting", "Passages without vectors", labels=["collection"])
+        for name, count in found["waiting"].items():
+            waiting.add_metric([name], count)
+        jobs = GaugeMetricFamily("hyblink_jobs", "Jobs that have not ended well, by state", labels=["state"])
+        for state, count in found["jobs"].items():
+            jobs.add_metric([state], count)
+        yield from (waiting, jobs)
+        yield GaugeMetricFamily("hyblink_workers", "Live workers", value=len(found["workers"]))
+        yield GaugeMetricFamily("hyblink_dead_letters", "Tasks that failed for good", value=found["dead_letters"])
 
 
 class _Slots:
@@ -160,7 +192,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     """
     settings = app.settings
     listening = host or settings.api.host
-    keys = KeyStore(settings.data_dir / "keys.json")
+    keys = KeyStore(app.catalog.records())
+    rates = RateLimits(settings.api.requests_per_minute)
+    audit = Audit(app.catalog.records())
     open_door = is_loopback(listening) and settings.api.open_on_loopback
     if not is_loopback(listening) and not keys.any_active():
         raise ForbiddenError(
@@ -168,7 +202,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             received=listening,
             expected="a loopback address, or a key made by `hyblink keys create --role admin`",
         )
-    metrics = Metrics()
+    metrics = Metrics(app)
     slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
 
     warm, stopped = threading.Event(), threading.Event()
@@ -240,11 +274,29 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     @api.middleware("http")
     async def observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         started = time.perf_counter()
-        response = await call_next(request)
+        mine = new_request_id(request.headers.get("x-request-id", ""))
+        token = request_id.set(mine)
+        try:
+            response = await call_next(request)
+        finally:
+            request_id.reset(token)
+        response.headers["X-Request-Id"] = mine
         route = getattr(request.scope.get("route"), "path", "unmatched")
+        if request.method != "GET" and (route.startswith("/v1/admin/") or route == "/v1/collections"):
+            await run_in_threadpool(note_act, request, response.status_code, mine)
         metrics.requests.labels(route, request.method, str(response.status_code)).inc()
         metrics.latency.labels(route).observe(time.perf_counter() - started)
         return response
+
+    def note_act(request: Request, status: int, mine: str) -> None:
+        claimed = request.headers.get("authorization", "").removeprefix("Bearer ").split("_")
+        known = status != 401 and len(claimed) >= 3
+        by = f"key:{claimed[1]}" if known else ("unknown" if status == 401 else "open door")
+        query = f"?{request.url.query}" if request.url.query else ""
+        try:
+            audit.add(by, f"{request.method} {request.url.path}{query}", str(status), mine)
+        except HyblinkError as error:
+            log.error("an act could not be kept in the audit log: %s", error)
 
     @api.exception_handler(HyblinkError)
     async def hyblink_error(_: Request, error: HyblinkError) -> Response:
@@ -290,15 +342,18 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         def check(
             authorization: Annotated[str | None, Header(description="`Bearer hyb_…`")] = None,
         ) -> None:
-            authorize(keys, authorization, role, None, open_door=open_door)
+            allowed(authorization, role, None)
 
         return check
 
     def allowed(authorization: str | None, role: Role, collection: str | None) -> ApiKey | None:
-        return authorize(keys, authorization, role, collection, open_door=open_door)
+        key = authorize(keys, authorization, role, collection, open_door=open_door)
+        if key is not None:
+            rates.take(key, request_id.get())
+        return key
 
     def on(collection: str, authorization: str | None, role: Role) -> str:
-        authorize(keys, authorization, role, check_name(collection), open_door=open_door)
+        allowed(authorization, role, check_name(collection))
         return collection
 
     def written(collection: str, result: BulkResult) -> Response:
@@ -506,7 +561,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         response_model=None,
     )
     def collections(authorization: Authorization = None) -> Response:
-        key = authorize(keys, authorization, Role.SEARCH, None, open_door=open_door)
+        key = allowed(authorization, Role.SEARCH, None)
         answers = []
         for name in app.catalog.names():
             if key is not None and not key.allows(Role.SEARCH, name):
@@ -537,6 +592,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
 
     api.include_router(job_routes(app, allowed))
     api.include_router(feedback_routes(app, allowed))
+    api.include_router(access_routes(keys, audit, allowed))
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")
     def healthz() -> models.HealthAnswer:

@@ -85,6 +85,20 @@ def opened() -> Iterator[App]:
 
 
 @contextmanager
+def audited(app: App, act: str) -> Iterator[None]:
+    """Keep an act in the audit log, with how it ended."""
+    from app.api.audit import Audit, local_user
+
+    log = Audit(app.catalog.records())
+    try:
+        yield
+    except BaseException as error:
+        log.add(local_user(), act, getattr(error, "code", type(error).__name__))
+        raise
+    log.add(local_user(), act, "done")
+
+
+@contextmanager
 def reported(as_json: bool = False) -> Iterator[None]:
     """Errors as one line (or as JSON) and an exit status: 2 for what the user can mend, 1 for the rest."""
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import emit, note, opened, parse_json, progress, reported, say
+from app.cli.console import audited, emit, note, opened, parse_json, progress, reported, say
 from app.cli.judgements import judgements_cli
 from app.cli.kb import annotate, kb_cli, link
 from app.cli.node import node_cli
@@ -708,7 +708,7 @@ def generations_rebuild(
     note_text: Annotated[str, typer.Option("--note", help="Why.")] = "",
 ) -> None:
     """Build the next generation with the encoders that the settings name now, verify and publish it."""
-    with reported(), opened() as app:
+    with reported(), opened() as app, audited(app, f"generations rebuild {collection}"):
         from indexer.generations import build
 
         spec = app.catalog.spec(collection)
@@ -728,7 +728,7 @@ def generations_rebuild(
 @generations_cli.command("publish")
 def generations_publish(generation: str, collection: CollectionOption = "default") -> None:
     """Let a generation answer."""
-    with reported(), opened() as app:
+    with reported(), opened() as app, audited(app, f"generations publish {collection} {generation}"):
         app.catalog.publish(collection, generation)
         say(f"{generation} answers now")
 
@@ -736,7 +736,7 @@ def generations_publish(generation: str, collection: CollectionOption = "default
 @generations_cli.command("rollback")
 def generations_rollback(collection: CollectionOption = "default") -> None:
     """Let the generation before the current one answer again."""
-    with reported(), opened() as app:
+    with reported(), opened() as app, audited(app, f"generations rollback {collection}"):
         say(f"{app.catalog.roll_back(collection)} answers now")
 
 
@@ -759,7 +759,7 @@ def profiles_list(collection: CollectionOption = "default", as_json: JsonOption 
 @profiles_cli.command("use")
 def profiles_use(version: int, collection: CollectionOption = "default") -> None:
     """Let the current generation use a saved profile."""
-    with reported(), opened() as app:
+    with reported(), opened() as app, audited(app, f"profiles use {collection} {version}"):
         app.catalog.use_profile(collection, version)
         say(f"profile {version} is used now")
 
@@ -769,53 +769,66 @@ def keys_create(
     role: Annotated[str, typer.Option(help="search, ingest or admin.")],
     collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Only these collections.")] = None,
     note_text: Annotated[str, typer.Option("--note", help="Whose it is.")] = "",
+    per_minute: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: as the server is set.")] = 0,
 ) -> None:
     """Make an API key. It is shown once."""
-    with reported():
+    with reported(), opened() as app, audited(app, f"keys create {role}"):
         from app.api.keys import KeyStore
-        from app.core.settings import Settings
         from app.indexes.catalog import now
 
-        say(KeyStore(Settings().data_dir / "keys.json").create(role, now(), collection or (), note_text))
+        say(KeyStore(app.catalog.records()).create(role, now(), collection or (), note_text, per_minute))
 
 
 @keys_cli.command("list")
 def keys_list(as_json: JsonOption = False) -> None:
     """List keys, without their secrets."""
-    with reported(as_json):
+    with reported(as_json), opened() as app:
+        from app.api.access import shown_key
         from app.api.keys import KeyStore
-        from app.core.settings import Settings
 
-        keys = KeyStore(Settings().data_dir / "keys.json").all()
+        keys = KeyStore(app.catalog.records()).all()
         if as_json:
-            emit(
-                [
-                    {
-                        "id": k.id,
-                        "role": k.role,
-                        "collections": k.collections,
-                        "created": k.created,
-                        "revoked": k.revoked,
-                        "note": k.note,
-                    }
-                    for k in keys
-                ]
-            )
+            emit([shown_key(key) for key in keys])
         for key in [] if as_json else keys:
-            say(
-                f"{key.id}  {key.role}  {','.join(key.collections) or 'all collections'}  {'revoked' if key.revoked else ''}  {key.note}"
-            )
+            where = ",".join(key.collections) or "all collections"
+            say(f"{key.id}  {key.role}  {where}  {'revoked' if key.revoked else ''}  {key.note}")
+
+
+@keys_cli.command("rotate")
+def keys_rotate(
+    key_id: str,
+    grace_s: Annotated[float, typer.Option(min=0, help="How long the former secret is good, in seconds.")] = 0.0,
+) -> None:
+    """Give a key a new secret. It is shown once."""
+    with reported(), opened() as app, audited(app, f"keys rotate {key_id}"):
+        from app.api.keys import KeyStore
+
+        say(KeyStore(app.catalog.records()).rotate(key_id, grace_s=grace_s))
 
 
 @keys_cli.command("revoke")
 def keys_revoke(key_id: str) -> None:
     """Make a key useless."""
-    with reported():
+    with reported(), opened() as app, audited(app, f"keys revoke {key_id}"):
         from app.api.keys import KeyStore
-        from app.core.settings import Settings
 
-        KeyStore(Settings().data_dir / "keys.json").revoke(key_id)
+        KeyStore(app.catalog.records()).revoke(key_id)
         say(f"{key_id} revoked")
+
+
+@cli.command()
+def audit_log(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50, as_json: JsonOption = False
+) -> None:
+    """Show what administrators did, and who tried to, the newest first."""
+    with reported(as_json), opened() as app:
+        from app.api.audit import Audit
+
+        found = [act for _, act in Audit(app.catalog.records()).list(limit=limit)]
+        if as_json:
+            emit(found)
+        for one in [] if as_json else found:
+            say(f"{one.at}  {one.by}  {one.act}  {one.outcome}")
 
 
 @cli.command()
@@ -831,8 +844,10 @@ def serve(
         import uvicorn
 
         from app.api.main import create_api
+        from app.core.logs import set_up
 
         address = host or app.settings.api.host
+        set_up(app.settings.log_level, app.settings.log_format)
         api = create_api(app, host=address)
         # uvicorn raises the signal again when it has shut down: then our workers have still to be ended.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -841,7 +856,7 @@ def serve(
                 api,
                 host=address,
                 port=app.settings.api.port if port is None else port,
-                log_level=app.settings.log_level.lower(),
+                log_config=None,
                 timeout_graceful_shutdown=10,
             )
 
@@ -863,7 +878,9 @@ def main() -> None:
     """Entry point of the `hyblink` command."""
     import logging
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from app.core.logs import set_up
+
+    set_up(logging.WARNING)
     cli()
 
 

@@ -38,12 +38,14 @@ def worker(
     """Work on queued tasks until told to stop."""
     with reported():
         from app.core.errors import InvalidInputError
+        from app.core.logs import set_up
         from app.core.settings import Settings
         from indexer.broker import QUEUES, uses_celery
 
         if device is not None:
             os.environ["HYBLINK_ENCODE__DEVICE"] = device
         settings = Settings()
+        set_up(settings.log_level, settings.log_format)
         wanted = [one.strip() for one in queues.split(",")]
         unknown = sorted(set(wanted) - set(QUEUES))
         if unknown:

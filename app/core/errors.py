@@ -132,6 +132,10 @@ class RateLimitedError(UserError):
     code = "rate_limited"
     status = 429
 
+    def __init__(self, message: str, *, expected: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, expected=expected)
+        self.retry_after_s = retry_after_s
+
 
 class UnavailableError(HyblinkError):
     """A part that is needed is missing or down."""

@@ -33,6 +33,9 @@ class ApiSettings(_Section):
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
     max_bulk_documents: int = Field(5000, gt=0, description="Most documents in one bulk request.")
+    requests_per_minute: int = Field(
+        0, ge=0, description="Requests of one key in a minute to one process, unless the key has its own; 0: no limit."
+    )
     max_concurrent_searches: int = Field(16, gt=0, description="Searches at once; more are answered 429.")
 
 
@@ -230,6 +233,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(Path(".hyblink"), description="Where collections, indexes and keys are kept.")
     log_level: str = Field("INFO", description="Python logging level.")
+    log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, with request ids.")
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
     api: ApiSettings = ApiSettings()
     search: SearchSettings = SearchSettings()

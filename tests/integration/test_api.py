@@ -293,7 +293,7 @@ def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None
 
 def test_every_route_by_every_role(make_app: Callable[..., App]) -> None:
     app = make_app()
-    keys = KeyStore(app.settings.data_dir / "keys.json")
+    keys = KeyStore(app.catalog.records())
     secrets = {role: keys.create(role, "2026-01-01") for role in ("search", "ingest", "admin")}
     secrets["other"] = keys.create("admin", "2026-01-01", ["elsewhere"])
     calls = {

@@ -160,7 +160,7 @@ def test_what_people_judged_outlasts_the_clicks(app: App) -> None:
 
 
 def test_roles_for_feedback(app: App, make_app: Callable[..., App]) -> None:
-    keys = KeyStore(app.settings.data_dir / "keys.json")
+    keys = KeyStore(app.catalog.records())
     made = {role: keys.create(role, "now") for role in ("search", "ingest", "admin")}
     elsewhere = {role: keys.create(role, "now", ["elsewhere"]) for role in ("search", "ingest", "admin")}
     search = app.feedback.shown("default", "q", {"d": 1}, generation="g000001")

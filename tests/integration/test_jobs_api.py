@@ -75,6 +75,13 @@ def test_an_upload_becomes_a_searchable_collection(served: App, client: TestClie
         "waiting": {"notes": 0},
         "dead_letters": 0,
     }
+    metrics = client.get("/metrics").text
+    for line in (
+        'hyblink_passages_waiting{collection="notes"} 0.0',
+        'hyblink_jobs{state="failed"} 0.0',
+        "hyblink_workers 0.0",
+    ):
+        assert line in metrics
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_a_link_that_is_made_later_is_not_followed_either(served: App, tmp_path:
 
 
 def test_roles_and_collections_hold_for_jobs(served: App, tmp_path: Path) -> None:
-    keys = KeyStore(served.settings.data_dir / "keys.json")
+    keys = KeyStore(served.catalog.records())
     made = {role: keys.create(role, "now") for role in ("search", "ingest", "admin")}
     other = keys.create("ingest", "now", ["elsewhere"])
     (tmp_path / "shared" / "a.jsonl").write_bytes(lines(3))

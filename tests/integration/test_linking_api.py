@@ -107,7 +107,7 @@ def test_documents_and_entities_keep_apart(client: TestClient) -> None:
 
 
 def test_roles(app: App) -> None:
-    keys = KeyStore(app.settings.data_dir / "keys.json")
+    keys = KeyStore(app.catalog.records())
     tokens = {role: keys.create(role.value, "now") for role in Role}
     with TestClient(create_api(app, host="0.0.0.0"), base_url="http://127.0.0.1") as client:
 

@@ -312,6 +312,15 @@ class Cluster:
             self._pause(attempt)
         return refused
 
+    def ensure_index(self, name: str, body: Json | None = None, alias: str | None = None) -> None:
+        """Make an index unless there is one of this name (or alias); it answers when this returns."""
+        asked = alias or name
+        if not self.call(lambda: self.client.indices.exists(index=asked)):
+            with suppress(ConflictError):  # another process was faster
+                self.call(lambda: self.client.indices.create(index=name, body=body or {}))
+        # One that another process is just making exists, and is "yellow", before it answers.
+        self.call(lambda: self.client.cluster.health(index=asked, params={"wait_for_active_shards": "1"}))
+
     def delete_index(self, index: str) -> None:
         """Delete an index if it is there."""
         self.call(lambda: self.client.indices.delete(index=index, params={"ignore_unavailable": "true"}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from urllib.parse import quote
 
 from app.core.errors import ConflictError, UnavailableError
@@ -28,11 +27,8 @@ class ClusterRecords:
         if not self._ready:
             self._cluster.check_version()
             install_templates(self._cluster)
-            client = self._cluster.client
-            if not self._cluster.call(lambda: client.indices.exists(index=self._index)):
-                body: Json = {"aliases": {self._index: {}}}
-                with suppress(ConflictError):  # another process was faster
-                    self._cluster.call(lambda: client.indices.create(index=f"{self._index}-000001", body=body))
+            body: Json = {"aliases": {self._index: {}}}
+            self._cluster.ensure_index(f"{self._index}-000001", body, alias=self._index)
             self._ready = True
         return self._index
 

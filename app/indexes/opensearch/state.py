@@ -33,12 +33,7 @@ class StateDocuments:
 
     def ensure(self) -> None:
         """Make the index if it is not there."""
-        client = self._cluster.client
-        if not self._cluster.call(lambda: client.indices.exists(index=self.index)):
-            try:
-                self._cluster.call(lambda: client.indices.create(index=self.index))
-            except ConflictError:
-                return  # another process was faster
+        self._cluster.ensure_index(self.index)
 
     @contextmanager
     def looked_up(self, paths: Sequence[str]) -> Iterator[None]:
