@@ -11,7 +11,11 @@ _TIMEOUT_S = 60.0
 
 
 class ApiError(Exception):
-    """The service refused or could not be reached; the message is fit to show."""
+    """The service refused or could not be reached; the message is fit to show. `status` 0: it did not answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Client:
@@ -31,7 +35,11 @@ class Client:
             return cast("dict[str, Any]", body)
         detail = body.get("error", {}) if isinstance(body, dict) else {}
         expected = f" (expected {detail['expected']})" if detail.get("expected") else ""
-        raise ApiError(f"{detail.get('message', answer.reason_phrase)}{expected}")
+        raise ApiError(f"{detail.get('message', answer.reason_phrase)}{expected}", answer.status_code)
+
+    def whoami(self) -> dict[str, Any]:
+        """What this client's key may do."""
+        return self._call("GET", "/v1/whoami")
 
     def collections(self) -> list[dict[str, Any]]:
         """Collections and what they hold."""

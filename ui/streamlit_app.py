@@ -13,44 +13,39 @@ if _ROOT not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from ui.client import Client  # noqa: E402
-from ui.views import entity, jobs, linking, search  # noqa: E402
+from ui.views import entity, jobs, linking, search, signing_in  # noqa: E402
 
-
-@st.cache_resource  # type: ignore[untyped-decorator]
-def _client(url: str, key: str | None) -> Client:
-    return Client(url, key)
-
-
-def _service() -> Client:
-    found: Client = _client(
-        os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080"), os.environ.get("HYBLINK_API_KEY")
-    )
-    return found
+_URL = os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080")
 
 
 def _search() -> None:
-    search.show(_service(), os.environ.get("HYBLINK_UI_COLLECTION", "default"))
+    search.show(st.session_state["client"], os.environ.get("HYBLINK_UI_COLLECTION", "default"))
 
 
 def _linking() -> None:
-    linking.show(_service(), os.environ.get("HYBLINK_UI_KB", "entities"))
+    linking.show(st.session_state["client"], os.environ.get("HYBLINK_UI_KB", "entities"))
 
 
 def _entity() -> None:
-    entity.show(_service(), os.environ.get("HYBLINK_UI_KB", "entities"))
+    entity.show(st.session_state["client"], os.environ.get("HYBLINK_UI_KB", "entities"))
 
 
 def _jobs() -> None:
-    jobs.show(_service())
+    jobs.show(st.session_state["client"])
 
 
-st.set_page_config(page_title="hyblink", page_icon="🔎", layout="wide")
-st.navigation(
-    [
+def _pages(role: str) -> None:
+    pages = [
         st.Page(_search, title="Search", url_path="search", default=True),
         st.Page(_linking, title="Linking", url_path="linking"),
         st.Page(_entity, title="Entities", url_path="entity"),
-        st.Page(_jobs, title="Ingestion", url_path="ingestion"),
     ]
-).run()
+    if role in {"ingest", "admin"}:
+        pages.append(st.Page(_jobs, title="Ingestion", url_path="ingestion"))
+    st.navigation(pages).run()
+
+
+st.set_page_config(page_title="hyblink", page_icon="🔎", layout="wide")
+who = signing_in.who(_URL, os.environ.get("HYBLINK_API_KEY"))
+if who is not None:
+    _pages(who["role"])

@@ -32,6 +32,19 @@ def access_routes(keys: KeyStore, audit: Audit, allowed: Allowed) -> APIRouter:
         check_everywhere(allowed(authorization, Role.ADMIN, None))
 
     @router.get(
+        "/v1/whoami",
+        tags=["operation"],
+        summary="What the caller may do",
+        responses={200: {"model": models.WhoAnswer}},
+        response_model=None,
+    )
+    def whoami(authorization: Authorization = None) -> Response:
+        key = allowed(authorization, Role.SEARCH, None)
+        if key is None:
+            return json_answer({"key": "", "role": Role.ADMIN, "collections": [], "note": "open door"})
+        return json_answer({"key": key.id, "role": key.role, "collections": key.collections, "note": key.note})
+
+    @router.get(
         "/v1/admin/keys",
         tags=["administration"],
         summary="API keys, without their secrets",

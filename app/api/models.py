@@ -472,6 +472,15 @@ class KeyBody(_Body):
     per_minute: StrictInt = Field(0, ge=0, le=1_000_000, description="Requests a minute; 0: as the server is set.")
 
 
+class WhoAnswer(BaseModel):
+    """A caller's key: what it may do, in which collections (none named: all). No key at an open door."""
+
+    key: str
+    role: Literal["search", "ingest", "admin"]
+    collections: list[str]
+    note: str
+
+
 class KeyAnswer(BaseModel):
     """A key without its secret."""
 

@@ -12,11 +12,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import missing_service
 
+from app.api.keys import KeyStore
 from app.bootstrap import build
 from app.core.settings import Settings
 from app.core.types import CollectionSpec
@@ -78,24 +80,31 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app.close()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
     environment |= {"PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(data)}
+    with serving(environment, data, "python") as (api_url, ui_url):
+        os.environ["HYBLINK_TEST_API"] = api_url
+        yield ui_url
+
+
+@contextmanager
+def serving(environment: dict[str, str], folder: Path, collection: str) -> Iterator[tuple[str, str]]:
+    """A service and its UI in processes of their own: their addresses."""
     api_port, ui_port = free_port(), free_port()
     api_url, ui_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{ui_port}"
     api = subprocess.Popen(
-        [sys.executable, "-m", "app.cli.main", "serve", "--port", str(api_port)], env=environment, cwd=data
+        [sys.executable, "-m", "app.cli.main", "serve", "--port", str(api_port)], env=environment, cwd=folder
     )
     streamlit = subprocess.Popen(
         [
             sys.executable, "-m", "streamlit", "run", str(ROOT / "ui" / "streamlit_app.py"), "--server.headless", "true",
             "--server.address", "127.0.0.1", "--server.port", str(ui_port), "--browser.gatherUsageStats", "false",
         ],
-        env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": "python", "HYBLINK_UI_KB": "api"},
-        cwd=data,
+        env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": collection, "HYBLINK_UI_KB": "api"},
+        cwd=folder,
     )  # fmt: skip
     try:
         wait_for(f"{api_url}/readyz", api)
         wait_for(f"{ui_url}/_stcore/health", streamlit)
-        os.environ["HYBLINK_TEST_API"] = api_url
-        yield ui_url
+        yield api_url, ui_url
     finally:
         for process in (streamlit, api):
             process.terminate()
@@ -366,3 +375,49 @@ def test_a_file_is_ingested_from_the_page(page, ui: str) -> None:  # type: ignor
     ask(other, "penguin 7")
     assert any("penguin 7" in title for title in wait_for_titles(other, lambda t: bool(t)))
     other.close()
+
+
+def test_who_signs_in_sees_what_the_key_allows_and_no_other_session_does(tmp_path: Path, page) -> None:  # type: ignore[no-untyped-def]
+    app = build(Settings(data_dir=tmp_path))
+    for name in ("mine", "theirs"):
+        app.ensure_collection(CollectionSpec(name, dense_encoder="none"))
+        app.documents.bulk(name, [{"id": name, "title": f"{name} penguin", "text": "penguin"}], encode=False)
+    keys = KeyStore(app.catalog.records())
+    mine, theirs = keys.create("search", "now", ["mine"]), keys.create("ingest", "now", ["theirs"])
+    app.close()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
+    environment |= {
+        "PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(tmp_path), "HYBLINK_API__OPEN_ON_LOOPBACK": "false",
+        "HYBLINK_JOBS__WORKERS": "0",
+    }  # fmt: skip
+    with serving(environment, tmp_path, "mine") as (_, ui_url):
+        first, second = page.context.new_page(), page.context.new_page()
+        for tab in (first, second):
+            tab.goto(ui_url)
+            tab.get_by_label("API key").wait_for()
+            assert tab.get_by_role("link", name="Search").count() == 0
+        first.get_by_label("API key").fill("hyb_00000000_wrong")
+        first.get_by_role("button", name="Sign in").click()
+        first.get_by_text("the API key is not known").wait_for()
+        for tab, key in ((first, mine), (second, theirs)):
+            tab.get_by_label("API key").fill(key)
+            tab.get_by_role("button", name="Sign in").click()
+            tab.get_by_text("Signed in: ").wait_for()
+        for tab, name in ((first, "mine"), (second, "theirs")):
+            ask(tab, "penguin")
+            assert wait_for_titles(tab, bool) == [f"1. {name} penguin"]
+        assert first.get_by_role("link", name="Ingestion").count() == 0
+        assert second.get_by_role("link", name="Ingestion").count() == 1
+        for tab, key in ((first, mine), (second, theirs)):
+            kept = tab.evaluate(
+                "JSON.stringify([document.cookie, {...localStorage}, {...sessionStorage}, location.href])"
+            )
+            assert key.split("_", 2)[2] not in kept + tab.content()
+        second.get_by_role("button", name="Sign out").click()
+        second.get_by_label("API key").wait_for()
+        ask(first, "penguin")
+        third = page.context.new_page()
+        third.goto(ui_url)
+        third.get_by_label("API key").wait_for()
+        for tab in (first, second, third):
+            tab.close()

@@ -44,6 +44,11 @@ def test_a_key_lives_from_making_to_revoking(client: TestClient) -> None:
     secret = made.json()["key"]
     key_id = secret.split("_")[1]
     search = {"json": {"query": "a"}}
+    assert client.get("/v1/whoami").json() == {
+        "key": client.headers["Authorization"].split("_")[1], "role": "admin", "collections": [], "note": "the first"
+    }  # fmt: skip
+    assert client.get("/v1/whoami", headers=bearer(secret)).json()["collections"] == ["default"]
+    assert client.get("/v1/whoami", headers={"Authorization": "Bearer hyb_00000000_x"}).status_code == 401
     assert client.post("/v1/search", headers=bearer(secret), **search).status_code == 200
     assert client.post("/v1/search", headers=bearer(secret), json={"query": "a", "collection": "x"}).status_code == 403
     newer = client.post(f"/v1/admin/keys/{key_id}/rotate", params={"grace_s": 60}).json()["key"]

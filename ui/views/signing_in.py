@@ -1,0 +1,53 @@
+"""Signing in with an API key, where the service asks for one.
+
+The key stays in the session's state on the server: it is in no cookie, no address and no other session.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui.client import ApiError, Client
+
+_ASKED = 401
+
+
+def who(url: str, service_key: str | None) -> dict[str, Any] | None:
+    """What this session may do; None, with the form or the trouble on the page, until it may do something."""
+    state = st.session_state
+    if "client" not in state:
+        state["client"] = Client(url, service_key)
+    if "who" not in state:
+        try:
+            state["who"] = state["client"].whoami()
+        except ApiError as error:
+            if error.status != _ASKED:
+                st.error(str(error))
+                return None
+            _form(url)
+            return None
+    found: dict[str, Any] = state["who"]
+    if state.get("signed-in"):
+        with st.sidebar:
+            st.caption(f"Signed in: {found['role']} {found['note']}")
+            st.button("Sign out", on_click=state.clear)
+    return found
+
+
+def _form(url: str) -> None:
+    st.title("hyblink", anchor=False)
+    with st.form("sign-in", clear_on_submit=True):
+        key = st.text_input("API key", type="password", autocomplete="off")
+        asked = st.form_submit_button("Sign in")
+    if not asked:
+        return
+    client = Client(url, key.strip())
+    try:
+        found = client.whoami()
+    except ApiError as error:
+        st.error(str(error))
+        return
+    st.session_state.update({"client": client, "who": found, "signed-in": True})
+    st.rerun()
