@@ -33,6 +33,7 @@ _SCHEMES = ("redis", "rediss", "amqp", "amqps")
 _AT_ONCE = 16
 _DEBOUNCE_S = 0.05
 _LIMIT_SLACK_S = 600.0
+_EXPIRES_S = 3600.0  # the sweep sends again what is left: a queue cannot grow for ever
 _HOUR, _DAY = 3600.0, 86_400.0
 
 
@@ -174,7 +175,12 @@ class CeleryJobs:
             # One task takes block after block; several let several workers share the work.
             for _ in range(min(_AT_ONCE, -(-count // BLOCK)) if name == ENCODE else 1):
                 self._celery.send_task(
-                    name, args=list(args), queue=queue, countdown=delay or None, headers={"request_id": asked}
+                    name,
+                    args=list(args),
+                    queue=queue,
+                    countdown=delay or None,
+                    expires=None if name == RUN else _EXPIRES_S,
+                    headers={"request_id": asked},
                 )
 
     def close(self, timeout_s: float = 5.0) -> None:

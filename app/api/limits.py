@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.keys import is_loopback
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        return is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False
 
 
 async def _refuse(send: Send, status: int, code: str, message: str, received: str, expected: str) -> None:
@@ -50,23 +58,27 @@ class BodyLimit:
 
 
 class LoopbackHosts:
-    """Answers 403 to requests whose Host header is not a loopback name."""
+    """Answers 403 to requests whose Host header is not a loopback name, or that a page from elsewhere has sent.
+
+    A browser names the page's origin with every request that could change something.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            headers = dict(scope["headers"])
+            host = headers.get(b"host", b"").decode("latin-1")
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            expected = "localhost or 127.0.0.1"
             if host and not is_loopback(name):
-                await _refuse(
-                    send,
-                    403,
-                    "forbidden",
-                    "an open door answers to loopback names only",
-                    host,
-                    "localhost or 127.0.0.1",
-                )
+                said = "an open door answers to loopback names only"
+                await _refuse(send, 403, "forbidden", said, host, expected)
+                return
+            if origin and not _is_local(origin):
+                said = "an open door answers to pages of this machine only"
+                await _refuse(send, 403, "forbidden", said, origin, expected)
                 return
         await self._app(scope, receive, send)

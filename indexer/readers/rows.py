@@ -11,6 +11,9 @@ from typing import IO, cast
 from app.core.errors import InvalidInputError, TooLargeError, UserError
 
 _CHUNK = 1 << 20
+_BOMB_BYTES = 256 * 2**20
+_BOMB_RATIO = 400
+"""Text that packs better than this, beyond the first 256 MiB, was made to."""
 
 
 def open_bytes(path: Path, opened: Callable[[IO[bytes]], None] = lambda _: None) -> IO[bytes]:
@@ -53,17 +56,29 @@ def lines(
 ) -> Iterator[tuple[int, bytes | UserError]]:
     """(line number from 1, line without its end), or an error in the line's place.
 
-    A line over `limit` bytes is skipped without being held in memory. Broken gzip ends the file with an error.
+    A line over `limit` bytes is skipped without being held in memory. Broken gzip ends the file with an error, as does
+    one that unpacks to more than any text does.
     """
     number = 0
+    packed = path.stat().st_size if path.suffix == ".gz" else 0
+    most, unpacked = max(_BOMB_BYTES, _BOMB_RATIO * packed), 0
+
+    def check(size: int) -> None:
+        nonlocal unpacked
+        unpacked += size
+        if packed and unpacked > most:
+            raise gzip.BadGzipFile(f"{packed} bytes unpack to more than {most}")
+
     try:
         with open_bytes(path, opened) as file:
             while line := file.readline(limit + 2):
                 number += 1
+                check(len(line))
                 if len(line) > limit + 1 and not line.endswith(b"\n"):
                     size = len(line)
                     while (rest := file.readline(_CHUNK)) and not rest.endswith(b"\n"):
                         size += len(rest)
+                        check(len(rest))
                     yield (
                         number,
                         TooLargeError(

@@ -289,6 +289,13 @@ def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None
     with TestClient(create_api(app), base_url="http://evil.example") as client:
         answer = client.get("/v1/collections")
         assert answer.status_code == 403, "a rebound DNS name must not reach an open door"
+    with TestClient(create_api(app), base_url=LOOPBACK) as client:
+        for origin in ("http://evil.example", "null", "http://[", "https://127.0.0.1.evil.example"):
+            for path in ("/v1/uploads?name=a.txt", "/v1/admin/judgements-from-clicks"):
+                answer = client.post(path, content=b"x", headers={"Origin": origin})
+                assert answer.status_code == 403, "a page from elsewhere must not use an open door"
+        for origin in ("http://127.0.0.1:8080", "http://localhost:3000", "http://[::1]:1"):
+            assert client.get("/v1/collections", headers={"Origin": origin}).status_code == 200
 
 
 def test_every_route_by_every_role(make_app: Callable[..., App]) -> None:

@@ -222,3 +222,26 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
         FileSource(tmp_path / "nothing")
     with pytest.raises(InvalidInputError, match="unknown format; received 'docx'"):
         FileSource(tmp_path, format="docx")
+
+
+@pytest.mark.parametrize("line", [b'{"id": "a", "text": "x"}\n', b"\x00" * 2**20])
+def test_a_file_that_unpacks_without_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    monkeypatch.setattr("indexer.readers.rows._BOMB_BYTES", 2**20)
+    monkeypatch.setattr("indexer.readers.rows._BOMB_RATIO", 200)
+    path, size = tmp_path / "bomb.jsonl.gz", 24 * 2**20
+    path.write_bytes(gzip.compress(line * (size // len(line))))
+    items = list(FileSource(path).items())
+    assert items[-1].error is not None
+    assert "unpack to more than" in str(items[-1].error)
+    assert sum(item.document is not None for item in items) * len(line) <= 200 * path.stat().st_size
+
+
+def test_a_file_of_ordinary_rows_packs_well_and_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.readers.rows._BOMB_BYTES", 2**16)
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(b'{"id": "%d", "text": "the same words"}\n' % n for n in range(20_000))))
+    items = list(FileSource(path).items())
+    assert len(items) == 20_000
+    assert all(item.document is not None for item in items)
