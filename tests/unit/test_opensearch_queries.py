@@ -20,7 +20,7 @@ from app.core.types import TermWeights
 from app.indexes.opensearch import layout
 from app.indexes.opensearch import query_builder as build
 from app.indexes.opensearch.client import Cluster, _parts, translate
-from app.indexes.opensearch.state import has_died, new_owner
+from app.indexes.owner import has_died, new_owner
 
 
 def test_filters() -> None:
