@@ -68,8 +68,18 @@ from indexer.broker import ANNOTATE, ENCODE, CeleryJobs, uses_celery
 from indexer.claims import Claims
 from indexer.documents import DocumentService
 from indexer.encode import encode_all, encode_waiting
+from indexer.generations import build as build_generation
 from indexer.ingest_job import check_params, run_ingest_job
-from indexer.job_records import RUN_TASK, DeadLetter, Job, JobCancelledError, JobRecords, TakenOverError
+from indexer.job_records import (
+    RUN_LONG_TASK,
+    RUN_TASK,
+    DeadLetter,
+    Job,
+    JobCancelledError,
+    JobRecords,
+    RunningJob,
+    TakenOverError,
+)
 from indexer.jobs import TRY_AGAIN, InProcessJobs
 from indexer.uploads import Uploads
 from training.feedback import Feedback
@@ -374,6 +384,24 @@ class App:
             return 0
         return encode_all(engine, self.encoders.full(engine.record), self.claims, progress, stop)
 
+    def rebuild(
+        self, collection: str, note: str = "", progress: Callable[[str, int], None] = lambda _stage, _count: None
+    ) -> GenerationRecord:
+        """The collection's next generation, made with the encoders that the settings name now, verified, published."""
+        spec = self.catalog.spec(collection)
+        record = self.new_record(spec, parent=self.catalog.current(collection), note=note)
+        return build_generation(
+            self.catalog,
+            record,
+            bag=self.encoders.bag(record.vdr_encoder),
+            encoder=self.encoders.full(record) if record.dense_dimension else None,
+            claims=self.claims,
+            records=self.catalog.records(),
+            keep=self.settings.keep_generations,
+            jobs=self.jobs,
+            progress=progress,
+        )
+
     def encode_waiting(self, collection: str, generation: str, stop: Callable[[], bool]) -> None:
         """Encode what waits and nobody is at; nothing where the generation has gone."""
         try:
@@ -406,18 +434,21 @@ class App:
             return
         collection = running.job.collection
         try:
-            if running.job.kind != "ingest":
-                raise InvalidInputError("unknown kind of job", received=running.job.kind, expected="ingest")
-            engine = self.catalog.engine(collection)
-            run_ingest_job(
-                running,
-                engine=engine,
-                service=self.documents,
-                uploads=self.uploads,
-                settings=self.settings,
-                is_current=lambda: self.catalog.current(collection) == engine.record.id,
-                stop=stop,
-            )
+            if running.job.kind == "ingest":
+                engine = self.catalog.engine(collection)
+                run_ingest_job(
+                    running,
+                    engine=engine,
+                    service=self.documents,
+                    uploads=self.uploads,
+                    settings=self.settings,
+                    is_current=lambda: self.catalog.current(collection) == engine.record.id,
+                    stop=stop,
+                )
+            elif running.job.kind == "rebuild":
+                self._run_rebuild(running)
+            else:
+                raise InvalidInputError("unknown kind of job", received=running.job.kind, expected="ingest, rebuild")
         except TakenOverError as error:
             log.warning("job %s: %s", job_id, error)
         except JobCancelledError:
@@ -456,9 +487,25 @@ class App:
             self.jobs.encode(letter.args[0], letter.args[1], [0])
         elif letter.task == ANNOTATE:
             self.jobs.annotate(letter.args[0])
-        elif letter.task == RUN_TASK:
+        elif letter.task in {RUN_TASK, RUN_LONG_TASK}:
             self.work.resume(letter.args[0])
         return letter
+
+    def start_rebuild(self, collection: str, note: str = "", by: str = "") -> Job:
+        """A job that builds and publishes the collection's next generation. Raises NotFoundError."""
+        self.catalog.spec(collection)
+        return self.work.create("rebuild", collection, {"note": note}, by)
+
+    def _run_rebuild(self, running: RunningJob) -> None:
+        told: dict[str, int] = {}
+
+        def progress(stage: str, count: int) -> None:
+            told[stage] = told.get(stage, 0) + count
+            running.report(stage=stage, progress=told)
+
+        with running.alive(self.settings.jobs.silent_s / 3):
+            built = self.rebuild(running.job.collection, str(running.job.params.get("note", "")), progress)
+        running.done({"generation": built.id, **told})
 
     def sweep(self) -> None:
         """Queue again what the store says is to be done and nobody is at."""

@@ -17,18 +17,20 @@ from app.core.errors import InvalidInputError
 from app.core.logs import request_id
 from app.core.settings import Settings
 from indexer.encode import BLOCK
-from indexer.job_records import RUN_TASK
+from indexer.job_records import RUN_LONG_TASK, RUN_TASK
 
 if TYPE_CHECKING:
     from celery import Celery
 
 log = logging.getLogger(__name__)
 
-ENCODE, ANNOTATE, RUN = "hyblink.encode", "hyblink.annotate", RUN_TASK
+ENCODE, ANNOTATE, RUN, RUN_LONG = "hyblink.encode", "hyblink.annotate", RUN_TASK, RUN_LONG_TASK
 SWEEP, TIDY, MERGE, CHECK = "hyblink.sweep", "hyblink.tidy", "hyblink.merge", "hyblink.check"
 QUEUES = ("ingest", "encode", "train", "maintenance")
 QUEUE_OF_JOB = {"ingest": "ingest", "rebuild": "maintenance"}
 """Which queue a kind of job waits in."""
+LONG_JOBS = ("rebuild",)
+"""Jobs that cannot stop in the middle: no time limit, acknowledged early, for brokers take late ones for lost."""
 _SCHEMES = ("redis", "rediss", "amqp", "amqps")
 _AT_ONCE = 16
 _DEBOUNCE_S = 0.05
@@ -140,7 +142,8 @@ class CeleryJobs:
         self._put((ANNOTATE, (collection,), "encode", 0.0), 1)
 
     def run(self, job_id: str, kind: str, delay_s: float = 0.0) -> None:
-        self._put((RUN, (job_id,), QUEUE_OF_JOB[kind], delay_s), 1)
+        task = RUN_LONG if kind in LONG_JOBS else RUN
+        self._put((task, (job_id,), QUEUE_OF_JOB[kind], delay_s), 1)
 
     def _put(self, task: _Task, count: int) -> None:
         with self._changed:
@@ -179,7 +182,7 @@ class CeleryJobs:
                     args=list(args),
                     queue=queue,
                     countdown=delay or None,
-                    expires=None if name == RUN else _EXPIRES_S,
+                    expires=_EXPIRES_S if name in {ENCODE, ANNOTATE} else None,
                     headers={"request_id": asked},
                 )
 

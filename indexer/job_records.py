@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import secrets
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 State = Literal["queued", "running", "cancelling", "cancelled", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "running", "cancelling", "cancelled", "done", "failed")
 ENDED: tuple[State, ...] = ("cancelled", "done", "failed")
-RUN_TASK = "hyblink.run"
+RUN_TASK, RUN_LONG_TASK = "hyblink.run", "hyblink.run_long"
 _KIND, _REJECT, _DEAD = "job", "reject", "dead"
 _PAGE = 1000
 _TRIES = 20
@@ -305,7 +307,30 @@ class RunningJob:
         self._jobs = jobs
         self._max_attempts = max_attempts
         self._retry_s = retry_s
+        self._lock = threading.RLock()
         self.job = job
+
+    @contextmanager
+    def alive(self, every_s: float) -> Iterator[None]:
+        """Within it the job is heard of, however long a step takes."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(every_s):
+                try:
+                    self._change()
+                except TakenOverError:
+                    return  # the job hears of it when it reports
+                except HyblinkError as error:
+                    log.warning("job %s could not be heard of: %s", self.job.id, error)
+
+        thread = threading.Thread(target=beat, name="hyblink-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def report(
         self, *, stage: str | None = None, message: str | None = None, progress: Mapping[str, Any] | None = None
@@ -330,6 +355,10 @@ class RunningJob:
         self._table.add_rejects(self.job.id, rows[: max(0, most - kept)])
 
     def _change(self, **changes: Any) -> None:
+        with self._lock:
+            self._put(changes)
+
+    def _put(self, changes: dict[str, Any]) -> None:
         for _ in range(_TRIES):
             try:
                 self.job = self._table.put(replace(self.job, heartbeat=time.time(), **changes))

@@ -19,7 +19,7 @@ from app.core.logs import new_request_id, request_id
 from app.core.ports import Record
 from app.core.settings import Settings
 from app.indexes.owner import new_owner
-from indexer.broker import ANNOTATE, CHECK, ENCODE, MERGE, RUN, SWEEP, TIDY, celery_for
+from indexer.broker import ANNOTATE, CHECK, ENCODE, MERGE, RUN, RUN_LONG, SWEEP, TIDY, celery_for
 from indexer.jobs import TRY_AGAIN
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
             # A task that fails in a way nobody foresaw must not come back for ever.
             _bury(mine, this.name, ids, error)
 
-    def task(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        return cast("Callable[[Callable[..., None]], Callable[..., None]]", celery.task(name=name, bind=True))
+    def task(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        made = celery.task(name=name, bind=True, **options)
+        return cast("Callable[[Callable[..., None]], Callable[..., None]]", made)
 
     @task(ENCODE)
     def encode(self: Task, collection: str, generation: str) -> None:
@@ -101,6 +102,10 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
 
     @task(RUN)
     def run(self: Task, job_id: str) -> None:
+        attempt(self, (job_id,), lambda app: app.run_job(job_id, lambda: False))
+
+    @task(RUN_LONG, acks_late=False, time_limit=None, soft_time_limit=None)
+    def run_long(self: Task, job_id: str) -> None:
         attempt(self, (job_id,), lambda app: app.run_job(job_id, lambda: False))
 
     @task(SWEEP)

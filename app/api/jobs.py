@@ -73,7 +73,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
     def create(body: models.JobBody, authorization: Authorization = None) -> Response:
         key = allowed(authorization, Role.INGEST, check_name(body.collection))
         job = app.start_ingestion(body.collection, body.params(), "" if key is None else key.id)
-        return json_answer(_shown(job), 202)
+        return json_answer(shown_job(job), 202)
 
     @router.get(
         "/v1/jobs",
@@ -94,7 +94,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         key = allowed(authorization, Role.INGEST, collection)
         found = app.work.list(states=state or (), collection=collection, before=before, limit=limit)
         mine = [job for job in found if key is None or key.allows(Role.INGEST, job.collection)]
-        return json_answer({"jobs": [_shown(job) for job in mine]})
+        return json_answer({"jobs": [shown_job(job) for job in mine]})
 
     @router.get(
         "/v1/jobs/{job_id}",
@@ -104,7 +104,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def job(job_id: JobId, authorization: Authorization = None) -> Response:
-        return json_answer(_shown(seen(job_id, authorization)))
+        return json_answer(shown_job(seen(job_id, authorization)))
 
     @router.get(
         "/v1/jobs/{job_id}/rejects",
@@ -127,7 +127,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
     )
     def cancel(job_id: JobId, authorization: Authorization = None) -> Response:
         seen(job_id, authorization)
-        return json_answer(_shown(app.work.cancel(job_id)))
+        return json_answer(shown_job(app.work.cancel(job_id)))
 
     @router.post(
         "/v1/jobs/{job_id}/resume",
@@ -138,7 +138,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
     )
     def resume(job_id: JobId, authorization: Authorization = None) -> Response:
         seen(job_id, authorization)
-        return json_answer(_shown(app.work.resume(job_id)))
+        return json_answer(shown_job(app.work.resume(job_id)))
 
     @router.get(
         "/v1/admin/queues",
@@ -176,7 +176,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
     return router
 
 
-def _shown(job: Job) -> dict[str, Any]:
+def shown_job(job: Job) -> dict[str, Any]:
     """What a caller sees: who holds it and its fence are the workers' business."""
     hidden = {"fence", "owner", "version", "heartbeat", "not_before"}
     return {name: value for name, value in asdict(job).items() if name not in hidden}

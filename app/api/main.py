@@ -32,6 +32,7 @@ from app.api.access import access_routes
 from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, json_answer
 from app.api.audit import Audit
 from app.api.feedback import feedback_routes
+from app.api.generations import generation_routes
 from app.api.jobs import job_routes, queues_of
 from app.api.keys import ApiKey, KeyStore, RateLimits, Role, authorize, is_loopback
 from app.api.limits import BodyLimit, LoopbackHosts
@@ -592,6 +593,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
 
     api.include_router(job_routes(app, allowed))
     api.include_router(feedback_routes(app, allowed))
+    api.include_router(generation_routes(app, allowed))
     api.include_router(access_routes(keys, audit, allowed))
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")

@@ -522,6 +522,37 @@ class AuditAnswer(BaseModel):
     acts: list[ActAnswer]
 
 
+class RebuildBody(_Body):
+    """A generation to build."""
+
+    collection: StrictStr = COLLECTION
+    note: StrictStr = Field("", max_length=200, description="Why.")
+
+
+class GenerationAnswer(BaseModel):
+    """What a generation binds."""
+
+    id: str
+    collection: str
+    created: str
+    schema_version: int
+    analyzer: str
+    dense_encoder: str
+    dense_dimension: int
+    vdr_encoder: str
+    dense_index: str
+    parent: str
+    note: str
+    vdr_model: str
+
+
+class GenerationsAnswer(BaseModel):
+    """Generations, and which one answers."""
+
+    current: str
+    generations: list[GenerationAnswer]
+
+
 class UploadAnswer(BaseModel):
     """A stored file."""
 

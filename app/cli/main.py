@@ -709,19 +709,15 @@ def generations_rebuild(
 ) -> None:
     """Build the next generation with the encoders that the settings name now, verify and publish it."""
     with reported(), opened() as app, audited(app, f"generations rebuild {collection}"):
-        from indexer.generations import build
+        with progress() as bars:
+            stages: dict[str, Any] = {}
 
-        spec = app.catalog.spec(collection)
-        record = app.new_record(spec, parent=app.catalog.current(collection), note=note_text)
-        built = build(
-            app.catalog,
-            record,
-            bag=app.encoders.bag(record.vdr_encoder),
-            encoder=app.encoders.full(record) if record.dense_dimension else None,
-            claims=app.claims,
-            keep=app.settings.keep_generations,
-            progress=lambda stage, count: note(f"{stage}: {count}"),
-        )
+            def advance(stage: str, count: int) -> None:
+                if stage not in stages:
+                    stages[stage] = bars.add_task(stage, total=None, rate="")
+                bars.advance(stages[stage], count)
+
+            built = app.rebuild(collection, note_text, advance)
         say(f"{built.id} answers now")
 
 

@@ -157,8 +157,16 @@ class StoreReader(Protocol):
 
     def counts(self) -> StoreCounts: ...
 
-    def export(self) -> Iterator[ExportedDocument]:
-        """Every document with its passages, weights and vectors, in the order of arrival."""
+    def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:
+        """Every document, or those of some ids, with its passages, weights and vectors, in the order of arrival."""
+        ...
+
+    def changed_documents(self, since: int) -> list[str]:
+        """The ids of documents that were written, or changed in any way, after a change, and are there now."""
+        ...
+
+    def document_ids(self) -> Iterator[list[str]]:
+        """The ids of all documents, in batches, in no order."""
         ...
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FakeDense
+from conftest import SOAK, FakeDense
 from tests_support import random_documents
 
 from app.bootstrap import App
-from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError, WriterConflictError
-from app.core.types import CollectionSpec, RankingProfile, SearchRequest, Signal
-from indexer.generations import build
+from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from app.core.ports import DenseView, LexicalView
+from app.core.types import CollectionSpec, RankingProfile, Scored, SearchRequest, Signal
+from indexer.generations import build, differences, found_again
 from indexer.transfer import export_collection, import_collection, read_export
 
 
@@ -44,7 +47,13 @@ def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
     record = app.new_record(app.catalog.spec("c"), parent=app.catalog.current("c"))
     encoder = app.encoders.full(record)
     return build(
-        app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, claims=app.claims, keep=keep
+        app.catalog,
+        record,
+        bag=app.encoders.bag(record.vdr_encoder),
+        encoder=encoder,
+        claims=app.claims,
+        records=app.catalog.records(),
+        keep=keep,
     ).id
 
 
@@ -92,11 +101,21 @@ def test_an_unfinished_build_is_never_served_and_leaves_nothing(make_app: Callab
     assert answers(app) == before
 
 
-def test_writers_are_refused_and_readers_served_while_a_generation_is_built(make_app: Callable[..., App]) -> None:
-    from app.core.settings import IngestSettings
+def documents_of(app: App) -> dict[str, tuple[str, str, str]]:
+    reader = app.catalog.engine("c").store.reader()
+    return {
+        one.document.id: (
+            one.document.title,
+            one.document.text,
+            json.dumps(dict(one.document.metadata), sort_keys=True),
+        )
+        for one in reader.export()
+    }
 
+
+def test_writes_and_searches_go_on_while_a_generation_is_built(make_app: Callable[..., App]) -> None:
     app = filled(make_app)
-    other = make_app("data", ingest=IngestSettings(writer_wait_s=0.1))
+    other = make_app("data")
     before = answers(other)
     entered, release = threading.Event(), threading.Event()
 
@@ -110,12 +129,137 @@ def test_writers_are_refused_and_readers_served_while_a_generation_is_built(make
     builder = threading.Thread(target=rebuild, args=(app, Slow()))
     builder.start()
     assert entered.wait(20)
-    with pytest.raises(WriterConflictError):
-        other.documents.bulk("c", [{"id": "x", "text": "y"}])
     assert answers(other) == before
+    changed = {"id": "doc5", "title": "new", "text": "another text altogether", "metadata": {"colour": "alpha"}}
+    five = other.documents.get("c", "doc6")
+    only_metadata = {
+        "id": "doc6",
+        "title": five.title,
+        "text": five.text,
+        "lang": five.lang,
+        "metadata": {"tags": ["x"]},
+    }
+    written = other.documents.bulk("c", [{"id": "x", "text": "zebra"}, changed, only_metadata], encode=False)
+    assert [item.status for item in written.items] == ["created", "updated", "updated"]
+    other.documents.delete("c", ["doc1", "doc2"])
+    other.documents.bulk("c", [{"id": "doc2", "text": "it is back"}], encode=False)
+    expected = documents_of(other)
+    with pytest.raises(ConflictError, match="is being built already"):
+        other.rebuild("c")
     release.set()
     builder.join()
-    assert other.search.search("c", SearchRequest("alpha")).generation == "g000002"
+    result = other.search.search("c", SearchRequest("zebra"))
+    assert (result.generation, result.hits[0].doc_id) == ("g000002", "x")
+    assert documents_of(app) == expected
+    engine = app.catalog.engine("c")
+    counts = engine.store.reader().counts()
+    assert counts.passages == counts.encoded > 0
+    assert engine.check() == []
+    with pytest.raises(NotFoundError):
+        app.documents.get("c", "doc1")
+
+
+def test_a_generation_that_another_overtakes_is_given_up(make_app: Callable[..., App]) -> None:
+    app = filled(make_app)
+    rebuild(app)
+    other = make_app("data")
+
+    class Meanwhile(OtherDense):
+        def encode_passages(self, titles, texts):  # type: ignore[no-untyped-def]
+            if other.catalog.current("c") == "g000002":
+                other.catalog.publish("c", "g000001")
+            return super().encode_passages(titles, texts)
+
+    with pytest.raises(ConflictError, match="another generation was published"):
+        rebuild(app, Meanwhile())
+    assert app.catalog.current("c") == "g000001"
+    assert [g.id for g in app.catalog.generations("c")] == ["g000001", "g000002"]
+
+
+def test_nothing_is_lost_by_writing_through_many_builds(make_app: Callable[..., App]) -> None:
+    """A client writes, changes and deletes all the time; three generations are built beside and published."""
+    app, writer = filled(make_app), make_app("data")
+    model = documents_of(app)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        draw = np.random.default_rng(5)
+        try:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                one = f"doc{draw.integers(0, 150)}"
+                if draw.random() < 0.25:
+                    writer.documents.delete("c", [one])
+                    model.pop(one, None)
+                    continue
+                metadata = {"n": int(draw.integers(0, 3))}
+                text = f"alpha text {draw.integers(0, 4)} of {one}"
+                writer.documents.bulk("c", [{"id": one, "text": text, "metadata": metadata}], encode=False)
+                model[one] = ("", text, json.dumps(metadata, sort_keys=True))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        encoders = [OtherDense(), FakeDense(), OtherDense()]
+        for at, encoder in enumerate(encoders):
+            writer.encoders.add_dense(encoder)
+            assert rebuild(app, encoder) == f"g00000{at + 2}"
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []
+    assert documents_of(app) == model
+    assert app.catalog.current("c") == "g000004"
+    app.encode_now("c")
+    assert app.catalog.engine("c").check() == []
+
+
+def test_what_differs_is_seen(make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = filled(make_app)
+    rebuild(app)
+    old, new = app.catalog.engine("c", "g000001"), app.catalog.engine("c", "g000002")
+    assert differences(old, new) == found_again(new) == []
+    new.store.delete(["doc3"])
+    assert differences(old, new) == ["119 documents instead of 120", "their documents are others"]
+    old.store.delete(["doc4"])
+    assert differences(old, new) == ["their documents are others"]
+    snapshot = new.snapshot()
+    dense, bm25 = snapshot.dense, snapshot.bm25
+    assert dense is not None
+    turned = replace(snapshot, dense=_Turned(dense))
+    monkeypatch.setattr(type(new), "snapshot", lambda _: turned)
+    (problem,) = found_again(new)
+    assert "are not found by their own vectors" in problem
+    deaf = replace(snapshot, bm25=_Deaf(bm25))
+    monkeypatch.setattr(type(new), "snapshot", lambda _: deaf)
+    problems = found_again(new)
+    assert len(problems) == 20
+    assert all("is not found by its own words" in one for one in problems)
+
+
+class _Turned:
+    """A dense index whose search looks the wrong way."""
+
+    def __init__(self, view: DenseView) -> None:
+        self.score = view.score
+        self._search = view.search
+
+    def search(self, query, k, allowed):  # type: ignore[no-untyped-def]
+        return self._search(-query, k, allowed)
+
+
+class _Deaf:
+    """A BM25 index that finds nothing."""
+
+    def __init__(self, view: LexicalView) -> None:
+        self.score = view.score
+
+    def search(self, terms, k, allowed):  # type: ignore[no-untyped-def]
+        return Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
 def test_switching_under_load_never_mixes_generations(make_app: Callable[..., App]) -> None:
@@ -138,7 +282,7 @@ def test_switching_under_load_never_mixes_generations(make_app: Callable[..., Ap
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for number in range(100):
+    for number in range(1000 if SOAK else 100):
         app.catalog.publish("c", f"g00000{number % 2 + 1}")
     stop.set()
     for thread in threads:

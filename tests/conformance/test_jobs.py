@@ -117,6 +117,7 @@ def test_a_job_reads_to_the_end_and_another_generation_knows_it(make_app: Callab
         bag=app.encoders.bag(record.vdr_encoder),
         encoder=app.encoders.full(record),
         claims=app.claims,
+        records=app.catalog.records(),
         keep=2,
     )
     assert app.catalog.engine("c").record.id == "g000002"

@@ -128,6 +128,7 @@ def test_a_removed_entity_stays_removed_on_the_cluster(pair: tuple[App, App], tm
         bag=app.encoders.bag(record.vdr_encoder),
         encoder=app.encoders.full(record),
         claims=app.claims,
+        records=app.catalog.records(),
         keep=3,
     )
     assert found() == ["q"]

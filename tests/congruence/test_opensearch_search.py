@@ -356,7 +356,13 @@ def test_an_alias_names_the_passages_that_answer(
     record = app.new_record(app.catalog.spec("c"), parent="g000001")
     encoder = app.encoders.full(record)
     build_generation(
-        app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, claims=app.claims, keep=2
+        app.catalog,
+        record,
+        bag=app.encoders.bag(record.vdr_encoder),
+        encoder=encoder,
+        claims=app.claims,
+        records=app.catalog.records(),
+        keep=2,
     )
     assert answering() == ["alias-passages-c-g000002"]
     app.catalog.roll_back("c")

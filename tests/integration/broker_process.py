@@ -22,6 +22,8 @@ plain = app.bootstrap.build
 class SlowDense(FakeDense):
     """Takes its time, so that there is a middle to be killed in."""
 
+    id = os.environ.get("FAKE_ID", FakeDense.id)
+
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
         time.sleep(float(os.environ.get("SLOW_S", "0")) * len(texts))
         return super().encode_passages(titles, texts)
@@ -30,6 +32,7 @@ class SlowDense(FakeDense):
 def build(settings: Settings | None = None) -> app.bootstrap.App:
     made = plain(settings)
     slow = SlowDense()
+    made.encoders.add_dense(FakeDense())
     made.encoders.add_dense(slow)
     made.encoders.use_as_default(slow.id)
     return made

@@ -176,6 +176,10 @@ def test_roles_and_collections_hold_for_jobs(served: App, tmp_path: Path) -> Non
             ("POST", f"{one}/cancel", {}, "ingest", False),
             ("POST", f"{one}/resume", {}, "ingest", False),
             ("GET", "/v1/admin/queues", {}, "admin", False),
+            ("GET", "/v1/admin/generations", {}, "admin", False),
+            ("POST", "/v1/admin/generations", {"json": {"collection": "default"}}, "admin", False),
+            ("POST", "/v1/admin/generations/g000001/publish", {}, "admin", False),
+            ("POST", "/v1/admin/rollback", {}, "admin", False),
             ("GET", "/v1/admin/dead-letters", {}, "admin", False),
             ("POST", "/v1/admin/dead-letters/d20260101T000000000000-abcdef/replay", {}, "admin", False),
         ]
@@ -188,6 +192,34 @@ def test_roles_and_collections_hold_for_jobs(served: App, tmp_path: Path) -> Non
             assert (call(method, path, other, **more) == 403) == (not elsewhere), path
         listed = client.get("/v1/jobs", headers={"Authorization": f"Bearer {other}"}).json()
         assert listed == {"jobs": []}, "jobs of other collections are not shown"
+
+
+def test_generations_are_built_published_and_rolled_back_over_http(served: App, client: TestClient) -> None:
+    client.post("/v1/documents:bulk", json={"documents": random_documents(40, seed=1)})
+    assert served.jobs.wait(60)  # type: ignore[union-attr]
+    before = client.post("/v1/search", json={"query": "alpha beta"}).json()
+    begun = client.post("/v1/admin/generations", json={"collection": "default", "note": "try"})
+    assert begun.status_code == 202
+    job = ended(served, client, begun.json()["id"])
+    assert (job["state"], job["result"]) == ("done", {"generation": "g000002", "copied": 40})
+    after = client.post("/v1/search", json={"query": "alpha beta"}).json()
+    assert after["generation"] == "g000002"
+    assert [(one["doc_id"], one["score"]) for one in after["hits"]] == [
+        (one["doc_id"], pytest.approx(one["score"])) for one in before["hits"]
+    ]
+    listed = client.get("/v1/admin/generations").json()
+    assert listed["current"] == "g000002"
+    assert [(one["id"], one["note"], one["parent"]) for one in listed["generations"]] == [
+        ("g000001", "", ""),
+        ("g000002", "try", "g000001"),
+    ]
+    assert client.post("/v1/admin/rollback").json()["current"] == "g000001"
+    assert client.post("/v1/admin/generations/g000002/publish").json()["current"] == "g000002"
+    assert client.post("/v1/admin/generations/g000009/publish").status_code == 404
+    assert client.post("/v1/admin/generations", json={"collection": "none"}).status_code == 404
+    assert client.get("/v1/admin/generations", params={"collection": "none"}).status_code == 404
+    acts = [(one["act"], one["outcome"]) for one in client.get("/v1/admin/audit").json()["acts"]]
+    assert ("POST /v1/admin/rollback", "200") in acts
 
 
 def test_what_may_pass_is_tried_again_and_what_does_not_becomes_a_dead_letter(

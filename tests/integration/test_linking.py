@@ -129,6 +129,7 @@ def test_an_entity_is_a_candidate_at_once_and_never_after_it_was_removed(kb: App
         bag=kb.encoders.bag(record.vdr_encoder),
         encoder=kb.encoders.full(record),
         claims=kb.claims,
+        records=kb.catalog.records(),
         keep=3,
     )
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"

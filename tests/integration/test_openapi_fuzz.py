@@ -36,7 +36,7 @@ def web_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesi
     app.close()
 
 
-OPERATIONS = 37
+OPERATIONS = 41
 
 
 def no_fault(context: CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> bool | None:

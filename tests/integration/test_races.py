@@ -38,7 +38,13 @@ def rebuild(app: App) -> str:
     record = app.new_record(app.catalog.spec("c"))
     encoder = app.encoders.full(record)
     return build(
-        app.catalog, record, bag=app.encoders.bag(record.vdr_encoder), encoder=encoder, claims=app.claims, keep=3
+        app.catalog,
+        record,
+        bag=app.encoders.bag(record.vdr_encoder),
+        encoder=encoder,
+        claims=app.claims,
+        records=app.catalog.records(),
+        keep=3,
     ).id
 
 

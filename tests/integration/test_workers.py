@@ -56,6 +56,7 @@ class Installation:
         ingest = IngestSettings(batch_documents=50, writer_wait_s=30)
         self.settings = Settings(data_dir=folder / "data", jobs=jobs, ingest=ingest)
         self.slow_s = 0.0
+        self.encoder = FakeDense.id
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def environment(self) -> dict[str, str]:
@@ -72,6 +73,7 @@ class Installation:
             "HYBLINK_INGEST__WRITER_WAIT_S": "30",
             "HYBLINK_DATA_DIR": str(self.folder / "data"),
             "SLOW_S": str(self.slow_s),
+            "FAKE_ID": self.encoder,
             "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests")]),
         }
 
@@ -199,6 +201,32 @@ def test_a_cancelled_job_stops_and_a_resumed_one_goes_on(installation: Installat
     assert here.catalog.engine("default").store.reader().counts().documents == 3000
     assert done.progress["rows"] == 3000
     assert 3000 - 50 <= done.progress["created"] <= 3000, "the batch in hand when it was cancelled may go uncounted"
+
+
+def test_a_generation_is_built_although_its_worker_dies(installation: Installation, here: App) -> None:
+    here.documents.bulk("default", rows(400, 6), encode=False)
+    here.encode_now("default")
+    installation.slow_s, installation.encoder = 0.01, "dense:fake:new"
+    job = here.start_rebuild("default", "another encoder")
+    installation.start_worker("w1")
+    until(lambda: here.work.get(job.id).progress.get("encoded", 0) > 0, 90, installation)
+    installation.kill("w1")
+    assert here.catalog.current("default") == "g000001"
+    written = here.documents.bulk("default", [{"id": "late", "text": "zebra"}], encode=False)
+    assert [item.status for item in written.items] == ["created"]
+    installation.start_worker("w2")
+    until(lambda: here.work.get(job.id).state in {"done", "failed"}, 120, installation)
+    done = here.work.get(job.id)
+    assert (done.state, done.error) == ("done", "")
+    assert done.fence >= 2
+    current = here.catalog.current("default")
+    assert current == done.result["generation"]
+    assert [one.id for one in here.catalog.generations("default")] == ["g000001", current], "nothing half-built is left"
+    engine = here.catalog.engine("default")
+    assert engine.record.dense_encoder == "dense:fake:new"
+    counts = engine.store.reader().counts()
+    assert (counts.documents, counts.passages - counts.encoded) == (401, 0)
+    assert engine.check() == []
 
 
 def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Installation, here: App) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 
 from app.core.errors import CorruptionError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _V1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -47,7 +47,13 @@ _V4 = """
 CREATE TABLE weights (row INTEGER PRIMARY KEY, ids BLOB NOT NULL, weights BLOB);
 """
 
-MIGRATIONS = (_V1, _V2, _V3, _V4)
+# When a document was last written or changed: a generation that is being built catches up with its source by it.
+_V5 = """
+ALTER TABLE documents ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX documents_by_change ON documents (change, id);
+"""
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
 """Statement lists; number n brings a store of version n to n + 1. Never edited once released."""
 
 

@@ -302,18 +302,36 @@ class SqliteReader:
         waiting = self._one("SELECT count(*) FROM passages WHERE vector_change IS NULL")
         return StoreCounts(documents, passages, passages - waiting, self._change)
 
-    def export(self) -> Iterator[ExportedDocument]:
+    def changed_documents(self, since: int) -> list[str]:
+        return [one for (one,) in self._all("SELECT id FROM documents WHERE change > ?", (since,))]
+
+    def document_ids(self) -> Iterator[list[str]]:
+        last = 0
+        while batch := self._all("SELECT pk, id FROM documents WHERE pk > ? ORDER BY pk LIMIT ?", (last, _BATCH)):
+            yield [one for _, one in batch]
+            last = batch[-1][0]
+
+    def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:
+        if only is None:
+            yield from self._export("", [])
+        else:
+            yield from self._export(
+                "AND d.id IN (SELECT value FROM json_each(?)) ", [orjson.dumps(list(only)).decode()]
+            )
+
+    def _export(self, condition: str, bound: list[str]) -> Iterator[ExportedDocument]:
         sql = (
             'SELECT d.pk, d.id, d.title, d.text, d.lang, d.metadata, d.content_hash, p.start, p."end", t.ids, '
             "t.weights, v.vector, w.ids, w.weights FROM documents d JOIN passages p ON p.doc_pk = d.pk "
             "JOIN terms t ON t.row = p.row LEFT JOIN vectors v ON v.row = p.row "
             "LEFT JOIN weights w ON w.row = p.row "
-            "WHERE d.pk > ? AND d.pk <= ? ORDER BY d.pk, p.ordinal"
+            f"WHERE d.pk > ? AND d.pk <= ? {condition}ORDER BY d.pk, p.ordinal"
         )
-        last, step = 0, 512
+        # Some documents are read at once, all of them part by part.
+        last, step = 0, (2**62 if bound else 512)
         newest = int(self._one("SELECT coalesce(max(pk), 0) FROM documents"))
         while last < newest:
-            for _, group in groupby(self._all(sql, (last, last + step)), key=lambda row: row[0]):
+            for _, group in groupby(self._all(sql, (last, last + step, *bound)), key=lambda row: row[0]):
                 rows = list(group)
                 _, doc_id, title, text, lang, metadata, content_hash = rows[0][:7]
                 yield ExportedDocument(
@@ -510,7 +528,7 @@ class SqliteStore:
                     if old[2] == metadata:
                         items.append(BulkItem(document.id, "unchanged", len(one.windows)))
                         continue
-                    run("UPDATE documents SET metadata = ? WHERE pk = ?", (metadata, old[0]))
+                    run("UPDATE documents SET metadata = ?, change = ? WHERE pk = ?", (metadata, change, old[0]))
                     run("DELETE FROM facets WHERE doc_pk = ?", (old[0],))
                     new_facets += _facets(old[0], document.metadata)
                     items.append(BulkItem(document.id, "updated", len(one.windows)))
@@ -530,6 +548,7 @@ class SqliteStore:
                         document.lang,
                         metadata,
                         one.content_hash,
+                        change,
                     )
                 )
                 for ordinal, ((start, end), bag) in enumerate(zip(one.windows, one.bags, strict=True)):
@@ -539,7 +558,7 @@ class SqliteStore:
                 new_facets += _facets(pk, document.metadata)
                 items.append(BulkItem(document.id, "updated" if old else "created", len(one.windows)))
             many = self._connection.executemany
-            many("INSERT INTO documents VALUES (?,?,?,?,?,?,?)", new_documents)
+            many("INSERT INTO documents VALUES (?,?,?,?,?,?,?,?)", new_documents)
             many(
                 'INSERT INTO passages (row, doc_pk, ordinal, start, "end", change) VALUES (?,?,?,?,?,?)',
                 new_passages,

@@ -282,11 +282,29 @@ class ClusterReader:
         )
         return StoreCounts(documents, passages, encoded, self._change)
 
-    def export(self) -> Iterator[ExportedDocument]:
+    def changed_documents(self, since: int) -> list[str]:
+        return [one for ids in self._ids([{"range": {"change": {"gt": since}}}]) for one in ids]
+
+    def document_ids(self) -> Iterator[list[str]]:
+        return self._ids([])
+
+    def _ids(self, filters: Sequence[Json]) -> Iterator[list[str]]:
+        body = {"query": self._visible(filters), "_source": ["doc_id"]}
+        for hits in self._cluster.scan(self.names.documents, body, "key", _ROWS_PAGE):
+            yield [hit["_source"]["doc_id"] for hit in hits]
+
+    def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:
         """Documents by their keys and passages by their rows are read side by side: both ascend alike."""
+        if only is not None:
+            for at in range(0, len(only), _TEXT_PAGE):
+                yield from self._export([{"terms": {"doc_id": list(only[at : at + _TEXT_PAGE])}}])
+        else:
+            yield from self._export([])
+
+    def _export(self, filters: Sequence[Json]) -> Iterator[ExportedDocument]:
         fields = ["row", "start", "end", BAG, VDR, "vector", "vector_change"]
-        passages = (one for sources in self._scan([], fields) for one in sources)
-        body = {"query": self._visible()}
+        passages = (one for sources in self._scan(filters, fields) for one in sources)
+        body = {"query": self._visible(filters)}
         for hits in self._cluster.scan(self.names.documents, body, "key", _TEXT_PAGE // 4):
             for hit in hits:
                 source = hit["_source"]
