@@ -37,6 +37,7 @@ class ClusterRegistry:
         self._settings = settings
         self._cluster = Cluster(settings.opensearch)
         self._documents = StateDocuments(self._cluster)
+        self._records = ClusterRecords(self._cluster)
         self._ready = False
 
     def _docs(self) -> StateDocuments:
@@ -117,7 +118,7 @@ class ClusterRegistry:
         return self._settings.data_dir / "opensearch" / self._cluster.prefix / name / generation
 
     def records(self) -> ClusterRecords:
-        return ClusterRecords(self._cluster)
+        return self._records
 
     def open(self, record: GenerationRecord) -> OpenSearchEngine:
         name, generation = record.collection, record.id
