@@ -537,8 +537,6 @@ class App:
 
     def annotate_always(self, collection: str, annotation: Annotation | None) -> None:
         """Annotate documents as they come, those that are there first; None: no more. Raises NotFoundError."""
-        if annotation is not None:
-            self.catalog.spec(annotation.kb)
         self.catalog.save_annotation(collection, annotation)
         if annotation is not None:
             self.jobs.annotate(collection)

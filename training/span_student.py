@@ -13,9 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from app.core.errors import InvalidInputError
 from app.core.linking import apart
-from app.encoders.models import identity, is_dense
 from app.encoders.span_head import HEADS, span_scores, valid_spans, word_edges
 from training.batches import Drawn
 from training.data import TrainingRow
@@ -32,10 +30,7 @@ class SpanStudent:
     """Heads on a backbone with LoRA: start, end and within logits, and a projection into the space of entities."""
 
     def __init__(self, config: RunConfig, vectors: EntityVectors) -> None:
-        if not is_dense(vectors.encoder, config.base):
-            raise InvalidInputError(
-                "the entities' vectors are another encoder's", received=vectors.encoder, expected=identity(config.base)
-            )
+        vectors.check_encoder(config.base)
         self.config = config
         self.model = load_backbone(config)
         self.model[0].model = prepare(self.model[0].model, config)

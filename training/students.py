@@ -23,7 +23,7 @@ from app.core.weights import calibrated, idf
 from app.encoders.backbone import Backbone
 from app.encoders.cross_encoder import load_cross_encoder
 from app.encoders.dense import load_sentence_transformer, on_device
-from app.encoders.models import identity, is_dense, root_of
+from app.encoders.models import identity, root_of
 from app.encoders.prefixes import prefixes_for
 from app.encoders.vdr import VdrHead, sparse_mask
 from app.encoders.vdr_adapter import features_of
@@ -335,10 +335,8 @@ class MentionStudent(DenseStudent):
         self._vectors = vectors
         self._frozen: Any = None if vectors is not None else load_backbone(config).eval().requires_grad_(False)
         self._made: dict[str, torch.Tensor] = {}
-        if vectors is not None and not is_dense(vectors.encoder, config.base):
-            raise InvalidInputError(
-                "the entities' vectors are another encoder's", received=vectors.encoder, expected=identity(config.base)
-            )
+        if vectors is not None:
+            vectors.check_encoder(config.base)
 
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
         if self._vectors is not None:

@@ -596,7 +596,6 @@ def annotate(
 
         annotation = Annotation(kb, threshold)
         if always is not None:
-            app.catalog.spec(kb)
             app.catalog.save_annotation(collection, annotation if always else None)
         if always is False:
             emit({"always": False}) if as_json else say("documents are no longer annotated as they come")

@@ -349,8 +349,10 @@ class Catalog:
         return Annotation(**found) if found and found["kb"] else None
 
     def save_annotation(self, name: str, annotation: Annotation | None) -> None:
-        """Annotate documents as they come from now on, or no more."""
+        """Annotate documents as they come from now on, or no more. Raises NotFoundError for either collection."""
         self.spec(name)
+        if annotation is not None:
+            self.spec(annotation.kb)
         with self._registry.lock(name):
             self._registry.write(name, "annotation", asdict(annotation or Annotation("")))
 

@@ -10,6 +10,7 @@ import orjson
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.ports import Engine
 from app.core.types import VectorArray
+from app.encoders.models import identity, is_dense
 
 
 def write_vectors(engine: Engine, path: Path) -> int:
@@ -57,6 +58,13 @@ class EntityVectors:
         self._place = {one: at for at, one in enumerate(self.ids)}
         if len(self._place) != len(self._vectors):
             raise InvalidInputError("the file's ids and vectors differ", received=str(path))
+
+    def check_encoder(self, base: str) -> None:
+        """Raises InvalidInputError where another model than `base` has made them."""
+        if not is_dense(self.encoder, base):
+            raise InvalidInputError(
+                "the entities' vectors are another encoder's", received=self.encoder, expected=identity(base)
+            )
 
     @property
     def dimension(self) -> int:
