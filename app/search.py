@@ -58,7 +58,7 @@ _MAX_PASSAGES = 20
 class Collections(Protocol):
     """What the use case needs to know of collections; the catalog is one."""
 
-    def present(self, name: str) -> Present: ...
+    def present(self, name: str, generation: str | None = None) -> Present: ...
 
 
 class Encoders(Protocol):
@@ -270,7 +270,7 @@ class SearchService:
     def _rank(self, collection: str, request: SearchRequest, extra_document: str | None = None) -> _Ranked:
         started = time.perf_counter()
         tree = check_request(request, self._settings)
-        present = self._collections.present(collection)
+        present = self._collections.present(collection, request.generation)
         engine, snapshot = present.engine, present.snapshot
         record = engine.record
         profile = self._profile(present.profile, request)

@@ -378,6 +378,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def wanted(body: models.SearchBody, authorization: str | None) -> SearchRequest:
         """The request, with the query's entities where they are asked for."""
         request = body.request(settings.search)
+        if body.generation is not None:
+            on(body.collection, authorization, Role.ADMIN)
         if body.entities is None:
             return request
         use = body.entities

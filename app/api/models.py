@@ -86,6 +86,9 @@ class SearchBody(_Body):
         description="What the VDR signal multiplies. `full`: encoded query, encoded passage; `alpha`: the query's own "
         "tokens, encoded passage; `beta`: encoded query, the passage's bag of tokens; `bag`: both as bags; `auto`.",
     )
+    generation: StrictStr | None = Field(
+        None, pattern=r"^g\d{6}$", description="Ask this generation instead of the current one; for administrators."
+    )
     log: StrictBool = Field(
         False, description="Keep query and page, so that clicks can refer to it by the answer's `search_id`."
     )
@@ -119,6 +122,7 @@ class SearchBody(_Body):
             weights=self.weights,
             vdr=self.vdr,
             rerank=rerank if wanted else None,
+            generation=self.generation,
         )
 
 

@@ -220,6 +220,7 @@ def search(
     ] = None,
     rerank_ms: Annotated[float | None, typer.Option(min=1, help="Time for re-ranking, in milliseconds.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
+    generation: Annotated[str | None, typer.Option(help="Ask this generation instead of the current one.")] = None,
     why_not: Annotated[str | None, typer.Option(help="A document id: where does it stand, where was it lost?")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -262,6 +263,7 @@ def search(
             weights={signal(name): float(weight) for name, weight in given.items()} if given else None,
             vdr=vdr,  # type: ignore[arg-type]
             rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
+            generation=generation,
         )
         if request.rerank:
             with suppress(HyblinkError):  # the answer says what is wrong with it
@@ -406,6 +408,7 @@ def evaluate(
     run: Annotated[list[Path] | None, typer.Option(help="TREC run files to measure beside them.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many queries, evenly spread.")] = None,
     rerank_ms: Annotated[float, typer.Option(min=1, help="Time for re-ranking one query, in milliseconds.")] = 10_000,
+    generation: Annotated[str | None, typer.Option(help="Ask this generation instead of the current one.")] = None,
     per_query: Annotated[Path | None, typer.Option(help="Write every query's values as TSV.")] = None,
     write_runs: Annotated[Path | None, typer.Option(help="Write TREC run files into this folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a bar chart (PNG).")] = None,
@@ -424,7 +427,7 @@ def evaluate(
             qrels = {query: qrels[query] for query in queries}
         chosen = ev.systems_from(systems.split(",")) if systems else {}
         if chosen:
-            warm_queries(app, collection, list(queries.values()))
+            warm_queries(app, collection, list(queries.values()), generation)
         results = []
         if any(system.rerank for system in chosen.values()):
             app.encoders.cross().load()
@@ -440,6 +443,7 @@ def evaluate(
                     passages_per_document=1,
                     vdr=system.vdr,
                     rerank=RerankRequest(app.settings.search.rerank_top, rerank_ms) if system.rerank else None,
+                    generation=generation,
                 )
                 runner = ev.search_runner(app.search, collection, base)
                 found = ev.run_queries(queries, runner, lambda n, task=task: bars.advance(task, n))  # type: ignore[misc]
@@ -461,7 +465,7 @@ def evaluate(
                     "folder": folder.name,
                     "split": split,
                     "queries": len(qrels),
-                    "generation": app.catalog.current(collection),
+                    "generation": generation or app.catalog.current(collection),
                     "systems": {r.name: r.mean for r in results},
                     "comparisons": comparisons,
                 }
@@ -478,13 +482,13 @@ def evaluate(
             )
 
 
-def warm_queries(app: App, collection: str, texts: list[str]) -> None:
+def warm_queries(app: App, collection: str, texts: list[str], generation: str | None = None) -> None:
     """Encode queries in batches, so that every system of an evaluation shares them."""
     from app.core.text import fold
     from app.encoders.cached import CachedQueries
     from app.encoders.full import DenseOnly, SharedBackbone
 
-    record = app.catalog.engine(collection).record
+    record = app.catalog.engine(collection, generation).record
     if not record.dense_dimension:
         return
     encoder = app.encoders.full(record)

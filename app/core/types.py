@@ -325,6 +325,8 @@ class SearchRequest:
     vdr: VdrMode | None = None
     rerank: RerankRequest | None = None
     entities: EntityUse | None = None
+    generation: str | None = None
+    """Ask this generation instead of the current one: to look at one before it is published, or after."""
 
 
 @dataclass(frozen=True, slots=True)

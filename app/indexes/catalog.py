@@ -282,8 +282,15 @@ class Catalog:
                 self._engines[name, wanted] = engine
             return engine
 
-    def present(self, name: str) -> Present:
-        """What answers a search that begins now."""
+    def present(self, name: str, generation: str | None = None) -> Present:
+        """What answers a search that begins now: the current generation, or another one that is whole.
+
+        Raises NotFoundError where there is none of that id.
+        """
+        if generation is not None:
+            self._record(name, generation)
+            engine = self.engine(name, generation)
+            return Present(engine, engine.snapshot(), self.profile(name, generation))
         with self._registry.moment(name, self._answering.get(name, "")):
             engine = self.engine(name)
             self._answering[name] = engine.record.id

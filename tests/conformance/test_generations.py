@@ -66,6 +66,13 @@ def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_an
     result = app.search.search("c", SearchRequest("alpha gamma", k=30))
     assert result.generation == "g000002"
     assert [(h.doc_id, h.score) for h in result.hits] != before
+    of_old = app.search.search("c", SearchRequest("alpha gamma", k=30, generation="g000001"))
+    assert [(h.doc_id, h.score) for h in of_old.hits] == before, "one that does not answer can be asked"
+    assert of_old.generation == "g000001"
+    assert app.search.search("c", SearchRequest("alpha", generation="g000002")).generation == "g000002"
+    for bad, error in (("g000009", NotFoundError), ("../g000001", InvalidInputError)):
+        with pytest.raises(error):
+            app.search.search("c", SearchRequest("alpha", generation=bad))
     assert app.catalog.roll_back("c") == "g000001"
     assert answers(app) == before
     app.catalog.publish("c", "g000002")

@@ -213,6 +213,14 @@ def test_generations_are_built_published_and_rolled_back_over_http(served: App, 
         ("g000001", "", ""),
         ("g000002", "try", "g000001"),
     ]
+    of_old = client.post("/v1/search", json={"query": "alpha beta", "generation": "g000001"}).json()
+    assert (of_old["generation"], of_old["hits"]) == ("g000001", before["hits"])
+    searcher = KeyStore(served.catalog.records()).create("search", "now")
+    with TestClient(create_api(served, host="0.0.0.0")) as outside:
+        for generation, status in ((None, 200), ("g000001", 403)):
+            asked = {"query": "alpha", **({"generation": generation} if generation else {})}
+            headers = {"Authorization": f"Bearer {searcher}"}
+            assert outside.post("/v1/search", json=asked, headers=headers).status_code == status
     assert client.post("/v1/admin/rollback").json()["current"] == "g000001"
     assert client.post("/v1/admin/generations/g000002/publish").json()["current"] == "g000002"
     assert client.post("/v1/admin/generations/g000009/publish").status_code == 404
