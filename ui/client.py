@@ -99,6 +99,31 @@ class Client:
         """Live workers, and what waits."""
         return self._call("GET", "/v1/admin/queues")
 
+    def generations(self, collection: str) -> dict[str, Any]:
+        """A collection's generations, and which one answers."""
+        return self._call("GET", "/v1/admin/generations", params={"collection": collection})
+
+    def rebuild(self, collection: str, note: str) -> dict[str, Any]:
+        """Build the next generation in the background."""
+        return self._call("POST", "/v1/admin/generations", json={"collection": collection, "note": note})
+
+    def publish(self, collection: str, generation: str) -> None:
+        """Let a generation answer."""
+        path = f"/v1/admin/generations/{quote(generation, safe='')}/publish"
+        self._call("POST", path, params={"collection": collection})
+
+    def audit(self, limit: int) -> list[dict[str, Any]]:
+        """What administrators did, the newest first."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/v1/admin/audit", params={"limit": limit})["acts"])
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Tasks that failed for good."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/v1/admin/dead-letters")["dead_letters"])
+
+    def replay(self, letter: str) -> None:
+        """Try the task of a dead letter again."""
+        self._call("POST", f"/v1/admin/dead-letters/{quote(letter, safe='')}/replay")
+
     def document(self, collection: str, document_id: str) -> dict[str, Any]:
         """A document as it was sent."""
         return self._call("GET", f"/v1/documents/{quote(document_id, safe='')}", params={"collection": collection})

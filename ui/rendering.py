@@ -222,6 +222,22 @@ def job_line(job: Mapping[str, Any]) -> str:
     return f"<div class='hb-job' data-state='{escape(job['state'])}'>{' '.join(parts)}{trouble}{about}</div>"
 
 
+def generation_line(one: Mapping[str, Any], answers: bool) -> str:
+    """A generation in a line: what it binds, whether it answers."""
+    tag = "<span class='hb-tier'>answers</span>" if answers else ""
+    about = " · ".join(escape(one[name]) for name in ("created", "dense_encoder", "vdr_model", "note") if one[name])
+    state = escape(one["id"]) + ("!" if answers else "")
+    head = f"<b>{escape(one['id'])}</b>{tag}"
+    return f"<div class='hb-generation' data-state='{state}'>{head}<div class='hb-text'>{about}</div></div>"
+
+
+def dead_letter(one: Mapping[str, Any]) -> str:
+    """A task that failed for good, and why."""
+    return (
+        f"<b>{escape(one['task'])}</b> {escape(' '.join(one['args']))}<div class='hb-text'>{escape(one['error'])}</div>"
+    )
+
+
 def rejects(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rejected rows: where, why, and how they begin."""
     return "".join(

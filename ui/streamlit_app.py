@@ -13,7 +13,7 @@ if _ROOT not in sys.path:
 
 import streamlit as st  # noqa: E402
 
-from ui.views import entity, jobs, linking, search, signing_in  # noqa: E402
+from ui.views import admin, entity, jobs, linking, search, signing_in  # noqa: E402
 
 _URL = os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080")
 
@@ -34,6 +34,10 @@ def _jobs() -> None:
     jobs.show(st.session_state["client"])
 
 
+def _admin() -> None:
+    admin.show(st.session_state["client"])
+
+
 def _pages(role: str) -> None:
     pages = [
         st.Page(_search, title="Search", url_path="search", default=True),
@@ -42,6 +46,8 @@ def _pages(role: str) -> None:
     ]
     if role in {"ingest", "admin"}:
         pages.append(st.Page(_jobs, title="Ingestion", url_path="ingestion"))
+    if role == "admin":
+        pages.append(st.Page(_admin, title="Administration", url_path="administration"))
     st.navigation(pages).run()
 
 

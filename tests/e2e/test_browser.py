@@ -377,6 +377,24 @@ def test_a_file_is_ingested_from_the_page(page, ui: str) -> None:  # type: ignor
     other.close()
 
 
+def test_a_generation_is_built_and_published_from_the_page(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    tab = page.context.new_page()
+    tab.goto(f"{ui}/administration")
+    tab.get_by_role("combobox", name="Collection").click()
+    tab.get_by_role("option", name="birds", exact=True).click()
+    tab.locator(".hb-generation[data-state='g000001!']").wait_for()
+    tab.get_by_role("textbox", name="Note").fill(f"try {EVIL}")
+    tab.get_by_role("button", name="Build the next one").click()
+    tab.locator(".hb-generation[data-state='g000002!']").wait_for(timeout=120_000)
+    assert tab.locator(".hb-generation img, .hb-generation script").count() == 0
+    tab.get_by_role("button", name="Publish").click()
+    tab.locator(".hb-generation[data-state='g000001!']").wait_for()
+    assert tab.title() != "pwned"
+    if os.environ.get("HYBLINK_SCREENSHOT"):
+        tab.screenshot(path=os.environ["HYBLINK_SCREENSHOT"].replace(".png", "-administration.png"))
+    tab.close()
+
+
 def test_who_signs_in_sees_what_the_key_allows_and_no_other_session_does(tmp_path: Path, page) -> None:  # type: ignore[no-untyped-def]
     app = build(Settings(data_dir=tmp_path))
     for name in ("mine", "theirs"):

@@ -1,0 +1,75 @@
+"""The page of administrators: generations, what failed for good, who did what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui import rendering
+from ui.client import ApiError, Client
+
+_ACTS = 50
+
+
+def show(client: Client) -> None:
+    """Draw the page."""
+    st.html(rendering.STYLE)
+    try:
+        names = [one["name"] for one in client.collections()]
+        if names:
+            _generations(client, st.selectbox("Collection", names))
+        _dead_letters(client)
+        with st.expander("Audit log"):
+            st.dataframe(
+                [{name: act[name] for name in ("at", "by", "act", "outcome")} for act in client.audit(_ACTS)],
+                hide_index=True,
+            )
+    except ApiError as error:
+        st.error(str(error))
+
+
+def _generations(client: Client, collection: str) -> None:
+    st.subheader("Generations", anchor=False)
+    with st.form("rebuild", clear_on_submit=True, border=False):
+        left, right = st.columns([4, 1], vertical_alignment="bottom")
+        note = left.text_input("Note", placeholder="why", max_chars=200)
+        if right.form_submit_button("Build the next one"):
+            client.rebuild(collection, note)
+    _listed(client, collection)
+
+
+@st.fragment(run_every=2.0)  # type: ignore[untyped-decorator]
+def _listed(client: Client, collection: str) -> None:
+    """What changes by itself."""
+    try:
+        for job in client.jobs(20):
+            if job["kind"] == "rebuild" and job["collection"] == collection and job["state"] in {"queued", "running"}:
+                told = ", ".join(f"{count:,} {stage}" for stage, count in job["progress"].items())
+                st.caption(f"Being built: {told or job['state']}")
+        found = client.generations(collection)
+        for one in reversed(found["generations"]):
+            _generation(client, collection, one, one["id"] == found["current"])
+    except ApiError as error:
+        st.error(str(error))
+
+
+def _generation(client: Client, collection: str, one: dict[str, Any], answers: bool) -> None:
+    text, button = st.columns([5, 1])
+    text.html(rendering.generation_line(one, answers))
+    if not answers and button.button("Publish", key=f"publish-{collection}-{one['id']}"):
+        client.publish(collection, one["id"])
+        st.rerun(scope="fragment")
+
+
+def _dead_letters(client: Client) -> None:
+    letters = client.dead_letters()
+    if not letters:
+        return
+    st.subheader("Failed for good", anchor=False)
+    for one in letters:
+        text, button = st.columns([5, 1])
+        text.html(rendering.dead_letter(one))
+        if button.button("Try again", key=f"replay-{one['id']}"):
+            client.replay(one["id"])
+            st.rerun()
