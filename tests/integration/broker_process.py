@@ -12,10 +12,11 @@ from tests_support import FakeDense
 
 import app.bootstrap
 import indexer.tasks
+from app.core.logs import set_up
 from app.core.settings import Settings
 from app.core.types import VectorArray
 
-logging.basicConfig(level=logging.WARNING, format="%(process)d %(levelname)s %(name)s: %(message)s")
+set_up(logging.WARNING, "json")
 plain = app.bootstrap.build
 
 

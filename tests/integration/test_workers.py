@@ -21,6 +21,7 @@ from brokers import Files, Rabbit, Redis, broker, free_port, missing
 from conftest import SOAK, FakeDense, missing_service, use_fake_encoder
 
 from app.bootstrap import App, build
+from app.core.logs import request_id
 from app.core.settings import IngestSettings, JobsSettings, Settings
 from app.core.types import CollectionSpec
 from indexer.broker import ENCODE, RUN, celery_for
@@ -259,6 +260,11 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
     until(lambda: all_encoded(here), 90, installation)
     until(lambda: len(here.work.dead_letters()) >= 3, 30, installation)
     assert installation.processes["w1"].poll() is None
+    token = request_id.set("asked-by-me")
+    here.jobs.encode("not a name", "g000001", [1])
+    request_id.reset(token)
+    log = installation.folder / "w1.log"
+    until(lambda: '"request_id":"asked-by-me"' in log.read_text(), 30, installation)
     errors = [letter.error for letter in here.work.dead_letters()]
     assert any("a task with a bad id" in error for error in errors)
     assert here.catalog.names() == ["default"]
