@@ -250,9 +250,7 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
             (b"{", "application/json"),
             (b"[]", "text/plain"),
         ):
-            producer.publish(
-                body, routing_key="encode", exchange="encode", content_type=kind, content_encoding="binary"
-            )
+            producer.publish(body, routing_key="encode", exchange="", content_type=kind, content_encoding="binary")
     if installation.broker.url == "filesystem":
         (installation.folder / "data" / "broker" / "00000000000000000000-x.encode.msg").write_text("{half")
     celery.close()
@@ -265,6 +263,7 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
     request_id.reset(token)
     log = installation.folder / "w1.log"
     until(lambda: '"request_id":"asked-by-me"' in log.read_text(), 30, installation)
+    until(lambda: "Refusing to deserialize" in log.read_text(), 30, installation)
     errors = [letter.error for letter in here.work.dead_letters()]
     assert any("a task with a bad id" in error for error in errors)
     assert here.catalog.names() == ["default"]
