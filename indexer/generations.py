@@ -239,7 +239,7 @@ class _Build:
         copied = self._target.store.reader()
         if copied.counts().documents == reader.counts().documents:
             return []
-        there = np.sort(np.concatenate([_hashes(ids) for ids in reader.document_ids()] or [_hashes([])]))
+        there = _ids_of(reader)
         gone: list[str] = []
         for ids in copied.document_ids():
             unknown = ~np.isin(_hashes(ids), there)
@@ -267,16 +267,19 @@ def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
     return np.frombuffer(found, dtype="<u8")
 
 
+def _ids_of(reader: StoreReader) -> npt.NDArray[np.uint64]:
+    """64 bits of the id of each document, ascending."""
+    return np.sort(np.concatenate([_hashes(ids) for ids in reader.document_ids()] or [_hashes([])]))
+
+
 def differences(old: Engine, new: Engine) -> list[str]:
     """Why a generation must not be published, in words: documents, passages, vectors, and which encoder made them."""
-    reader = new.store.reader()
-    before, after = old.store.reader().counts(), reader.counts()
+    source, reader = old.store.reader(), new.store.reader()
+    before, after = source.counts(), reader.counts()
     problems = []
     if before.documents != after.documents:
         problems.append(f"{after.documents} documents instead of {before.documents}")
-    here = np.concatenate([_hashes(ids) for ids in reader.document_ids()] or [_hashes([])])
-    there = np.concatenate([_hashes(ids) for ids in old.store.reader().document_ids()] or [_hashes([])])
-    if not np.array_equal(np.sort(here), np.sort(there)):
+    if not np.array_equal(_ids_of(reader), _ids_of(source)):
         problems.append("their documents are others")
     if new.record.dense_dimension:
         if after.encoded != after.passages:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.core.errors import InvalidInputError, NotFoundError, UserError
+from app.core.errors import InvalidInputError, NotFoundError
 from app.core.ports import Engine, SourceProgress
 from app.core.settings import Settings
 from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
@@ -177,8 +177,6 @@ def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads
         raise InvalidInputError(f"bad parameters: {error}", received=sorted(params)) from error
     try:
         source_of(checked, settings, uploads)
-    except UserError:
-        raise
     except OSError as error:
         raise InvalidInputError(f"it cannot be read: {error}", received=dict(params)) from error
     return checked

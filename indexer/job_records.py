@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 from app.core.errors import ConflictError, HyblinkError, InvalidInputError, NotFoundError, UnavailableError
 from app.core.ports import Jobs, Record, Records
+from app.indexes.catalog import now
 from app.indexes.owner import has_died, new_owner
 from indexer.pipeline import Reject
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 State = Literal["queued", "running", "cancelling", "cancelled", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "running", "cancelling", "cancelled", "done", "failed")
 ENDED: tuple[State, ...] = ("cancelled", "done", "failed")
+WORKER = "worker"
+"""The kind of record that a worker keeps of itself."""
 RUN_TASK, RUN_LONG_TASK = "hyblink.run", "hyblink.run_long"
 _KIND, _REJECT, _DEAD = "job", "reject", "dead"
 _PAGE = 1000
@@ -87,9 +90,9 @@ def sortable_id(prefix: str) -> str:
     return f"{prefix}{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
 
 
-def now() -> str:
-    """The present moment, UTC, to the second."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+def oldest_id(prefix: str, keep_days: float) -> str:
+    """What ids of `sortable_id` come after that are at most so old."""
+    return f"{prefix}{dt.datetime.now(dt.UTC) - dt.timedelta(days=keep_days):%Y%m%dT%H%M%S}"
 
 
 class _Table:
@@ -260,12 +263,11 @@ class JobRecords:
 
     def tidy(self, keep_days: float) -> int:
         """Forget what ended long ago; how many jobs and dead letters."""
-        oldest = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=keep_days):%Y%m%dT%H%M%S}"
-        ended = self._records.list(_KIND, states=ENDED, before=f"j{oldest}", limit=_PAGE)
+        ended = self._records.list(_KIND, states=ENDED, before=oldest_id("j", keep_days), limit=_PAGE)
         for one in ended:
             while rejects := self._records.list(_REJECT, collection=one.id, limit=_PAGE):
                 self._records.remove(_REJECT, [row.id for row in rejects])
-        dead = self._records.list(_DEAD, before=f"d{oldest}", limit=_PAGE)
+        dead = self._records.list(_DEAD, before=oldest_id("d", keep_days), limit=_PAGE)
         return self._records.remove(_KIND, [one.id for one in ended]) + self._records.remove(
             _DEAD, [one.id for one in dead]
         )

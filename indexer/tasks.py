@@ -20,14 +20,13 @@ from app.core.ports import Record
 from app.core.settings import Settings
 from app.indexes.owner import new_owner
 from indexer.broker import ANNOTATE, CHECK, ENCODE, MERGE, RUN, RUN_LONG, SWEEP, TIDY, celery_for
+from indexer.job_records import WORKER
 from indexer.jobs import TRY_AGAIN
 
 if TYPE_CHECKING:
     from celery import Celery, Task
 
 log = logging.getLogger(__name__)
-WORKER = "worker"
-"""The kind of record that a worker keeps of itself."""
 BEAT_S = 10.0
 _ID = re.compile(r"[\w/-]{1,200}")
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from app.core.errors import InvalidInputError, NotFoundError, TooLargeError
 from app.core.ports import Record, Records
 from app.core.text import check_text, fold
-from indexer.job_records import now, sortable_id
+from app.indexes.catalog import now
+from indexer.job_records import oldest_id, sortable_id
 from training.click_model import MAX_GRADE, PositionModel, Shown, fit_position_model
 from training.judgements import Qrels
 
@@ -158,9 +159,7 @@ class Feedback:
 
     def tidy(self, keep_days: float) -> int:
         """Forget logged searches and their clicks that are older; how many searches."""
-        import datetime as dt
-
-        oldest = f"s{dt.datetime.now(dt.UTC) - dt.timedelta(days=keep_days):%Y%m%dT%H%M%S}"
+        oldest = oldest_id("s", keep_days)
         gone = self._records.list(_SEARCH, before=oldest, limit=_PAGE)
         clicks = self._records.list(_CLICK, before=oldest, limit=_PAGE)
         self._records.remove(_CLICK, [one.id for one in clicks])

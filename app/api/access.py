@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from app.api import models
-from app.api.answers import CONFLICT, NOT_FOUND, json_answer
+from app.api.answers import CONFLICT, NOT_FOUND, Allowed, Authorization, Before, Limit, json_answer
 from app.api.audit import Audit
 from app.api.keys import ApiKey, KeyStore, Role, check_everywhere
 from app.indexes.catalog import check_name, now
 
-Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
 KeyId = Annotated[str, Path(description="The key's id.", pattern=r"^[0-9a-f]{8}$")]
-Allowed = Callable[[str | None, Role, str | None], ApiKey | None]
 
 
 def shown_key(key: ApiKey) -> dict[str, Any]:
@@ -104,8 +101,8 @@ def access_routes(keys: KeyStore, audit: Audit, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def acts(
-        before: Annotated[str | None, Query(description="Only what is older than this id.", max_length=100)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
+        before: Before = None,
+        limit: Limit = 100,
         authorization: Authorization = None,
     ) -> Response:
         administrator(authorization)

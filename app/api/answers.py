@@ -1,13 +1,22 @@
-"""What routes share: JSON answers, and the errors that OpenAPI documents."""
+"""What routes share: parameters, who may call, JSON answers, and the errors that OpenAPI documents."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import orjson
-from fastapi import Response
+from fastapi import Header, Query, Response
 
 from app.api import models
+from app.api.keys import ApiKey, Role
+
+Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
+Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Before = Annotated[str | None, Query(description="Only what is older than this id.", max_length=100)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+Allowed = Callable[[str | None, Role, str | None], ApiKey | None]
+"""Who is asking: (header, role, collection) → the key, None at an open door. Raises where it may not."""
 
 Responses = dict[int | str, dict[str, Any]]
 ERRORS: Responses = {

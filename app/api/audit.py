@@ -6,7 +6,8 @@ import getpass
 from dataclasses import asdict, dataclass
 
 from app.core.ports import Record, Records
-from indexer.job_records import now, sortable_id
+from app.indexes.catalog import now
+from indexer.job_records import sortable_id
 
 _KIND = "audit"
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from app.api import models
-from app.api.answers import NOT_FOUND, json_answer
-from app.api.keys import ApiKey, Role
+from app.api.answers import NOT_FOUND, Allowed, Authorization, Collection, json_answer
+from app.api.keys import Role
 from app.bootstrap import App
 from app.indexes.catalog import check_name
 from training.feedback import MAX_AT_ONCE
-
-Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
-Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Allowed = Callable[[str | None, Role, str | None], ApiKey | None]
 
 
 def feedback_routes(app: App, allowed: Allowed) -> APIRouter:

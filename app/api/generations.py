@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 
 from app.api import models
-from app.api.answers import CONFLICT, NOT_FOUND, json_answer
+from app.api.answers import CONFLICT, NOT_FOUND, Allowed, Authorization, Collection, json_answer
 from app.api.jobs import shown_job
-from app.api.keys import ApiKey, Role
+from app.api.keys import Role
 from app.bootstrap import App
 from app.indexes.catalog import check_name
 
-Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
-Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 GenerationId = Annotated[str, Path(description="The generation.", pattern=r"^g\d{6}$")]
-Allowed = Callable[[str | None, Role, str | None], ApiKey | None]
 
 
 def generation_routes(app: App, allowed: Allowed) -> APIRouter:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.api import models
-from app.api.answers import CONFLICT, NOT_FOUND, json_answer
-from app.api.keys import ApiKey, Role, check_everywhere
+from app.api.answers import CONFLICT, NOT_FOUND, Allowed, Authorization, Before, Limit, json_answer
+from app.api.keys import Role, check_everywhere
 from app.bootstrap import App
 from app.core.ports import Record
 from app.indexes.catalog import check_name
-from indexer.job_records import Job
+from indexer.job_records import WORKER, Job
 
-Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
 JobId = Annotated[str, Path(description="The job's id.", pattern=r"^j[0-9T]{20}[0-9]-[0-9a-f]{6}$")]
 LetterId = Annotated[str, Path(description="The dead letter's id.", pattern=r"^d[0-9T]{20}[0-9]-[0-9a-f]{6}$")]
-Before = Annotated[str | None, Query(description="Only what is older than this id.", max_length=100)]
-Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
-Allowed = Callable[[str | None, Role, str | None], ApiKey | None]
-"""Who is asking: (header, role, collection) → the key, None at an open door. Raises where it may not."""
 
 
 def job_routes(app: App, allowed: Allowed) -> APIRouter:
@@ -184,7 +178,7 @@ def shown_job(job: Job) -> dict[str, Any]:
 
 def queues_of(app: App) -> dict[str, Any]:
     """Live workers, jobs by state, passages that wait for vectors by collection."""
-    workers: list[Record] = app.catalog.records().list("worker", limit=1000)
+    workers: list[Record] = app.catalog.records().list(WORKER, limit=1000)
     now = time.time()
     waiting = {}
     for name in app.catalog.names():

@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 
 from app.api import models
 from app.api.access import access_routes
-from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, json_answer
+from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, Authorization, Collection, json_answer
 from app.api.audit import Audit
 from app.api.feedback import feedback_routes
 from app.api.generations import generation_routes
@@ -67,8 +67,6 @@ from app.search import Vocabulary, WhyNot
 _STORE_WAIT_S = 2.0
 log = logging.getLogger(__name__)
 
-Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
-Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 KnowledgeBaseName = Annotated[str, Query(description="The knowledge base.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 EntityId = Annotated[str, Path(description="The entity's id.", min_length=1, max_length=512)]
 DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]

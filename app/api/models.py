@@ -12,6 +12,7 @@ from app.core.settings import SearchSettings
 from app.core.types import (
     CollectionSpec,
     FusionName,
+    GenerationRecord,
     NormalizationName,
     RerankRequest,
     SearchRequest,
@@ -533,28 +534,11 @@ class RebuildBody(_Body):
     note: StrictStr = Field("", max_length=200, description="Why.")
 
 
-class GenerationAnswer(BaseModel):
-    """What a generation binds."""
-
-    id: str
-    collection: str
-    created: str
-    schema_version: int
-    analyzer: str
-    dense_encoder: str
-    dense_dimension: int
-    vdr_encoder: str
-    dense_index: str
-    parent: str
-    note: str
-    vdr_model: str
-
-
 class GenerationsAnswer(BaseModel):
     """Generations, and which one answers."""
 
     current: str
-    generations: list[GenerationAnswer]
+    generations: list[GenerationRecord]
 
 
 class UploadAnswer(BaseModel):
