@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
+import shutil
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from app.core.errors import (
     ConflictError,
@@ -20,16 +20,6 @@ from app.core.errors import (
     WriterConflictError,
 )
 from app.core.linking import LinkRequest, Text
-from app.core.manifest import MANIFEST
-from app.core.ports import (
-    BagEncoder,
-    CrossEncoder,
-    DenseEncoder,
-    EntityCross,
-    FullEncoder,
-    InTextEncoder,
-    MentionEncoder,
-)
 from app.core.settings import Settings
 from app.core.types import (
     LINKED_ENTITIES,
@@ -38,36 +28,21 @@ from app.core.types import (
     GenerationRecord,
     LinkedEntity,
     SearchRequest,
-    VdrMode,
 )
-from app.encoders.bag import BagOfTokens
-from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
-from app.encoders.cross_encoder import TransformerCrossEncoder
-from app.encoders.dense import DenseTransformer
-from app.encoders.entity_cross import DEFAULT as SHIPPED_ENTITY_CROSS
-from app.encoders.entity_cross import EntityCrossEncoder
-from app.encoders.full import Beside, DenseOnly, SharedBackbone, VdrWeights
-from app.encoders.mention import DEFAULT as SHIPPED_MENTION
-from app.encoders.mention import MentionTower, PlainMention
-from app.encoders.models import plain_tokenizer, root_of
-from app.encoders.spacy_ner import SpacyDetector
-from app.encoders.span_head import DEFAULT as SHIPPED_SPAN_HEAD
-from app.encoders.span_head import SpanHead
-from app.encoders.vdr_adapter import DEFAULT as SHIPPED_VDR
-from app.encoders.vdr_adapter import VdrAdapter
-from app.encoders.vdr_model import VdrModel, is_whole_model
+from app.encoder_pool import PRECISIONS, EncoderPool
 from app.indexes.catalog import Catalog, Registry, check_name, now
 from app.indexes.embedded.registry import FileRegistry
 from app.indexes.embedded.schema import SCHEMA_VERSION
 from app.linking.annotation import Annotated, annotate
 from app.linking.knowledge_base import KnowledgeBase
 from app.linking.linker import LinkService
-from app.linking.mention_detection import DETECTORS, SpanDetector
+from app.retraining import Retraining
 from app.search import SearchService
-from indexer.broker import ANNOTATE, ENCODE, CeleryJobs, uses_celery
+from indexer.broker import ANNOTATE, ENCODE, QUEUE_OF_JOB, CeleryJobs, uses_celery
 from indexer.claims import Claims
 from indexer.documents import DocumentService
 from indexer.encode import encode_all, encode_waiting
+from indexer.generations import Means, build_candidate, publish
 from indexer.generations import build as build_generation
 from indexer.ingest_job import check_params, run_ingest_job
 from indexer.job_records import (
@@ -81,232 +56,12 @@ from indexer.job_records import (
     TakenOverError,
 )
 from indexer.jobs import TRY_AGAIN, InProcessJobs
+from indexer.schedules import Schedule, Schedules
 from indexer.uploads import Uploads
 from training.feedback import Feedback
+from training.retrain import plan_from
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-
-_PRECISIONS = {"precision": ("auto", "fp32", "bf16"), "cross_encoder_precision": ("auto", "fp32", "bf16", "int8")}
-
-
-class EncoderPool:
-    """Encoders by id, each made once and shared."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock = threading.RLock()
-        self._dense: dict[str, DenseEncoder] = {}
-        self._vdr: dict[str, VdrWeights | VdrModel] = {}
-        self._full: dict[tuple[str, str], FullEncoder] = {}
-        self._cross: CrossEncoder | None = None
-        self._mention: dict[str, MentionEncoder | InTextEncoder] = {}
-        self._entity_cross: EntityCross | None = None
-        self._detectors: dict[str, SpanDetector] = {}
-        self._head: SpanHead | None = None
-        shipped = DenseTransformer(settings.encode)
-        self.add_dense(shipped)
-        self._bag = BagOfTokens(settings.encode.dense_model)
-        self._bags = {self._bag.id: self._bag}
-        self._default_dense = shipped.id
-        self._default_vdr, self._default_vdr_reads = self._configured_vdr(shipped), shipped.id
-
-    def _configured_vdr(self, dense: DenseTransformer) -> str:
-        """The id of the VDR encoder that the settings name, "" where they name none or it is for another model."""
-        wanted = self._settings.encode.vdr_model
-        folder = SHIPPED_VDR if wanted == "default" else Path(wanted).expanduser()
-        if is_whole_model(folder):
-            model = VdrModel(folder, self._settings.encode)
-            self._vdr[model.id] = model
-            self._bag = BagOfTokens(str(folder))  # its own vocabulary
-            self._bags[self._bag.id] = self._bag
-            return model.id
-        if wanted == "none" or (wanted == "default" and not (folder / MANIFEST).is_file()):
-            return ""
-        adapter = VdrAdapter(
-            folder,
-            passage_weights=self._settings.encode.passage_weights,
-            embeddings=dense.input_embeddings,
-            device=lambda: dense.device,
-        )
-        if adapter.base != self._settings.encode.dense_model:
-            if wanted == "default":
-                return ""
-            raise InvalidInputError(
-                "the VDR adapter reads another model's states",
-                received=f"encode.dense_model {self._settings.encode.dense_model}",
-                expected=adapter.base,
-            )
-        self._vdr[adapter.id] = adapter
-        return adapter.id
-
-    @property
-    def default_dense(self) -> DenseEncoder:
-        """The encoder that the settings name."""
-        return self._dense[self._default_dense]
-
-    @property
-    def default_vdr_model(self) -> str:
-        """The id of the VDR encoder that goes with the default dense one; "" where there is none."""
-        return self._default_vdr if self._default_vdr_reads == self._default_dense else ""
-
-    @property
-    def default_bag(self) -> BagEncoder:
-        """The bag of tokens over the default encoder's vocabulary."""
-        return self._bag
-
-    def use_as_default(self, encoder_id: str) -> None:
-        """Bind new generations to a known encoder."""
-        self._default_dense = self.dense(encoder_id).id
-
-    def add_vdr(self, encoder: VdrWeights, *, reads: str) -> None:
-        """Make a VDR encoder known; new generations whose dense encoder it reads are bound to it."""
-        self._vdr[encoder.id] = encoder
-        self._default_vdr, self._default_vdr_reads = encoder.id, reads
-
-    def add_dense(self, encoder: DenseEncoder) -> None:
-        """Make an encoder known under its id."""
-        with self._lock:
-            self._dense[encoder.id] = encoder
-
-    def dense(self, encoder_id: str) -> DenseEncoder:
-        """A dense encoder. Raises EncoderUnavailableError where there is none of that id."""
-        return _known(self._dense, encoder_id, "dense encoder")
-
-    def bag(self, encoder_id: str) -> BagEncoder:
-        """A bag of tokens. Raises EncoderUnavailableError where there is none of that id."""
-        return _known(self._bags, encoder_id, "VDR vocabulary")
-
-    def vdr_mode(self, record: GenerationRecord) -> VdrMode:
-        """What the generation's VDR encoder does best; bags where it has none."""
-        return _known(self._vdr, record.vdr_model, "VDR encoder").mode if record.vdr_model else "bag"
-
-    def full(self, record: GenerationRecord) -> FullEncoder:
-        """A generation's encoders together. Raises EncoderUnavailableError where one of them is not configured."""
-        key = (record.dense_encoder, record.vdr_model)
-        with self._lock:
-            if key not in self._full:
-                dense = self.dense(record.dense_encoder)
-                if not record.vdr_model:
-                    return DenseOnly(dense)
-                vdr = _known(self._vdr, record.vdr_model, "VDR encoder")
-                if isinstance(vdr, VdrModel):
-                    return self._full.setdefault(key, Beside(dense, vdr))
-                if not isinstance(dense, DenseTransformer):
-                    raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
-                self._full[key] = SharedBackbone(dense, vdr, max_tokens=self._settings.encode.max_vdr_tokens)
-            return self._full[key]
-
-    def cross(self) -> CrossEncoder:
-        """What re-ranks. Raises EncoderUnavailableError where the settings name nothing, or no adapter is shipped."""
-        with self._lock:
-            if self._cross is None:
-                wanted = self._settings.encode.cross_encoder
-                if wanted == "none" or (wanted == "default" and not (SHIPPED_CROSS / MANIFEST).is_file()):
-                    raise EncoderUnavailableError(
-                        "no cross-encoder is configured",
-                        received=wanted,
-                        expected="encode.cross_encoder: a hub name or folder",
-                    )
-                model = str(SHIPPED_CROSS) if wanted == "default" else wanted
-                self._cross = TransformerCrossEncoder(model, self._settings.encode, self._settings.data_dir / "onnx")
-            return self._cross
-
-    def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder:
-        """What encodes mentions for a generation's vectors: the adapter of the settings, or its dense encoder as it is.
-
-        Raises EncoderUnavailableError where the settings name an adapter of another dense encoder.
-        """
-        with self._lock:
-            if record.dense_encoder not in self._mention:
-                self._mention[record.dense_encoder] = self._mention_for(record.dense_encoder)
-            return self._mention[record.dense_encoder]
-
-    def _mention_for(self, dense_id: str) -> MentionEncoder | InTextEncoder:
-        wanted = self._settings.link.mention_encoder
-        if wanted == "elq":
-            head = self._span_head()
-            if not head.fits(dense_id):
-                raise EncoderUnavailableError("the span head is for other vectors", received=dense_id)
-            return head
-        folder = SHIPPED_MENTION if wanted == "default" else Path(wanted).expanduser()
-        if wanted == "dense" or (wanted == "default" and not (folder / MANIFEST).is_file()):
-            return PlainMention(self.dense(dense_id))
-        tower = MentionTower(folder, self._settings.encode)
-        if tower.fits(dense_id):
-            return tower
-        if wanted == "default":
-            return PlainMention(self.dense(dense_id))
-        raise EncoderUnavailableError(
-            "the mention encoder is for other vectors", received=f"the collection's {dense_id}",
-            expected=f"vectors of {tower.base}",
-        )  # fmt: skip
-
-    def entity_cross(self) -> EntityCross:
-        """What reads mention and entity together. Raises EncoderUnavailableError where there is none."""
-        with self._lock:
-            if self._entity_cross is None:
-                wanted = self._settings.link.cross_encoder
-                if wanted == "none" or (wanted == "default" and not (SHIPPED_ENTITY_CROSS / MANIFEST).is_file()):
-                    raise EncoderUnavailableError(
-                        "no cross-encoder for entities is configured", received=wanted,
-                        expected="link.cross_encoder: a hub name or folder",
-                    )  # fmt: skip
-                self._entity_cross = EntityCrossEncoder(
-                    str(SHIPPED_ENTITY_CROSS) if wanted == "default" else wanted,
-                    self._settings.encode,
-                    mention_tokens=self._settings.link.mention_tokens,
-                    cache=self._settings.data_dir / "onnx",
-                )
-            return self._entity_cross
-
-    def use_entity_cross(self, encoder: EntityCross) -> None:
-        """Read mentions and entities together with this one."""
-        self._entity_cross = encoder
-
-    def mention_tokenizer(self) -> Any:
-        """The tokenizer of the dense model, which counts the tokens of mentions' contexts."""
-        return plain_tokenizer(root_of(self._settings.encode.dense_model))
-
-    def _span_head(self) -> SpanHead:
-        with self._lock:
-            if self._head is None:
-                wanted = self._settings.link.span_head
-                folder = SHIPPED_SPAN_HEAD if wanted == "default" else Path(wanted).expanduser()
-                self._head = SpanHead(folder, self._settings.encode, threshold=self._settings.link.span_threshold)
-            return self._head
-
-    def span_detector(self, name: str) -> SpanDetector:
-        """A detector by name: `elq` or `spacy:MODEL`. Raises InvalidInputError for another name."""
-        with self._lock:
-            if name not in self._detectors:
-                if name == "elq":
-                    return self._span_head()
-                if not name.startswith("spacy:"):
-                    raise InvalidInputError("unknown detector", received=name, expected=", ".join(DETECTORS))
-                self._detectors[name] = SpacyDetector(name.removeprefix("spacy:"))
-            return self._detectors[name]
-
-    def use_cross(self, encoder: CrossEncoder) -> None:
-        """Re-rank with this one."""
-        self._cross = encoder
-
-    def put_full(self, record: GenerationRecord, encoder: FullEncoder) -> None:
-        """Use this encoder for generations like this one, such as one that knows an evaluation's queries."""
-        with self._lock:
-            self._full[record.dense_encoder, record.vdr_model] = encoder
-
-
-def _known(encoders: Mapping[str, _T], encoder_id: str, what: str) -> _T:
-    found = encoders.get(encoder_id)
-    if found is None:
-        raise EncoderUnavailableError(
-            f"the generation's {what} is not configured",
-            received=encoder_id,
-            expected=f"one of {', '.join(encoders) or '(none)'}",
-        )
-    return found
 
 
 SWEPT = 2048
@@ -327,6 +82,7 @@ class App:
     work: JobRecords
     uploads: Uploads
     feedback: Feedback
+    schedules: Schedules
     documents: DocumentService
     search: SearchService
     entities: KnowledgeBase
@@ -384,23 +140,67 @@ class App:
             return 0
         return encode_all(engine, self.encoders.full(engine.record), self.claims, progress, stop)
 
+    def means(self, progress: Callable[[str, int], None] = lambda _stage, _count: None) -> Means:
+        """What generations are built and published with."""
+        return Means(self.catalog, self.catalog.records(), self.claims, self.jobs, progress=progress)
+
+    def encoders_of(self, record: GenerationRecord) -> dict[str, Any]:
+        """`bag` and `encoder` of a generation. Raises EncoderUnavailableError where one of them is not configured."""
+        return {
+            "bag": self.encoders.bag(record.vdr_encoder),
+            "encoder": self.encoders.full(record) if record.dense_dimension else None,
+        }
+
     def rebuild(
         self, collection: str, note: str = "", progress: Callable[[str, int], None] = lambda _stage, _count: None
     ) -> GenerationRecord:
-        """The collection's next generation, made with the encoders that the settings name now, verified, published."""
+        """The collection's next generation, made with the encoders that the settings name now, verified, published.
+
+        A VDR encoder that was trained for the collection stays.
+        """
         spec = self.catalog.spec(collection)
-        record = self.new_record(spec, parent=self.catalog.current(collection), note=note)
+        now_there = self.catalog.engine(collection).record
+        record = self.new_record(spec, parent=now_there.id, note=note)
+        same_dense = record.vdr_model and record.dense_encoder == now_there.dense_encoder
+        if same_dense and self.encoders.is_trained(now_there.vdr_model):
+            record = replace(record, vdr_model=now_there.vdr_model)
         return build_generation(
-            self.catalog,
-            record,
-            bag=self.encoders.bag(record.vdr_encoder),
-            encoder=self.encoders.full(record) if record.dense_dimension else None,
-            claims=self.claims,
-            records=self.catalog.records(),
-            keep=self.settings.keep_generations,
-            jobs=self.jobs,
-            progress=progress,
+            self.means(progress), record, **self.encoders_of(record), keep=self.settings.keep_generations
         )
+
+    def build_candidate(
+        self, collection: str, vdr_model: str, note: str, progress: Callable[[str, int], None]
+    ) -> GenerationRecord:
+        """A generation like the current one but for its VDR encoder, whole and verified; it does not answer yet."""
+        there = self.catalog.engine(collection).record
+        record = replace(
+            there,
+            id=self.catalog.next_generation_id(collection),
+            created=now(),
+            parent=there.id,
+            note=note,
+            vdr_model=vdr_model,
+        )
+        return build_candidate(self.means(progress), record, **self.encoders_of(record))
+
+    def publish(self, collection: str, generation: str, *, patience_s: float | None = None) -> None:
+        """Let a whole generation answer, after what it has missed was written into it.
+
+        `patience_s` is how long a writer is waited for, by default as long as a write would wait. Raises NotFoundError,
+        ConflictError.
+        """
+        record = self.catalog.record(collection, generation)
+        patience = self.settings.ingest.writer_wait_s if patience_s is None else patience_s
+        publish(replace(self.means(), patience_s=patience), record, **self.encoders_of(record))
+
+    def roll_back(self, collection: str) -> str:
+        """Let the generation before the current one answer again, with all that was written since; its id.
+
+        Raises ConflictError where there is none.
+        """
+        earlier = self.catalog.earlier(collection)
+        self.publish(collection, earlier)
+        return earlier
 
     def encode_waiting(self, collection: str, generation: str, stop: Callable[[], bool]) -> None:
         """Encode what waits and nobody is at; nothing where the generation has gone."""
@@ -447,12 +247,17 @@ class App:
                 )
             elif running.job.kind == "rebuild":
                 self._run_rebuild(running)
+            elif running.job.kind == "retrain":
+                with running.alive(self.settings.jobs.silent_s / 3):
+                    Retraining(self, running).run()
             else:
-                raise InvalidInputError("unknown kind of job", received=running.job.kind, expected="ingest, rebuild")
+                known = ", ".join(QUEUE_OF_JOB)
+                raise InvalidInputError("unknown kind of job", received=running.job.kind, expected=known)
         except TakenOverError as error:
             log.warning("job %s: %s", job_id, error)
         except JobCancelledError:
             running.cancelled()
+            self._discard_candidate(running.job)
         except Exception as error:
             # Whatever went wrong has to stand in the job's record.
             log.warning("job %s: %s", job_id, error, exc_info=not isinstance(error, HyblinkError))
@@ -465,6 +270,9 @@ class App:
             self.catalog.drop_old(name, self.settings.keep_generations)
         self.uploads.tidy(self.settings.jobs.keep_days)
         self.work.tidy(self.settings.jobs.keep_days)
+        for folder in (self.settings.data_dir / "jobs").glob("j*"):
+            if not self.work.exists(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
         self.feedback.tidy(self.settings.jobs.keep_clicks_days)
 
     def merge(self) -> None:
@@ -496,6 +304,41 @@ class App:
         self.catalog.spec(collection)
         return self.work.create("rebuild", collection, {"note": note}, by)
 
+    def start_retraining(self, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
+        """A job that trains a collection's encoder anew. Raises NotFoundError, InvalidInputError, ConflictError."""
+        plan_from(params)
+        record = self.catalog.engine(collection).record
+        if not record.dense_dimension or not record.vdr_model:
+            raise ConflictError(
+                "the collection has no VDR encoder to train anew", received=collection,
+                expected="one with vectors and VDR weights (encode.vdr_model)",
+            )  # fmt: skip
+        return self.work.create_alone("retrain", collection, params, by)
+
+    def schedule_retraining(
+        self, collection: str, every_hours: float, params: Mapping[str, Any], by: str = ""
+    ) -> Schedule:
+        """Train a collection's encoder anew again and again. Raises NotFoundError, InvalidInputError."""
+        self.catalog.spec(collection)
+        plan_from(params)
+        return self.schedules.set(collection, every_hours, params, by)
+
+    def approve(self, job_id: str, by: str = "") -> Job:
+        """Let a retraining's candidate answer. Raises NotFoundError, ConflictError where none waits for it."""
+        return self.work.approve(job_id, by)
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Stop a job; a candidate that waits for approval is thrown away. Raises NotFoundError, ConflictError."""
+        job = self.work.cancel(job_id)
+        if job.state == "cancelled":
+            self._discard_candidate(job)
+        return job
+
+    def _discard_candidate(self, job: Job) -> None:
+        candidate = job.progress.get("candidate")
+        if job.kind == "retrain" and candidate and candidate != self.catalog.current(job.collection):
+            self.catalog.discard(job.collection, str(candidate))
+
     def _run_rebuild(self, running: RunningJob) -> None:
         told: dict[str, int] = {}
 
@@ -518,6 +361,11 @@ class App:
                     self.jobs.annotate(name)
             except HyblinkError as error:
                 log.error("collection %s: %s", name, error)
+        for due in self.schedules.take_due(time.time()):
+            try:
+                self.start_retraining(due.collection, due.params, due.by)
+            except HyblinkError as error:
+                log.warning("the scheduled retraining of %s did not begin: %s", due.collection, error)
         self.work.sweep()
 
     def annotate(
@@ -598,7 +446,7 @@ def _registry(settings: Settings) -> Registry:
 def build(settings: Settings | None = None) -> App:
     """Wire the application from settings (by default: environment, hyblink.toml, defaults)."""
     settings = settings or Settings()
-    for name, known in _PRECISIONS.items():
+    for name, known in PRECISIONS.items():
         received = getattr(settings.encode, name)
         if received not in known:
             raise InvalidInputError(f"bad encode.{name}", received=received, expected=", ".join(known))
@@ -629,6 +477,7 @@ def build(settings: Settings | None = None) -> App:
         ),
         Uploads(settings.jobs.uploads or settings.data_dir / "uploads", max_bytes=settings.jobs.max_upload_bytes),
         Feedback(records),
+        Schedules(records),
         documents,
         SearchService(catalog, encoders, settings.search),
         KnowledgeBase(

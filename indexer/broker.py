@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 ENCODE, ANNOTATE, RUN, RUN_LONG = "hyblink.encode", "hyblink.annotate", RUN_TASK, RUN_LONG_TASK
 SWEEP, TIDY, MERGE, CHECK = "hyblink.sweep", "hyblink.tidy", "hyblink.merge", "hyblink.check"
 QUEUES = ("ingest", "encode", "train", "maintenance")
-QUEUE_OF_JOB = {"ingest": "ingest", "rebuild": "maintenance"}
+QUEUE_OF_JOB = {"ingest": "ingest", "rebuild": "maintenance", "retrain": "train"}
 """Which queue a kind of job waits in."""
-LONG_JOBS = ("rebuild",)
+LONG_JOBS = ("rebuild", "retrain")
 """Jobs that cannot stop in the middle: no time limit, acknowledged early, for brokers take late ones for lost."""
 _SCHEMES = ("redis", "rediss", "amqp", "amqps")
 _AT_ONCE = 16

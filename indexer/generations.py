@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -19,17 +21,20 @@ from app.core.ports import (
     FullEncoder,
     Jobs,
     PreparedDocument,
+    Record,
     Records,
     SourceProgress,
     StoreReader,
 )
 from app.core.text import Analyzer
-from app.core.types import CollectionSpec, GenerationRecord, Scored, as_rows
+from app.core.types import CollectionSpec, GenerationRecord, Scored, TermWeights, VectorArray, as_rows
 from indexer.claims import Claims
 from indexer.encode import encode_all
 from indexer.prepare import prepare
 from indexer.single_flight import single_flight
 
+_EQUAL = "equal"
+"""The kind of record that says: this generation has what its source had at that change."""
 _BATCH = 1000
 _LITTLE = 100
 """So many changes may be left to the moment in which writers wait."""
@@ -91,90 +96,138 @@ def copy_documents(
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the life of generations works with. `patience_s`: how long to wait for a writer that does not let go.
+
+    With `jobs`, workers help to encode.
+    """
+
+    store: GenerationStore
+    records: Records
+    claims: Claims
+    jobs: Jobs | None = None
+    patience_s: float = 3600.0
+    progress: Callable[[str, int], None] = lambda _stage, _count: None
+
+
 def build(
-    store: GenerationStore,
-    record: GenerationRecord,
-    *,
-    bag: BagEncoder,
-    encoder: FullEncoder | None,
-    claims: Claims,
-    records: Records,
-    keep: int,
-    jobs: Jobs | None = None,
-    patience_s: float = 3600.0,
-    progress: Callable[[str, int], None] = lambda _stage, _count: None,
+    means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None, keep: int
 ) -> GenerationRecord:
     """Build a generation beside the current one from its documents, verify it, publish it.
 
     Passages are cut and encoded anew where the collection's choices or encoders differ, copied where they do not. While
     it runs, searches and writes go on; what is written meanwhile is caught up with, the last of it while writers wait
-    a moment. A writer that does not let go is waited for up to `patience_s`. With `jobs`, workers help to encode.
+    a moment.
 
     Raises ConflictError where another build of the collection is under way, or another generation is published
     meanwhile; CorruptionError where the new one does not match. Nothing of it is left then.
     """
-    name = record.collection
-    with single_flight(records, f"build/{name}", "a generation of this collection is being built"):
-        current = store.engine(name)
-        store.drop_unfinished(name)
-        store.add_generation(record)
+    with _alone(means, record.collection):
+        work = _begun(means, record, bag, encoder)
         try:
-            work = _Build(store, record, current, bag, encoder, claims, jobs, progress)
-            work.copy()
-            work.encode()
-            work.check()
-            deadline = time.monotonic() + patience_s
-            while True:
-                work.catch_up()
-                try:
-                    with current.store.writer():
-                        work.finish()
-                        store.finish_generation(record)
-                        store.copy_profile(name, current.record.id, record.id)
-                        store.publish(name, record.id)
-                    break
-                except WriterConflictError:
-                    if time.monotonic() > deadline:
-                        raise
+            _switch(work, finish=True)
         except BaseException:
-            store.discard(name, record.id)
+            means.store.discard(record.collection, record.id)
             raise
-        store.drop_old(name, keep)
+        means.store.drop_old(record.collection, keep)
         return record
+
+
+def build_candidate(
+    means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None
+) -> GenerationRecord:
+    """Like `build`, but it does not answer yet: `publish` brings it up to date and lets it."""
+    name = record.collection
+    with _alone(means, name):
+        work = _begun(means, record, bag, encoder)
+        try:
+            work.catch_up()
+            means.store.finish_generation(record)
+            means.store.copy_profile(name, work.source, record.id)
+            work.remember()
+        except BaseException:
+            means.store.discard(name, record.id)
+            raise
+        return record
+
+
+def publish(means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None) -> None:
+    """Let a whole generation answer: a candidate, or an earlier one. It gets what was written since it was current.
+
+    Raises ConflictError where another is published meanwhile, CorruptionError where it cannot be brought up to date:
+    the current one answers on then.
+    """
+    if means.store.current(record.collection) == record.id:
+        return
+    with _alone(means, record.collection):
+        work = _Build(means, record, bag, encoder)
+        work.recall()
+        _switch(work, finish=False)
+
+
+def _alone(means: Means, name: str) -> AbstractContextManager[None]:
+    return single_flight(means.records, f"build/{name}", "a generation of this collection is being built")
+
+
+def _begun(means: Means, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> _Build:
+    """A generation with all documents and vectors, checked, not finished. Nothing of it is left on failure."""
+    store = means.store
+    store.drop_unfinished(record.collection)
+    store.add_generation(record)
+    try:
+        work = _Build(means, record, bag, encoder)
+        work.copy()
+        work.encode()
+        work.check()
+    except BaseException:
+        store.discard(record.collection, record.id)
+        raise
+    return work
+
+
+def _switch(work: _Build, *, finish: bool) -> None:
+    """Catch up and publish, as soon as no writer is in the way."""
+    deadline = time.monotonic() + work.means.patience_s
+    while True:
+        work.catch_up()
+        try:
+            with work.current.store.writer():
+                work.finish()
+                work.publish(finish=finish)
+            return
+        except WriterConflictError:
+            if time.monotonic() > deadline:
+                raise
 
 
 class _Build:
     """A generation on its way from its source."""
 
-    def __init__(
-        self,
-        store: GenerationStore,
-        record: GenerationRecord,
-        current: Engine,
-        bag: BagEncoder,
-        encoder: FullEncoder | None,
-        claims: Claims,
-        jobs: Jobs | None,
-        progress: Callable[[str, int], None],
-    ) -> None:
+    def __init__(self, means: Means, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> None:
+        store = means.store
+        self.means = means
+        self.current = store.engine(record.collection)
         self._store = store
         self._record = record
-        self._current = current
         self._spec = store.spec(record.collection)
         self._target = store.engine(record.collection, record.id)
         self._bag = bag
         self._encoder = encoder
-        self._claims = claims
-        self._jobs = jobs
-        self._progress = progress
+        self._progress = means.progress
         self._since = 0
-        of_source = current.record
+        of_source = self.current.record
         self._same_bag = of_source.vdr_encoder == record.vdr_encoder
         self._same_full = (of_source.dense_encoder, of_source.vdr_model) == (record.dense_encoder, record.vdr_model)
 
+    @property
+    def source(self) -> str:
+        """The generation that it is made of."""
+        return self.current.record.id
+
     def copy(self) -> None:
         """All documents as they are now."""
-        reader = self._current.store.reader()
+        reader = self.current.store.reader()
         exported = reader.export()
         if self._same_bag:
             copy_documents(exported, self._target, keep_vectors=self._same_full, progress=self._copied)
@@ -191,10 +244,10 @@ class _Build:
         """Vectors of all that have none; workers help, if there are any."""
         if self._encoder is None:
             return
-        if self._jobs is not None:
+        if self.means.jobs is not None:
             waiting = self._target.store.reader().unencoded(_HELP)
-            self._jobs.encode(self._record.collection, self._record.id, waiting.tolist())
-        encode_all(self._target, self._encoder, self._claims, lambda count: self._progress("encoded", count))
+            self.means.jobs.encode(self._record.collection, self._record.id, waiting.tolist())
+        encode_all(self._target, self._encoder, self.means.claims, lambda count: self._progress("encoded", count))
 
     def check(self) -> None:
         """The slow part of what is verified. Raises CorruptionError."""
@@ -207,32 +260,43 @@ class _Build:
                 return
 
     def _catch_up_once(self) -> int:
-        reader = self._current.store.reader()
+        reader = self.current.store.reader()
         changed = reader.changed_documents(self._since)
         for at in range(0, len(changed), _BATCH):
-            for one in reader.export(changed[at : at + _BATCH]):
-                self._write(one)
+            self._write(list(reader.export(changed[at : at + _BATCH])))
         gone = self._gone(reader)
         for at in range(0, len(gone), _BATCH):
             self._target.store.delete(gone[at : at + _BATCH])
         if self._encoder is not None:
-            encode_all(self._target, self._encoder, self._claims)
+            encode_all(self._target, self._encoder, self.means.claims)
         self._target.snapshot()
         self._since = reader.change
         if changed or gone:
             self._progress("caught up", len(changed) + len(gone))
         return len(changed) + len(gone)
 
-    def _write(self, one: ExportedDocument) -> None:
+    def _write(self, batch: Sequence[ExportedDocument]) -> None:
+        """Documents that may be there already: those that are as they were stay as they are."""
         if not self._same_bag:
-            self._target.store.write(prepare([one.document], self._spec, self._bag))
+            self._target.store.write(prepare([one.document for one in batch], self._spec, self._bag))
             return
-        made = PreparedDocument(one.document, one.windows, one.bags, one.content_hash)
-        rows = self._target.store.write([made]).rows
-        vectors = [vector for vector in one.vectors if vector is not None]
-        if self._same_full and rows and len(vectors) == len(rows):
-            own = [weights for weights in one.weights if weights is not None]
-            self._target.store.put_vectors(as_rows(rows), np.stack(vectors), own)
+        made = [PreparedDocument(one.document, one.windows, one.bags, one.content_hash) for one in batch]
+        items = self._target.store.write(made).items
+        if not self._same_full:
+            return
+        rows: list[int] = []
+        vectors: list[VectorArray] = []
+        weights: list[TermWeights] = []
+        reader = self._target.store.reader()
+        for one, item in zip(batch, items, strict=True):
+            own = [vector for vector in one.vectors if vector is not None]
+            there = reader.document_rows(one.document.id) if own and item.status != "unchanged" else as_rows([])
+            if len(there) == len(own) == len(one.windows):
+                rows += there.tolist()
+                vectors += own
+                weights += [found for found in one.weights if found is not None]
+        if rows:
+            self._target.store.put_vectors(as_rows(rows), np.stack(vectors), weights)
 
     def _gone(self, reader: StoreReader) -> list[str]:
         """Documents of the new generation that its source has no more."""
@@ -248,12 +312,38 @@ class _Build:
 
     def finish(self) -> None:
         """The last of it, while nobody writes. Raises ConflictError, CorruptionError."""
-        if self._store.current(self._record.collection) != self._current.record.id:
+        if self._store.current(self._record.collection) != self.current.record.id:
             raise ConflictError("another generation was published meanwhile", expected="build again")
         self._catch_up_once()
-        for source, position in self._current.store.sources().items():
-            self._target.store.write([], progress=SourceProgress(source, None, position))
-        _refuse(differences(self._current, self._target))
+        for source, position in self.current.store.sources().items():
+            before = self._target.store.progress(source)
+            if before != position:
+                self._target.store.write([], progress=SourceProgress(source, before, position))
+        _refuse(differences(self.current, self._target))
+
+    def publish(self, *, finish: bool) -> None:
+        """Let it answer, while nobody writes; from then on the former one lacks what is written into this one."""
+        name, record = self._record.collection, self._record
+        if finish:
+            self._store.finish_generation(record)
+            self._store.copy_profile(name, self.source, record.id)
+        self._equal(self.source, record.id, self._target.store.change())
+        self._store.publish(name, record.id)
+
+    def remember(self) -> None:
+        """Up to which change of its source it has everything."""
+        self._equal(self._record.id, self.source, self._since)
+
+    def recall(self) -> None:
+        """Begin to catch up where it has everything; at the very beginning where that is not known."""
+        found = self.means.records.get(_EQUAL, f"{self._record.collection}/{self._record.id}")
+        if found is not None and found.body["source"] == self.source:
+            self._since = int(found.body["change"])
+
+    def _equal(self, generation: str, source: str, change: int) -> None:
+        name = self._record.collection
+        body = {"source": source, "change": change}
+        self.means.records.add([Record(_EQUAL, f"{name}/{generation}", body, collection=name)])
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -14,19 +14,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from app.core.errors import ConflictError, HyblinkError, InvalidInputError, NotFoundError, UnavailableError
 from app.core.ports import Jobs, Record, Records
 from app.indexes.catalog import now
 from app.indexes.owner import has_died, new_owner
 from indexer.pipeline import Reject
+from indexer.single_flight import single_flight
 
 log = logging.getLogger(__name__)
 
-State = Literal["queued", "running", "cancelling", "cancelled", "done", "failed"]
-STATES: tuple[State, ...] = ("queued", "running", "cancelling", "cancelled", "done", "failed")
-ENDED: tuple[State, ...] = ("cancelled", "done", "failed")
+State = Literal["queued", "running", "waiting", "cancelling", "cancelled", "done", "refused", "failed"]
+STATES: tuple[State, ...] = get_args(State)
+ENDED: tuple[State, ...] = ("cancelled", "done", "refused", "failed")
+OPEN: tuple[State, ...] = ("queued", "running", "waiting", "cancelling")
 WORKER = "worker"
 """The kind of record that a worker keeps of itself."""
 RUN_TASK, RUN_LONG_TASK = "hyblink.run", "hyblink.run_long"
@@ -142,6 +144,17 @@ class JobRecords:
         self._retry_s = retry_s
         self._owner = new_owner()
 
+    def create_alone(self, kind: str, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
+        """Like `create`, for jobs of which a collection has one at a time. Raises ConflictError where there is one."""
+        with single_flight(self._records, f"create/{kind}/{collection}", "a job of this kind is being made"):
+            for state in OPEN:
+                for one in self.list(states=[state], collection=collection, limit=_PAGE):
+                    if one.kind == kind:
+                        raise ConflictError(
+                            f"a {kind} job of this collection is {one.state}", received=one.id, expected="one at a time"
+                        )
+            return self.create(kind, collection, params, by)
+
     def create(self, kind: str, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
         """Record a job and queue it."""
         job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=time.time())
@@ -152,6 +165,10 @@ class JobRecords:
     def get(self, job_id: str) -> Job:
         """A job as it is now. Raises NotFoundError."""
         return self._table.get(job_id)
+
+    def exists(self, job_id: str) -> bool:
+        """Whether there is a record of a job."""
+        return self._records.get(_KIND, job_id) is not None
 
     def list(
         self,
@@ -184,7 +201,7 @@ class JobRecords:
                 raise ConflictError("the job has ended", received=job.state, expected="a queued or running job")
             if job.state == "cancelling":
                 return job
-            state: State = "cancelled" if job.state == "queued" else "cancelling"
+            state: State = "cancelled" if job.state in {"queued", "waiting"} else "cancelling"
             ended = now() if state == "cancelled" else ""
             try:
                 return self._table.put(replace(job, state=state, ended=ended, message="cancelled by request"))
@@ -199,6 +216,14 @@ class JobRecords:
             raise ConflictError("the job cannot be resumed", received=job.state, expected="cancelled or failed")
         return self._queue(replace(job, attempts=0, error="", message="", ended=""))
 
+    def approve(self, job_id: str, by: str = "") -> Job:
+        """Let a job that waits for it go on. Raises ConflictError for others."""
+        job = self.get(job_id)
+        if job.state != "waiting":
+            raise ConflictError("the job does not wait for approval", received=job.state, expected="waiting")
+        told = {**job.progress, "approved_by": by, "approved_at": now()}
+        return self._queue(replace(job, stage="switch", message="approved", progress=told))
+
     def take(self, job_id: str) -> RunningJob | None:
         """Begin, or go on with, a job; None where there is nothing to do or somebody else is at it."""
         for _ in range(_TRIES):
@@ -209,7 +234,7 @@ class JobRecords:
             if job.state == "cancelling" and not self._alive(job):
                 self._cancelled(job)
                 return None
-            if job.state in {*ENDED, "cancelling"} or (job.state == "running" and self._alive(job)):
+            if job.state in {*ENDED, "cancelling", "waiting"} or (job.state == "running" and self._alive(job)):
                 return None
             taken = replace(
                 job,
@@ -335,9 +360,14 @@ class RunningJob:
             thread.join()
 
     def report(
-        self, *, stage: str | None = None, message: str | None = None, progress: Mapping[str, Any] | None = None
+        self,
+        *,
+        stage: str | None = None,
+        message: str | None = None,
+        progress: Mapping[str, Any] | None = None,
+        forget: bool = True,
     ) -> None:
-        """Say that it lives and how far it is; progress makes earlier failures forgotten.
+        """Say that it lives and how far it is; progress makes earlier failures forgotten, unless told otherwise.
 
         Raises JobCancelledError where the job is to stop.
         """
@@ -345,7 +375,7 @@ class RunningJob:
             "stage": stage,
             "message": message,
             "progress": progress,
-            "attempts": None if progress is None else 0,
+            "attempts": None if progress is None or not forget else 0,
         }
         self._change(**{name: value for name, value in changes.items() if value is not None})
         if self.job.state == "cancelling":
@@ -377,6 +407,14 @@ class RunningJob:
     def done(self, result: Mapping[str, Any]) -> None:
         """It is finished."""
         self._change(state="done", owner="", ended=now(), result=result, message="", error="")
+
+    def waits(self, stage: str, message: str) -> None:
+        """It needs somebody's approval to go on."""
+        self._change(state="waiting", owner="", stage=stage, message=message, error="")
+
+    def refused(self, why: str, result: Mapping[str, Any]) -> None:
+        """It has come to an end, and what it made is not used."""
+        self._change(state="refused", owner="", ended=now(), message=why, result=result, error="")
 
     def cancelled(self) -> None:
         """It has stopped because it was asked to."""

@@ -169,6 +169,11 @@ def vdr_head() -> RunConfig:
     )  # fmt: skip
 
 
+def vdr_again() -> RunConfig:
+    """A VDR head that was trained before, fitted to one collection: fewer and smaller steps."""
+    return replace(vdr_head(), recipe="vdr_again", steps=200, head_learning_rate=3e-4)
+
+
 def dense() -> RunConfig:
     """A bi-encoder with in-batch and given negatives (Karpukhin et al. 2020), as a LoRA adapter."""
     return RunConfig("dense", "dense", learning_rate=2e-4, negatives=1)
@@ -237,6 +242,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
         vdr,
         svdr,
         vdr_head,
+        vdr_again,
         dense,
         dense_e5,
         dense_bge,

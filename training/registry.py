@@ -155,7 +155,8 @@ class ModelRegistry:
         """Record a model as the one of its kind; its kind."""
         kind = str(self.show(name)["kind"])
         promoted = self.promoted()
-        promoted[kind] = [*promoted.get(kind, []), name]
+        names = promoted.get(kind, [])
+        promoted[kind] = names if names[-1:] == [name] else [*names, name]
         write_json(self._root / _PROMOTED, promoted)
         return kind
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import orjson
 
 from app.core.errors import ConflictError, InvalidInputError
 from app.core.manifest import sha256
+from app.encoders.models import weights_version
 from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
 from training.linking.spans import read_spans
 from training.linking.vectors import EntityVectors
@@ -69,12 +70,16 @@ def train_model(
     cache: Path,
     parent: str = "",
     entities: Path | None = None,
+    go_on_from: Path | None = None,
+    statistics: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
 
-    `entities` are a knowledge base's vectors, which a mention encoder learns against.
+    `entities` are a knowledge base's vectors, which a mention encoder learns against. A VDR head may `go_on_from` the
+    folder of an earlier one. `statistics` are the passages of each source (by its file's name), where the rows do not
+    hold all of them.
 
     Started again after it was killed, it goes on from the newest checkpoint. Raises ConflictError where `out` exists,
     InvalidInputError for data or options that make no sense, before anything is computed.
@@ -108,6 +113,10 @@ def train_model(
     fingerprints = dict(loaded.fingerprints)
     if entities is not None:
         fingerprints[entities.name] = sha256(entities)
+    if go_on_from is not None:
+        if config.kind != "vdr":
+            raise InvalidInputError("only VDR goes on from an earlier head", received=config.kind)
+        fingerprints[f"head {go_on_from.name}"] = weights_version(go_on_from)
     run = hashlib.sha256(orjson.dumps([asdict(config), fingerprints], option=orjson.OPT_SORT_KEYS)).hexdigest()
     work = work or out.with_name(f".{out.name}.run")
 
@@ -125,8 +134,10 @@ def train_model(
         if config.kind != "vdr":
             return DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
         made = VdrStudent(config, cache, beside)
+        if go_on_from is not None:
+            made.go_on_from(go_on_from)
         if config.lexical:
-            made.set_statistics(loaded.texts)
+            made.set_statistics(loaded.texts if statistics is None else statistics)
         return made
 
     student = make()

@@ -12,13 +12,21 @@ class CollectionSource:
     """A collection's own search as a source of proposals; a document stands for its best passage."""
 
     def __init__(
-        self, service: SearchService, collection: str, signals: tuple[Signal, ...], name: str, *, candidates: int = 200
+        self,
+        service: SearchService,
+        collection: str,
+        signals: tuple[Signal, ...],
+        name: str,
+        *,
+        candidates: int = 200,
+        generation: str | None = None,
     ) -> None:
         self._service = service
         self._collection = collection
         self._signals = signals
         self._name = name
         self._candidates = candidates
+        self._generation = generation
 
     def __call__(self, query: str, depth: int) -> list[Proposal]:
         request = SearchRequest(
@@ -28,6 +36,7 @@ class CollectionSource:
             signals=self._signals,
             highlight=False,
             passages_per_document=1,
+            generation=self._generation,
         )
         return [
             Proposal(Text(hit.passages[0].text, hit.title, hit.doc_id), self._name, hit.rank, hit.score)

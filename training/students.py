@@ -393,6 +393,7 @@ class VdrStudent(_InBatch):
             self.model[0].model = prepare(transformer, config)
         self.head.tie(self.model[0].model.get_input_embeddings())
         self._ratios: dict[str, torch.Tensor] = {}
+        self._went_on = False
         self.states: Any = None
         if self._frozen and beside is not None:
             self.states = beside.states
@@ -405,14 +406,35 @@ class VdrStudent(_InBatch):
                 cache, lambda: backbone, f"{identity(config.base)} {window} {config.passage_tokens}"
             )
 
+    def go_on_from(self, folder: Path) -> None:
+        """Begin with the weights of a head that was trained before. Raises InvalidInputError where it is of other form.
+
+        Its statistics stay as well: `set_statistics` then gives the ratios only.
+        """
+        earlier = VdrHead.load(str(folder), local_files_only=True).float()
+        differ = [
+            key for key in VdrHead.config_keys if key != "top_k" and getattr(earlier, key) != getattr(self.head, key)
+        ]
+        if differ:
+            raise InvalidInputError(
+                "the earlier head is of another form",
+                received={key: getattr(earlier, key) for key in differ},
+                expected=str({key: getattr(self.head, key) for key in differ}),
+            )
+        self.head.load_state_dict(earlier.state_dict())
+        self._went_on = True
+
     def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
         """Start the lexical part from BM25 over the texts of all collections; with the ratios to each one's own idf."""
         counted = {name: self._count(some) for name, some in texts.items()}
         number = sum(len(some) for some in texts.values())
-        prior_V = idf(sum((own for own, _ in counted.values()), np.zeros(len(self.head.idf))), number)
-        with torch.no_grad():
-            self.head.idf.copy_(torch.from_numpy(prior_V))
-            self.head.mean_length.fill_(max(1.0, sum(length for _, length in counted.values()) / max(1, number)))
+        if self._went_on:
+            prior_V = self.head.idf.detach().float().cpu().numpy()
+        else:
+            prior_V = idf(sum((own for own, _ in counted.values()), np.zeros(len(self.head.idf))), number)
+            with torch.no_grad():
+                self.head.idf.copy_(torch.from_numpy(prior_V))
+                self.head.mean_length.fill_(max(1.0, sum(length for _, length in counted.values()) / max(1, number)))
         if not self.config.calibrated:
             return
         self.head.idf.requires_grad_(False)

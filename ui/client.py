@@ -107,6 +107,18 @@ class Client:
         """Build the next generation in the background."""
         return self._call("POST", "/v1/admin/generations", json={"collection": collection, "note": note})
 
+    def retrain(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Train a collection's encoder anew."""
+        return self._call("POST", "/v1/admin/retrain", json=body)
+
+    def approve(self, job_id: str) -> dict[str, Any]:
+        """Let the candidate of a retraining answer."""
+        return self._call("POST", f"/v1/admin/retrain/{job_id}/approve")
+
+    def roll_back(self, collection: str) -> None:
+        """Let the generation before the current one answer again."""
+        self._call("POST", "/v1/admin/rollback", params={"collection": collection})
+
     def publish(self, collection: str, generation: str) -> None:
         """Let a generation answer."""
         path = f"/v1/admin/generations/{quote(generation, safe='')}/publish"

@@ -39,6 +39,8 @@ STYLE = """
 .hb-dot {display:inline-block;width:.65em;height:.65em;border-radius:50%;margin:0 .3em 0 .8em}
 .hb-text {white-space:pre-wrap;font-size:.92rem;line-height:1.45;overflow-wrap:anywhere}
 .hb-text mark {background:#fde68a;color:#111;border-radius:3px;padding:0 .1em}
+.hb-later {opacity:.35}
+.hb-verdict td, .hb-verdict th {padding:.1em .8em .1em 0;text-align:left}
 .hb-tier {font-size:.7rem;border:1px solid rgba(128,128,128,.5);border-radius:4px;padding:0 .35em;margin-left:.5em}
 .hb-ledger {border-collapse:collapse;font-size:.85rem;width:100%}
 .hb-ledger td,.hb-ledger th {padding:.15rem .6rem;border-bottom:1px solid rgba(128,128,128,.25);text-align:right}
@@ -220,6 +222,65 @@ def job_line(job: Mapping[str, Any]) -> str:
     trouble = f"<div class='hb-text'>{escape(job['error'] or job['message'])}</div>"
     about = f"<div class='hb-text'>{escape(job['id'])} · {escape(job['created'])}</div>"
     return f"<div class='hb-job' data-state='{escape(job['state'])}'>{' '.join(parts)}{trouble}{about}</div>"
+
+
+_COMPARED = (
+    ("judged", "judged queries"),
+    ("held_out", "held-out questions"),
+    ("signal", "held-out questions, this signal alone"),
+)
+_STAGES = ("data", "negatives", "train", "encode", "evaluate", "approve", "switch")
+
+
+def retraining(job: Mapping[str, Any]) -> str:
+    """A retraining: its stages, how far it is, what the gate has said, where each figure is from."""
+    told = job["progress"]
+    at = _STAGES.index(job["stage"]) if job["stage"] in _STAGES else 0
+    over = job["state"] == "done"
+    marks = []
+    for place, stage in enumerate(_STAGES):
+        mark = "✓ " if over or place < at else ""
+        later = " hb-later" if not over and place > at else ""
+        marks.append(f"<span class='hb-tier{later}'>{mark}{stage}</span>")
+    about = f"{escape(job['state'])} · {escape(job['id'])} · {escape(job['created'])}"
+    parts = [f"<b>Retraining</b> <span>{about}</span><div>{' '.join(marks)}</div>", f"<div>{_so_far(told)}</div>"]
+    if told.get("verdict"):
+        parts.append(_verdict(told["verdict"]))
+    parts.append(f"<div class='hb-text'>{escape(job['error'] or job['message'])}</div>")
+    return f"<div class='hb-job hb-retraining' data-state='{escape(job['state'])}'>{''.join(parts)}</div>"
+
+
+def _so_far(told: Mapping[str, Any]) -> str:
+    parts = []
+    if data := told.get("data"):
+        parts.append(
+            f"{data['rows']:,} questions to learn from ({data['from_clicks']:,} of clicks), "
+            f"{data['held_out']:,} held out, {data['judged']:,} judged"
+        )
+    if train := told.get("train"):
+        parts.append(f"step {train['step']:,} of {train['of']:,}, loss {train['loss']:.3f}")
+    if encoded := told.get("encode"):
+        parts.append(", ".join(f"{count:,} {escape(what)}" for what, count in encoded.items()))
+    return escape(" · ").join(parts)
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    """What was compared, in a table, and which conditions were met."""
+    rows = []
+    for name, shown in _COMPARED:
+        if found := verdict["figures"].get(name):
+            before, after = found["serving"]["nDCG@10"], found["candidate"]["nDCG@10"]
+            rows.append(
+                f"<tr><td>{found['queries']:,} {shown}</td><td>{before:.4f}</td><td>{after:.4f}</td>"
+                f"<td>{found['gain']:+.4f}</td><td>{found['lower_bound']:+.4f}</td></tr>"
+            )
+    head = "<tr><th>nDCG@10</th><th>serving</th><th>candidate</th><th>gain</th><th>at least (95 %)</th></tr>"
+    checks = "".join(
+        f"<li data-passed='{str(bool(one['passed'])).lower()}'>{'✓' if one['passed'] else '✗'} {escape(one['says'])}"
+        "</li>"
+        for one in verdict["checks"]
+    )
+    return f"<table class='hb-verdict'>{head}{''.join(rows)}</table><ul>{checks}</ul>"
 
 
 def generation_line(one: Mapping[str, Any], answers: bool) -> str:

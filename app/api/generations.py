@@ -62,7 +62,7 @@ def generation_routes(app: App, allowed: Allowed) -> APIRouter:
         generation: GenerationId, collection: Collection = "default", authorization: Authorization = None
     ) -> Response:
         allowed(authorization, Role.ADMIN, collection)
-        app.catalog.publish(collection, generation)
+        app.publish(collection, generation)
         return listed(collection)
 
     @router.post(
@@ -74,7 +74,7 @@ def generation_routes(app: App, allowed: Allowed) -> APIRouter:
     )
     def roll_back(collection: Collection = "default", authorization: Authorization = None) -> Response:
         allowed(authorization, Role.ADMIN, collection)
-        app.catalog.roll_back(collection)
+        app.roll_back(collection)
         return listed(collection)
 
     return router

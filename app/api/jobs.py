@@ -25,11 +25,12 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
     router = APIRouter()
     limits = app.settings.jobs
 
-    def seen(job_id: str, authorization: str | None) -> Job:
-        """The job, if the caller may ingest into its collection."""
+    def seen(job_id: str, authorization: str | None, *, change: bool = False) -> Job:
+        """The job, if the caller may ingest into its collection; to change what administrators began takes one."""
         allowed(authorization, Role.INGEST, None)
         job = app.work.get(job_id)
-        allowed(authorization, Role.INGEST, job.collection)
+        of_admins = change and job.kind != "ingest"
+        allowed(authorization, Role.ADMIN if of_admins else Role.INGEST, job.collection)
         return job
 
     @router.post(
@@ -120,8 +121,8 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def cancel(job_id: JobId, authorization: Authorization = None) -> Response:
-        seen(job_id, authorization)
-        return json_answer(shown_job(app.work.cancel(job_id)))
+        seen(job_id, authorization, change=True)
+        return json_answer(shown_job(app.cancel_job(job_id)))
 
     @router.post(
         "/v1/jobs/{job_id}/resume",
@@ -131,7 +132,7 @@ def job_routes(app: App, allowed: Allowed) -> APIRouter:
         response_model=None,
     )
     def resume(job_id: JobId, authorization: Authorization = None) -> Response:
-        seen(job_id, authorization)
+        seen(job_id, authorization, change=True)
         return json_answer(shown_job(app.work.resume(job_id)))
 
     @router.get(
@@ -193,7 +194,7 @@ def queues_of(app: App) -> dict[str, Any]:
             for one in workers
             if now - one.body["seen"] < app.settings.jobs.silent_s
         ],
-        "jobs": {state: app.work.count(state) for state in ("queued", "running", "cancelling", "failed")},
+        "jobs": {state: app.work.count(state) for state in ("queued", "running", "waiting", "cancelling", "failed")},
         "waiting": waiting,
         "dead_letters": app.work.count_dead(),
     }

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 from app.core.errors import (
     ConflictError,
@@ -27,6 +28,7 @@ from app.core.errors import (
 from app.core.ports import Record, Records
 
 _ID = re.compile(r"[0-9a-f]{8}")
+_DOTS_OF_A_TOKEN = 2
 
 
 class Role(StrEnum):
@@ -195,18 +197,38 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Tokens(Protocol):
+    """Knows tokens of an identity provider."""
+
+    def identity(self, token: str) -> ApiKey: ...
+
+
+def identify(keys: KeyStore, tokens: Tokens | None, header: str) -> ApiKey:
+    """Who presents an `Authorization` header. Raises UnauthorizedError; ForbiddenError for a token without a role."""
+    scheme, _, presented = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnauthorizedError("unknown authorization scheme", expected="Authorization: Bearer hyb_…")
+    presented = presented.strip()
+    if tokens is not None and presented.count(".") == _DOTS_OF_A_TOKEN and not presented.startswith("hyb_"):
+        return tokens.identity(presented)
+    return keys.find(presented)
+
+
 def authorize(
-    keys: KeyStore, header: str | None, role: Role, collection: str | None, *, open_door: bool
+    keys: KeyStore,
+    header: str | None,
+    role: Role,
+    collection: str | None,
+    *,
+    open_door: bool,
+    tokens: Tokens | None = None,
 ) -> ApiKey | None:
     """Who is asking; None for an anonymous caller at an open door. Raises UnauthorizedError or ForbiddenError."""
     if header is None:
         if open_door:
             return None
         raise UnauthorizedError("an API key is needed", expected="the header `Authorization: Bearer hyb_…`")
-    scheme, _, presented = header.partition(" ")
-    if scheme.lower() != "bearer":
-        raise UnauthorizedError("unknown authorization scheme", expected="Authorization: Bearer hyb_…")
-    key = keys.find(presented.strip())
+    key = identify(keys, tokens, header)
     if not key.allows(role, collection):
         limits = f" on {', '.join(key.collections)}" if key.collections else ""
         raise ForbiddenError(

@@ -34,8 +34,10 @@ from app.api.audit import Audit
 from app.api.feedback import feedback_routes
 from app.api.generations import generation_routes
 from app.api.jobs import job_routes, queues_of
-from app.api.keys import ApiKey, KeyStore, RateLimits, Role, authorize, is_loopback
+from app.api.keys import ApiKey, KeyStore, RateLimits, Role, authorize, identify, is_loopback
 from app.api.limits import BodyLimit, LoopbackHosts
+from app.api.oidc import TokenVerifier
+from app.api.retraining import retraining_routes
 from app.bootstrap import App
 from app.core.errors import (
     ConflictError,
@@ -194,12 +196,13 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     keys = KeyStore(app.catalog.records())
     rates = RateLimits(settings.api.requests_per_minute)
     audit = Audit(app.catalog.records())
+    tokens = TokenVerifier(settings.oidc) if settings.oidc.issuer else None
     open_door = is_loopback(listening) and settings.api.open_on_loopback
-    if not is_loopback(listening) and not keys.any_active():
+    if not is_loopback(listening) and tokens is None and not keys.any_active():
         raise ForbiddenError(
             "refusing to listen where others can reach it without API keys",
             received=listening,
-            expected="a loopback address, or a key made by `hyblink keys create --role admin`",
+            expected="a loopback address, a key made by `hyblink keys create admin`, or an oidc.issuer",
         )
     metrics = Metrics(app)
     slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
@@ -287,10 +290,17 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         metrics.latency.labels(route).observe(time.perf_counter() - started)
         return response
 
+    def actor(header: str | None, status: int) -> str:
+        if header is None and status != 401:
+            return "open door"
+        try:
+            found = identify(keys, tokens, header or "")
+        except HyblinkError:
+            return "unknown"
+        return f"key:{found.id}" if found.sha256 else f"token:{found.id} {found.note}"
+
     def note_act(request: Request, status: int, mine: str) -> None:
-        claimed = request.headers.get("authorization", "").removeprefix("Bearer ").split("_")
-        known = status != 401 and len(claimed) >= 3
-        by = f"key:{claimed[1]}" if known else ("unknown" if status == 401 else "open door")
+        by = actor(request.headers.get("authorization"), status)
         query = f"?{request.url.query}" if request.url.query else ""
         try:
             audit.add(by, f"{request.method} {request.url.path}{query}", str(status), mine)
@@ -346,7 +356,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         return check
 
     def allowed(authorization: str | None, role: Role, collection: str | None) -> ApiKey | None:
-        key = authorize(keys, authorization, role, collection, open_door=open_door)
+        key = authorize(keys, authorization, role, collection, open_door=open_door, tokens=tokens)
         if key is not None:
             rates.take(key, request_id.get())
         return key
@@ -594,6 +604,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     api.include_router(job_routes(app, allowed))
     api.include_router(feedback_routes(app, allowed))
     api.include_router(generation_routes(app, allowed))
+    api.include_router(retraining_routes(app, allowed))
     api.include_router(access_routes(keys, audit, allowed))
 
     @api.get("/healthz", tags=["operation"], summary="Is the process alive?")

@@ -729,7 +729,7 @@ def generations_rebuild(
 def generations_publish(generation: str, collection: CollectionOption = "default") -> None:
     """Let a generation answer."""
     with reported(), opened() as app, audited(app, f"generations publish {collection} {generation}"):
-        app.catalog.publish(collection, generation)
+        app.publish(collection, generation)
         say(f"{generation} answers now")
 
 
@@ -737,7 +737,7 @@ def generations_publish(generation: str, collection: CollectionOption = "default
 def generations_rollback(collection: CollectionOption = "default") -> None:
     """Let the generation before the current one answer again."""
     with reported(), opened() as app, audited(app, f"generations rollback {collection}"):
-        say(f"{app.catalog.roll_back(collection)} answers now")
+        say(f"{app.roll_back(collection)} answers now")
 
 
 @profiles_cli.command("list")

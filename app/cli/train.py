@@ -201,7 +201,7 @@ def _registry() -> ModelRegistry:
     from app.core.settings import Settings
     from training.registry import ModelRegistry
 
-    return ModelRegistry(Settings().data_dir / "models")
+    return ModelRegistry(Settings().models_dir)
 
 
 @models_cli.command("list")

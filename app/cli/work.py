@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from app.cli.console import emit, note, opened, reported, say
+from app.cli.console import audited, emit, note, opened, reported, say
 
 if TYPE_CHECKING:
     from app.core.settings import Settings
@@ -142,6 +142,64 @@ def jobs_ingest(
         emit(job) if as_json else say(_line(job))
 
 
+@jobs_cli.command("retrain")
+def jobs_retrain(
+    collection: Annotated[str, typer.Option("--collection", "-c", help="The collection.")] = "default",
+    rows: Annotated[int, typer.Option(min=1, max=100_000, help="Most generated questions learned from.")] = 2000,
+    held_out: Annotated[int, typer.Option(min=0, max=10_000, help="Most generated questions held out.")] = 400,
+    clicks: Annotated[bool, typer.Option("--clicks/--no-clicks", help="Learn from clicks as well.")] = True,
+    days: Annotated[float, typer.Option(min=0, help="Only from clicks of so many days; 0: of all.")] = 0.0,
+    auto: Annotated[bool, typer.Option("--auto", help="Let what passes the gate answer at once.")] = False,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="An option of the recipe, key=value.")] = None,
+    gate: Annotated[list[str] | None, typer.Option(help="worse, gain, least_overlap, least_judged: key=value.")] = None,
+    every_hours: Annotated[float, typer.Option(min=0, help="Begin so often from now on, and not now.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a collection's encoder anew from its own text and clicks; judgements decide whether it may answer."""
+    with reported(as_json), opened() as app:
+        from app.api.audit import local_user
+        from app.core.errors import InvalidInputError
+
+        def pairs(given: list[str] | None) -> dict[str, str]:
+            split = [one.partition("=") for one in given or []]
+            for key, equals, value in split:
+                if not equals:
+                    raise InvalidInputError("bad option", received=f"{key}{value}", expected="key=value")
+            return {key.strip(): value.strip() for key, _, value in split}
+
+        bounds: dict[str, float | int] = {}
+        for name, value in pairs(gate).items():
+            try:
+                bounds[name] = int(value) if name == "least_judged" else float(value)
+            except ValueError:
+                raise InvalidInputError(f"bad {name}", received=value, expected="a number") from None
+        params = {
+            "options": pairs(changes),
+            "rows": rows,
+            "held_out": held_out,
+            "clicks": clicks,
+            "days": days,
+            "publish": "auto" if auto else "approve",
+            "gate": bounds,
+        }
+        if every_hours:
+            made = app.schedule_retraining(collection, every_hours, params, local_user())
+            emit(made) if as_json else say(f"{collection} is trained anew every {every_hours:g} hours")
+            return
+        with audited(app, f"jobs retrain {collection}"):
+            job = app.start_retraining(collection, params, local_user())
+        emit(job) if as_json else say(_line(job))
+
+
+@jobs_cli.command("approve")
+def jobs_approve(job_id: str) -> None:
+    """Let the candidate of a retraining answer."""
+    with reported(), opened() as app, audited(app, f"jobs approve {job_id}"):
+        from app.api.audit import local_user
+
+        say(_line(app.approve(job_id, local_user())))
+
+
 @jobs_cli.command("list")
 def jobs_list(
     state: Annotated[list[str] | None, typer.Option(help="Only in these states.")] = None,
@@ -173,7 +231,7 @@ def jobs_show(
 def jobs_cancel(job_id: str) -> None:
     """Stop a job; what it has written stays."""
     with reported(), opened() as app:
-        say(_line(app.work.cancel(job_id)))
+        say(_line(app.cancel_job(job_id)))
 
 
 @jobs_cli.command("resume")

@@ -39,6 +39,23 @@ class ApiSettings(_Section):
     max_concurrent_searches: int = Field(16, gt=0, description="Searches at once; more are answered 429.")
 
 
+class OidcSettings(_Section):
+    """Bearer tokens of an identity provider beside API keys; off while no issuer is named."""
+
+    issuer: str = Field("", description="The provider's address, as it stands in the tokens' `iss`.")
+    audience: str = Field("", description="What has to stand in the tokens' `aud`.")
+    jwks_url: str = Field("", description="Where its keys are; by default what its discovery document names.")
+    role_claim: str = Field(
+        "hyblink_role", min_length=1, description="The claim that gives the role, a text or a list; a path with dots."
+    )
+    roles: dict[str, str] = Field(
+        {}, description="Which value of that claim gives which role; by default search, ingest and admin themselves."
+    )
+    collections_claim: str = Field(
+        "", description="The claim that lists the collections a token is limited to, `*` for all; none: all of them."
+    )
+
+
 class SearchSettings(_Section):
     """What a search may ask for and how long it may take."""
 
@@ -232,10 +249,14 @@ class Settings(BaseSettings):
         "embedded", description="Where collections live: files under data_dir, or the OpenSearch cluster."
     )
     data_dir: Path = Field(Path(".hyblink"), description="Where collections, indexes and keys are kept.")
+    models: Path | None = Field(
+        None, description="Where trained models are; by default a folder under data_dir. All machines have to see it."
+    )
     log_level: str = Field("INFO", description="Python logging level.")
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, with request ids.")
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
     api: ApiSettings = ApiSettings()
+    oidc: OidcSettings = OidcSettings()
     search: SearchSettings = SearchSettings()
     ingest: IngestSettings = IngestSettings()
     jobs: JobsSettings = JobsSettings()
@@ -243,6 +264,11 @@ class Settings(BaseSettings):
     link: LinkSettings = LinkSettings()
     dense: DenseSettings = DenseSettings()
     opensearch: OpenSearchSettings = OpenSearchSettings()
+
+    @property
+    def models_dir(self) -> Path:
+        """Where trained models are."""
+        return self.models or self.data_dir / "models"
 
     @classmethod
     def settings_customise_sources(

@@ -35,7 +35,7 @@ class VdrAdapter:
     """A head in `folder` over the states of the model whose embeddings `embeddings` gives. Loaded at the first use."""
 
     def __init__(self, folder: Path, *, passage_weights: int, embeddings: Any, device: Any = lambda: "cpu") -> None:
-        self._folder = folder
+        self.folder = folder
         self._passage_weights = passage_weights
         self._embeddings = embeddings
         self._device = device
@@ -44,7 +44,7 @@ class VdrAdapter:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The checked manifest. Raises EncoderUnavailableError where the folder holds no VDR head."""
-        return adapter_manifest(self._folder, VDR_HEAD)
+        return adapter_manifest(self.folder, VDR_HEAD)
 
     @property
     def base(self) -> str:
@@ -65,7 +65,7 @@ class VdrAdapter:
         from app.encoders.vdr import VdrHead
 
         assert self.manifest  # checked before anything is opened
-        head: VdrHead = VdrHead.load(str(self._folder), local_files_only=True).float()
+        head: VdrHead = VdrHead.load(str(self.folder), local_files_only=True).float()
         head.tie(self._embeddings())
         head.to(self._device())
         head.eval()

@@ -220,12 +220,13 @@ class Catalog:
 
     def publish(self, name: str, generation: str) -> None:
         """Let a generation answer from now on. Readers see the old one or the new one, nothing between."""
-        self._record(name, generation)
+        self.record(name, generation)
         history = [*self.history(name), generation][-_HISTORY:]
         self._registry.write(name, "current", {"generation": generation, "history": history})
         self._registry.published(name, generation)
 
-    def _record(self, name: str, generation: str) -> GenerationRecord:
+    def record(self, name: str, generation: str) -> GenerationRecord:
+        """A finished generation. Raises NotFoundError where there is none of that id."""
         if not _GENERATION.fullmatch(generation):
             raise InvalidInputError("bad generation id", received=generation, expected="such as g000001")
         found = self._registry.read(check_name(name), f"generations/{generation}/generation")
@@ -234,12 +235,11 @@ class Catalog:
             raise NotFoundError("no such generation", received=generation, expected=f"one of {known}")
         return GenerationRecord(**found)
 
-    def roll_back(self, name: str) -> str:
-        """Publish the generation that answered before the current one; its id."""
+    def earlier(self, name: str) -> str:
+        """The generation that answered before the current one. Raises ConflictError where there is none."""
         current = self.current(name)
         for earlier in reversed(self.history(name)):
             if earlier != current and self._exists(name, earlier):
-                self.publish(name, earlier)
                 return earlier
         raise ConflictError("there is no earlier generation to go back to", received=current)
 
@@ -277,7 +277,7 @@ class Catalog:
                 self._forget_gone(name)
                 unfinished = self._registry.read(check_name(name), f"generations/{wanted}/building")
                 finished = self._exists(name, wanted) or unfinished is None
-                record = self._record(name, wanted) if finished else GenerationRecord(**(unfinished or {}))
+                record = self.record(name, wanted) if finished else GenerationRecord(**(unfinished or {}))
                 engine = self._registry.open(record)
                 self._engines[name, wanted] = engine
             return engine
@@ -288,7 +288,7 @@ class Catalog:
         Raises NotFoundError where there is none of that id.
         """
         if generation is not None:
-            self._record(name, generation)
+            self.record(name, generation)
             engine = self.engine(name, generation)
             return Present(engine, engine.snapshot(), self.profile(name, generation))
         with self._registry.moment(name, self._answering.get(name, "")):

@@ -46,15 +46,7 @@ def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
         app.encoders.use_as_default(encoder.id)
     record = app.new_record(app.catalog.spec("c"), parent=app.catalog.current("c"))
     encoder = app.encoders.full(record)
-    return build(
-        app.catalog,
-        record,
-        bag=app.encoders.bag(record.vdr_encoder),
-        encoder=encoder,
-        claims=app.claims,
-        records=app.catalog.records(),
-        keep=keep,
-    ).id
+    return build(app.means(), record, **app.encoders_of(record), keep=keep).id
 
 
 def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_answers(
@@ -73,7 +65,7 @@ def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_an
     for bad, error in (("g000009", NotFoundError), ("../g000001", InvalidInputError)):
         with pytest.raises(error):
             app.search.search("c", SearchRequest("alpha", generation=bad))
-    assert app.catalog.roll_back("c") == "g000001"
+    assert app.roll_back("c") == "g000001"
     assert answers(app) == before
     app.catalog.publish("c", "g000002")
     assert app.catalog.current("c") == "g000002"
@@ -311,7 +303,7 @@ def test_old_generations_are_dropped(make_app: Callable[..., App]) -> None:
 
 def test_nothing_to_roll_back_to(make_app: Callable[..., App]) -> None:
     with pytest.raises(ConflictError, match="no earlier generation"):
-        filled(make_app).catalog.roll_back("c")
+        filled(make_app).roll_back("c")
 
 
 def test_profiles_are_versioned_and_belong_to_the_generation(make_app: Callable[..., App]) -> None:

@@ -111,14 +111,6 @@ def test_a_job_reads_to_the_end_and_another_generation_knows_it(make_app: Callab
     sources = app.catalog.engine("c").store.sources()
     assert list(sources) == [f"job:{job.id}"]
     record = app.new_record(app.catalog.spec("c"), parent="g000001")
-    build(
-        app.catalog,
-        record,
-        bag=app.encoders.bag(record.vdr_encoder),
-        encoder=app.encoders.full(record),
-        claims=app.claims,
-        records=app.catalog.records(),
-        keep=2,
-    )
+    build(app.means(), record, **app.encoders_of(record), keep=2)
     assert app.catalog.engine("c").record.id == "g000002"
     assert app.catalog.engine("c").store.sources() == sources

@@ -122,17 +122,9 @@ def test_a_removed_entity_stays_removed_on_the_cluster(pair: tuple[App, App], tm
     assert found() == ["q"]
     catalog: Catalog = app.catalog
     record = app.new_record(catalog.spec(KB), parent=catalog.current(KB))
-    build_generation(
-        catalog,
-        record,
-        bag=app.encoders.bag(record.vdr_encoder),
-        encoder=app.encoders.full(record),
-        claims=app.claims,
-        records=app.catalog.records(),
-        keep=3,
-    )
+    build_generation(app.means(), record, **app.encoders_of(record), keep=3)
     assert found() == ["q"]
     app.entities.remove(KB, ["q"])
     assert found() == []
-    catalog.roll_back(KB)
+    app.roll_back(KB)
     assert found() == []

@@ -354,18 +354,9 @@ def test_an_alias_names_the_passages_that_answer(
 
     assert answering() == ["alias-passages-c-g000001"]
     record = app.new_record(app.catalog.spec("c"), parent="g000001")
-    encoder = app.encoders.full(record)
-    build_generation(
-        app.catalog,
-        record,
-        bag=app.encoders.bag(record.vdr_encoder),
-        encoder=encoder,
-        claims=app.claims,
-        records=app.catalog.records(),
-        keep=2,
-    )
+    build_generation(app.means(), record, **app.encoders_of(record), keep=2)
     assert answering() == ["alias-passages-c-g000002"]
-    app.catalog.roll_back("c")
+    app.roll_back("c")
     assert answering() == ["alias-passages-c-g000001"]
     mapping = cluster.client.indices.get_mapping(index="alias-current-c")["alias-passages-c-g000001"]["mappings"]
     assert mapping["_meta"]["dense_encoder"] == record.dense_encoder

@@ -395,6 +395,43 @@ def test_a_generation_is_built_and_published_from_the_page(page, ui: str) -> Non
     tab.close()
 
 
+def retrain(tab, *, steps: int = 200, **gate: str):  # type: ignore[no-untyped-def]
+    """Press the button for the collection `python`; the line of the retraining."""
+    tab.get_by_role("combobox", name="Collection").click()
+    tab.get_by_role("option", name="python", exact=True).click()
+    tab.locator(".hb-generation[data-state='g000001!']").wait_for()
+    if gate:
+        tab.get_by_text("Training and gate").click()
+        for label, value in {"Steps": str(steps), **gate}.items():
+            box = tab.get_by_label(label.replace("_", " "), exact=True)
+            box.fill(value)
+            box.press("Tab")
+    tab.get_by_role("button", name="Retrain", exact=True).click()
+    return tab.locator(".hb-retraining").first
+
+
+def test_an_encoder_is_trained_anew_approved_and_taken_back(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    """The service's own worker does it; the stages and the gate's figures are shown."""
+    tab = page.context.new_page()
+    tab.goto(f"{ui}/administration")
+    gate = {
+        "Judged_queries_may_lose": "1", "Held-out_questions_gain_more_than": "-1", "Least_overlap_of_rankings": "0",
+    }  # fmt: skip
+    line = retrain(tab, steps=10, **gate)
+    tab.locator(".hb-retraining[data-state='waiting']").wait_for(timeout=180_000)
+    assert "10 of 10" in line.inner_text()
+    assert line.locator("li[data-passed='true']").count() == 3, "nothing is judged"
+    if os.environ.get("HYBLINK_SCREENSHOT"):
+        tab.screenshot(path=os.environ["HYBLINK_SCREENSHOT"].replace(".png", "-retraining.png"), full_page=True)
+    tab.locator(".hb-generation[data-state='g000001!']").wait_for()
+    tab.get_by_role("button", name="Approve").click()
+    tab.locator(".hb-retraining[data-state='done']").wait_for(timeout=60_000)
+    tab.locator(".hb-generation[data-state='g000002!']").wait_for(timeout=30_000)
+    tab.get_by_role("button", name="Publish").first.click()
+    tab.locator(".hb-generation[data-state='g000001!']").wait_for(timeout=30_000)
+    tab.close()
+
+
 def test_who_signs_in_sees_what_the_key_allows_and_no_other_session_does(tmp_path: Path, page) -> None:  # type: ignore[no-untyped-def]
     app = build(Settings(data_dir=tmp_path))
     for name in ("mine", "theirs"):

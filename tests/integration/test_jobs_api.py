@@ -71,7 +71,7 @@ def test_an_upload_becomes_a_searchable_collection(served: App, client: TestClie
     queues = client.get("/v1/admin/queues").json()
     assert queues == {
         "workers": [],
-        "jobs": {"queued": 0, "running": 0, "cancelling": 0, "failed": 0},
+        "jobs": {"queued": 0, "running": 0, "waiting": 0, "cancelling": 0, "failed": 0},
         "waiting": {"notes": 0},
         "dead_letters": 0,
     }

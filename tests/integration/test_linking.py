@@ -123,19 +123,11 @@ def test_an_entity_is_a_candidate_at_once_and_never_after_it_was_removed(kb: App
     kb.entities.bulk(KB, [{"id": "g", "title": "Gadget", "aliases": ["gizmo"]}])
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
     record = kb.new_record(kb.catalog.spec(KB), parent=kb.catalog.current(KB))
-    build_generation(
-        kb.catalog,
-        record,
-        bag=kb.encoders.bag(record.vdr_encoder),
-        encoder=kb.encoders.full(record),
-        claims=kb.claims,
-        records=kb.catalog.records(),
-        keep=3,
-    )
+    build_generation(kb.means(), record, **kb.encoders_of(record), keep=3)
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
     assert [item.status for item in kb.entities.remove(KB, ["g", "nobody"]).items] == ["deleted", "not_found"]
     assert spans(kb, "the gizmo") == []
-    assert kb.catalog.roll_back(KB) == "g000001"
+    assert kb.roll_back(KB) == "g000001"
     assert spans(kb, "the gizmo") == []  # though the earlier generation had it
     given = LinkRequest((Text("gizmo", ((0, 5),)),), rerank=False, threshold=0.0, shown=50)
     assert "g" not in {one.entity_id for one in kb.linker.link(KB, given).texts[0].links[0].candidates}

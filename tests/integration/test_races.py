@@ -36,16 +36,7 @@ def filled(make_app: Callable[..., App]) -> App:
 
 def rebuild(app: App) -> str:
     record = app.new_record(app.catalog.spec("c"))
-    encoder = app.encoders.full(record)
-    return build(
-        app.catalog,
-        record,
-        bag=app.encoders.bag(record.vdr_encoder),
-        encoder=encoder,
-        claims=app.claims,
-        records=app.catalog.records(),
-        keep=3,
-    ).id
+    return build(app.means(), record, **app.encoders_of(record), keep=3).id
 
 
 def test_a_write_that_waits_while_a_generation_is_published_goes_into_the_new_one(make_app: Callable[..., App]) -> None:

@@ -10,6 +10,14 @@ from ui import rendering
 from ui.client import ApiError, Client
 
 _ACTS = 50
+_RETRAININGS = 3
+_CHOICES = {
+    "queued": (("cancel", "Cancel"),),
+    "running": (("cancel", "Cancel"),),
+    "waiting": (("approve", "Approve"), ("cancel", "Throw away")),
+    "failed": (("resume", "Resume"),),
+    "cancelled": (("resume", "Resume"),),
+}
 
 
 def show(client: Client) -> None:
@@ -18,7 +26,9 @@ def show(client: Client) -> None:
     try:
         names = [one["name"] for one in client.collections()]
         if names:
-            _generations(client, st.selectbox("Collection", names))
+            chosen = st.selectbox("Collection", names)
+            _generations(client, chosen)
+            _retraining(client, chosen)
         _dead_letters(client)
         with st.expander("Audit log"):
             st.dataframe(
@@ -60,6 +70,44 @@ def _generation(client: Client, collection: str, one: dict[str, Any], answers: b
     if not answers and button.button("Publish", key=f"publish-{collection}-{one['id']}"):
         client.publish(collection, one["id"])
         st.rerun(scope="fragment")
+
+
+def _retraining(client: Client, collection: str) -> None:
+    st.subheader("Retraining", anchor=False)
+    with st.form("retrain", border=False):
+        rows, held_out, auto, button = st.columns([2, 2, 3, 2], vertical_alignment="bottom")
+        body: dict[str, Any] = {
+            "collection": collection,
+            "rows": rows.number_input("Questions to learn from", 1, 100_000, 2000),
+            "held_out": held_out.number_input("Questions held out", 0, 10_000, 400),
+            "publish": "auto" if auto.checkbox("Publish what passes the gate") else "approve",
+        }
+        with st.expander("Training and gate"):
+            steps, worse, gain, overlap = st.columns(4)
+            body["options"] = {"steps": str(steps.number_input("Steps", 1, 100_000, 200))}
+            body["gate"] = {
+                "worse": worse.number_input("Judged queries may lose", 0.0, 1.0, 0.02, 0.01),
+                "gain": gain.number_input("Held-out questions gain more than", -1.0, 1.0, 0.0, 0.01),
+                "least_overlap": overlap.number_input("Least overlap of rankings", 0.0, 1.0, 0.5, 0.05),
+            }
+        if button.form_submit_button("Retrain", type="primary"):
+            client.retrain(body)
+    _retrainings(client, collection)
+
+
+@st.fragment(run_every=2.0)  # type: ignore[untyped-decorator]
+def _retrainings(client: Client, collection: str) -> None:
+    """The last ones, as they go on by themselves."""
+    try:
+        jobs = [one for one in client.jobs(_ACTS) if one["kind"] == "retrain" and one["collection"] == collection]
+        for job in jobs[:_RETRAININGS]:
+            st.html(rendering.retraining(job))
+            for act, label in _CHOICES.get(job["state"], ()):
+                if st.button(label, key=f"{act}-{job['id']}"):
+                    client.approve(job["id"]) if act == "approve" else client.change_job(job["id"], act)
+                    st.rerun(scope="fragment")
+    except ApiError as error:
+        st.error(str(error))
 
 
 def _dead_letters(client: Client) -> None:

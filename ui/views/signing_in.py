@@ -39,7 +39,7 @@ def who(url: str, service_key: str | None) -> dict[str, Any] | None:
 def _form(url: str) -> None:
     st.title("hyblink", anchor=False)
     with st.form("sign-in", clear_on_submit=True):
-        key = st.text_input("API key", type="password", autocomplete="off")
+        key = st.text_input("API key or token", type="password", autocomplete="off")
         asked = st.form_submit_button("Sign in")
     if not asked:
         return
