@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from app.core.errors import InvalidInputError, NotFoundError
 from app.core.ports import Engine, SourceProgress
 from app.core.settings import Settings
 from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
+from indexer.fetch import Allowed, fetched, file_name
 from indexer.job_records import RunningJob
 from indexer.pipeline import IngestReport, ingest, is_done
 from indexer.readers import FileSource, PythonSource
@@ -32,7 +33,7 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IngestParams:
-    """What an ingestion job reads: an `upload`, a `folder` below one of `jobs.roots`, or a Python `package`.
+    """What an ingestion job reads: an `upload`, a `folder` below one of `jobs.roots`, a Python `package`, or a `url`.
 
     `columns` says which fields hold id, title and text.
     """
@@ -40,12 +41,18 @@ class IngestParams:
     upload: str = ""
     folder: str = ""
     package: str = ""
+    url: str = ""
     format: str | None = None
     columns: Mapping[str, str] | None = None
     whole: bool = False
     analyzer: str = "english"
     dense_index: str = "auto"
     no_dense: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Which of the places to read from are named."""
+        return tuple(name for name in ("upload", "folder", "package", "url") if getattr(self, name))
 
     def spec(self, collection: str) -> CollectionSpec:
         """The collection to make where there is none."""
@@ -62,9 +69,10 @@ def source_of(
     params: IngestParams, settings: Settings, uploads: Uploads, source_id: str | None = None
 ) -> FileSource | PythonSource:
     """What a job reads. Raises UserError where it may not, or where there is nothing."""
-    given = [name for name in ("upload", "folder", "package") if getattr(params, name)]
-    if len(given) != 1:
-        raise InvalidInputError("what to ingest?", received=given, expected="one of upload, folder, package")
+    if len(params.sources) != 1:
+        raise InvalidInputError(
+            "what to ingest?", received=list(params.sources), expected="one of upload, folder, package, url"
+        )
     limits = settings.ingest
     if params.package:
         return PythonSource(params.package, max_chars=limits.max_document_chars, source_id=source_id)
@@ -108,12 +116,16 @@ def run_ingest_job(
 ) -> None:
     """Read on for a slice of time; the job is then done, or queued again. Raises JobCancelledError, TakenOverError."""
     job = running.job
-    source = source_of(IngestParams(**job.params), settings, uploads, f"job:{job.id}")
+    params = IngestParams(**job.params)
+    if params.url:
+        params = _fetch(running, params, uploads, settings)
+    source = source_of(params, settings, uploads, f"job:{job.id}")
     collection = job.collection
     if is_done(engine.store.progress(source.id)):
         running.done(job.progress)
         return
     before: Mapping[str, Any] = job.progress
+    kept = {"upload": params.upload} if job.params.get("url") else {}
     total = source.bytes_total if isinstance(source, FileSource) else None
     began = time.monotonic()
     looked = began
@@ -126,6 +138,7 @@ def run_ingest_job(
         seconds = float(before.get("seconds", 0.0)) + time.monotonic() - began
         counts = {name: int(before.get(name, 0)) + getattr(report, name) for name in _COUNTS}
         found = {
+            **kept,
             **counts,
             "rows": report.rows,
             "seconds": round(seconds, 3),
@@ -169,6 +182,32 @@ def run_ingest_job(
         running.again()
 
 
+def _fetch(running: RunningJob, params: IngestParams, uploads: Uploads, settings: Settings) -> IngestParams:
+    """What an address leads to, as an upload; fetched once, whoever goes on with the job."""
+    known = running.job.progress.get("upload")
+    if known is None:
+        running.report(stage="fetching", message="")
+        looked = time.monotonic()
+
+        def watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal looked
+            for chunk in chunks:
+                if time.monotonic() - looked > _LOOK_S:
+                    looked = time.monotonic()
+                    running.report()  # it lives; and it may have been cancelled
+                yield chunk
+
+        with fetched(params.url, allowed_urls(settings)) as chunks:
+            known = uploads.store(file_name(params.url), watched(chunks)).id
+        running.report(progress={**running.job.progress, "upload": known})
+    return replace(params, url="", upload=str(known))
+
+
+def allowed_urls(settings: Settings) -> Allowed:
+    """Which servers ingestion jobs may ask. Raises InvalidInputError for settings that make no sense."""
+    return Allowed.of(settings.jobs.url_hosts, settings.jobs.url_networks)
+
+
 def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads) -> IngestParams:
     """The parameters of a job that is asked for. Raises UserError where it could not run."""
     try:
@@ -176,7 +215,11 @@ def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads
     except TypeError as error:
         raise InvalidInputError(f"bad parameters: {error}", received=sorted(params)) from error
     try:
-        source_of(checked, settings, uploads)
+        if checked.sources == ("url",):
+            allowed_urls(settings).check(checked.url)
+            uploads.check(file_name(checked.url))
+        else:
+            source_of(checked, settings, uploads)
     except OSError as error:
         raise InvalidInputError(f"it cannot be read: {error}", received=dict(params)) from error
     return checked

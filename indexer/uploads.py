@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from app.core.errors import InvalidInputError, NotFoundError, StorageFullError, TooLargeError
 from app.core.manifest import read_json, write_json
@@ -32,6 +34,32 @@ class Upload:
     sha256: str
 
 
+class _Incoming:
+    """A file on its way, in a folder that nobody sees yet."""
+
+    def __init__(self, upload: str, name: str, most: int, out: BinaryIO, beside: Path, root: Path) -> None:
+        self._upload, self._name, self._most, self._out = upload, name, most, out
+        self._beside, self._root = beside, root
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def add(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._most:
+            raise TooLargeError(
+                "the upload is too large", received=f"over {self._size}", expected=f"at most {self._most} bytes"
+            )
+        self._digest.update(chunk)
+        self._out.write(chunk)
+
+    def finish(self) -> Upload:
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        made = Upload(self._upload, self._name, self._size, self._digest.hexdigest())
+        write_json(self._beside / _META, {"name": made.name, "bytes": made.bytes, "sha256": made.sha256})
+        self._beside.rename(self._root / self._upload)
+        return made
+
+
 class Uploads:
     """Below one folder, which every machine that runs workers has to see."""
 
@@ -39,39 +67,42 @@ class Uploads:
         self._root = root
         self._max_bytes = max_bytes
 
-    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
-        """Store a stream, whole or not at all. Raises InvalidInputError (bad name), TooLargeError, StorageFullError."""
+    def check(self, name: str) -> None:
+        """Raises InvalidInputError for a name that is no plain file's, or says nothing of its format."""
         if not _NAME.fullmatch(name) or detect_format(Path(name)) is None:
             raise InvalidInputError(
                 "bad file name",
                 received=name,
                 expected="a plain name ending in .jsonl, .csv, .tsv, .md, .txt, .html, .pdf (.gz)",
             )
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
+        """Store a stream, whole or not at all. Raises InvalidInputError (bad name), TooLargeError, StorageFullError."""
+        with self._incoming(name) as incoming:
+            async for chunk in chunks:
+                incoming.add(chunk)
+            return incoming.finish()
+
+    def store(self, name: str, chunks: Iterable[bytes]) -> Upload:
+        """Like `receive`."""
+        with self._incoming(name) as incoming:
+            for chunk in chunks:
+                incoming.add(chunk)
+            return incoming.finish()
+
+    @contextmanager
+    def _incoming(self, name: str) -> Iterator[_Incoming]:
+        self.check(name)
         upload = sortable_id("u")
         beside = self._root / f".{upload}"
         try:
             beside.mkdir(parents=True)
-            digest, size = hashlib.sha256(), 0
             with (beside / name).open("wb") as out:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    if size > self._max_bytes:
-                        raise TooLargeError(
-                            "the upload is too large",
-                            received=f"over {size}",
-                            expected=f"at most {self._max_bytes} bytes",
-                        )
-                    digest.update(chunk)
-                    out.write(chunk)
-                out.flush()
-                os.fsync(out.fileno())
-            write_json(beside / _META, {"name": name, "bytes": size, "sha256": digest.hexdigest()})
-            beside.rename(self._root / upload)
+                yield _Incoming(upload, name, self._max_bytes, out, beside, self._root)
         except OSError as error:
             raise StorageFullError(f"the upload could not be stored: {error}") from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-        return Upload(upload, name, size, digest.hexdigest())
 
     def path(self, upload: str) -> Path:
         """The file of an upload. Raises NotFoundError."""

@@ -395,13 +395,16 @@ class DocumentAnswer(BaseModel):
 
 
 class JobBody(_Body):
-    """An ingestion job: one of `upload`, `folder` and `package` is read into a collection."""
+    """An ingestion job: one of `upload`, `folder`, `package` and `url` is read into a collection."""
 
     kind: Literal["ingest"] = "ingest"
     collection: StrictStr = COLLECTION
     upload: StrictStr = Field("", max_length=100, description="The id of an upload.")
     folder: StrictStr = Field("", max_length=4096, description="A file or folder on the server, below `jobs.roots`.")
     package: StrictStr = Field("", max_length=200, description="An installed Python package; `python` for its library.")
+    url: StrictStr = Field(
+        "", max_length=2000, description="A file on another server, one of `jobs.url_hosts`; http or https."
+    )
     format: StrictStr | None = Field(
         None, max_length=20, description="jsonl, csv, tsv, markdown, text, html, pdf, beir."
     )

@@ -112,6 +112,12 @@ class JobsSettings(_Section):
     )
     max_upload_bytes: int = Field(8 * 2**30, gt=0, description="Largest upload.")
     roots: tuple[Path, ...] = Field((), description="Folders on the server that ingestion jobs may read.")
+    url_hosts: tuple[str, ...] = Field(
+        (), description="Servers that ingestion jobs may read from: `host`, `host:port`, `*.example.org`."
+    )
+    url_networks: tuple[str, ...] = Field(
+        (), description="Networks such as `10.0.0.0/8` or `127.0.0.0/8` where they may lie; else public addresses only."
+    )
 
 
 class EncodeSettings(_Section):

@@ -7,7 +7,19 @@ import os
 import sys
 from pathlib import Path
 
-PARTS = ("start", "quality", "speed", "dense", "encode", "opensearch", "products", "neural", "training", "linking")
+PARTS = (
+    "start",
+    "quality",
+    "speed",
+    "dense",
+    "encode",
+    "opensearch",
+    "products",
+    "neural",
+    "training",
+    "linking",
+    "load",
+)
 
 
 def main() -> None:
@@ -20,7 +32,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
-    from tests.benchmarks import dense, encode, linking, neural, opensearch, quality, speed, start, training
+    from tests.benchmarks import dense, encode, linking, load, neural, opensearch, quality, speed, start, training
 
     runs = {
         "start": start.run,
@@ -33,10 +45,11 @@ def main() -> None:
         "neural": neural.run,
         "training": training.run,
         "linking": linking.run,
+        "load": load.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)
-        if data is None and part not in {"start"}:
+        if data is None and part not in {"start", "load"}:
             print("skipped: HYBLINK_DATA does not name a folder with benchmarks")
             continue
         runs[part](data, chosen.work, chosen.passages)

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import missing_service
+from browser import ROOT, opened_page, retrain, serving
 
 from app.api.keys import KeyStore
 from app.bootstrap import build
@@ -27,28 +22,7 @@ from indexer.readers import PythonSource
 from indexer.readers.entities import python_entities
 
 pytestmark = pytest.mark.services
-ROOT = Path(__file__).resolve().parents[2]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 EVIL = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert process.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"{url} did not answer")
 
 
 @pytest.fixture(scope="module")
@@ -85,49 +59,10 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield ui_url
 
 
-@contextmanager
-def serving(environment: dict[str, str], folder: Path, collection: str) -> Iterator[tuple[str, str]]:
-    """A service and its UI in processes of their own: their addresses."""
-    api_port, ui_port = free_port(), free_port()
-    api_url, ui_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{ui_port}"
-    api = subprocess.Popen(
-        [sys.executable, "-m", "app.cli.main", "serve", "--port", str(api_port)], env=environment, cwd=folder
-    )
-    streamlit = subprocess.Popen(
-        [
-            sys.executable, "-m", "streamlit", "run", str(ROOT / "ui" / "streamlit_app.py"), "--server.headless", "true",
-            "--server.address", "127.0.0.1", "--server.port", str(ui_port), "--browser.gatherUsageStats", "false",
-        ],
-        env={**environment, "HYBLINK_API_URL": api_url, "HYBLINK_UI_COLLECTION": collection, "HYBLINK_UI_KB": "api"},
-        cwd=folder,
-    )  # fmt: skip
-    try:
-        wait_for(f"{api_url}/readyz", api)
-        wait_for(f"{ui_url}/_stcore/health", streamlit)
-        yield api_url, ui_url
-    finally:
-        for process in (streamlit, api):
-            process.terminate()
-            process.wait(timeout=30)
-
-
 @pytest.fixture(scope="module")
 def page(ui: str, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        missing_service("chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")), executable_path=chromium, headless=True, args=FLAGS,
-            viewport={"width": 1280, "height": 1400},
-        )  # fmt: skip
-        opened = context.new_page()
-        opened.set_default_timeout(30_000)
-        opened.goto(ui)
+    with opened_page(tmp_path_factory.mktemp("profile"), ui) as opened:
         yield opened
-        context.close()
 
 
 def ask(page, query: str) -> None:  # type: ignore[no-untyped-def]
@@ -395,21 +330,6 @@ def test_a_generation_is_built_and_published_from_the_page(page, ui: str) -> Non
     tab.close()
 
 
-def retrain(tab, *, steps: int = 200, **gate: str):  # type: ignore[no-untyped-def]
-    """Press the button for the collection `python`; the line of the retraining."""
-    tab.get_by_role("combobox", name="Collection").click()
-    tab.get_by_role("option", name="python", exact=True).click()
-    tab.locator(".hb-generation[data-state='g000001!']").wait_for()
-    if gate:
-        tab.get_by_text("Training and gate").click()
-        for label, value in {"Steps": str(steps), **gate}.items():
-            box = tab.get_by_label(label.replace("_", " "), exact=True)
-            box.fill(value)
-            box.press("Tab")
-    tab.get_by_role("button", name="Retrain", exact=True).click()
-    return tab.locator(".hb-retraining").first
-
-
 def test_an_encoder_is_trained_anew_approved_and_taken_back(page, ui: str) -> None:  # type: ignore[no-untyped-def]
     """The service's own worker does it; the stages and the gate's figures are shown."""
     tab = page.context.new_page()
@@ -427,7 +347,8 @@ def test_an_encoder_is_trained_anew_approved_and_taken_back(page, ui: str) -> No
     tab.get_by_role("button", name="Approve").click()
     tab.locator(".hb-retraining[data-state='done']").wait_for(timeout=60_000)
     tab.locator(".hb-generation[data-state='g000002!']").wait_for(timeout=30_000)
-    tab.get_by_role("button", name="Publish").first.click()
+    tab.wait_for_timeout(3000)  # the list is drawn anew every two seconds: the former button has gone by then
+    tab.get_by_role("button", name="Publish").click()
     tab.locator(".hb-generation[data-state='g000001!']").wait_for(timeout=30_000)
     tab.close()
 

@@ -102,8 +102,8 @@ def _retrainings(client: Client, collection: str) -> None:
         jobs = [one for one in client.jobs(_ACTS) if one["kind"] == "retrain" and one["collection"] == collection]
         for job in jobs[:_RETRAININGS]:
             st.html(rendering.retraining(job))
-            for act, label in _CHOICES.get(job["state"], ()):
-                if st.button(label, key=f"{act}-{job['id']}"):
+            for place, (act, label) in zip(st.columns(6), _CHOICES.get(job["state"], ()), strict=False):
+                if place.button(label, key=f"{act}-{job['id']}"):
                     client.approve(job["id"]) if act == "approve" else client.change_job(job["id"], act)
                     st.rerun(scope="fragment")
     except ApiError as error:
