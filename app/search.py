@@ -12,10 +12,21 @@ from functools import partial
 from typing import Any, Protocol, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import EncoderUnavailableError, InvalidInputError, NotFoundError
 from app.core.filters import And, Filter, parse_filter
-from app.core.ports import BagEncoder, CrossEncoder, Engine, FullEncoder, Present, Selection, Snapshot
+from app.core.ports import (
+    BagEncoder,
+    CrossEncoder,
+    EncodedPassages,
+    EncodedQuery,
+    Engine,
+    FullEncoder,
+    Present,
+    Selection,
+    Snapshot,
+)
 from app.core.settings import SearchSettings
 from app.core.text import Analyzer, check_text, fold
 from app.core.types import (
@@ -32,6 +43,7 @@ from app.core.types import (
     PassageHit,
     RankingProfile,
     RerankReport,
+    ScoreArray,
     Scored,
     SearchRequest,
     SearchResult,
@@ -71,6 +83,22 @@ class Encoders(Protocol):
     def bag(self, encoder_id: str) -> BagEncoder: ...
 
     def cross(self) -> CrossEncoder: ...
+
+
+class Absent:
+    """Stands for encoders that cannot be loaded: whoever needs them is told why."""
+
+    def __init__(self, error: EncoderUnavailableError) -> None:
+        self._error = error
+
+    def encode_query(self, text: str) -> EncodedQuery:  # noqa: ARG002
+        raise self._error
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:  # noqa: ARG002
+        raise self._error
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:  # noqa: ARG002
+        raise self._error
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +306,18 @@ class SearchService:
         query = fold(request.query)
         terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
         dense = snapshot.dense is not None and snapshot.dense.vectors > 0
-        encoder = self._encoders.full(record) if dense or snapshot.vdr is not None else None
+        encoder: FullEncoder | None = None
+        asked: VdrMode = profile.vdr
+        best: VdrMode = "bag"
+        try:
+            encoder = self._encoders.full(record) if dense or snapshot.vdr is not None else None
+            best = self._encoders.vdr_mode(record)
+        except EncoderUnavailableError as error:
+            # What needs the encoder says so; words and bags of tokens answer.
+            encoder = Absent(error)
+            asked = request.vdr or "auto"
         bag = self._encoders.bag(record.vdr_encoder)
-        mode = vdr_mode(profile.vdr, snapshot, self._encoders.vdr_mode(record))
+        mode = vdr_mode(asked, snapshot, best)
         forms = QueryForms(snapshot, AnalyzedQuery(query, terms), bag, encoder, mode, self._settings.query_weights)
         if request.entities is not None and request.entities.entities and request.entities.mode == "filter":
             wanted = _annotated([one.id for one in request.entities.entities])

@@ -621,6 +621,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def readyz() -> Response:
         problems: list[str] = [] if warm.is_set() else ["encoders are being loaded"]
         states: dict[str, str] = {}
+        degraded: list[str] = []
         try:
             names = app.catalog.names()
         except HyblinkError as error:
@@ -628,14 +629,25 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             problems.append(f"the store: {error.code}")
         for name in names:
             try:
-                app.catalog.engine(name).snapshot()
+                engine = app.catalog.engine(name)
+                engine.snapshot()
                 states[name] = app.catalog.current(name)
             except HyblinkError as error:
                 problems.append(f"{name}: {error.code}")
+                continue
+            try:
+                if engine.record.dense_dimension:
+                    app.encoders.full(engine.record)
+            except HyblinkError as error:
+                degraded.append(f"{name}: {error.code}")  # words are still found
         ready = not problems
-        return json_answer(
-            {"ready": ready, "problems": problems, "collections": states if open_door else {}}, 200 if ready else 503
-        )
+        answer = {
+            "ready": ready,
+            "problems": problems,
+            "degraded": degraded,
+            "collections": states if open_door else {},
+        }
+        return json_answer(answer, 200 if ready else 503)
 
     @api.get(
         "/metrics",

@@ -715,4 +715,5 @@ class ReadyAnswer(BaseModel):
 
     ready: bool
     problems: list[str]
+    degraded: list[str] = Field(default_factory=list, description="Collections whose encoder is missing: no vectors.")
     collections: dict[str, str]

@@ -53,9 +53,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise CorruptionError(f"{path.name} is not JSON: {error}") from error
+        raise CorruptionError(f"{path.parent.name}/{path.name} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CorruptionError(f"{path.name} does not hold a JSON object", received=type(value).__name__)
+        raise CorruptionError(
+            f"{path.parent.name}/{path.name} does not hold a JSON object", received=type(value).__name__
+        )
     return value
 
 
@@ -92,14 +94,26 @@ def check_manifest(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
     if not isinstance(files, dict):
         raise CorruptionError(f"{folder.name}/{MANIFEST} lists no files")
     for name, expected in files.items():
+        size, digest = _entry(folder, name, expected)
         path = folder / name
-        size = path.stat().st_size if path.is_file() else -1
-        if size != expected["bytes"]:
+        if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
+            raise CorruptionError(f"{folder.name}/{name} is a link, or lies elsewhere", expected="a file of the folder")
+        found = path.stat().st_size if path.is_file() else -1
+        if found != size:
             raise CorruptionError(
                 f"{folder.name}/{name} has the wrong size",
-                received=size,
-                expected=f"{expected['bytes']} bytes",
+                received=found,
+                expected=f"{size} bytes",
             )
-        if checksums and sha256(path) != expected["sha256"]:
+        if checksums and sha256(path) != digest:
             raise CorruptionError(f"{folder.name}/{name} does not match its sha256")
     return manifest
+
+
+def _entry(folder: Path, name: str, value: object) -> tuple[int, str]:
+    """Size and sha256 of a file as a manifest lists it."""
+    size = value.get("bytes") if isinstance(value, dict) else None
+    digest = value.get("sha256") if isinstance(value, dict) else None
+    if not isinstance(size, int) or not isinstance(digest, str):
+        raise CorruptionError(f"{folder.name}/{MANIFEST} is malformed at {name!r}", expected="bytes and sha256")
+    return size, digest

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import EncoderUnavailableError
+from app.core.errors import CorruptionError, EncoderUnavailableError
 from app.core.manifest import MANIFEST, check_manifest, read_json
+from app.encoders.folders import refuse_unsafe
 
 FORMAT = 1
 VDR_HEAD = "vdr-head"
@@ -28,17 +29,25 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def adapter_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The checked manifest. Raises EncoderUnavailableError where the folder holds no adapter of this kind."""
+    refuse_unsafe(folder)
     try:
         manifest = check_manifest(folder)
     except FileNotFoundError as error:
         raise EncoderUnavailableError(
             f"no such {_SHOWN[kind]} adapter", received=str(folder), expected="a folder with a manifest.json"
         ) from error
+    except CorruptionError as error:
+        raise EncoderUnavailableError(f"the {_SHOWN[kind]} adapter {folder.name!r} is damaged: {error}") from error
     if manifest.get("kind") != kind or manifest.get("format") != FORMAT:
         raise EncoderUnavailableError(
             f"not a {_SHOWN[kind]} adapter",
             received=f"{manifest.get('kind')}, format {manifest.get('format')}",
             expected=f"{kind}, format {FORMAT}",
+        )
+    weights = "model.safetensors" if kind == VDR_HEAD else "adapter_model.safetensors"
+    if weights not in manifest["files"] or not all(isinstance(manifest.get(key), str) for key in ("base", "name")):
+        raise EncoderUnavailableError(
+            f"the {_SHOWN[kind]} adapter {folder.name!r} is not whole", expected=f"a name, a base, and {weights}"
         )
     return manifest
 

@@ -14,6 +14,7 @@ from typing import Any
 from app.core.errors import EncoderUnavailableError
 from app.core.manifest import sha256
 from app.encoders.adapters import DENSE_LORA, trained
+from app.encoders.folders import refuse_unsafe
 
 PACKAGE_PREFIX = "package:"
 
@@ -46,7 +47,11 @@ def locate(model: str) -> str:
     if manifest.get("kind") == DENSE_LORA:
         return locate(str(manifest["base"]))
     if not model.startswith(PACKAGE_PREFIX):
-        return str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+        folder = Path(model).expanduser()
+        if not folder.is_dir():
+            return model
+        refuse_unsafe(folder)
+        return str(folder)
     name = model.removeprefix(PACKAGE_PREFIX)
     spec = importlib.util.find_spec(name)
     for root in (spec.submodule_search_locations or []) if spec else []:

@@ -22,6 +22,7 @@ from sentence_transformers.sparse_encoder.modules import Module, Transformer
 from torch import nn
 
 from app.core.errors import EncoderUnavailableError
+from app.encoders.folders import refuse_unsafe
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
 """With embeddings of length 1: a token's own entry starts at 1, an entry with cosine .5 at e⁻⁴."""
@@ -71,6 +72,9 @@ class MaxLogits(torch.autograd.Function):  # type: ignore[misc]
         return to_x, to_E, None
 
 
+_MOST = {"vocabulary": 4_000_000, "hidden": 16_384, "layers": 64, "heads": 256, "intermediate": 65_536}
+
+
 class VdrHead(Module):  # type: ignore[misc]
     """From a transformer's token states to weights over the vocabulary.
 
@@ -112,6 +116,16 @@ class VdrHead(Module):  # type: ignore[misc]
             raise ValueError("a VDR head needs a semantic part, a lexical part, or both")
         if pooling not in {"max", "mean", "top_mean"}:
             raise ValueError(f"unknown pooling: received {pooling!r}; expected max, mean or top_mean")
+        sizes = {
+            "vocabulary": vocabulary,
+            "hidden": hidden,
+            "layers": layers,
+            "heads": heads,
+            "intermediate": intermediate,
+        }
+        for name, most in _MOST.items():
+            if not isinstance(sizes[name], int) or not 0 <= sizes[name] <= most:
+                raise ValueError(f"{name} is out of range: received {sizes[name]!r}; expected 0 to {most}")
         if not 0 <= shift < vocabulary:
             raise ValueError(f"bad shift: received {shift}; expected 0 to {vocabulary - 1}")
         self.vocabulary, self.hidden, self.shift = vocabulary, hidden, shift
@@ -301,6 +315,7 @@ def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
 
     Raises EncoderUnavailableError where it is not a transformer followed by a VDR head.
     """
+    refuse_unsafe(folder)
     listed = folder / "modules.json"
     modules = orjson.loads(listed.read_bytes()) if listed.is_file() else []
     ours = f"{VdrHead.__module__}.{VdrHead.__name__}"

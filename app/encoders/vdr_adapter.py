@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 
+from app.core.errors import EncoderUnavailableError
 from app.core.types import ScoreArray, TermWeights, VdrMode
 from app.core.weights import heaviest
 from app.encoders.adapters import VDR_HEAD, WEIGHTS, adapter_manifest
@@ -65,8 +67,11 @@ class VdrAdapter:
         from app.encoders.vdr import VdrHead
 
         assert self.manifest  # checked before anything is opened
-        head: VdrHead = VdrHead.load(str(self.folder), local_files_only=True).float()
-        head.tie(self._embeddings())
+        try:
+            head: VdrHead = VdrHead.load(str(self.folder), local_files_only=True).float()
+            head.tie(self._embeddings())
+        except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+            raise EncoderUnavailableError(f"cannot load the VDR head {self.folder.name!r}: {error}") from error
         head.to(self._device())
         head.eval()
         return head

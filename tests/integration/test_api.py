@@ -336,7 +336,7 @@ def test_every_route_by_every_role(make_app: Callable[..., App]) -> None:
 def test_health_ready_metrics_and_schema(client: TestClient, app: App) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = next(r for r in (client.get("/readyz").json() for _ in range(1000)) if r["ready"])
-    assert ready == {"ready": True, "problems": [], "collections": {"default": "g000001"}}
+    assert ready == {"ready": True, "problems": [], "degraded": [], "collections": {"default": "g000001"}}
     client.post("/v1/search", json={"query": "alpha"})
     metrics = client.get("/metrics").text
     assert 'hyblink_requests_total{method="POST",route="/v1/search",status="200"}' in metrics
