@@ -273,6 +273,10 @@ class App:
         for folder in (self.settings.data_dir / "jobs").glob("j*"):
             if not self.work.exists(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
+        oldest = time.time() - self.settings.jobs.keep_days * 86_400
+        for folder in (self.settings.data_dir / "states").glob("*"):
+            if folder.is_dir() and max(path.stat().st_mtime for path in (folder, *folder.glob("*"))) < oldest:
+                shutil.rmtree(folder, ignore_errors=True)  # a training computes them again
         self.feedback.tidy(self.settings.jobs.keep_clicks_days)
 
     def merge(self) -> None:

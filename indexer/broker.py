@@ -7,6 +7,7 @@ work is stands in the store, and is queued again if nobody is at it.
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInputError
 from app.core.logs import request_id
-from app.core.settings import Settings
+from app.core.settings import JobsSettings, Settings
 from indexer.encode import BLOCK
 from indexer.job_records import RUN_LONG_TASK, RUN_TASK
 
@@ -103,6 +104,7 @@ def celery_for(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_connection_timeout=5,
         broker_transport_options=options,
+        broker_use_ssl=_tls(jobs, url),
         timezone="UTC",
         beat_scheduler="celery.beat:Scheduler",  # the persistent one would keep its times in a pickle
         beat_schedule={
@@ -113,6 +115,22 @@ def celery_for(settings: Settings) -> Celery:
         },
     )
     return celery
+
+
+def _tls(jobs: JobsSettings, url: str) -> dict[str, Any] | None:
+    """How an encrypted broker is checked: its certificate and name always, against `ca_file` or the system's."""
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    if scheme not in {"rediss", "amqps"}:
+        return None
+    prefix = "ssl_" if scheme == "rediss" else ""
+    authorities = jobs.ca_file or ssl.get_default_verify_paths().cafile
+    options: dict[str, Any] = {f"{prefix}cert_reqs": ssl.CERT_REQUIRED}
+    if authorities:
+        options[f"{prefix}ca_certs"] = str(authorities)
+    if jobs.client_certificate:
+        options[f"{prefix}certfile"] = str(jobs.client_certificate)
+        options[f"{prefix}keyfile"] = str(jobs.client_key or jobs.client_certificate)
+    return options | ({"ssl_check_hostname": True} if prefix else {"server_hostname": host})
 
 
 _Task = tuple[str, tuple[str, ...], str, float]

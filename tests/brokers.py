@@ -86,6 +86,29 @@ class Redis(_Server):
         self._spawn([*command, "--dir", str(self.folder), "--save", ""], self._listens)
 
 
+class RedisTls(Redis):
+    """Encrypted only; asks for no certificate of its clients. `certificate` holds key and certificate."""
+
+    def __init__(self, folder: Path, certificate: Path) -> None:
+        super().__init__(folder)
+        self._certificate = certificate
+
+    @property
+    def url(self) -> str:
+        return f"rediss://localhost:{self.port}/0"
+
+    def start(self) -> None:
+        made = str(self._certificate)
+        self._spawn(
+            [
+                "redis-server", "--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                "--tls-cert-file", made, "--tls-key-file", made, "--tls-ca-cert-file", made, "--tls-auth-clients", "no",
+                "--dir", str(self.folder),
+            ],
+            self._listens,
+        )  # fmt: skip
+
+
 class Rabbit(_Server):
     """A node of its own; durable queues and messages survive."""
 
@@ -97,10 +120,15 @@ class Rabbit(_Server):
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    def _more(self) -> dict[str, str]:
+        """More variables of its environment."""
+        return {}
+
     def start(self) -> None:
         self._spawn(
             [str(_RABBIT / "rabbitmq-server")],
             self._listens,
+            **self._more(),
             HOME=str(self.folder),
             RABBITMQ_NODENAME=f"hyblink{self.port}@localhost",
             RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
@@ -114,6 +142,33 @@ class Rabbit(_Server):
             RABBITMQ_PID_FILE=str(self.folder / "pid"),
             RABBITMQ_CONF_ENV_FILE=str(self.folder / "none.conf"),
         )
+
+
+class RabbitTls(Rabbit):
+    """Encrypted only. `certificate` holds key and certificate."""
+
+    def __init__(self, folder: Path, certificate: Path) -> None:
+        super().__init__(folder)
+        self._certificate = certificate
+
+    @property
+    def url(self) -> str:
+        return f"amqps://guest:guest@localhost:{self.port}//"
+
+    def _more(self) -> dict[str, str]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "tls.conf"
+        config.write_text(
+            f"""listeners.tcp = none
+listeners.ssl.default = {self.port}
+ssl_options.cacertfile = {self._certificate}
+ssl_options.certfile = {self._certificate}
+ssl_options.keyfile = {self._certificate}
+ssl_options.verify = verify_none
+ssl_options.fail_if_no_peer_cert = false
+"""
+        )
+        return {"RABBITMQ_CONFIG_FILE": str(config)}
 
 
 def missing(kind: str) -> str:

@@ -89,6 +89,9 @@ class JobsSettings(_Section):
         description="What carries tasks to workers: `filesystem` (a folder under data_dir), `redis://…`, `rediss://…`, "
         "`amqp://…`, `amqps://…`, or `none`: threads of the process itself. With a password from the environment only.",
     )
+    ca_file: Path | None = Field(None, description="Certificate authority to trust for `rediss` and `amqps`.")
+    client_certificate: Path | None = Field(None, description="Certificate that is shown to the broker.")
+    client_key: Path | None = Field(None, description="The key of that certificate.")
     workers: int = Field(1, ge=0, le=64, description="Worker processes that `hyblink serve` starts beside itself.")
     slice_s: float = Field(60.0, gt=0, description="How long a task works before it lets others take their turn.")
     claim_s: float = Field(
