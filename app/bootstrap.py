@@ -17,6 +17,7 @@ from app.core.errors import (
     HyblinkError,
     InvalidInputError,
     NotFoundError,
+    UnavailableError,
     WriterConflictError,
 )
 from app.core.linking import LinkRequest, Text
@@ -36,7 +37,7 @@ from app.indexes.embedded.schema import SCHEMA_VERSION
 from app.linking.annotation import Annotated, annotate
 from app.linking.knowledge_base import KnowledgeBase
 from app.linking.linker import LinkService
-from app.retraining import Retraining
+from app.retraining import Retraining, discard_candidate
 from app.search import SearchService
 from indexer.broker import ANNOTATE, ENCODE, QUEUE_OF_JOB, CeleryJobs, uses_celery
 from indexer.claims import Claims
@@ -161,18 +162,18 @@ class App:
         spec = self.catalog.spec(collection)
         now_there = self.catalog.engine(collection).record
         record = self.new_record(spec, parent=now_there.id, note=note)
-        same_dense = record.vdr_model and record.dense_encoder == now_there.dense_encoder
-        if same_dense and self.encoders.is_trained(now_there.vdr_model):
-            record = replace(record, vdr_model=now_there.vdr_model)
+        trained = self.encoders.trained_name(now_there.vdr_model)
+        if trained and record.vdr_model and record.dense_encoder == now_there.dense_encoder:
+            record = replace(record, vdr_model=self.encoders.trained_vdr(trained, record.dense_encoder))
         return build_generation(
             self.means(progress), record, **self.encoders_of(record), keep=self.settings.keep_generations
         )
 
     def build_candidate(
-        self, collection: str, vdr_model: str, note: str, progress: Callable[[str, int], None]
+        self, collection: str, source: str, vdr_model: str, note: str, progress: Callable[[str, int], None]
     ) -> GenerationRecord:
-        """A generation like the current one but for its VDR encoder, whole and verified; it does not answer yet."""
-        there = self.catalog.engine(collection).record
+        """A generation like `source` but for its VDR encoder, whole and verified; it does not answer yet."""
+        there = self.catalog.record(collection, source)
         record = replace(
             there,
             id=self.catalog.next_generation_id(collection),
@@ -250,6 +251,8 @@ class App:
             elif running.job.kind == "retrain":
                 with running.alive(self.settings.jobs.silent_s / 3):
                     Retraining(self, running).run()
+                if running.job.state == "cancelled":
+                    discard_candidate(self.catalog, running.job)
             else:
                 known = ", ".join(QUEUE_OF_JOB)
                 raise InvalidInputError("unknown kind of job", received=running.job.kind, expected=known)
@@ -257,7 +260,7 @@ class App:
             log.warning("job %s: %s", job_id, error)
         except JobCancelledError:
             running.cancelled()
-            self._discard_candidate(running.job)
+            discard_candidate(self.catalog, running.job)
         except Exception as error:
             # Whatever went wrong has to stand in the job's record.
             log.warning("job %s: %s", job_id, error, exc_info=not isinstance(error, HyblinkError))
@@ -270,7 +273,10 @@ class App:
             self.catalog.drop_old(name, self.settings.keep_generations)
         self.uploads.tidy(self.settings.jobs.keep_days)
         self.work.tidy(self.settings.jobs.keep_days)
-        for folder in (self.settings.data_dir / "jobs").glob("j*"):
+        for job in self.work.list(states=("cancelled", "refused"), limit=SWEPT):
+            if job.kind == "retrain" and job.collection in self.catalog.names():
+                discard_candidate(self.catalog, job)  # whoever should have done so has died
+        for folder in self.settings.work_dir.glob("j*"):
             if not self.work.exists(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
         oldest = time.time() - self.settings.jobs.keep_days * 86_400
@@ -312,12 +318,12 @@ class App:
         """A job that trains a collection's encoder anew. Raises NotFoundError, InvalidInputError, ConflictError."""
         plan_from(params)
         record = self.catalog.engine(collection).record
-        if not record.dense_dimension or not record.vdr_model:
+        if not record.dense_dimension or self.encoders.vdr_adapter(record) is None:
             raise ConflictError(
-                "the collection has no VDR encoder to train anew", received=collection,
-                expected="one with vectors and VDR weights (encode.vdr_model)",
+                "the collection has no VDR encoder to train anew", received=record.vdr_model or collection,
+                expected="one with vectors and a VDR adapter (encode.vdr_model)",
             )  # fmt: skip
-        return self.work.create_alone("retrain", collection, params, by)
+        return self.work.create("retrain", collection, params, by)
 
     def schedule_retraining(
         self, collection: str, every_hours: float, params: Mapping[str, Any], by: str = ""
@@ -335,13 +341,8 @@ class App:
         """Stop a job; a candidate that waits for approval is thrown away. Raises NotFoundError, ConflictError."""
         job = self.work.cancel(job_id)
         if job.state == "cancelled":
-            self._discard_candidate(job)
+            discard_candidate(self.catalog, job)
         return job
-
-    def _discard_candidate(self, job: Job) -> None:
-        candidate = job.progress.get("candidate")
-        if job.kind == "retrain" and candidate and candidate != self.catalog.current(job.collection):
-            self.catalog.discard(job.collection, str(candidate))
 
     def _run_rebuild(self, running: RunningJob) -> None:
         told: dict[str, int] = {}
@@ -368,6 +369,9 @@ class App:
         for due in self.schedules.take_due(time.time()):
             try:
                 self.start_retraining(due.collection, due.params, due.by)
+            except UnavailableError as error:
+                self.schedules.put_off(due)
+                log.warning("the scheduled retraining of %s has to wait: %s", due.collection, error)
             except HyblinkError as error:
                 log.warning("the scheduled retraining of %s did not begin: %s", due.collection, error)
         self.work.sweep()

@@ -140,7 +140,7 @@ class EncoderPool:
         with self._lock:
             match = _TRAINED.fullmatch(encoder_id)
             folder = self._settings.models_dir / match["name"] if match else None
-            if encoder_id not in self._vdr and folder is not None and (folder / MANIFEST).is_file():
+            if encoder_id not in self._vdr and folder is not None and folder.is_dir():
                 adapter = self._adapter(folder, self.dense(dense_id))
                 self._vdr.setdefault(adapter.id, adapter)
             return _known(self._vdr, encoder_id, "VDR encoder")
@@ -152,15 +152,16 @@ class EncoderPool:
             self._vdr.setdefault(adapter.id, adapter)
         return adapter.id
 
-    def is_trained(self, vdr_id: str) -> bool:
-        """Whether a VDR encoder is a trained model's rather than that of the settings."""
+    def trained_name(self, vdr_id: str) -> str:
+        """The name of the trained model that a VDR encoder is; "" for that of the settings and others."""
         match = _TRAINED.fullmatch(vdr_id)
-        return vdr_id != self._default_vdr and bool(match and (self._settings.models_dir / match["name"]).is_dir())
+        known = vdr_id != self._default_vdr and match and (self._settings.models_dir / match["name"]).is_dir()
+        return match["name"] if known and match else ""
 
-    def vdr_folder(self, record: GenerationRecord) -> Path | None:
-        """Where the head of a generation's VDR encoder is; None where it has none of ours."""
+    def vdr_adapter(self, record: GenerationRecord) -> VdrAdapter | None:
+        """The head of a generation's VDR encoder; None where it has none of ours."""
         found = self._vdr_of(record.vdr_model, record.dense_encoder) if record.vdr_model else None
-        return found.folder if isinstance(found, VdrAdapter) else None
+        return found if isinstance(found, VdrAdapter) else None
 
     def _adapter(self, folder: Path, dense: DenseEncoder) -> VdrAdapter:
         if not isinstance(dense, DenseTransformer):

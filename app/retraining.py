@@ -7,14 +7,16 @@ candidate is measured where it would answer: in its own indexes, by the search t
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.core.errors import ConflictError, NotFoundError
+from app.core.errors import InvalidInputError, NotFoundError
 from app.core.manifest import read_json, write_json
 from app.core.settings import Settings
 from app.core.types import ALL_SIGNALS, GenerationRecord
@@ -22,6 +24,7 @@ from app.encoder_pool import EncoderPool
 from app.indexes.catalog import Catalog
 from app.search import SearchService
 from indexer.job_records import Job, RunningJob
+from indexer.single_flight import UnderWayError
 from training.data import Text, read_rows, write_jsonl
 from training.feedback import Feedback
 from training.generated import Source, generate
@@ -35,6 +38,7 @@ STAGES = ("data", "negatives", "train", "encode", "evaluate", "approve", "switch
 _MINING = Mining(last_rank=40, keep=12)
 _REPORT_EVERY = 10
 _PATIENCE_S = 3600.0
+_PAUSE_S = 15.0
 
 
 class Parts(Protocol):
@@ -47,7 +51,7 @@ class Parts(Protocol):
     feedback: Feedback
 
     def build_candidate(
-        self, collection: str, vdr_model: str, note: str, progress: Callable[[str, int], None]
+        self, collection: str, source: str, vdr_model: str, note: str, progress: Callable[[str, int], None]
     ) -> GenerationRecord: ...
 
     def publish(self, collection: str, generation: str, *, patience_s: float | None = None) -> None: ...
@@ -70,6 +74,12 @@ class Retraining:
     def run(self) -> None:
         """Go through the stages that are left, up to the one that waits for a person."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._run()
+        except UnderWayError as error:
+            self._running.again(f"waits: {error}", _PAUSE_S)
+
+    def _run(self) -> None:
         if self._running.job.stage == "switch":
             self._switch()
             return
@@ -78,21 +88,43 @@ class Retraining:
         self._tell("data", data=data.counts())
         self._negatives(source, data)
         self._train(source)
+        if self._overtaken(source):
+            return
         candidate = self._encode(source)
         verdict = self._evaluate(source, candidate, data)
-        self._decide(candidate, verdict)
+        self._decide(verdict)
 
     def _tell(self, stage: str, **progress: Any) -> None:
+        """Report a stage, or a later one that was reached before: going through finished ones again is no progress."""
         self._told.update(progress)
-        further = stage != self._running.job.stage  # else a worker that dies at the same place is no progress
-        self._running.report(stage=stage, progress=self._told, forget=further)
+        reached = max(STAGES.index(stage), STAGES.index(self._told.get("reached", STAGES[0])))
+        further = STAGES[reached] != self._told.get("reached")
+        self._told["reached"] = STAGES[reached]
+        self._running.report(stage=STAGES[reached], progress=copy.deepcopy(self._told), forget=further)
 
     def _source(self) -> str:
         """The generation that answered when this began: rows, negatives and comparisons are of one moment."""
         name = str(self._told.get("source") or self._app.catalog.current(self._collection))
         self._app.catalog.record(self._collection, name)
-        self._tell(self._running.job.stage or "data", source=name)
+        self._tell("data", source=name)
         return name
+
+    def _overtaken(self, source: str) -> bool:
+        """Whether another generation has been published meanwhile; the retraining has then ended."""
+        current = self._app.catalog.current(self._collection)
+        if current == source or current == candidate_of(self._app.catalog, self._running.job):
+            return False
+        self._discard()
+        self._running.refused(
+            f"{current} answers now, and not {source}, which this was made from: train again",
+            {"published": False, "model": self._name},
+        )
+        return True
+
+    def _discard(self) -> None:
+        discard_candidate(self._app.catalog, self._running.job)
+        self._path("report.json").unlink(missing_ok=True)
+        self._forget_work()
 
     def _path(self, name: str) -> Path:
         return self._folder / name
@@ -109,6 +141,10 @@ class Retraining:
         path = self._path("data.json")
         if path.exists():
             return _data_from(self._folder, read_json(path))
+        if self._models.path(self._name).exists():
+            raise InvalidInputError(
+                "the files of this retraining are gone", received=str(self._folder), expected="a new retraining"
+            )
         self._tell("data")
         reader = self._app.catalog.engine(self._collection, source).store.reader()
 
@@ -124,7 +160,7 @@ class Retraining:
         data = split(generate(documents), judgements, text_of, self._plan, since=since)
         write_jsonl(self._path("rows.jsonl"), data.rows)
         write_jsonl(self._path("dev.jsonl"), data.dev)
-        names = ("held_out", "held_out_qrels", "judged", "judged_qrels")
+        names = ("held_out", "held_out_qrels", "judged", "judged_qrels", "left_out")
         write_json(path, {name: getattr(data, name) for name in names})
         return data
 
@@ -160,9 +196,13 @@ class Retraining:
         from training.run import train_model
 
         self._tell("train")
-        config = self._plan.config()
         serving = self._app.catalog.record(self._collection, source)
-        parent = self._app.encoders.vdr_folder(serving) if config.tuning == "head" else None
+        head = self._app.encoders.vdr_adapter(serving)
+        if head is None:
+            raise InvalidInputError(
+                "there is no head to go on from", received=serving.vdr_model, expected="a VDR adapter"
+            )
+        config = replace(self._plan.config(), base=head.base)
         dev = self._path("mined-dev.jsonl")
 
         def progress(step: int, loss: float) -> None:
@@ -177,7 +217,7 @@ class Retraining:
             work=self._path("run"),
             cache=self._app.settings.data_dir / "states",
             parent=serving.vdr_model,
-            go_on_from=parent,
+            go_on_from=head.folder,
             statistics={"mined.jsonl": self._texts(source)},
             progress=progress,
             say=lambda line: log.info("retraining %s: %s", self._name, line),
@@ -185,9 +225,10 @@ class Retraining:
 
     def _encode(self, source: str) -> str:
         """The candidate generation, whole and verified, made unless an earlier try has made it."""
-        known = str(self._told.get("candidate", ""))
-        if known and _exists(self._app.catalog, self._collection, known):
+        known = candidate_of(self._app.catalog, self._running.job)
+        if known:
             return known
+        self._path("report.json").unlink(missing_ok=True)
         serving = self._app.catalog.record(self._collection, source)
         encoder = self._app.encoders.trained_vdr(self._name, serving.dense_encoder)
         counts: dict[str, int] = {}
@@ -196,7 +237,7 @@ class Retraining:
             counts[stage] = counts.get(stage, 0) + count
             self._tell("encode", encode=counts)
 
-        built = self._app.build_candidate(self._collection, encoder, f"retrained: {self._name}", progress)
+        built = self._app.build_candidate(self._collection, source, encoder, f"retrained: {self._name}", progress)
         self._tell("encode", candidate=built.id)
         return built.id
 
@@ -204,6 +245,9 @@ class Retraining:
         path = self._path("report.json")
         if path.exists():
             return read_json(path)
+        for generation in (source, candidate):
+            record = self._app.catalog.record(self._collection, generation)
+            self._app.encoders.full(record).encode_query("loaded before anything is compared")
         queries = {**data.judged, **data.held_out}
         counter = self._counter("evaluate", "queries", 2 * (len(queries) + len(data.held_out)))
 
@@ -218,11 +262,10 @@ class Retraining:
         write_json(path, report)
         return report
 
-    def _decide(self, candidate: str, verdict: Mapping[str, Any]) -> None:
+    def _decide(self, verdict: Mapping[str, Any]) -> None:
         self._tell("evaluate", verdict=dict(verdict), model=self._name)
         if not verdict["passed"]:
-            self._app.catalog.discard(self._collection, candidate)
-            self._forget_work()
+            self._discard()
             self._running.refused(f"the gate says no: {verdict['reasons']}", self._result(published=False))
         elif self._plan.publish == "auto" and verdict["certain"]:
             self._switch()
@@ -232,10 +275,12 @@ class Retraining:
 
     def _switch(self) -> None:
         """Let the candidate answer, with what was written since it was built."""
-        candidate = str(self._told["candidate"])
+        candidate = candidate_of(self._app.catalog, self._running.job)
+        if not candidate:
+            raise InvalidInputError("the candidate is not there any more", expected="train again")
+        if self._overtaken(str(self._told["source"])):
+            return
         self._tell("switch")
-        if not _exists(self._app.catalog, self._collection, candidate):
-            raise ConflictError("the candidate is not there any more", received=candidate, expected="retrain again")
         self._app.publish(self._collection, candidate, patience_s=_PATIENCE_S)
         self._models.promote(self._name)
         self._forget_work()
@@ -257,7 +302,7 @@ class Retraining:
 
 def folder_of(settings: Settings, job: Job) -> Path:
     """Where a retraining keeps its files."""
-    return settings.data_dir / "jobs" / job.id
+    return settings.work_dir / job.id
 
 
 def model_name(job: Job) -> str:
@@ -265,12 +310,21 @@ def model_name(job: Job) -> str:
     return f"{job.collection[:40]}-{job.id[1:16].lower()}-{job.id[-6:]}"
 
 
-def _exists(catalog: Catalog, collection: str, generation: str) -> bool:
+def candidate_of(catalog: Catalog, job: Job) -> str:
+    """The generation that a retraining has made, "" where it is gone: ids are used again, names of models are not."""
+    candidate = str(job.progress.get("candidate", ""))
     try:
-        catalog.record(collection, generation)
+        made = candidate and catalog.record(job.collection, candidate).vdr_model
     except NotFoundError:
-        return False
-    return True
+        return ""
+    return candidate if made and made.startswith(f"vdr:{model_name(job)}:") else ""
+
+
+def discard_candidate(catalog: Catalog, job: Job) -> None:
+    """Delete what a retraining has made, unless it has ever answered."""
+    candidate = candidate_of(catalog, job)
+    if candidate and candidate not in catalog.history(job.collection):
+        catalog.discard(job.collection, candidate)
 
 
 def _data_from(folder: Path, found: Mapping[str, Any]) -> Data:

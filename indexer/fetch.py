@@ -29,7 +29,7 @@ _OK, _GONE, _BUSY = 200, {404, 410}, {408, 425, 429, 500, 502, 503, 504}
 _MOVED = {301, 302, 303, 307, 308}
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-_TRANSLATED_HERE = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out to the public so far
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -55,8 +55,8 @@ class Allowed:
 
     def check(self, url: str) -> tuple[str, str, int, str]:
         """Scheme, host, port and path with query of an address. Raises InvalidInputError, ForbiddenError."""
-        if len(url) > _MAX_URL or any(ord(char) <= ord(" ") or ord(char) == 0x7F for char in url):
-            raise InvalidInputError("bad url", received=url, expected="an http or https address")
+        if len(url) > _MAX_URL or any(not "!" <= char <= "~" for char in url):
+            raise InvalidInputError("bad url", received=url[:_MAX_URL], expected="an http or https address in ASCII")
         try:
             parts = urlsplit(url)
             port = parts.port or _PORTS.get(parts.scheme, 0)
@@ -112,11 +112,10 @@ class Allowed:
                 mapped = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
             if mapped is not None:
                 return self._good(mapped)
-            if address in _TRANSLATED_HERE:
-                return any(address in network for network in self.networks if network.version == address.version)
-        return (address.is_global and not address.is_multicast) or any(
-            address in network for network in self.networks if network.version == address.version
-        )
+        public = address.is_global and not address.is_multicast
+        if isinstance(address, ipaddress.IPv6Address):
+            public = public and address in _UNICAST
+        return public or any(address in network for network in self.networks if network.version == address.version)
 
 
 def _is_address(text: str) -> bool:

@@ -160,10 +160,9 @@ def publish(means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder:
     """
     if means.store.current(record.collection) == record.id:
         return
-    with _alone(means, record.collection):
-        work = _Build(means, record, bag, encoder)
-        work.recall()
-        _switch(work, finish=False)
+    work = _Build(means, record, bag, encoder)
+    work.recall()
+    _switch(work, finish=False)
 
 
 def _alone(means: Means, name: str) -> AbstractContextManager[None]:
@@ -187,7 +186,12 @@ def _begun(means: Means, record: GenerationRecord, bag: BagEncoder, encoder: Ful
 
 
 def _switch(work: _Build, *, finish: bool) -> None:
-    """Catch up and publish, as soon as no writer is in the way."""
+    """Catch up and publish, as soon as no writer is in the way; one switch of a collection at a time."""
+    with single_flight(work.means.records, f"switch/{work.collection}", "a generation is being published"):
+        _switch_alone(work, finish=finish)
+
+
+def _switch_alone(work: _Build, *, finish: bool) -> None:
     deadline = time.monotonic() + work.means.patience_s
     while True:
         work.catch_up()
@@ -219,6 +223,11 @@ class _Build:
         of_source = self.current.record
         self._same_bag = of_source.vdr_encoder == record.vdr_encoder
         self._same_full = (of_source.dense_encoder, of_source.vdr_model) == (record.dense_encoder, record.vdr_model)
+
+    @property
+    def collection(self) -> str:
+        """Whose it is."""
+        return self._record.collection
 
     @property
     def source(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from app.core.ports import Engine, SourceProgress
 from app.core.settings import Settings
 from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
@@ -187,17 +187,22 @@ def _fetch(running: RunningJob, params: IngestParams, uploads: Uploads, settings
     known = running.job.progress.get("upload")
     if known is None:
         running.report(stage="fetching", message="")
-        looked = time.monotonic()
+        looked = began = time.monotonic()
+        longest = settings.jobs.url_timeout_s
 
         def watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
             nonlocal looked
             for chunk in chunks:
+                if time.monotonic() - began > longest:
+                    raise UnavailableError(
+                        "it takes too long to read", received=params.url, expected=f"{longest:g} s (jobs.url_timeout_s)"
+                    )
                 if time.monotonic() - looked > _LOOK_S:
                     looked = time.monotonic()
-                    running.report()  # it lives; and it may have been cancelled
+                    running.report()  # it may have been cancelled
                 yield chunk
 
-        with fetched(params.url, allowed_urls(settings)) as chunks:
+        with running.alive(settings.jobs.silent_s / 3), fetched(params.url, allowed_urls(settings)) as chunks:
             known = uploads.store(file_name(params.url), watched(chunks)).id
         running.report(progress={**running.job.progress, "upload": known})
     return replace(params, url="", upload=str(known))

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
@@ -29,6 +29,8 @@ State = Literal["queued", "running", "waiting", "cancelling", "cancelled", "done
 STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("cancelled", "done", "refused", "failed")
 OPEN: tuple[State, ...] = ("queued", "running", "waiting", "cancelling")
+ALONE = ("retrain",)
+"""Kinds of which a collection has one open job at a time."""
 WORKER = "worker"
 """The kind of record that a worker keeps of itself."""
 RUN_TASK, RUN_LONG_TASK = "hyblink.run", "hyblink.run_long"
@@ -144,23 +146,24 @@ class JobRecords:
         self._retry_s = retry_s
         self._owner = new_owner()
 
-    def create_alone(self, kind: str, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
-        """Like `create`, for jobs of which a collection has one at a time. Raises ConflictError where there is one."""
+    @contextmanager
+    def _only_one(self, kind: str, collection: str) -> Iterator[None]:
+        """Within it no other job of the kind is open, and none can be made."""
         with single_flight(self._records, f"create/{kind}/{collection}", "a job of this kind is being made"):
-            for state in OPEN:
-                for one in self.list(states=[state], collection=collection, limit=_PAGE):
-                    if one.kind == kind:
-                        raise ConflictError(
-                            f"a {kind} job of this collection is {one.state}", received=one.id, expected="one at a time"
-                        )
-            return self.create(kind, collection, params, by)
+            for one in self.list(states=OPEN, collection=collection, limit=_PAGE):
+                if one.kind == kind:
+                    raise ConflictError(
+                        f"a {kind} job of this collection is {one.state}", received=one.id, expected="one at a time"
+                    )
+            yield
 
     def create(self, kind: str, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
-        """Record a job and queue it."""
-        job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=time.time())
-        job = self._table.put(job)
-        self._jobs.run(job.id, kind)
-        return job
+        """Record a job and queue it. Raises ConflictError where its kind is one at a time, and there is one."""
+        with self._only_one(kind, collection) if kind in ALONE else nullcontext():
+            job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=time.time())
+            job = self._table.put(job)
+            self._jobs.run(job.id, job.kind)
+            return job
 
     def get(self, job_id: str) -> Job:
         """A job as it is now. Raises NotFoundError."""
@@ -214,7 +217,8 @@ class JobRecords:
         job = self.get(job_id)
         if job.state not in {"cancelled", "failed"}:
             raise ConflictError("the job cannot be resumed", received=job.state, expected="cancelled or failed")
-        return self._queue(replace(job, attempts=0, error="", message="", ended=""))
+        with self._only_one(job.kind, job.collection) if job.kind in ALONE else nullcontext():
+            return self._queue(replace(job, attempts=0, error="", message="", ended=""))
 
     def approve(self, job_id: str, by: str = "") -> Job:
         """Let a job that waits for it go on. Raises ConflictError for others."""
@@ -400,7 +404,7 @@ class RunningJob:
                 if (there.fence, there.owner) != (self.job.fence, self.job.owner):
                     raise TakenOverError("another worker runs this job now", received=self.job.id) from None
                 self.job = replace(self.job, version=there.version, state=there.state)
-                if there.state == "cancelling" and changes.get("state") == "queued":
+                if there.state == "cancelling" and changes.get("state") in {"queued", "waiting"}:
                     changes = {"state": "cancelled", "owner": "", "ended": now()}
         raise ConflictError("the job changes all the time", received=self.job.id)
 

@@ -54,6 +54,10 @@ class Schedules:
         if not self._records.remove(_KIND, [collection]):
             raise NotFoundError("nothing is scheduled", received=collection)
 
+    def put_off(self, one: Schedule) -> None:
+        """Begin it with the next look: it was taken, and could not begin."""
+        self._records.add([Record(_KIND, one.collection, _body(one), collection=one.collection)])
+
     def take_due(self, now: float) -> Sequence[Schedule]:
         """What is to begin now. Each is given to one caller only, however many ask."""
         taken = []

@@ -17,13 +17,19 @@ _LEASE_S = 60.0
 log = logging.getLogger(__name__)
 
 
+class UnderWayError(ConflictError):
+    """Somebody else is at it."""
+
+    code = "under_way"
+
+
 @contextmanager
 def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
-    """Hold the lease of a name. Raises ConflictError, saying `what` is under way, where somebody else does."""
+    """Hold the lease of a name. Raises UnderWayError, saying `what` is under way, where somebody else does."""
     owner = new_owner()
     found = records.get(_KIND, name)
     if found is not None and found.body["until"] > time.time() and not has_died(found.body["owner"]):
-        raise ConflictError(f"{what} already", received=name, expected="one at a time")
+        raise UnderWayError(f"{what} already", received=name, expected="one at a time")
 
     def held(version: int, until: float) -> Record:
         return records.put(Record(_KIND, name, {"owner": owner, "until": until}, version=version))
@@ -31,7 +37,7 @@ def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
     try:
         mine = held(found.version if found else 0, time.time() + _LEASE_S)
     except ConflictError:
-        raise ConflictError(f"{what} already", received=name, expected="one at a time") from None
+        raise UnderWayError(f"{what} already", received=name, expected="one at a time") from None
     ended = threading.Event()
 
     def renew() -> None:

@@ -133,6 +133,8 @@ class Feedback:
     def judge_by_clicks(self, collection: str, *, min_views: int = 10) -> tuple[FromClicks, PositionModel]:
         """Make judgements of the click log, where no person has judged; ranks' examination is corrected for.
 
+        Each is of the time of its newest click, "" where a document was shown and never clicked.
+
         Raises InvalidInputError where nothing was logged.
         """
         pages = self.pages(collection)
@@ -140,9 +142,16 @@ class Feedback:
         people = {
             (query_key(one.query), one.document_id) for one in self.judgements(collection) if one.source != "clicks"
         }
-        texts = {query_key(one.body["query"]): one.body["query"] for one in self._all(_SEARCH, collection)}
+        searches = {one.id: one for one in self._all(_SEARCH, collection)}
+        texts = {query_key(one.body["query"]): one.body["query"] for one in searches.values()}
+        newest: dict[tuple[str, str], str] = {}
+        for click in self._all(_CLICK, collection):
+            search = searches.get(click.id.partition("/")[0])
+            if search is not None:
+                what = (query_key(search.body["query"]), click.body["document_id"])
+                newest[what] = max(newest.get(what, ""), click.body["at"])
         made = [
-            Judgement(texts[query], document, grade, "clicks", at=now())
+            Judgement(texts[query], document, grade, "clicks", at=newest.get((query, document), ""))
             for query, grades in model.grades(min_views=min_views).items()
             for document, grade in grades.items()
             if (query, document) not in people

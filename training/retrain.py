@@ -13,11 +13,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, UnavailableError
 from app.core.types import ALL_SIGNALS, SearchRequest, Signal
 from app.search import SearchService
 from training.data import Text, TrainingRow
-from training.evaluate import DEPTH, MEASURES, SystemResult, measure, search_runner
+from training.evaluate import DEPTH, MEASURES, SystemResult, measure
 from training.feedback import Judgement, query_key
 from training.generated import Generated, digest
 from training.judgements import Qrels, Run
@@ -31,6 +31,13 @@ LEAST_GRADE = 2
 _RBO_P = 0.9
 _RBO_DEPTH = 10
 _DEV_SHARE = 0.05
+_OPTIONS = frozenset({
+    "steps", "batch", "accumulate", "negatives", "distil", "teacher_temperature", "gold_bonus", "temperature",
+    "head_learning_rate", "weight_decay", "warm_up", "clip", "flops", "contrastive_mask", "query_tokens",
+    "passage_tokens", "query_top_k", "passage_top_k", "seed", "evaluate_every", "patience", "checkpoint_every",
+})  # fmt: skip
+"""What of a recipe may be changed: not the model, not its form."""
+_MOST_DAYS = 36_600
 _MOST = {"rows": 100_000, "held_out": 10_000, "least_judged": 10_000}
 Publish = Literal["approve", "auto"]
 
@@ -106,8 +113,10 @@ def plan_from(params: Mapping[str, Any]) -> Plan:
             raise InvalidInputError(f"{name} is out of range", received=share, expected="0 to 1")
     if not _finite(plan.gate.gain) or not -1 <= plan.gate.gain <= 1:
         raise InvalidInputError("gain is out of range", received=plan.gate.gain, expected="-1 to 1")
-    if not _finite(plan.days) or plan.days < 0:
-        raise InvalidInputError("days is out of range", received=plan.days, expected="0 or more")
+    if not _finite(plan.days) or not 0 <= plan.days <= _MOST_DAYS:
+        raise InvalidInputError("days is out of range", received=plan.days, expected=f"0 to {_MOST_DAYS}")
+    if unknown := sorted(set(plan.options) - _OPTIONS):
+        raise InvalidInputError("bad options", received=unknown, expected=f"some of {', '.join(sorted(_OPTIONS))}")
     plan.config()
     return plan
 
@@ -126,6 +135,8 @@ class Data:
     held_out_qrels: Qrels
     judged: Mapping[str, str]
     judged_qrels: Qrels
+    left_out: int = 0
+    """Judged queries of which no document is relevant and there: they tell nothing."""
 
     def counts(self) -> dict[str, int]:
         """How many of each."""
@@ -136,6 +147,7 @@ class Data:
             "dev": len(self.dev),
             "held_out": len(self.held_out),
             "judged": len(self.judged),
+            "left_out": self.left_out,
         }
 
 
@@ -162,6 +174,11 @@ def split(
         elif plan.clicks and one.grade >= LEAST_GRADE and one.at >= since:
             clicked.setdefault(key, (one.query, []))[1].append(one.document_id)
     asked = {query_key(query) for query in judged.values()}
+    telling = {
+        query
+        for query, grades in qrels.items()
+        if any(grade > 0 and text_of(document) is not None for document, grade in grades.items())
+    }
     ordered = sorted(
         (one for one in generated if query_key(one.query) not in asked),
         key=lambda one: digest("order", one.document_id),
@@ -190,8 +207,9 @@ def split(
         tuple(row for row in rows if row.id in dev_ids),
         {f"held-out/{one.document_id}": one.query for one in held_out},
         {f"held-out/{one.document_id}": {one.document_id: 1} for one in held_out},
-        judged,
-        qrels,
+        {query: text for query, text in judged.items() if query in telling},
+        {query: grades for query, grades in qrels.items() if query in telling},
+        len(judged) - len(telling),
     )
 
 
@@ -203,15 +221,18 @@ def runs_of(
     progress: Callable[[int], None] = lambda _: None,
     signals: tuple[Signal, ...] = ALL_SIGNALS,
 ) -> Run:
-    """What a generation answers to queries, by the ranking profile that it has."""
-    runner = search_runner(
-        search,
-        collection,
-        SearchRequest("-", k=DEPTH, candidates=2 * DEPTH, signals=signals, highlight=False, generation=generation),
-    )
+    """What a generation answers to queries, by the ranking profile that it has.
+
+    Raises UnavailableError where a signal did not answer: what is measured is the whole.
+    """
+    request = SearchRequest("-", k=DEPTH, candidates=2 * DEPTH, signals=signals, highlight=False, generation=generation)
     run: Run = {}
     for query, text in queries.items():
-        run[query] = runner(text)
+        result = search.search(collection, replace(request, query=text))
+        if result.missing:
+            why = "; ".join(f"{leg.signal}: {leg.error}" for leg in result.legs if leg.error)
+            raise UnavailableError("a signal did not answer while generations were compared", received=why)
+        run[query] = {hit.doc_id: float(len(result.hits) - at) for at, hit in enumerate(result.hits)}
         progress(1)
     return run
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -65,6 +67,7 @@ from app.indexes.catalog import check_name
 from app.linking.annotation import Mentioned, mentioned
 from app.linking.knowledge_base import entity_spec
 from app.search import Vocabulary, WhyNot
+from indexer.broker import uses_celery
 
 _STORE_WAIT_S = 2.0
 log = logging.getLogger(__name__)
@@ -166,6 +169,12 @@ class Work(Collector):
         yield GaugeMetricFamily("hyblink_dead_letters", "Tasks that failed for good", value=found["dead_letters"])
 
 
+_CALL: ContextVar[str] = ContextVar("call", default="")
+"""One call of the API, by a name that its caller does not choose."""
+_ACTS = frozenset({"/v1/collections", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/resume"})
+"""Routes outside /v1/admin whose acts are audited."""
+
+
 class _Slots:
     """At most so many searches at once; the next is told to come back."""
 
@@ -247,12 +256,22 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         finally:
             warm.set()
 
+    def sweep() -> None:
+        """What a worker with --beat does, where there is no broker."""
+        while not stopped.wait(settings.jobs.sweep_s):
+            load(app.sweep, "what is to be done again waits")
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         beginning = threading.Thread(target=begin, name="hyblink-warm", daemon=True)
         beginning.start()
+        sweeping = threading.Thread(target=sweep, name="hyblink-sweep", daemon=True)
+        if not uses_celery(settings):
+            sweeping.start()
         yield
         stopped.set()
+        if sweeping.is_alive():
+            await run_in_threadpool(sweeping.join)
 
     api = FastAPI(
         title="hyblink",
@@ -277,14 +296,15 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     async def observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         started = time.perf_counter()
         mine = new_request_id(request.headers.get("x-request-id", ""))
-        token = request_id.set(mine)
+        token, call = request_id.set(mine), _CALL.set(secrets.token_hex(8))
         try:
             response = await call_next(request)
         finally:
             request_id.reset(token)
+            _CALL.reset(call)
         response.headers["X-Request-Id"] = mine
         route = getattr(request.scope.get("route"), "path", "unmatched")
-        if request.method != "GET" and (route.startswith("/v1/admin/") or route == "/v1/collections"):
+        if request.method != "GET" and (route.startswith("/v1/admin/") or route in _ACTS):
             await run_in_threadpool(note_act, request, response.status_code, mine)
         metrics.requests.labels(route, request.method, str(response.status_code)).inc()
         metrics.latency.labels(route).observe(time.perf_counter() - started)
@@ -358,7 +378,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     def allowed(authorization: str | None, role: Role, collection: str | None) -> ApiKey | None:
         key = authorize(keys, authorization, role, collection, open_door=open_door, tokens=tokens)
         if key is not None:
-            rates.take(key, request_id.get())
+            rates.take(key, _CALL.get())
         return key
 
     def on(collection: str, authorization: str | None, role: Role) -> str:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LEEWAY_S = 30
 _KEYS_S = 3600.0
+"""Keys are fetched anew after so long,"""
+_STALE_S = 24 * 3600.0
+"""and are good for no longer than this where that fails."""
 _AGAIN_S = 30.0
 _MAX_BYTES = 512 * 1024
 _MAX_TOKEN = 16_384
@@ -45,7 +48,8 @@ class TokenVerifier:
         self._settings = settings
         self._lock = threading.Lock()
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched = float("-inf")
+        self._fetched = self._tried = float("-inf")
+        self._fetching = threading.Lock()
 
     def identity(self, token: str) -> ApiKey:
         """What a token allows, as a key would. Raises UnauthorizedError; ForbiddenError where it gives no role."""
@@ -105,29 +109,41 @@ class TokenVerifier:
             raise jwt.InvalidAlgorithmError("not an asymmetric algorithm")
         kid = str(header.get("kid", ""))
         with self._lock:
-            age = time.monotonic() - self._fetched
-            if age > _KEYS_S or (kid not in self._keys and age > _AGAIN_S):
-                self._fetch()
+            known, fetched, tried = kid in self._keys, self._fetched, self._tried
+        now = time.monotonic()
+        if (not known or now - fetched > _KEYS_S) and now - tried > _AGAIN_S:
+            self._refresh(wait=not known)
+        with self._lock:
+            if not self._keys or time.monotonic() - self._fetched > _STALE_S:
+                raise UnavailableError("the identity provider does not answer", received=self._settings.issuer)
             if kid not in self._keys:
                 raise jwt.InvalidKeyError("no such key")
             return self._keys[kid]
 
-    def _fetch(self) -> None:
-        """The provider's keys; those that are known stay where it does not answer."""
+    def _refresh(self, *, wait: bool) -> None:
+        """Fetch the provider's keys, one caller at a time; those that are known stay where it does not answer."""
+        if not self._fetching.acquire(blocking=wait):
+            return
+        try:
+            if time.monotonic() - self._tried <= _AGAIN_S:
+                return  # somebody else just has
+            found = self._published()
+            with self._lock:
+                self._tried = time.monotonic()
+                if found:
+                    self._keys, self._fetched = found, self._tried
+        finally:
+            self._fetching.release()
+
+    def _published(self) -> dict[str, jwt.PyJWK]:
         try:
             url = self._settings.jwks_url or str(_get(_discovery(self._settings.issuer)).get("jwks_uri", ""))
             _check_url("jwks_uri", url, needed=True)
-            found = jwt.PyJWKSet.from_dict(_get(url)).keys
+            keys = jwt.PyJWKSet.from_dict(_get(url)).keys
         except (httpx.HTTPError, jwt.PyJWTError, ValueError, InvalidInputError) as error:
             log.warning("the identity provider's keys could not be fetched: %s", error)
-            self._fetched = time.monotonic() - _KEYS_S + _AGAIN_S  # try again before long
-            if not self._keys:
-                raise UnavailableError(
-                    "the identity provider does not answer", received=self._settings.issuer
-                ) from None
-            return
-        self._keys = {str(one.key_id or ""): one for one in found if one.public_key_use in {None, "sig"}}
-        self._fetched = time.monotonic()
+            return {}
+        return {str(one.key_id or ""): one for one in keys if one.public_key_use in {None, "sig"}}
 
 
 def _discovery(issuer: str) -> str:

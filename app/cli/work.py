@@ -183,7 +183,8 @@ def jobs_retrain(
             "gate": bounds,
         }
         if every_hours:
-            made = app.schedule_retraining(collection, every_hours, params, local_user())
+            with audited(app, f"jobs retrain {collection} every {every_hours:g} h"):
+                made = app.schedule_retraining(collection, every_hours, params, local_user())
             emit(made) if as_json else say(f"{collection} is trained anew every {every_hours:g} hours")
             return
         with audited(app, f"jobs retrain {collection}"):
@@ -230,14 +231,14 @@ def jobs_show(
 @jobs_cli.command("cancel")
 def jobs_cancel(job_id: str) -> None:
     """Stop a job; what it has written stays."""
-    with reported(), opened() as app:
+    with reported(), opened() as app, audited(app, f"jobs cancel {job_id}"):
         say(_line(app.cancel_job(job_id)))
 
 
 @jobs_cli.command("resume")
 def jobs_resume(job_id: str) -> None:
     """Go on with a cancelled or failed job where it stopped."""
-    with reported(), opened() as app:
+    with reported(), opened() as app, audited(app, f"jobs resume {job_id}"):
         say(_line(app.work.resume(job_id)))
 
 

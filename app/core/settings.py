@@ -115,6 +115,11 @@ class JobsSettings(_Section):
     )
     max_upload_bytes: int = Field(8 * 2**30, gt=0, description="Largest upload.")
     roots: tuple[Path, ...] = Field((), description="Folders on the server that ingestion jobs may read.")
+    work: Path | None = Field(
+        None,
+        description="Where retrainings keep their files; by default a folder under data_dir. All workers see it.",
+    )
+    url_timeout_s: float = Field(500.0, gt=0, description="Longest time to read a file from another server.")
     url_hosts: tuple[str, ...] = Field(
         (), description="Servers that ingestion jobs may read from: `host`, `host:port`, `*.example.org`."
     )
@@ -273,6 +278,11 @@ class Settings(BaseSettings):
     link: LinkSettings = LinkSettings()
     dense: DenseSettings = DenseSettings()
     opensearch: OpenSearchSettings = OpenSearchSettings()
+
+    @property
+    def work_dir(self) -> Path:
+        """Where retrainings keep their files."""
+        return self.jobs.work or self.data_dir / "jobs"
 
     @property
     def models_dir(self) -> Path:

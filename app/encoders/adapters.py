@@ -29,14 +29,14 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def adapter_manifest(folder: Path, kind: str) -> dict[str, Any]:
     """The checked manifest. Raises EncoderUnavailableError where the folder holds no adapter of this kind."""
-    refuse_unsafe(folder)
     try:
+        refuse_unsafe(folder)
         manifest = check_manifest(folder)
     except FileNotFoundError as error:
         raise EncoderUnavailableError(
             f"no such {_SHOWN[kind]} adapter", received=str(folder), expected="a folder with a manifest.json"
         ) from error
-    except CorruptionError as error:
+    except (CorruptionError, OSError, ValueError) as error:
         raise EncoderUnavailableError(f"the {_SHOWN[kind]} adapter {folder.name!r} is damaged: {error}") from error
     if manifest.get("kind") != kind or manifest.get("format") != FORMAT:
         raise EncoderUnavailableError(

@@ -47,9 +47,15 @@ def refuse_unsafe(folder: Path) -> None:
                 raise refuse("asks for code of its own", path, "a model of the installed libraries")
             if path.name == "modules.json" and not _known_modules(found):
                 raise refuse("asks for unknown classes", path, f"classes of {', '.join(_CLASSES)}")
+            if path.name == "modules.json" and not all(_is_inside(path.parent, one.get("path")) for one in found):
+                raise refuse("has modules elsewhere", path, "folders of its own")
 
 
 def _known_modules(found: object) -> bool:
     return isinstance(found, list) and all(
         isinstance(one, dict) and str(one.get("type", "")).startswith(_CLASSES) for one in found
     )
+
+
+def _is_inside(folder: Path, name: object) -> bool:
+    return isinstance(name, str) and "\0" not in name and (folder / name).resolve().is_relative_to(folder.resolve())

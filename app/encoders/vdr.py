@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 import orjson
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import Module, Transformer
 from torch import nn
@@ -295,9 +296,18 @@ class VdrHead(Module):  # type: ignore[misc]
 
     @classmethod
     def load(cls, model_name_or_path: str, **kwargs: Any) -> VdrHead:
-        """Read what `save` wrote."""
-        head = cls(**cls.load_config(model_name_or_path, **kwargs))
-        return cast("VdrHead", cls.load_torch_weights(model_name_or_path, model=head, **kwargs))
+        """Read what `save` wrote: safetensors only, and no memory for more weights than the file has.
+
+        Raises RuntimeError where they do not fit the configuration.
+        """
+        config = cls.load_config(model_name_or_path, **kwargs)
+        path = cls.load_file_path(model_name_or_path, "model.safetensors", **kwargs)
+        if path is None:
+            raise FileNotFoundError(f"no model.safetensors in {model_name_or_path}")
+        with torch.device("meta"):
+            head = cls(**config)
+        head.load_state_dict(load_file(path), strict=True, assign=True)
+        return head
 
 
 def sparse_mask(weights_BV: torch.Tensor, bag_BV: torch.Tensor, top_k: int, *, keep_own: bool = True) -> torch.Tensor:

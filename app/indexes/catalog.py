@@ -247,9 +247,13 @@ class Catalog:
         return self._registry.read(name, f"generations/{generation}/generation") is not None
 
     def drop_old(self, name: str, keep: int) -> list[str]:
-        """Delete all but the newest `keep` generations; the current one always stays. What was deleted."""
+        """Delete all but the newest `keep` generations that have answered; the current one stays. What was deleted.
+
+        What has never answered is a candidate, and not counted.
+        """
         current = self.current(name)
-        others = [record.id for record in self.generations(name) if record.id != current]
+        answered = set(self.history(name)) - {current}
+        others = [record.id for record in self.generations(name) if record.id in answered]
         dropped = others[: max(0, len(others) - (keep - 1))]
         for generation in dropped:
             self._forget(name, generation)

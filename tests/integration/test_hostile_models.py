@@ -155,6 +155,18 @@ def spoil_huge(folder: Path, mark: Path) -> None:
     config(folder, vocabulary=10**12)
 
 
+def spoil_large(folder: Path, mark: Path) -> None:
+    config(folder, layers=64, intermediate=65_536)
+
+
+def spoil_zero(folder: Path, mark: Path) -> None:
+    change_manifest(folder, lambda m: m["files"].update({"a\u0000b.safetensors": {"bytes": 1, "sha256": "x"}}))
+
+
+def spoil_long(folder: Path, mark: Path) -> None:
+    change_manifest(folder, lambda m: m["files"].update({"a" * 300: {"bytes": 1, "sha256": "x"}}))
+
+
 def spoil_type(folder: Path, mark: Path) -> None:
     config(folder, hidden="384; rm -rf /")
 
@@ -246,6 +258,14 @@ def whole_module(folder: Path, mark: Path) -> None:
     path.write_text(json.dumps(modules))
 
 
+def whole_path(folder: Path, mark: Path) -> None:
+    shutil.copytree(folder, mark.parent / "copy")
+    path = folder / "modules.json"
+    modules = json.loads(path.read_text())
+    modules[0]["path"] = "../elsewhere/copy"
+    path.write_text(json.dumps(modules))
+
+
 def whole_code(folder: Path, mark: Path) -> None:
     (folder / "modeling.py").write_text(f"open({str(mark)!r}, 'w')")
 
@@ -261,7 +281,7 @@ def whole_link(folder: Path, mark: Path) -> None:
     weights.symlink_to(mark.with_suffix(".safetensors"))
 
 
-WHOLE = [whole_pickle, whole_module, whole_code, whole_auto_map, whole_link]
+WHOLE = [whole_pickle, whole_module, whole_path, whole_code, whole_auto_map, whole_link]
 
 
 @pytest.mark.parametrize("spoil", WHOLE, ids=lambda one: one.__name__.removeprefix("whole_"))

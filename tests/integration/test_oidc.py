@@ -30,13 +30,14 @@ class Provider:
 
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {"first": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
-        self.fetched = 0
+        self.fetched = self.asked = 0
         self.down = False
         self.redirect = ""
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                provider.asked += 1
                 if provider.down:
                     self.send_error(500)
                     return
@@ -104,10 +105,12 @@ def test_a_token_is_as_good_as_a_key(client: TestClient, provider: Provider) -> 
     found = answer.json()
     assert (found["role"], found["collections"], found["note"]) == ("search", ["notes"], "ada@example.org")
     assert found["key"].startswith("oidc-")
+    headers = {"Authorization": "Bearer " + provider.token(collections=["notes"], hyblink_role="admin")}
+    assert client.post("/v1/collections", json={"name": "notes"}, headers=headers).status_code == 201
     headers = {"Authorization": "Bearer " + provider.token(collections=["notes"], hyblink_role="ingest")}
     documents = {"documents": [{"id": "a", "text": "b"}]}
     made = client.post("/v1/documents:bulk?collection=notes", json=documents, headers=headers)
-    assert made.status_code != 403
+    assert made.status_code == 200, made.text
     refused = client.post("/v1/documents:bulk?collection=others", json=documents, headers=headers)
     assert refused.status_code == 403
     assert client.get("/v1/admin/keys", headers=headers).status_code == 403
@@ -115,6 +118,8 @@ def test_a_token_is_as_good_as_a_key(client: TestClient, provider: Provider) -> 
         "Authorization": "Bearer " + provider.token(collections="*", hyblink_role=["search", "admin"], email="e@x")
     }
     assert client.post("/v1/collections", json={"name": "new"}, headers=admin).status_code == 201
+    files = {"content": b"{}", "params": {"name": "a.jsonl"}}
+    assert client.post("/v1/uploads", headers=headers, **files).status_code == 201
     act = client.get("/v1/admin/audit", headers=admin).json()["acts"][0]
     assert act["by"].startswith("token:oidc-")
     assert act["by"].endswith(" e@x")
@@ -172,7 +177,10 @@ def test_keys_are_rotated_and_the_provider_may_be_away(
     client: TestClient, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.down = True
-    assert whoami(client, provider.token(collections="*")).status_code == 503
+    asked = provider.asked
+    for _ in range(5):
+        assert whoami(client, provider.token(collections="*")).status_code == 503
+    assert provider.asked == asked + 1, "a provider that is down is not asked for every request"
     provider.down = False
     monkeypatch.setattr(oidc, "_AGAIN_S", 0.0)
     assert whoami(client, provider.token(collections="*")).status_code == 200
@@ -182,6 +190,9 @@ def test_keys_are_rotated_and_the_provider_may_be_away(
     assert whoami(client, old).status_code == 401, "its key is not published any more"
     provider.down = True
     assert whoami(client, provider.token("second", algorithm="ES256", collections="*")).status_code == 200
+    monkeypatch.setattr(oidc, "_STALE_S", 0.0)
+    assert whoami(client, provider.token("second", algorithm="ES256", collections="*")).status_code == 503, "too old"
+    monkeypatch.setattr(oidc, "_STALE_S", 3600.0)
     provider.down, provider.redirect = False, "http://127.0.0.1:9/keys"
     stranger = ec.generate_private_key(ec.SECP256R1())
     assert whoami(client, provider.token("third", stranger, "ES256", collections="*")).status_code == 401

@@ -168,9 +168,62 @@ def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPat
     assert app.cancel_job(job.id).state == "cancelled"
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"]
     app.work.resume(job.id)
+    with pytest.raises(ConflictError, match="a retrain job of this collection is"):
+        app.start_retraining(C, SHORT)
     assert app.jobs.wait(200)  # type: ignore[union-attr]
     seen = app.work.get(job.id)
     assert (seen.state, model.stat().st_mtime_ns) == ("waiting", made), seen.error
+
+
+def test_a_stage_that_never_ends_is_given_up(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through the finished stages and tells its own again each time: that is no progress."""
+    import training.run
+
+    def fails(*_: Any, progress: Callable[[int, float], None], **__: Any) -> None:
+        progress(10, 1.0)
+        raise UnavailableError("out of memory")
+
+    monkeypatch.setattr(training.run, "train_model", fails)
+    job = app.start_retraining(C, {**SHORT, "gate": LENIENT})
+    deadline = time.monotonic() + 120
+    while (seen := app.work.get(job.id)).state != "failed":
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.1)
+    assert (seen.attempts, seen.stage) == (5, "train")
+
+
+def test_an_approval_that_comes_too_late_is_refused(app: App) -> None:
+    """Ids of generations are used again: what another has built under the candidate's is not taken for it."""
+    job = retrain(app, gate=LENIENT)
+    assert job.state == "waiting"
+    assert app.rebuild(C).id == "g000003"
+    before = rankings(app)
+    app.approve(job.id)
+    assert app.jobs.wait(60)  # type: ignore[union-attr]
+    late = app.work.get(job.id)
+    assert (late.state, "g000003 answers now" in late.message) == ("refused", True), late
+    assert [one.id for one in app.catalog.generations(C)] == ["g000001", "g000003"]
+    assert rankings(app) == before
+    again = retrain(app, gate=LENIENT)
+    assert (again.state, again.progress["candidate"]) == ("waiting", "g000004")
+    app.cancel_job(again.id)
+    assert app.rebuild(C).id == "g000004"
+    app.roll_back(C)
+    app.work.resume(again.id)
+    assert app.jobs.wait(200)  # type: ignore[union-attr]
+    seen = app.work.get(again.id)
+    assert (seen.state, seen.progress["candidate"]) == ("waiting", "g000005"), seen.error
+    app.cancel_job(seen.id)
+    assert [one.id for one in app.catalog.generations(C)] == ["g000001", "g000003", "g000004"]
+
+
+def test_old_generations_are_dropped_and_candidates_are_not(app: App) -> None:
+    job = retrain(app, gate=LENIENT)
+    assert app.catalog.drop_old(C, 1) == []
+    assert app.catalog.record(C, job.progress["candidate"])
+    app.work.cancel(job.id)  # whoever should have thrown the candidate away has died
+    app.tidy()
+    assert [one.id for one in app.catalog.generations(C)] == ["g000001"]
 
 
 def test_what_cannot_be_trained_anew_is_said(app: App) -> None:
@@ -187,13 +240,18 @@ def test_what_cannot_be_trained_anew_is_said(app: App) -> None:
     assert "nothing to learn from" in app.work.get(job.id).error
 
 
-def test_by_the_clock(app: App) -> None:
+def test_by_the_clock(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     app.schedule_retraining(C, 1.0, {**SHORT, "gate": LENIENT}, "clock")
     app.sweep()
     assert app.work.list(collection=C) == []
-    later = time.time() + 3601
-    due = app.schedules.take_due(later)
-    assert [one.collection for one in due] == [C]
+    now = time.time()
+    with monkeypatch.context() as clock:
+        clock.setattr("app.bootstrap.time.time", lambda: now + 3601)
+        app.sweep()
+    (job,) = app.work.list(collection=C)
+    assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", 60)
+    app.cancel_job(job.id)
+    assert app.schedules.get(C).next == pytest.approx(now + 3601 + 3600, abs=60)
     with pytest.raises(InvalidInputError):
         app.schedule_retraining(C, 1.0, {"rows": 0})
 
@@ -230,6 +288,8 @@ def test_the_routes_and_who_may(app: App) -> None:
         assert ask("POST", f"/v1/jobs/{job['id']}/cancel", None, made["ingest"]).status_code == 403
         assert app.jobs.wait(200)  # type: ignore[union-attr]
         assert ask("GET", f"/v1/jobs/{job['id']}", None, made["admin"]).json()["state"] == "waiting"
+        for who in ("search", "ingest", "admin of another"):
+            assert ask("POST", f"/v1/admin/retrain/{job['id']}/approve", None, made[who]).status_code == 403
         assert ask("POST", f"/v1/admin/retrain/{job['id']}/approve", None, made["admin"]).json()["state"] == "queued"
         assert app.jobs.wait(60)  # type: ignore[union-attr]
         shown = ask("GET", "/v1/admin/models", None, made["admin"]).json()["models"]
@@ -273,7 +333,10 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) 
         kept = sorted(int(path.parent.name.split("-")[1]) for path in run.glob("checkpoint-*/manifest.json"))
         assert here.work.get(job.id).stage == "train"
         assert kept[-1] < 40
+        told = here.work.get(job.id)
         worker = start()
+        first = until(lambda one: one.fence > told.fence and one.progress.get("train") != told.progress.get("train"))
+        assert first.progress["train"]["step"] > kept[-1], "it has not begun anew"
         seen = until(lambda one: one.state == "waiting")
     finally:
         os.killpg(worker.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ import torch
 from training_support import tiny_model, tiny_rows
 
 from app.bootstrap import build
-from app.core.errors import CorruptionError, EncoderUnavailableError
+from app.core.errors import EncoderUnavailableError
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, RerankRequest, SearchRequest, Signal
 from app.encoders.cross_encoder import TransformerCrossEncoder
@@ -122,7 +122,7 @@ def test_a_changed_adapter_is_not_loaded(base: Path, tmp_path: Path) -> None:
     folder = trained("dense", "lora", base, tmp_path)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(CorruptionError, match="does not match its sha256"):
+    with pytest.raises(EncoderUnavailableError, match="does not match its sha256"):
         load_sentence_transformer(str(folder), "cpu")
     with pytest.raises(EncoderUnavailableError, match="cannot load the cross-encoder"):
         TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings()).load()

@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -83,6 +84,7 @@ def content(url: str, who: Allowed) -> bytes:
         "ftp://h/x.txt", "file:///etc/passwd", "gopher://h/x", "//h/x", "h/x", "", "http://", "http:///x.txt",
         "http://user@h/x.txt", "http://h:secret@h/x.txt", "http://h/\r\nX: y", "http://h /x", "http://h:99999/x",
         "http://[::1/x", "http://h/" + "x" * 3000, "http://h\\@evil/x", "http://0x7f.1%2f/x", "javascript:alert(1)",
+        "http://h/ü.txt", "http://hé/x.txt",
     ],
 )  # fmt: skip
 def test_bad_addresses(url: str) -> None:
@@ -122,7 +124,7 @@ def test_hosts_are_compared_whole(entry: str, url: str, good: bool) -> None:
     "address",
     [
         "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
-        "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b:1::1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
+        "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b:1::1", "64:ff9b::7f00:1", "fec0::1", "::127.0.0.1", "::ffff:0:7f00:1", "5f00::1", "64:ff9b::a9fe:a9fe",
     ],
 )  # fmt: skip
 def test_no_name_leads_inside(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,8 +255,27 @@ def test_what_goes_wrong_while_reading_is_in_the_job(served: App, server: Server
     left = served.settings.data_dir / "uploads"
     assert list(left.iterdir()) == [], "nothing half-written stays"
     server.answers["/busy.jsonl"] = (503, {}, b"")
-    job = begun(served, f"{server.url}/busy.jsonl")
-    assert job["attempts"] >= 1
+    job = served.start_ingestion("birds", {"url": f"{server.url}/busy.jsonl"})
+    deadline = time.monotonic() + 60
+    while (seen := served.work.get(job.id)).state != "failed":
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+    assert (seen.attempts, "503" in seen.error) == (5, True)
+    server.answers["/busy.jsonl"] = (200, {}, ROWS)
+    served.work.resume(job.id)
+    assert served.jobs.wait(60)  # type: ignore[union-attr]
+    assert served.work.get(job.id).state == "done"
+
+
+def test_a_server_that_takes_for_ever_is_given_up(served: App, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["/slow.jsonl"] = (200, {}, ROWS * 1000)
+    settings = served.settings.model_copy(
+        update={"jobs": served.settings.jobs.model_copy(update={"url_timeout_s": 0.0, "max_attempts": 1})}
+    )
+    monkeypatch.setattr(served, "settings", settings)
+    monkeypatch.setattr(served.work, "_max_attempts", 1)
+    job = begun(served, f"{server.url}/slow.jsonl")
+    assert (job["state"], "takes too long" in job["error"]) == ("failed", True)
 
 
 def test_bad_networks(make_app: Callable[..., App]) -> None:

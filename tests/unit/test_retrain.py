@@ -102,6 +102,8 @@ def test_who_is_asked_is_never_learned_from() -> None:
         judgement("clicked", "gone", 3, "clicks", "2026-02-01"),
         judgement("clicked long ago", taken.document_id, 3, "clicks", "2020-01-01"),
         judgement("clicked by few", taken.document_id, 1, "clicks", "2026-02-01"),
+        judgement("only bad answers", "d1", 0, "person"),
+        judgement("its answer is gone", "deleted", 3, "person"),
         judgement("finds what is held out", held.document_id, 3, "clicks", "2026-02-01"),
     ]
     data = split(documents, judgements, texts.get, Plan(rows=150, held_out=1000), since="2026-01-15")
@@ -109,7 +111,8 @@ def test_who_is_asked_is_never_learned_from() -> None:
     asked = {query.lower() for query in (*data.judged.values(), *data.held_out.values())}
     assert len(learned) == 151
     assert len(data.held_out) == sum(one.held_out for one in documents) > 60
-    assert len(data.judged) == 2
+    assert sorted(data.judged.values()) == sorted(["how do I open a door", taken.query.upper()])
+    assert (len(data.judged_qrels), data.left_out) == (2, 2)
     assert not learned & asked
     clicks = [row for row in (*data.rows, *data.dev) if row.id.startswith("clicks/")]
     assert [(row.query, [one.id for one in row.positives]) for row in clicks] == [("clicked", [taken.document_id])]
@@ -139,6 +142,10 @@ def test_who_is_asked_is_never_learned_from() -> None:
         {"options": {"no_such_option": "1"}},
         {"options": {"steps": "-3"}},
         {"options": 5},
+        {"options": {"base": "someone/model"}},
+        {"options": {"tuning": "full"}},
+        {"options": {"layers": "64"}},
+        {"days": 1e9},
         {"days": -1},
     ],
 )
@@ -229,6 +236,8 @@ def test_what_is_due_is_given_to_one_only(tmp_path: Any) -> None:
     due = [*one.take_due(now + 3700), *other.take_due(now + 3700)]
     assert [found.collection for found in due] == ["c"]
     assert other.get("c").next == pytest.approx(now + 3700 + 3600)
+    one.put_off(due[0])
+    assert [found.params for found in other.take_due(now + 3700)] == [{"rows": 5}]
     other.remove("c")
     with pytest.raises(NotFoundError):
         one.get("c")

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch.autograd import gradcheck
 from transformers import BertConfig, BertModel
 
-from app.core.errors import CorruptionError, EncoderUnavailableError
+from app.core.errors import EncoderUnavailableError
 from app.core.manifest import write_manifest
 from app.core.types import TermWeights
 from app.core.weights import calibrated, heaviest
@@ -249,7 +249,7 @@ def test_an_adapter_gives_ascending_ids_with_every_own_token_among_them(tmp_path
     assert prior.tolist() == [1.0, 1.0]
     weights = tmp_path / "adapter" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(CorruptionError, match="does not match its sha256"):
+    with pytest.raises(EncoderUnavailableError, match="does not match its sha256"):
         _ = VdrAdapter(tmp_path / "adapter", passage_weights=5, embeddings=lambda: embeddings).manifest
     with pytest.raises(EncoderUnavailableError, match="no such VDR adapter"):
         _ = VdrAdapter(tmp_path / "gone", passage_weights=5, embeddings=lambda: embeddings).manifest
