@@ -290,9 +290,23 @@ class App:
         for name in self.catalog.names():
             self.catalog.engine(name).compact()
 
+    def fsck(self, collection: str, *, repair: bool = False) -> list[str]:
+        """What differs between the store that answers, its indexes, and the models that it names, in words.
+
+        With `repair` indexes that differ are derived again. Raises NotFoundError.
+        """
+        engine = self.catalog.engine(collection)
+        problems = list(engine.check(repair=repair))
+        if engine.record.dense_dimension:
+            try:
+                self.encoders.full(engine.record)
+            except EncoderUnavailableError as error:
+                problems.append(str(error))
+        return problems
+
     def check(self) -> dict[str, list[str]]:
-        """Compare every store that answers with its indexes; what differs, by collection."""
-        found = {name: self.catalog.engine(name).check() for name in self.catalog.names()}
+        """What `fsck` finds in every collection."""
+        found = {name: self.fsck(name) for name in self.catalog.names()}
         for name, problems in found.items():
             for problem in problems:
                 log.error("collection %s: %s", name, problem)

@@ -632,11 +632,11 @@ def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Derive again what differs from the store.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare every store with the indexes derived from it."""
+    """Compare every store with the indexes derived from it and the models that it names."""
     with reported(as_json), opened() as app:
         names = [collection] if collection else app.catalog.names()
-        found = {name: app.catalog.engine(name).check(repair=repair) for name in names}
-        left = {name: app.catalog.engine(name).check() for name in names} if repair else found
+        found = {name: app.fsck(name, repair=repair) for name in names}
+        left = {name: app.fsck(name) for name in names} if repair else found
         if as_json:
             emit({"problems": found, "left": left})
         for name, problems in [] if as_json else found.items():

@@ -17,7 +17,7 @@ from app.api.main import create_api
 from app.bootstrap import App
 from app.core.errors import ForbiddenError
 from app.core.settings import ApiSettings
-from app.core.types import ScoreArray
+from app.core.types import CollectionSpec, ScoreArray
 
 LOOPBACK = "http://127.0.0.1"
 
@@ -261,7 +261,7 @@ def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
     import threading
 
     app = make_app(api=ApiSettings(max_concurrent_searches=1))
-    app.ensure_collection(__import__("app.core.types", fromlist=["CollectionSpec"]).CollectionSpec("default"))
+    app.ensure_collection(CollectionSpec("default"))
     release, entered = threading.Event(), threading.Event()
     real = app.search.search
 
@@ -298,39 +298,13 @@ def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None
             assert client.get("/v1/collections", headers={"Origin": origin}).status_code == 200
 
 
-def test_every_route_by_every_role(make_app: Callable[..., App]) -> None:
+def test_a_key_sees_its_own_collections_only(make_app: Callable[..., App]) -> None:
     app = make_app()
-    keys = KeyStore(app.catalog.records())
-    secrets = {role: keys.create(role, "2026-01-01") for role in ("search", "ingest", "admin")}
-    secrets["other"] = keys.create("admin", "2026-01-01", ["elsewhere"])
-    calls = {
-        ("POST", "/v1/documents:bulk"): ({"documents": [{"id": "a", "text": "b"}]}, {"ingest", "admin"}),
-        ("POST", "/v1/search"): ({"query": "b"}, {"search", "ingest", "admin"}),
-        ("POST", "/v1/explain"): ({"query": "b", "document_id": "a"}, {"search", "ingest", "admin"}),
-        ("GET", "/v1/documents/a"): (None, {"search", "ingest", "admin"}),
-        ("DELETE", "/v1/documents/a"): (None, {"ingest", "admin"}),
-        ("POST", "/v1/collections"): ({"name": "new"}, {"admin"}),
-        ("GET", "/v1/collections"): (None, {"search", "ingest", "admin", "other"}),
-        ("GET", "/metrics"): (None, {"search", "ingest", "admin", "other"}),
-    }
+    app.ensure_collection(CollectionSpec("default"))
+    key = KeyStore(app.catalog.records()).create("admin", "2026-01-01", ["elsewhere"])
     with TestClient(create_api(app, host="0.0.0.0"), base_url="http://search.example") as client:
-        assert client.get("/healthz").status_code == 200
-        from app.core.types import CollectionSpec
-
-        app.ensure_collection(CollectionSpec("default"))
-        for (method, path), (body, allowed) in calls.items():
-            assert client.request(method, path, json=body).status_code == 401
-            assert (
-                client.request(method, path, json=body, headers={"Authorization": "Bearer hyb_x_y"}).status_code == 401
-            )
-            for role, secret in secrets.items():
-                app.documents.bulk("default", [{"id": "a", "text": "b"}], encode=False)
-                answer = client.request(method, path, json=body, headers={"Authorization": f"Bearer {secret}"})
-                refused = answer.status_code == 403
-                assert refused == (role not in allowed), (method, path, role, answer.status_code, answer.text)
-                assert secret not in answer.text
-        listed = client.get("/v1/collections", headers={"Authorization": f"Bearer {secrets['other']}"}).json()
-        assert listed == {"collections": []}
+        listed = client.get("/v1/collections", headers={"Authorization": f"Bearer {key}"}).json()
+    assert listed == {"collections": []}
 
 
 def test_health_ready_metrics_and_schema(client: TestClient, app: App) -> None:

@@ -227,6 +227,7 @@ def test_a_spoilt_model_of_a_generation_takes_no_other_signal_down(tmp_path: Pat
     found = third.search.search("c", SearchRequest("heron", k=1))
     assert found.hits[0].doc_id == "a"
     assert found.missing == (Signal.DENSE,)
+    assert "does not match its sha256" in third.fsck("c")[0]
     said = {leg.signal: leg.error for leg in found.legs}
     assert "does not match its sha256" in said[Signal.DENSE]
     assert said[Signal.VDR] == "", "bags of tokens stand in"
