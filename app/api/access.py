@@ -64,7 +64,8 @@ def access_routes(keys: KeyStore, audit: Audit, allowed: Allowed) -> APIRouter:
         administrator(authorization)
         for name in body.collections:
             check_name(name)
-        return json_answer({"key": keys.create(body.role, now(), body.collections, body.note, body.per_minute)}, 201)
+        made = keys.create(body.role, now(), body.collections, body.note, body.per_minute, body.max_bytes)
+        return json_answer({"key": made}, 201)
 
     @router.post(
         "/v1/admin/keys/{key_id}/rotate",

@@ -48,7 +48,8 @@ _IMPLIED = {
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A stored key. `collections` empty means all of them; `per_minute` 0 means the setting's limit.
+    """A stored key. `collections` empty means all of them; `per_minute` and `max_bytes` (of a request's body)
+    0 mean the setting's limit.
 
     After a rotation the `former` secret is good until `former_until` (seconds since 1970).
     """
@@ -63,6 +64,7 @@ class ApiKey:
     per_minute: int = 0
     former: str = ""
     former_until: float = 0.0
+    max_bytes: int = 0
 
     def allows(self, role: Role, collection: str | None) -> bool:
         """Whether the key may act in this role on this collection."""
@@ -87,15 +89,26 @@ class KeyStore:
         return sorted(found, key=lambda key: (key.created, key.id))
 
     def create(
-        self, role: str, created: str, collections: Sequence[str] = (), note: str = "", per_minute: int = 0
+        self,
+        role: str,
+        created: str,
+        collections: Sequence[str] = (),
+        note: str = "",
+        per_minute: int = 0,
+        max_bytes: int = 0,
     ) -> str:
         """Make a key; the returned text is the only copy of its secret."""
         if role not in set(Role):
             raise InvalidInputError("unknown role", received=role, expected=f"one of {', '.join(Role)}")
-        if per_minute < 0:
-            raise InvalidInputError("bad limit", received=per_minute, expected="requests a minute, 0 for the setting's")
+        if per_minute < 0 or max_bytes < 0:
+            raise InvalidInputError(
+                "bad limit", received=f"{per_minute}, {max_bytes}", expected="0 or more; 0 for the setting's"
+            )
         key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
-        key = ApiKey(key_id, _digest(secret), Role(role), created, tuple(collections), note=note, per_minute=per_minute)
+        key = ApiKey(
+            key_id, _digest(secret), Role(role), created, tuple(collections), note=note, per_minute=per_minute,
+            max_bytes=max_bytes,
+        )  # fmt: skip
         self._put(key, 0)
         return f"hyb_{key_id}_{secret}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.keys import is_loopback
+from app.core.errors import TooLargeError
 
 
 def _is_local(origin: str) -> bool:
@@ -24,6 +26,28 @@ async def _refuse(send: Send, status: int, code: str, message: str, received: st
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class Body:
+    """The body of the request at hand: how much of it was declared and read, and how much may be."""
+
+    def __init__(self, declared: int, limit: int) -> None:
+        self.declared = declared
+        self.limit = limit
+        self.seen = 0
+
+    def lower(self, limit: int) -> None:
+        """Allow no more than this, of what was read already and of what comes. Raises TooLargeError."""
+        self.limit = min(self.limit, limit)
+        if max(self.declared, self.seen) > self.limit:
+            raise TooLargeError(
+                "the body is too large for this key",
+                received=f"{max(self.declared, self.seen)} bytes",
+                expected=f"at most {self.limit} bytes",
+            )
+
+
+BODY: ContextVar[Body | None] = ContextVar("body", default=None)
 
 
 class BodyLimit:
@@ -44,17 +68,20 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > limit:
             await _refuse(send, 413, "too_large", "the body is too large", f"{int(declared)} bytes", expected)
             return
-        seen = 0
+        body = Body(int(declared) if declared.isdigit() else 0, limit)
+        token = BODY.set(body)
 
         async def bounded() -> Message:
-            nonlocal seen
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise HTTPException(413, f"the body is too large; expected {expected}")
+            body.seen += len(message.get("body", b""))
+            if body.seen > body.limit:
+                raise HTTPException(413, f"the body is too large; expected at most {body.limit} bytes")
             return message
 
-        await self._app(scope, bounded, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            BODY.reset(token)
 
 
 class LoopbackHosts:

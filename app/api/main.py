@@ -37,7 +37,7 @@ from app.api.feedback import feedback_routes
 from app.api.generations import generation_routes
 from app.api.jobs import job_routes, queues_of
 from app.api.keys import ApiKey, KeyStore, RateLimits, Role, authorize, identify, is_loopback
-from app.api.limits import BodyLimit, LoopbackHosts
+from app.api.limits import BODY, BodyLimit, LoopbackHosts
 from app.api.oidc import TokenVerifier
 from app.api.retraining import retraining_routes
 from app.bootstrap import App
@@ -379,6 +379,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         key = authorize(keys, authorization, role, collection, open_door=open_door, tokens=tokens)
         if key is not None:
             rates.take(key, _CALL.get())
+            if key.max_bytes and (body := BODY.get()) is not None:
+                body.lower(key.max_bytes)
         return key
 
     def on(collection: str, authorization: str | None, role: Role) -> str:

@@ -478,6 +478,7 @@ class KeyBody(_Body):
     collections: list[StrictStr] = Field(default_factory=list, max_length=1000, description="Only these; empty: all.")
     note: StrictStr = Field("", max_length=200, description="Whose it is.")
     per_minute: StrictInt = Field(0, ge=0, le=1_000_000, description="Requests a minute; 0: as the server is set.")
+    max_bytes: StrictInt = Field(0, ge=0, le=2**40, description="Largest body; 0: as the server is set.")
 
 
 class WhoAnswer(BaseModel):
@@ -499,6 +500,7 @@ class KeyAnswer(BaseModel):
     revoked: bool
     note: str
     per_minute: int
+    max_bytes: int
 
 
 class KeysAnswer(BaseModel):

@@ -770,13 +770,14 @@ def keys_create(
     collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Only these collections.")] = None,
     note_text: Annotated[str, typer.Option("--note", help="Whose it is.")] = "",
     per_minute: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: as the server is set.")] = 0,
+    max_bytes: Annotated[int, typer.Option(min=0, help="Largest body of a request; 0: as the server is set.")] = 0,
 ) -> None:
     """Make an API key. It is shown once."""
     with reported(), opened() as app, audited(app, f"keys create {role}"):
         from app.api.keys import KeyStore
         from app.indexes.catalog import now
 
-        say(KeyStore(app.catalog.records()).create(role, now(), collection or (), note_text, per_minute))
+        say(KeyStore(app.catalog.records()).create(role, now(), collection or (), note_text, per_minute, max_bytes))
 
 
 @keys_cli.command("list")

@@ -30,7 +30,9 @@ def worker(
         str, typer.Option(help="What it works on, joined by commas: ingest, encode, train, maintenance.")
     ] = "ingest,encode,train,maintenance",
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Processes; each loads its own models.")] = 1,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N; one worker for each GPU.")] = None,
+    device: Annotated[
+        str | None, typer.Option(envvar="HYBLINK_DEVICE", help="cpu, cuda, cuda:N; one worker for each GPU.")
+    ] = None,
     beat: Annotated[bool, typer.Option("--beat", help="Send periodic tasks too; one worker of all should.")] = False,
     pool: Annotated[str, typer.Option(help="Celery's pool: prefork, or solo for one process.")] = "prefork",
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,

@@ -131,3 +131,26 @@ def test_request_ids_go_from_header_to_log(client: TestClient, capsys: pytest.Ca
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     (mine,) = [line for line in lines if line["logger"] == "x"]
     assert (mine["message"], mine["request_id"], mine["level"]) == ("said so\nand so", "abc-2", "WARNING")
+
+
+def test_a_key_may_send_no_more_than_it_may(served: App, client: TestClient) -> None:
+    made = client.post("/v1/admin/keys", json={"role": "ingest", "max_bytes": 500}).json()["key"]
+    listed = {one["id"]: one["max_bytes"] for one in client.get("/v1/admin/keys").json()["keys"]}
+    assert listed[made.split("_")[1]] == 500
+    small, large = ({"documents": [{"id": "a", "text": "b" * size}]} for size in (100, 600))
+    headers = bearer(made)
+    assert client.post("/v1/documents:bulk", json=small, headers=headers).status_code == 200
+    refused = client.post("/v1/documents:bulk", json=large, headers=headers)
+    assert refused.status_code == 413
+    assert "at most 500 bytes" in refused.text
+    assert client.post("/v1/documents:bulk", json=large).status_code == 200, "others may"
+
+    def parts() -> Iterator[bytes]:
+        yield b"{" * 400
+        yield b"{" * 400
+
+    named = {"name": "a.jsonl"}
+    assert client.post("/v1/uploads", params=named, content=b"{}", headers=headers).status_code == 201
+    assert client.post("/v1/uploads", params=named, content=parts(), headers=headers).status_code == 413
+    assert client.post("/v1/uploads", params=named, content=b"{" * 501, headers=headers).status_code == 413
+    assert client.post("/v1/admin/keys", json={"role": "search", "max_bytes": -1}).status_code == 400
