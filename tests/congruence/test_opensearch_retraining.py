@@ -1,0 +1,73 @@
+"""Retraining where a real OpenSearch holds the collection: the same stages, the same promises."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.bootstrap import build
+from app.cli.main import run_ingest
+from app.core.errors import NotFoundError
+from app.core.settings import JobsSettings, OpenSearchSettings, Settings
+from app.core.types import SearchRequest
+from app.node.cluster import Cluster
+from indexer.readers import PythonSource
+
+pytestmark = pytest.mark.services
+C = "json"
+PLAN = {
+    "rows": 60,
+    "held_out": 40,
+    "options": {"steps": "4", "batch": "4"},
+    "gate": {"worse": 1.0, "gain": -1.0, "least_overlap": 0.0},
+}
+
+
+def test_trained_approved_and_rolled_back_on_a_cluster(local_cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    state = local_cluster().state()
+    assert state is not None
+    options = OpenSearchSettings(hosts=state.urls, prefix=f"retrain-{time.time_ns()}", keep_removed_s=0)
+    jobs = JobsSettings(broker="none", retry_s=0.1)  # type: ignore[arg-type]
+    app = build(Settings(engine="opensearch", data_dir=tmp_path, opensearch=options, jobs=jobs))
+    try:
+        run_ingest(app, PythonSource("email"), C, quiet=True)
+        queries = ("parse a message", "encode a header", "policy")
+
+        def rankings() -> list[list[tuple[str, str]]]:
+            return [
+                [(hit.doc_id, hit.score.hex()) for hit in app.search.search(C, SearchRequest(query, k=20)).hits]
+                for query in queries
+            ]
+
+        rankings()  # loads what is needed
+        before = rankings()
+        job = app.start_retraining(C, PLAN)
+        assert app.jobs.wait(300)  # type: ignore[union-attr]
+        job = app.work.get(job.id)
+        assert job.state == "waiting", job
+        assert rankings() == before
+        app.approve(job.id)
+        assert app.jobs.wait(120)  # type: ignore[union-attr]
+        job = app.work.get(job.id)
+        assert job.state == "done", job
+        assert app.catalog.current(C) == job.result["generation"]
+        assert app.catalog.engine(C).check() == []
+        assert app.roll_back(C) == "g000001"
+        assert rankings() == before, "byte for byte"
+        app.documents.bulk(C, [{"id": "late", "text": "A zebra wrote this letter."}])
+        app.documents.delete(C, ["email:email.utils.formatdate"])
+        assert app.jobs.wait(60)  # type: ignore[union-attr]
+        app.publish(C, job.result["generation"])
+        found = app.search.search(C, SearchRequest("zebra letter", k=3))
+        assert (found.generation, found.hits[0].doc_id) == (job.result["generation"], "late")
+        with pytest.raises(NotFoundError):
+            app.documents.get(C, "email:email.utils.formatdate")
+        counts = app.catalog.engine(C).store.reader().counts()
+        assert counts.passages == counts.encoded
+        assert app.fsck(C) == []
+    finally:
+        app.catalog.delete(C)
+        app.close()
