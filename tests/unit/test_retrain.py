@@ -96,7 +96,7 @@ def test_who_is_asked_is_never_learned_from() -> None:
     held = next(one for one in documents if one.held_out)
     judgements = [
         judgement("how do I open a door", "d1", 2, "person"),
-        judgement("How do I  open a door", "d2", 3, "clicks"),
+        judgement("How do I  open a door", taken.document_id, 3, "clicks", "2026-02-01"),
         judgement(taken.query.upper(), "d9", 1, "import"),
         judgement("clicked", taken.document_id, 3, "clicks", "2026-02-01"),
         judgement("clicked", "gone", 3, "clicks", "2026-02-01"),
