@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, UnavailableError
 from app.core.logs import request_id
 from app.core.settings import JobsSettings, Settings
 from indexer.encode import BLOCK
@@ -203,6 +203,23 @@ class CeleryJobs:
                     expires=_EXPIRES_S if name in {ENCODE, ANNOTATE} else None,
                     headers={"request_id": asked},
                 )
+
+    def lengths(self) -> dict[str, int]:
+        """Tasks that wait in each queue. Raises UnavailableError where the broker does not answer."""
+        celery = celery_for(self._settings)
+        try:
+            with celery.connection(connect_timeout=2) as connection:
+                connection.ensure_connection(max_retries=1, timeout=3)
+                channel = connection.default_channel
+                return {
+                    name: int(channel.queue_declare(name, durable=True, exclusive=False, auto_delete=False)[1])
+                    for name in QUEUES
+                }
+        except Exception as error:
+            # Whatever a broker's client raises.
+            raise UnavailableError(f"the broker does not answer: {type(error).__name__}") from error
+        finally:
+            celery.close()
 
     def close(self, timeout_s: float = 5.0) -> None:
         with self._changed:

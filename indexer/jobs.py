@@ -41,6 +41,10 @@ class _Lane:
         self._name = name
         self._thread: threading.Thread | None = None
 
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._queue)
+
     def put(self, task: Task) -> None:
         with self._changed:
             if task not in self._queue and not self._closed:
@@ -135,6 +139,10 @@ class InProcessJobs:
             self._jobs.put_later(("run", (job_id,)), delay_s)
         else:
             self._jobs.put(("run", (job_id,)))
+
+    def lengths(self) -> dict[str, int]:
+        """Tasks that wait for each thread."""
+        return {"models": len(self._models), "jobs": len(self._jobs)}
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until what was queued is done; False if the time ran out first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -13,10 +15,12 @@ from app.api import models
 from app.api.answers import CONFLICT, NOT_FOUND, Allowed, Authorization, Before, Limit, json_answer
 from app.api.keys import Role, check_everywhere
 from app.bootstrap import App
+from app.core.errors import UnavailableError
 from app.core.ports import Record
 from app.indexes.catalog import check_name
-from indexer.job_records import WORKER, Job
+from indexer.job_records import OPEN, WORKER, Job
 
+log = logging.getLogger(__name__)
 JobId = Annotated[str, Path(description="The job's id.", pattern=r"^j[0-9T]{20}[0-9]-[0-9a-f]{6}$")]
 LetterId = Annotated[str, Path(description="The dead letter's id.", pattern=r"^d[0-9T]{20}[0-9]-[0-9a-f]{6}$")]
 
@@ -181,14 +185,23 @@ def shown_job(job: Job) -> dict[str, Any]:
 
 
 def queues_of(app: App) -> dict[str, Any]:
-    """Live workers, jobs by state, passages that wait for vectors by collection."""
+    """Live workers, tasks by queue (none while the broker is away), jobs by state and stage, passages that wait."""
     workers: list[Record] = app.catalog.records().list(WORKER, limit=1000)
     now = time.time()
     waiting = {}
     for name in app.catalog.names():
         counts = app.catalog.engine(name).store.reader().counts()
         waiting[name] = counts.passages - counts.encoded
+    try:
+        lengths = app.jobs.lengths()
+    except UnavailableError as error:
+        log.warning("%s", error)
+        lengths = {}
+    open_jobs = app.work.list(states=OPEN, limit=1000)
+    stages = Counter((job.kind, job.stage or job.state) for job in open_jobs)
     return {
+        "queues": lengths,
+        "stages": [{"kind": kind, "stage": stage, "jobs": count} for (kind, stage), count in sorted(stages.items())],
         "workers": [
             {
                 **{key: one.body[key] for key in ("queues", "device", "pid")},

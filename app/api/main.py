@@ -164,7 +164,13 @@ class Work(Collector):
         jobs = GaugeMetricFamily("hyblink_jobs", "Jobs that have not ended well, by state", labels=["state"])
         for state, count in found["jobs"].items():
             jobs.add_metric([state], count)
-        yield from (waiting, jobs)
+        queues = GaugeMetricFamily("hyblink_queue_tasks", "Tasks that wait for a worker", labels=["queue"])
+        for name, count in found["queues"].items():
+            queues.add_metric([name], count)
+        stages = GaugeMetricFamily("hyblink_job_stages", "Open jobs by kind and stage", labels=["kind", "stage"])
+        for one in found["stages"]:
+            stages.add_metric([one["kind"], one["stage"]], one["jobs"])
+        yield from (waiting, jobs, queues, stages)
         yield GaugeMetricFamily("hyblink_workers", "Live workers", value=len(found["workers"]))
         yield GaugeMetricFamily("hyblink_dead_letters", "Tasks that failed for good", value=found["dead_letters"])
 

@@ -680,9 +680,19 @@ class WorkerAnswer(BaseModel):
     silent_s: float
 
 
+class StageAnswer(BaseModel):
+    """How many open jobs of a kind are in a stage."""
+
+    kind: str
+    stage: str
+    jobs: int
+
+
 class QueuesAnswer(BaseModel):
     """What is at work, and what waits."""
 
+    queues: dict[str, int]
+    stages: list[StageAnswer]
     workers: list[WorkerAnswer]
     jobs: dict[str, int]
     waiting: dict[str, int]

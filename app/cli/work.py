@@ -277,6 +277,7 @@ def jobs_workers(as_json: JsonOption = False) -> None:
             return
         for one in found["workers"]:
             say(f"worker {one['pid']} on {one['device']}: {', '.join(one['queues'])}; heard of {one['silent_s']} s ago")
+        say("tasks that wait: " + (", ".join(f"{name} {n}" for name, n in found["queues"].items()) or "not known"))
         say("jobs: " + ", ".join(f"{count} {state}" for state, count in found["jobs"].items()))
         say("passages that wait: " + (", ".join(f"{name} {n}" for name, n in found["waiting"].items()) or "none"))
         say(f"dead letters: {found['dead_letters']}")

@@ -70,6 +70,8 @@ def test_an_upload_becomes_a_searchable_collection(served: App, client: TestClie
     assert client.get("/v1/jobs", params={"collection": "other"}).json() == {"jobs": []}
     queues = client.get("/v1/admin/queues").json()
     assert queues == {
+        "queues": {"models": 0, "jobs": 0},
+        "stages": [],
         "workers": [],
         "jobs": {"queued": 0, "running": 0, "waiting": 0, "cancelling": 0, "failed": 0},
         "waiting": {"notes": 0},

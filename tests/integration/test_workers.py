@@ -21,10 +21,11 @@ from brokers import Files, Rabbit, Redis, broker, free_port, missing
 from conftest import SOAK, FakeDense, missing_service, use_fake_encoder
 
 from app.bootstrap import App, build
+from app.core.errors import UnavailableError
 from app.core.logs import request_id
 from app.core.settings import IngestSettings, JobsSettings, Settings
 from app.core.types import CollectionSpec
-from indexer.broker import ENCODE, RUN, celery_for
+from indexer.broker import ENCODE, QUEUES, RUN, celery_for
 
 _ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000 if SOAK else 2_000
@@ -167,6 +168,8 @@ def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Instal
         out.write('{"id": "bad"}\nnot json\n')
     job = here.start_ingestion("default", {"folder": str(path)}, by="me")
     assert here.work.get(job.id).state == "queued"
+    until(lambda: here.jobs.lengths()["ingest"] >= 1, 20, installation)
+    assert set(here.jobs.lengths()) == set(QUEUES)
     installation.start_worker("w1")
     until(lambda: here.work.get(job.id).state == "done" and all_encoded(here), 90, installation)
     done = here.work.get(job.id)
@@ -183,6 +186,11 @@ def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Instal
     again = here.start_ingestion("default", {"folder": str(path)})
     until(lambda: here.work.get(again.id).state == "done", 60, installation)
     assert here.work.get(again.id).progress["unchanged"] == 300
+    assert here.jobs.lengths()["ingest"] == 0
+    installation.broker.kill()
+    if not isinstance(installation.broker, Files):
+        with pytest.raises(UnavailableError, match="broker does not answer"):
+            here.jobs.lengths()
     assert here.catalog.engine("default").store.change() == change
 
 
