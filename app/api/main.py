@@ -217,7 +217,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         raise ForbiddenError(
             "refusing to listen where others can reach it without API keys",
             received=listening,
-            expected="a loopback address, a key made by `hyblink keys create admin`, or an oidc.issuer",
+            expected="a loopback address, a key made by `hyblink keys create --role admin`, or an oidc.issuer",
         )
     metrics = Metrics(app)
     slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
