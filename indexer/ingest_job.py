@@ -129,6 +129,7 @@ def run_ingest_job(
     total = source.bytes_total if isinstance(source, FileSource) else None
     began = time.monotonic()
     looked = began
+    first: float | None = None
     busy = False
 
     def upsert(documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult:
@@ -152,9 +153,14 @@ def run_ingest_job(
         return found
 
     def enough() -> bool:
-        nonlocal looked, busy
+        nonlocal first, looked, busy
         now = time.monotonic()
-        if stop() or now - began > settings.jobs.slice_s:
+        if stop():
+            return True
+        if first is None:  # the slice begins with its first row: finding the place in a long file moves nothing on
+            first = now
+            return False
+        if now - first > settings.jobs.slice_s:
             return True
         if now - looked > _LOOK_S and engine.record.dense_dimension:
             looked = now
