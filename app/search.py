@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, get_args
@@ -40,6 +41,7 @@ from app.core.types import (
     Hit,
     LegReport,
     Metadata,
+    Passage,
     PassageHit,
     RankingProfile,
     RerankReport,
@@ -475,6 +477,10 @@ class SearchService:
             if request.explain
             else {}
         )
+        if request.explain and ranked.cross:
+            tokens[Signal.CROSS] = self._cross_tokens(
+                ranked, [passages[row] for row in rows.tolist()], columns, request
+            )
         hits = []
         for at, doc_id, data, own in zip(page, doc_ids, metadata, shown, strict=True):
             passage_hits = []
@@ -501,6 +507,19 @@ class SearchService:
             score = float(ranked.documents.scores_D[at])
             hits.append(Hit(at + FIRST_RANK, DocId(doc_id), title, score, data, tuple(passage_hits)))
         return tuple(hits)
+
+    def _cross_tokens(
+        self, ranked: _Ranked, passages: Sequence[Passage], columns: Sequence[int], request: SearchRequest
+    ) -> list[tuple[TokenContribution, ...]]:
+        """What the re-ranker says of its score of each passage that it scored; nothing where it fails now."""
+        found: list[tuple[TokenContribution, ...]] = []
+        for column, passage in zip(columns, passages, strict=True):
+            own: tuple[TokenContribution, ...] = ()
+            if column in ranked.cross:
+                with suppress(EncoderUnavailableError):
+                    own = self._encoders.cross().contributions(request.query, passage.title, passage.text)
+            found.append(tuple(sorted(own, key=lambda one: -one.contribution)))
+        return found
 
     @staticmethod
     def _facets(ranked: _Ranked, keys: Sequence[str]) -> dict[str, tuple[FacetCount, ...]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from app.core.errors import InvalidInputError
 
-Kind = Literal["vdr", "dense", "cross", "mention", "span"]
+Kind = Literal["vdr", "dense", "cross", "late", "mention", "span"]
 Tuning = Literal["full", "lora", "head"]
 LossName = Literal["vdr", "svdr", "nll", "kl", "margin_mse", "listwise", "bce", "lambda"]
 
@@ -26,6 +26,8 @@ class RunConfig:
     tuning: Tuning = "lora"
     """`full` trains all weights, `lora` adapters (Hu et al. 2022), `head` only what stands on a frozen backbone."""
     lora_rank: int = 32
+    kept_layers: int = 0
+    """Lowest transformer layers that are kept; 0 keeps all (adapters that re-rank)."""
     frozen_layers: int = 0
     """Lowest transformer layers that stay as they are: backward ends above them (not with `head`)."""
     dropout: bool = True
@@ -38,6 +40,9 @@ class RunConfig:
     teacher_temperature: float = 1.0
     gold_bonus: float = 1.0
     """Added to a teacher's score of the positive: a judgement outweighs it."""
+    residual: float = 0.0
+    """Times the first stage's scores, added to the model's own in the loss (listwise): it learns what they lack, as in
+    CLEAR (Gao et al. 2021)."""
     symmetric: bool = False
     flops: float = 0.0
     """Weight of FLOPS regularisation (VDR only)."""
@@ -107,7 +112,9 @@ class RunConfig:
             "distil",
             "gold_bonus",
             "layers",
+            "kept_layers",
             "frozen_layers",
+            "residual",
             "evaluate_every",
             "refresh_every",
         ):
@@ -117,13 +124,23 @@ class RunConfig:
             raise InvalidInputError(
                 "accumulate does not divide batch", received=self.accumulate, expected=f"a divisor of {self.batch}"
             )
-        if self.tuning == "head" and self.kind != "vdr":
-            raise InvalidInputError("only VDR has a head of its own", received=self.kind, expected="full or lora")
+        if self.tuning == "head" and self.kind not in {"vdr", "late"}:
+            raise InvalidInputError("it has no head of its own", received=self.kind, expected="full or lora")
+        if self.kind == "late" and self.tuning != "head":
+            raise InvalidInputError("late interaction trains its head alone", received=self.tuning, expected="head")
+        if self.kept_layers and (self.kind, self.tuning) not in {("cross", "lora"), ("late", "head")}:
+            raise InvalidInputError(
+                "only adapters that re-rank cut layers off",
+                received=f"{self.kind}, {self.tuning}",
+                expected="cross, lora or late, head",
+            )
+        if self.residual and self.loss != "listwise":
+            raise InvalidInputError("only a listwise loss learns what others lack", received=self.loss)
         if self.kind in {"mention", "span"} and self.tuning != "lora":
             raise InvalidInputError("it is an adapter beside frozen entities", received=self.tuning, expected="lora")
         if self.kind == "vdr" and not (self.semantic or self.lexical):
             raise InvalidInputError("neither semantic nor lexical", expected="one of them at least")
-        if self.refresh_every and (self.kind in {"cross", "mention", "span"} or not self.negatives):
+        if self.refresh_every and (self.kind in {"cross", "late", "mention", "span"} or not self.negatives):
             raise InvalidInputError(
                 "only a retriever that learns from negatives can mine them", received=f"{self.kind}, {self.negatives}",
                 expected="vdr or dense, negatives above 0",
@@ -136,6 +153,7 @@ class RunConfig:
             "vdr": {"vdr", "svdr", "nll", "margin_mse"},
             "dense": {"nll", "margin_mse"},
             "cross": {"listwise", "bce", "lambda", "margin_mse"},
+            "late": {"listwise"},
             "mention": {"nll", "margin_mse"},
             "span": {"nll"},
         }
@@ -200,6 +218,14 @@ def cross_encoder() -> RunConfig:
     )  # fmt: skip
 
 
+def late_interaction() -> RunConfig:
+    """Weighted MaxSim over the states of the lower layers (Khattab & Zaharia 2020), beside the first stage's scores."""
+    return RunConfig(
+        "late_interaction", "late", tuning="head", loss="listwise", residual=1.0, kept_layers=3, steps=400, batch=16,
+        negatives=7, head_learning_rate=3e-4, clip=2.0, temperature=1.0, weight_decay=0.0,
+    )  # fmt: skip
+
+
 def distil() -> RunConfig:
     """A bi-encoder from a teacher's scores: KL divergence beside in-batch NLL."""
     return replace(dense(), recipe="distil", distil=1.0, negatives=7)
@@ -247,6 +273,7 @@ RECIPES: Mapping[str, Callable[[], RunConfig]] = {
         dense_e5,
         dense_bge,
         cross_encoder,
+        late_interaction,
         distil,
         blink_bi,
         blink_bi_hard,

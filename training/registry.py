@@ -20,6 +20,7 @@ from app.encoders.adapters import (
     CROSS_ENCODER_LORA,
     DENSE_LORA,
     FORMAT,
+    LATE_INTERACTION,
     MENTION_LORA,
     SPAN_HEAD,
     VDR_HEAD,
@@ -43,6 +44,8 @@ def kind_of(config: RunConfig) -> str:
     """What a run's result is: an adapter of ours, or a whole sentence-transformers folder."""
     if config.kind == "vdr":
         return VDR_HEAD if config.tuning == "head" else "vdr"
+    if config.kind == "late":
+        return LATE_INTERACTION
     if config.kind in {"mention", "span"}:
         return MENTION_LORA if config.kind == "mention" else SPAN_HEAD
     if config.kind == "cross":

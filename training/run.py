@@ -105,10 +105,19 @@ def train_model(
         rows = [row for row in rows if row.negatives]
         if without:
             say(f"{without} of {len(loaded.rows)} rows have no negatives and are left out")
-    if config.kind == "cross" and not config.negatives:
-        raise InvalidInputError(
-            "a cross-encoder learns from negatives", received="none", expected="rows with negatives"
-        )
+    if config.residual:
+        scored = [row for row in rows if row.positive_scores and row.negative_scores]
+        if not scored:
+            raise InvalidInputError(
+                "no row has the first stage's scores",
+                received=f"residual {config.residual:g}",
+                expected="rows of hyblink mine --scores",
+            )
+        if len(scored) < len(rows):
+            say(f"{len(rows) - len(scored)} of {len(rows)} rows have no first stage's scores and are left out")
+        rows = scored
+    if config.kind in {"cross", "late"} and not config.negatives:
+        raise InvalidInputError("what re-ranks learns from negatives", received="none", expected="rows with negatives")
     dev_rows = [] if dev is None else [replace(one, collection=dev.name) for one in read(dev, dev_split)[:dev_limit]]
     fingerprints = dict(loaded.fingerprints)
     if entities is not None:
@@ -131,6 +140,12 @@ def train_model(
             return SpanStudent(config, EntityVectors(entities))
         if config.kind == "mention":
             return MentionStudent(config, None if entities is None else EntityVectors(entities))
+        if config.kind == "late":
+            from training.interaction_student import InteractionStudent
+
+            late = InteractionStudent(config, cache)
+            late.set_statistics(loaded.texts if statistics is None else statistics)
+            return late
         if config.kind != "vdr":
             return DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
         made = VdrStudent(config, cache, beside)
@@ -182,6 +197,8 @@ def train_model(
         return [*files, "curve.png"]
 
     fields = {"calibrated": config.calibrated and config.lexical, "mode": "full"} if config.kind == "vdr" else {}
+    if config.kept_layers:
+        fields["layers"] = config.kept_layers
     return finish(out, out.name, config, Lineage(fingerprints, parent), metrics, write, **fields)
 
 

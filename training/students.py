@@ -22,7 +22,7 @@ from app.core.types import TermWeights
 from app.core.weights import calibrated, idf
 from app.encoders.backbone import Backbone
 from app.encoders.cross_encoder import load_cross_encoder
-from app.encoders.dense import load_sentence_transformer, on_device
+from app.encoders.dense import cut_layers, load_sentence_transformer, on_device
 from app.encoders.models import identity, root_of
 from app.encoders.prefixes import prefixes_for
 from app.encoders.vdr import VdrHead, sparse_mask
@@ -559,6 +559,15 @@ class VdrStudent(_InBatch):
         return _files(folder)
 
 
+class _Beside(nn.Module):  # type: ignore[misc]
+    """Adds the first stage's scores of the same pairs."""
+
+    scores: torch.Tensor | float = 0.0
+
+    def forward(self, scores_N: torch.Tensor) -> torch.Tensor:
+        return scores_N + self.scores
+
+
 class CrossStudent(_Whole):
     """A cross-encoder with one output, by sentence-transformers' own losses."""
 
@@ -568,11 +577,12 @@ class CrossStudent(_Whole):
         self.config = config
         torch.manual_seed(config.seed)  # the output layer starts from random numbers
         self.model = load_cross_encoder(config.base, device(), config.passage_tokens)
+        cut_layers(self.model[0].model, config.kept_layers)
         transformer = self.model[0].model
         extra = [name for name in ("pooler", "classifier") if _has(transformer, name)]
         self.model[0].model = prepare(transformer, config, extra)
         made: dict[str, Any] = {
-            "listwise": losses.ListNetLoss,
+            "listwise": partial(losses.ListNetLoss, activation_fn=_Beside()),
             "lambda": losses.LambdaLoss,
             "bce": losses.BinaryCrossEntropyLoss,
             "margin_mse": losses.MarginMSELoss,
@@ -584,6 +594,9 @@ class CrossStudent(_Whole):
         value: torch.Tensor
         if self.config.loss in {"listwise", "lambda"}:
             documents = [[text.joined for text in one.passages] for one in drawn]
+            if self.config.residual:
+                beside = [score for one in drawn for score in one.teacher]
+                self._loss.activation_fn.scores = self.config.residual * torch.tensor(beside, device=self.model.device)
             value = self._loss([queries, documents], [self._labels(one) for one in drawn])
         elif self.config.loss == "bce":
             pairs = [

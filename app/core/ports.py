@@ -470,6 +470,10 @@ class CrossEncoder(Protocol):
         """
         ...
 
+    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+        """What each token of the query gave to the score, adding up to it; empty where the model cannot say."""
+        ...
+
 
 class MentionEncoder(Protocol):
     """Mentions in their contexts to vectors in the space of a knowledge base's dense vectors (Wu et al. 2020)."""

@@ -13,12 +13,14 @@ FORMAT = 1
 VDR_HEAD = "vdr-head"
 CROSS_ENCODER = "cross-encoder"
 CROSS_ENCODER_LORA = "cross-encoder-lora"
+LATE_INTERACTION = "late-interaction"
 DENSE_LORA = "dense-lora"
 MENTION_LORA = "mention-lora"
 SPAN_HEAD = "span-head"
 _SHOWN = {
     VDR_HEAD: "VDR",
     CROSS_ENCODER_LORA: "cross-encoder",
+    LATE_INTERACTION: "late interaction",
     DENSE_LORA: "dense",
     MENTION_LORA: "mention",
     SPAN_HEAD: "span",
@@ -44,7 +46,7 @@ def adapter_manifest(folder: Path, kind: str) -> dict[str, Any]:
             received=f"{manifest.get('kind')}, format {manifest.get('format')}",
             expected=f"{kind}, format {FORMAT}",
         )
-    weights = "model.safetensors" if kind == VDR_HEAD else "adapter_model.safetensors"
+    weights = "model.safetensors" if kind in {VDR_HEAD, LATE_INTERACTION} else "adapter_model.safetensors"
     if weights not in manifest["files"] or not all(isinstance(manifest.get(key), str) for key in ("base", "name")):
         raise EncoderUnavailableError(
             f"the {_SHOWN[kind]} adapter {folder.name!r} is not whole", expected=f"a name, a base, and {weights}"

@@ -1,4 +1,4 @@
-"""Cross-encoders: any sentence-transformers model by hub name or folder, or a LoRA adapter beside a shared backbone.
+"""What re-ranks: any cross-encoder by hub name or folder, a LoRA adapter beside a backbone, or late interaction.
 
 On CPUs matrix products are computed in int8 by onnxruntime, where that is installed, unless the settings ask for
 another precision.
@@ -24,16 +24,18 @@ from filelock import FileLock
 from app.core.errors import CorruptionError, EncoderUnavailableError, HyblinkError
 from app.core.manifest import check_manifest
 from app.core.settings import EncodeSettings
-from app.core.types import ScoreArray
+from app.core.types import ScoreArray, TokenContribution
 from app.encoders.adapters import (
     CROSS_ENCODER,
     CROSS_ENCODER_LORA,
+    LATE_INTERACTION,
     WEIGHTS,
     adapter_manifest,
     merge_lora,
     trained,
 )
-from app.encoders.dense import device_of
+from app.encoders.dense import cut_layers, device_of
+from app.encoders.late_interaction import LateInteraction, in_onnx, in_torch
 from app.encoders.models import identity, locate, quietly, weights_version
 from app.encoders.prefixes import joined
 
@@ -53,7 +55,10 @@ class NotExportableError(EncoderUnavailableError):
 
 
 class TransformerCrossEncoder:
-    """A cross-encoder with one output. Loaded by `load`, or beside the first use; one thread at a time computes."""
+    """A cross-encoder with one output, or late interaction. Loaded by `load`, or beside the first use.
+
+    One thread at a time computes.
+    """
 
     def __init__(self, model: str, settings: EncodeSettings, cache: Path | None = None) -> None:
         """`cache` keeps the int8 form of models between starts; without one int8 cannot be had."""
@@ -81,16 +86,22 @@ class TransformerCrossEncoder:
 
     @cached_property
     def _loaded(self) -> _Scorer:
+        late = trained(self._model_name).get("kind") == LATE_INTERACTION
+        tokens = self._settings.cross_encoder_tokens
         if self.precision == "int8":
             if self._cache is None:
                 raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
             try:
-                return Exported(exported(self._model_name, self._kept()), self._settings.cross_encoder_tokens)
+                form = exported(self._model_name, self._kept())
+                return in_onnx(form, tokens) if late else Exported(form, tokens)
             except NotExportableError as error:
                 if self._settings.cross_encoder_precision == "int8":
                     raise
                 log.warning("re-ranking is computed in fp32: %s", error)
-        model = load_scorer(self._model_name, device_of(self._settings), self._settings.cross_encoder_tokens)
+        device = device_of(self._settings)
+        if late:
+            return in_torch(self._model_name, device, tokens, bf16=self.precision == "bf16")
+        model = load_scorer(self._model_name, device, tokens)
         if self.precision == "bf16":
             model.bfloat16()
         return partial(model.predict, batch_size=_BATCH, show_progress_bar=False)
@@ -140,6 +151,17 @@ class TransformerCrossEncoder:
             return self._computed(pairs, scores, deadline)
         finally:
             self._computing.release()
+
+    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+        """What each token of the query gave to the score, by late interaction; empty where both are read together."""
+        model = self.__dict__.get("_loaded")
+        if not isinstance(model, LateInteraction):
+            return ()
+        with self._computing, _as_unavailable("late interaction failed"):
+            return tuple(
+                TokenContribution(f"{one.token} → {one.nearest}", one.contribution, one.weight, one.cosine)
+                for one in model.alignment(query, joined(title, text))
+            )
 
     def _computed(self, pairs: Sequence[tuple[str, str]], scores: ScoreArray, deadline: float) -> ScoreArray:
         for start in range(0, len(pairs), _GROUP):
@@ -222,6 +244,7 @@ def load_scorer(model: str, device: str, tokens: int) -> Any:
     if manifest.get("kind") == CROSS_ENCODER_LORA:
         adapter_manifest(folder, CROSS_ENCODER_LORA)
         made = load_cross_encoder(str(manifest["base"]), device, tokens)
+        cut_layers(made[0].model, int(manifest.get("layers", 0)))
         merge_lora(made, folder)
         return made.eval()
     if manifest.get("kind", CROSS_ENCODER) != CROSS_ENCODER:

@@ -78,6 +78,19 @@ def on_device(features: Mapping[str, Any], device: Any) -> dict[str, Any]:
     return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
 
 
+def cut_layers(transformer: Any, kept: int) -> None:
+    """Keep the lowest `kept` transformer layers; 0 keeps all. Raises EncoderUnavailableError where that cannot be."""
+    if not kept:
+        return
+    encoder = getattr(transformer.base_model, "encoder", None)
+    if encoder is None or kept > len(getattr(encoder, "layer", ())):
+        raise EncoderUnavailableError(
+            "layers cannot be cut off", received=kept, expected="a BERT-like model of at least as many layers"
+        )
+    encoder.layer = encoder.layer[:kept]
+    transformer.config.num_hidden_layers = kept
+
+
 class DenseTransformer:
     """A sentence-transformers model. Loaded at the first use.
 

@@ -18,9 +18,10 @@ from torch import nn
 
 from app.core.errors import ConflictError, EncoderUnavailableError, HyblinkError, InvalidInputError
 from app.core.manifest import write_manifest
-from app.encoders.adapters import CROSS_ENCODER_LORA, VDR_HEAD, adapter_manifest, trained
+from app.encoders.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, VDR_HEAD, adapter_manifest, trained
 from app.encoders.cross_encoder import NotExportableError, load_scorer, onnx_installed
 from app.encoders.dense import load_sentence_transformer
+from app.encoders.interaction_head import Tokens, load_tokens
 from app.encoders.models import identity, tokenizer_file
 from app.encoders.vdr import VdrHead, load_encoder
 from app.encoders.vdr_model import is_whole_model
@@ -100,9 +101,8 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
         "token_type_ids": torch.zeros(2, 4, dtype=torch.int64),
         "query": torch.tensor([True, False]),
     }
-    taken = {"vdr": ("input_ids", "attention_mask", "query"), "dense": ("input_ids", "attention_mask")}.get(
-        shown, ("input_ids", "attention_mask", "token_type_ids")
-    )
+    apart = ("input_ids", "attention_mask")
+    taken = {"vdr": (*apart, "query"), "dense": apart, LATE_INTERACTION: apart}.get(shown, (*apart, "token_type_ids"))
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -121,6 +121,7 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
         manifest = write_manifest(
             beside, ["model.onnx", "tokenizer.json"], format=1, kind=f"{shown}-onnx", name=out.name,
             parent=identity(model), precision="int8" if int8 else "fp32", inputs=list(taken), outputs=list(names),
+            **({"scale": float(module.head.scale.detach())} if isinstance(module, Tokens) else {}),
         )  # fmt: skip
         beside.rename(out)
     finally:
@@ -135,7 +136,7 @@ def module_vocabulary(module: nn.Module) -> int:
 
 def _tokens_of(model: str) -> str:
     manifest = trained(model)
-    return str(manifest["base"]) if manifest.get("kind") in {VDR_HEAD, CROSS_ENCODER_LORA} else model
+    return str(manifest["base"]) if manifest.get("kind") in {VDR_HEAD, CROSS_ENCODER_LORA, LATE_INTERACTION} else model
 
 
 def _module(model: str, kind: str) -> tuple[nn.Module, Sequence[str], str]:
@@ -143,6 +144,8 @@ def _module(model: str, kind: str) -> tuple[nn.Module, Sequence[str], str]:
     manifest, folder = trained(model), Path(model).expanduser()
     told = str(manifest.get("kind", "")).removesuffix("-lora").replace("cross-encoder", "cross")
     kind = kind or told
+    if told == LATE_INTERACTION:
+        return load_tokens(model, "cpu")[0], ("vectors", "weights"), LATE_INTERACTION
     if VDR_HEAD in {kind, told} and kind in {VDR_HEAD, "vdr"}:
         adapter_manifest(folder, VDR_HEAD)
         backbone = load_sentence_transformer(str(manifest["base"]), "cpu")
@@ -158,7 +161,9 @@ def _module(model: str, kind: str) -> tuple[nn.Module, Sequence[str], str]:
         return _Dense(made[0].model, _pooling(made)).eval(), ("vector",), "dense"
     if kind == "cross":
         return _Cross(load_scorer(model, "cpu", _WINDOW)[0].model).eval(), ("scores",), "cross"
-    raise InvalidInputError("nothing that can be exported", received=kind or model, expected="vdr, dense or cross")
+    raise InvalidInputError(
+        "nothing that can be exported", received=kind or model, expected="vdr, dense, cross or late interaction"
+    )
 
 
 def _pooling(model: Any) -> str:

@@ -22,6 +22,7 @@ from app.core.types import (
     SearchRequest,
     Signal,
     TermWeights,
+    TokenContribution,
     VdrMode,
 )
 from app.core.weights import idf_weights, round_weights
@@ -86,6 +87,9 @@ class FakeCross:
 
     def load(self) -> None:
         """Always ready."""
+
+    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+        return ()
 
     def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
         scores = np.full(len(passages), np.nan, dtype=np.float32)
@@ -266,6 +270,9 @@ def test_a_cross_encoder_that_fails_changes_nothing_and_says_why(filled: tuple[A
 
         def load(self) -> None:
             """It fails later."""
+
+        def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+            return ()
 
         def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
             raise EncoderUnavailableError("no weights")

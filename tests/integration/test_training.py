@@ -19,10 +19,12 @@ import torch
 from safetensors.torch import load_file
 from training_support import tiny_model, tiny_rows
 
-from app.core.errors import ConflictError, CorruptionError, InvalidInputError
+from app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
 from app.core.manifest import check_manifest
 from app.encoders.backbone import Backbone
+from app.encoders.cross_encoder import Exported, load_scorer
 from app.encoders.dense import load_sentence_transformer
+from app.encoders.export import export
 from training import checkpoint
 from training.batches import draw
 from training.data import Text, read_rows, write_jsonl
@@ -121,6 +123,47 @@ def test_frozen_layers_stay_as_they_are_and_dropout_can_be_left_out(tuning: str,
             assert torch.equal(found, before[name])
     with pytest.raises(InvalidInputError, match="no layer is left"):
         CrossStudent(config("cross_encoder", base, tuning=tuning, frozen_layers="2", lora_rank="4"))
+
+
+def test_what_remains_to_learn_beside_the_first_stage(still: Path, data: Path, tmp_path: Path) -> None:
+    student = CrossStudent(config("cross_encoder", still, residual="0.5", dropout="false"))
+    drawn = draw(read_rows(data), batch=3, negatives=2, seed=0, step=0)
+    with torch.no_grad():
+        scores_QP = [
+            torch.from_numpy(student.model.predict([(one.row.query, text.joined) for text in one.passages]))
+            + 0.5 * torch.tensor(one.teacher)
+            for one in drawn
+        ]
+    gold_P = torch.softmax(torch.tensor([10.0, 0.0, 0.0]), dim=0)
+    plain = [-(gold_P * torch.log_softmax(scores_P, dim=0)).sum() for scores_P in scores_QP]
+    assert student.backward(drawn, 1.0) == pytest.approx(float(torch.stack(plain).mean()), abs=1e-5)
+    unscored = tmp_path / "unscored.jsonl"
+    write_jsonl(unscored, tiny_rows(8))
+    with pytest.raises(InvalidInputError, match="first stage's scores"):
+        train_model(
+            config("cross_encoder", still, residual="1"), [unscored], tmp_path / "model", cache=tmp_path / "states"
+        )
+    with pytest.raises(InvalidInputError, match="listwise"):
+        config("cross_encoder", still, residual="1", loss="bce")
+
+
+def test_a_cross_encoder_of_the_lower_layers_alone(data: Path, tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "base", layers=3)
+    settings = config("cross_encoder", base, kept_layers="2", frozen_layers="1")
+    manifest = train_model(settings, [data], tmp_path / "model", cache=tmp_path / "states")
+    assert manifest["layers"] == 2
+    loaded = load_scorer(str(tmp_path / "model"), "cpu", 64)
+    assert len(loaded[0].model.base_model.encoder.layer) == 2
+    rows = read_rows(data)
+    pairs = [(rows[0].query, text.joined) for text in (*rows[0].positives, *rows[0].negatives)]
+    export(str(tmp_path / "model"), tmp_path / "onnx")
+    np.testing.assert_allclose(Exported(tmp_path / "onnx", 64)(pairs), loaded.predict(pairs), atol=1e-4)
+    with pytest.raises(EncoderUnavailableError, match="layers cannot be cut off; received 4"):
+        CrossStudent(config("cross_encoder", base, kept_layers="4"))
+    with pytest.raises(InvalidInputError, match="cut layers off"):
+        config("dense", base, kept_layers="1")
+    with pytest.raises(InvalidInputError, match="no layer is left"):
+        CrossStudent(config("cross_encoder", base, kept_layers="1", frozen_layers="1"))
 
 
 @pytest.mark.parametrize("name", list(KINDS))
@@ -316,7 +359,7 @@ def test_damaged_checkpoints(base: Path, data: Path, tmp_path: Path) -> None:
 def test_data_that_cannot_teach_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     bare = tmp_path / "bare.jsonl"
     write_jsonl(bare, tiny_rows(8, negatives=0))
-    with pytest.raises(InvalidInputError, match="a cross-encoder learns from negatives"):
+    with pytest.raises(InvalidInputError, match="what re-ranks learns from negatives"):
         train_model(recipe("cross_encoder", {"base": "/nowhere"}), [bare], tmp_path / "m", cache=tmp_path)
     said: list[str] = []
     with pytest.raises(Exception, match="nowhere"):

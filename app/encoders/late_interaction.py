@@ -1,0 +1,163 @@
+"""Late interaction: every token of a query looks for its nearest token of a passage (Khattab & Zaharia 2020).
+
+Query and passage are read apart, by the lower layers of a backbone; the score is their equation 3 with weights:
+
+    scale · Σ_t w_t · max_u ⟨q_t, p_u⟩ / Σ_t w_t,    w_t = idf(t) · exp(2 tanh(a(q_t) / 2))
+
+over the query's tokens t and the passage's tokens u, vectors L2-normalised, without [CLS] and [SEP]. The head
+(`interaction_head.py`) is a linear map H → H of the states, a learned correction a(·) of each token's idf, and the
+scale. What it says can be read: `alignment` names, for each token of the query, the token that answered it.
+
+Shapes: B texts, L tokens of a text with [CLS] and [SEP], H hidden; A tokens of a query, N of a passage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.types import ScoreArray
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A text's tokens without the special ones: names, unit vectors (n, H), weights (n,)."""
+
+    tokens: tuple[str, ...]
+    vectors_NH: npt.NDArray[np.float32]
+    weights_N: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """One token of the query, the passage's token nearest to it, and what their cosine is multiplied by."""
+
+    token: str
+    nearest: str
+    weight: float
+    cosine: float
+
+    @property
+    def contribution(self) -> float:
+        return self.weight * self.cosine
+
+
+class _Network(Protocol):
+    def __call__(
+        self, ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
+
+
+class LateInteraction:
+    """Scores pairs as a cross-encoder does; a query is read once for all of its passages. For one thread at a time."""
+
+    def __init__(self, network: _Network, tokenizer: Any, scale: float, tokens: int) -> None:
+        """`tokenizer` is a fast one of `tokenizers`; `tokens` is the most that is read of a text."""
+        self._network = network
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(tokens)
+        self._scale = scale
+        self._query: tuple[str, Read] | None = None
+
+    def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int = 4) -> ScoreArray:
+        """A score for each (query, passage)."""
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for at in range(0, len(pairs), batch_size):
+            part = pairs[at : at + batch_size]
+            passages = self.read([text for _, text in part])
+            for n, ((query, _), passage) in enumerate(zip(part, passages, strict=True), at):
+                scores[n] = self._score(self._of_query(query), passage)
+        return scores
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> ScoreArray:
+        return self.predict(pairs)
+
+    def _of_query(self, query: str) -> Read:
+        if self._query is None or self._query[0] != query:
+            self._query = (query, self.read([query])[0])
+        return self._query[1]
+
+    def _score(self, query: Read, passage: Read) -> float:
+        total = float(query.weights_N.sum())
+        if not total or not len(passage.tokens):
+            return 0.0
+        nearest_A = (query.vectors_NH @ passage.vectors_NH.T).max(axis=1)
+        return self._scale * float(query.weights_N @ nearest_A) / total
+
+    def alignment(self, query: str, passage: str) -> list[Aligned]:
+        """Which token of the passage answers each of the query's; their contributions add up to the score."""
+        asked, found = self._of_query(query), self.read([passage])[0]
+        total = float(asked.weights_N.sum())
+        if not total or not len(found.tokens):
+            return []
+        cosine_AN = asked.vectors_NH @ found.vectors_NH.T
+        lines = []
+        for token, weight, cosine_N in zip(asked.tokens, asked.weights_N, cosine_AN, strict=True):
+            at = int(cosine_N.argmax())
+            lines.append(Aligned(token, found.tokens[at], self._scale * float(weight) / total, float(cosine_N[at])))
+        return lines
+
+    def read(self, texts: Sequence[str]) -> list[Read]:
+        """Texts as vectors of their tokens."""
+        encoded = self._tokenizer.encode_batch(list(texts))
+        longest = max(len(one.ids) for one in encoded)
+        ids_BL = np.zeros((len(texts), longest), dtype=np.int64)
+        mask_BL = np.zeros_like(ids_BL)
+        for row, one in enumerate(encoded):
+            ids_BL[row, : len(one.ids)] = one.ids
+            mask_BL[row, : len(one.ids)] = 1
+        vectors_BLH, weights_BL = self._network(ids_BL, mask_BL)
+        found = []
+        for row, one in enumerate(encoded):
+            own = np.flatnonzero(np.array(one.special_tokens_mask) == 0)
+            found.append(Read(tuple(one.tokens[n] for n in own), vectors_BLH[row, own], weights_BL[row, own]))
+        return found
+
+
+def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> LateInteraction:
+    """An adapter computed by torch. Raises EncoderUnavailableError where it cannot be loaded."""
+    import torch
+
+    from app.encoders.interaction_head import load_tokens
+
+    module, tokenizer = load_tokens(model, device)
+    scale = float(module.head.scale.detach())
+    if bf16:
+        module.bfloat16()
+
+    def network(
+        ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        with torch.inference_mode():
+            made = module(torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device))
+            vectors, weights = (one.float().cpu().numpy() for one in made)
+        return vectors, weights
+
+    return LateInteraction(network, tokenizer, scale, tokens)
+
+
+def in_onnx(folder: Path, tokens: int) -> LateInteraction:
+    """An exported adapter in onnxruntime."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+    def network(
+        ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        vectors, weights = session.run(None, {"input_ids": ids_BL, "attention_mask": mask_BL})
+        return vectors, weights
+
+    scale = float(json.loads((folder / "manifest.json").read_text())["scale"])
+    return LateInteraction(network, Tokenizer.from_file(str(folder / "tokenizer.json")), scale, tokens)

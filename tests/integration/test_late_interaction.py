@@ -1,0 +1,178 @@
+"""Late interaction: what it computes, how it is trained, exported, explained, and what it refuses."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from training_support import tiny_model, tiny_rows
+
+from app.bootstrap import App, build
+from app.core.errors import EncoderUnavailableError, InvalidInputError
+from app.core.manifest import read_json, write_manifest
+from app.core.settings import EncodeSettings, Settings
+from app.core.types import CollectionSpec, Document, RerankRequest, SearchRequest, Signal
+from app.encoders.cross_encoder import TransformerCrossEncoder
+from app.encoders.dense import load_sentence_transformer
+from app.encoders.late_interaction import in_torch
+from training.batches import draw
+from training.data import read_rows, write_jsonl
+from training.interaction_student import InteractionStudent
+from training.recipes import RunConfig, recipe
+from training.run import train_model
+
+QUERY = "what sleeps and when"
+
+
+def config(base: Path, **changes: str) -> RunConfig:
+    small = {"steps": "60", "batch": "4", "negatives": "2", "kept_layers": "2", "head_learning_rate": "0.003"}
+    return recipe("late_interaction", {"base": str(base), **small, **changes})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("base"), layers=3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    write_jsonl(path, tiny_rows(40, teacher=True))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    manifest = train_model(config(base), [data], folder / "late", cache=folder / "states", dev=data)
+    assert (manifest["kind"], manifest["layers"]) == ("late-interaction", 2)
+    assert manifest["metrics"]["loss_last"] < manifest["metrics"]["loss_first"]
+    return folder / "late"
+
+
+def plainly(base: Path, folder: Path, query: str, passage: str) -> float:
+    """The score by the equation of the module, one token after the other."""
+    backbone = load_sentence_transformer(str(base), "cpu").eval()
+    head = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+    def read(text: str) -> tuple[list[int], torch.Tensor]:
+        features = backbone.tokenizer([text], return_tensors="pt")
+        with torch.no_grad():
+            states = backbone[0].model(**features, output_hidden_states=True).hidden_states[2][0]
+        return features["input_ids"][0, 1:-1].tolist(), states[1:-1]
+
+    (ids, asked), (_, found) = read(query), read(passage)
+    total = of_all = 0.0
+    for token, state in zip(ids, asked, strict=True):
+        q = head["project.weight"] @ state
+        learned = float(head["weigh.weight"][0] @ state + head["weigh.bias"][0])
+        weight = float(head["idf"][token]) * float(np.exp(2 * np.tanh(learned / 2)))
+        cosines = [float(torch.cosine_similarity(q, head["project.weight"] @ other, dim=0)) for other in found]
+        total += weight * max(cosines)
+        of_all += weight
+    return float(head["scale"]) * total / of_all
+
+
+def test_the_score_is_the_papers_weighted_sum_and_is_told_token_by_token(base: Path, data: Path, model: Path) -> None:
+    late = in_torch(str(model), "cpu", 64)
+    row = read_rows(data)[0]
+    texts = [one.joined for one in (*row.positives, *row.negatives)]
+    scores = late.predict([(row.query, text) for text in texts], batch_size=2)
+    for text, score in zip(texts, scores, strict=True):
+        assert score == pytest.approx(plainly(base, model, row.query, text), abs=1e-3)
+        lines = late.alignment(row.query, text)
+        assert sum(one.contribution for one in lines) == pytest.approx(float(score), abs=1e-3)
+        assert [one.token for one in lines] == row.query.split()
+        assert {one.nearest for one in lines} <= {*text.replace(".", " . ").split()}
+    assert late.predict([("", "the tiger sleeps"), ("tiger", "")]).tolist() == [0, 0]
+    assert late.alignment("", "the tiger") == late.alignment("tiger", "") == []
+
+
+def test_it_learns_what_the_first_stage_lacks(base: Path, data: Path, tmp_path: Path) -> None:
+    student = InteractionStudent(config(base, residual="0.5"), tmp_path / "states")
+    student.set_statistics({"rows": [text.joined for row in read_rows(data) for text in row.positives]})
+    drawn = draw(read_rows(data), batch=3, negatives=2, seed=0, step=0)
+    plain = []
+    for one in drawn:
+        scores = student.scores(one.row.query, [text.joined for text in one.passages]) + 0.5 * torch.tensor(one.teacher)
+        plain.append(float(-torch.log_softmax(scores.detach(), dim=0)[0]))
+    assert student.backward(drawn, 1.0) == pytest.approx(np.mean(plain), abs=1e-6)
+    weight = student.head.project.weight
+    assert weight.grad is not None
+    expected = float(weight.grad[1, 2])
+    moved = []
+    for step in (1e-3, -1e-3):
+        with torch.no_grad():
+            weight[1, 2] += step
+        moved.append(student.backward(drawn, 0.0))
+        with torch.no_grad():
+            weight[1, 2] -= step
+    assert (moved[0] - moved[1]) / 2e-3 == pytest.approx(expected, abs=1e-3), "the gradient, by differences"
+    for bad, said in (({"tuning": "lora"}, "trains its head alone"), ({"loss": "bce"}, "only a listwise loss")):
+        with pytest.raises(InvalidInputError, match=said):
+            config(base, **bad)
+    write_jsonl(tmp_path / "bare.jsonl", tiny_rows(8))
+    with pytest.raises(InvalidInputError, match="first stage's scores"):
+        train_model(config(base), [tmp_path / "bare.jsonl"], tmp_path / "no", cache=tmp_path / "states")
+    assert not (tmp_path / "no").exists()
+
+
+def app_with(model: str, base: Path, folder: Path, precision: str) -> App:
+    encode = EncodeSettings(
+        cross_encoder=model, cross_encoder_precision=precision, dense_model=str(base), vdr_model="none"
+    )
+    return build(Settings(data_dir=folder, encode=encode))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_searches_are_re_ranked_by_it_and_say_which_token_answered_which(
+    precision: str, base: Path, model: Path, tmp_path: Path
+) -> None:
+    app = app_with(str(model), base, tmp_path, precision)
+    app.ensure_collection(CollectionSpec("c"))
+    app.documents.upsert("c", [Document(f"d{n}", text=text) for n, text in enumerate(
+        ["the tiger sleeps and the river moves .", "a tiger and a castle .", "when the doctor sings the tiger waits ."]
+    )])  # fmt: skip
+    app.encoders.cross().load()
+    request = SearchRequest("what tiger sleeps", signals=(Signal.BM25,), explain=True, rerank=RerankRequest(10, 5000))
+    result = app.search.search("c", request)
+    assert result.rerank is not None
+    assert (result.rerank.scored, result.rerank.error) == (3, "")
+    for hit in result.hits:
+        (line,) = [one for one in hit.passages[0].signals if one.signal is Signal.CROSS]
+        assert line.raw is not None
+        assert sum(one.contribution for one in line.tokens) == pytest.approx(line.raw, abs=0.02)
+        assert {one.token.split(" → ")[0] for one in line.tokens} == {"what", "tiger", "sleeps"}
+        exact = plainly(base, model, "what tiger sleeps", hit.passages[0].text)
+        assert line.raw == pytest.approx(exact, abs=1e-3 if precision == "fp32" else 0.3)
+        assert all(one.contribution == pytest.approx(one.query_weight * one.passage_weight) for one in line.tokens)
+    app.close()
+
+
+def test_a_folder_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "late"
+    folder.mkdir()
+    tensors = load_file(model / "model.safetensors")
+    save_file({**tensors, "idf": tensors["idf"][:5].clone()}, str(folder / "model.safetensors"))
+    known = read_json(model / "manifest.json")
+    write_manifest(folder, ["model.safetensors"], **{k: v for k, v in known.items() if k not in {"files", "created"}})
+    with pytest.raises(EncoderUnavailableError, match="cannot load the late interaction"):
+        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32")).load()
+    (folder / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(EncoderUnavailableError, match="damaged"):
+        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32")).load()
+
+
+def test_a_deadline_leaves_passages_unscored(model: Path) -> None:
+    encoder = TransformerCrossEncoder(str(model), EncodeSettings(cross_encoder_precision="fp32"))
+    encoder.load()
+    passages = [("", "the tiger sleeps .")] * 40
+    assert np.isnan(encoder.score(QUERY, passages, time.perf_counter() - 1)).all()
+    scores = encoder.score(QUERY, passages, time.perf_counter() + 60)
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores) < 1e-4
+    assert encoder.contributions(QUERY, "", "the tiger sleeps .")

@@ -1,0 +1,108 @@
+"""Late interaction's training: a head on the frozen states of a backbone's lower layers, by listwise cross-entropy.
+
+Shapes: L tokens with [CLS] and [SEP], H hidden, A tokens of a query, N passages of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.core.weights import idf
+from app.encoders.backbone import Backbone, TextStates
+from app.encoders.dense import cut_layers
+from app.encoders.interaction_head import InteractionHead, save_head
+from app.encoders.models import identity
+from training.batches import Drawn
+from training.data import TrainingRow
+from training.recipes import RunConfig
+from training.states import StateCache
+from training.students import load_backbone, reciprocal_rank
+
+_COUNTED = 1000
+
+
+class InteractionStudent:
+    """An `InteractionHead` on states that are computed once and kept: a step costs its products alone."""
+
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self.config = config
+        self.model = load_backbone(config).eval().requires_grad_(False)
+        transformer = self.model[0].model
+        cut_layers(transformer, config.kept_layers)
+        words = transformer.get_input_embeddings().weight
+        self.head = InteractionHead(words.shape[0], words.shape[1]).to(self.model.device)
+        window = min(self.model.max_seq_length, config.passage_tokens)
+        backbone = Backbone(self.model, window=window, max_tokens=window)
+        self._states = StateCache(
+            cache, lambda: backbone, f"{identity(config.base)} {config.kept_layers} layers {window}"
+        )
+
+    def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
+        """The idf of tokens over the passages of all sources, as weights to begin with."""
+        frequency_V = np.zeros(len(self.head.idf))
+        passages = [one for some in texts.values() for one in some]
+        tokenizer = self.model.tokenizer
+        for at in range(0, len(passages), _COUNTED):
+            for ids in tokenizer(passages[at : at + _COUNTED], add_special_tokens=False, verbose=False)["input_ids"]:
+                frequency_V[np.unique(np.array(ids, dtype=np.int64))] += 1
+        self.head.idf.copy_(torch.from_numpy(idf(frequency_V, len(passages))))
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return dict(self.head.named_parameters())
+
+    def learning_rate(self, name: str) -> float:
+        """The map's; three times as much for the tokens' weights, and for the scale what moves it by units."""
+        rate = self.config.head_learning_rate
+        return {"project.weight": rate, "scale": 150 * rate}.get(name, 3 * rate)
+
+    def train(self, on: bool) -> None:
+        self.head.train(on)
+
+    def _tensors(self, text: TextStates) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and ids of a text's own tokens."""
+        device = self.model.device
+        ids = torch.from_numpy(text.ids_L[1:-1].astype(np.int64))
+        return torch.from_numpy(text.states_LH[1:-1]).to(device), ids.to(device)
+
+    def scores(self, query: str, passages: Sequence[str]) -> torch.Tensor:
+        """Scores (N,) of a query's passages, as `LateInteraction` gives them."""
+        asked, *found = (self._tensors(one) for one in self._states.get([query, *passages]))
+        if not len(asked[1]):
+            return torch.zeros(len(passages), device=self.model.device) * self.head.scale
+        vectors_AH, weights_A = self.head(*asked)
+        states_MH = torch.cat([states for states, _ in found])
+        vectors_MH, _ = self.head(states_MH, torch.cat([ids for _, ids in found]))
+        parts = (vectors_AH @ vectors_MH.T).split([len(ids) for _, ids in found], dim=1)
+        share_A = weights_A / weights_A.sum()
+        nothing = torch.zeros((), device=self.model.device)
+        best = [(share_A * one.amax(dim=1)).sum() if one.shape[1] else nothing for one in parts]
+        return self.head.scale * torch.stack(best)
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        total = 0.0
+        for one in drawn:
+            scores_N = self.scores(one.row.query, [text.joined for text in one.passages])
+            if self.config.residual:
+                scores_N = scores_N + self.config.residual * torch.tensor(one.teacher, device=scores_N.device)
+            value = -torch.log_softmax(scores_N, dim=0)[0] / len(drawn)
+            (value * scale).backward()
+            total += float(value.detach())
+        return total
+
+    def metric(self, rows: Sequence[TrainingRow]) -> float:
+        """MRR@10 over each row's own positives and negatives."""
+        values = []
+        for row in rows:
+            scores_N = self.scores(row.query, [one.joined for one in (*row.positives, *row.negatives)])
+            gold_N = torch.zeros(1, len(scores_N), dtype=torch.bool, device=scores_N.device)
+            gold_N[0, : len(row.positives)] = True
+            values.append(reciprocal_rank(scores_N[None], gold_N))
+        return float(np.mean(values))
+
+    def save(self, folder: Path) -> list[str]:
+        return save_head(self.head, folder)
