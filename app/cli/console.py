@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from app.core.errors import HyblinkError, UserError
+from app.core.errors import HyblinkError, InvalidInputError, UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,9 +36,19 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def parse_pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
+    """An option that is repeated with `key=value`. Raises InvalidInputError for what is not."""
+    found = {}
+    for one in given or ():
+        key, equals, value = one.partition("=")
+        if not equals:
+            raise InvalidInputError(f"bad {option}", received=one, expected="key=value")
+        found[key.strip()] = value.strip()
+    return found
+
+
 def parse_json(text: str, name: str) -> Any:
     """An option that holds JSON."""
-    from app.core.errors import InvalidInputError
 
     try:
         return json.loads(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import emit, note, opened, progress, reported, say
+from app.cli.console import emit, note, opened, parse_pairs, progress, reported, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,16 +41,11 @@ def train(
     with reported(as_json):
         import time
 
-        from app.core.errors import InvalidInputError
         from app.core.settings import Settings
         from training.recipes import recipe as named
         from training.run import train_model
 
-        pairs = [change.partition("=") for change in changes or []]
-        for key, equals, value in pairs:
-            if not equals:
-                raise InvalidInputError("bad --set", received=f"{key}{value}", expected="key=value")
-        config = named(recipe, {key.strip(): value.strip() for key, _, value in pairs})
+        config = named(recipe, parse_pairs(changes, "--set"))
         started = time.perf_counter()
         with progress(as_json) as bars:
             task = bars.add_task("steps", total=config.steps, rate="")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from app.cli.console import audited, emit, note, opened, reported, say
+from app.cli.console import audited, emit, note, opened, parse_pairs, reported, say
 
 if TYPE_CHECKING:
     from app.core.settings import Settings
@@ -162,21 +162,14 @@ def jobs_retrain(
         from app.api.audit import local_user
         from app.core.errors import InvalidInputError
 
-        def pairs(given: list[str] | None) -> dict[str, str]:
-            split = [one.partition("=") for one in given or []]
-            for key, equals, value in split:
-                if not equals:
-                    raise InvalidInputError("bad option", received=f"{key}{value}", expected="key=value")
-            return {key.strip(): value.strip() for key, _, value in split}
-
         bounds: dict[str, float | int] = {}
-        for name, value in pairs(gate).items():
+        for name, value in parse_pairs(gate, "--gate").items():
             try:
                 bounds[name] = int(value) if name == "least_judged" else float(value)
             except ValueError:
                 raise InvalidInputError(f"bad {name}", received=value, expected="a number") from None
         params = {
-            "options": pairs(changes),
+            "options": parse_pairs(changes, "--set"),
             "rows": rows,
             "held_out": held_out,
             "clicks": clicks,
