@@ -21,9 +21,10 @@ from app.core.ports import (
 )
 from app.core.settings import Settings
 from app.core.types import GenerationRecord, VdrMode
+from app.encoders.adapters import WEIGHTS
 from app.encoders.bag import BagOfTokens
-from app.encoders.cross_encoder import DEFAULT as SHIPPED_CROSS
-from app.encoders.cross_encoder import TransformerCrossEncoder
+from app.encoders.cross_encoder import DEFAULT as DEFAULT_CROSS
+from app.encoders.cross_encoder import SHIPPED, TransformerCrossEncoder
 from app.encoders.dense import DenseTransformer
 from app.encoders.entity_cross import DEFAULT as SHIPPED_ENTITY_CROSS
 from app.encoders.entity_cross import EntityCrossEncoder
@@ -195,17 +196,18 @@ class EncoderPool:
             return self._full[key]
 
     def cross(self) -> CrossEncoder:
-        """What re-ranks. Raises EncoderUnavailableError where the settings name nothing, or no adapter is shipped."""
+        """What re-ranks. Raises EncoderUnavailableError where the settings name nothing."""
         with self._lock:
             if self._cross is None:
                 wanted = self._settings.encode.cross_encoder
-                if wanted == "none" or (wanted == "default" and not (SHIPPED_CROSS / MANIFEST).is_file()):
+                if wanted == "none":
                     raise EncoderUnavailableError(
                         "no cross-encoder is configured",
                         received=wanted,
                         expected="encode.cross_encoder: a hub name or folder",
                     )
-                model = str(SHIPPED_CROSS) if wanted == "default" else wanted
+                ours = {"default": DEFAULT_CROSS} | {name: WEIGHTS / name for name in SHIPPED}
+                model = str(ours.get(wanted, wanted))
                 self._cross = TransformerCrossEncoder(model, self._settings.encode, self._settings.data_dir / "onnx")
             return self._cross
 

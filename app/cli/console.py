@@ -49,7 +49,6 @@ def parse_pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 def parse_json(text: str, name: str) -> Any:
     """An option that holds JSON."""
-
     try:
         return json.loads(text)
     except ValueError as error:

@@ -137,7 +137,8 @@ class EncodeSettings(_Section):
     )
     cross_encoder: str = Field(
         "default",
-        description="What re-ranks: `default` (the shipped adapter), a cross-encoder's hub name or folder, or `none`.",
+        description="What re-ranks: `default` (`late-minilm`, late interaction), `cross-minilm` (the shipped "
+        "cross-encoder), a cross-encoder's hub name, a folder, or `none`.",
     )
     cross_encoder_precision: str = Field(
         "auto", description="`auto` (int8 on CPUs that have ONNX), `fp32`, `bf16`, `int8`."

@@ -230,7 +230,7 @@ FusionName = Literal["weighted_sum", "rrf", "comb_sum", "comb_mnz", "isr"]
 NormalizationName = Literal["min_max", "z_score", "l2", "theoretical", "none"]
 
 
-SHIPPED_CROSS_WEIGHT = 0.5
+SHIPPED_CROSS_WEIGHT = 0.7
 """How much re-ranking adds, unless a profile or a request says otherwise."""
 
 

@@ -39,7 +39,9 @@ from app.encoders.late_interaction import LateInteraction, in_onnx, in_torch
 from app.encoders.models import identity, locate, quietly, weights_version
 from app.encoders.prefixes import joined
 
-DEFAULT = WEIGHTS / "cross-minilm"
+DEFAULT = WEIGHTS / "late-minilm"
+SHIPPED = ("late-minilm", "cross-minilm")
+"""What may be named instead of a folder."""
 _GROUP = 16
 """Pairs that are scored all or not at all, so that the best come first; within a group they are sorted by length."""
 _BATCH = 4

@@ -83,7 +83,7 @@ def cut_layers(transformer: Any, kept: int) -> None:
     if not kept:
         return
     encoder = getattr(transformer.base_model, "encoder", None)
-    if encoder is None or kept > len(getattr(encoder, "layer", ())):
+    if encoder is None or not 0 < kept <= len(getattr(encoder, "layer", ())):
         raise EncoderUnavailableError(
             "layers cannot be cut off", received=kept, expected="a BERT-like model of at least as many layers"
         )

@@ -17,16 +17,18 @@ from scipy.sparse import csc_array
 from app.bootstrap import App, build
 from app.core.ports import PreparedDocument
 from app.core.settings import EncodeSettings, OpenSearchSettings, Settings
-from app.core.text import Analyzer
+from app.core.text import Analyzer, fold
 from app.core.types import ALL_SIGNALS, CollectionSpec, DocId, Document, SearchRequest, Signal, TermWeights, VectorArray
-from app.core.weights import round_weights
+from app.core.weights import heaviest, round_weights
 from app.encoders.bag import BagOfTokens
 from app.indexes.opensearch.client import Cluster as Connection
 from app.indexes.opensearch.layout import document_source, passage_sources
 from app.indexes.opensearch.passages import NO_WEIGHTS, PassageSignals
 from app.node.cluster import Cluster, ClusterOptions
 from indexer.prepare import content_hash
+from ranker.retrieve import AnalyzedQuery, QueryForms
 from tests.benchmarks.timing import entities, latencies, questions, table
+from training.judgements import read_beir
 
 _K = 100
 _DRAWN = (120, 256)
@@ -34,6 +36,7 @@ _VOCABULARY = 28_000
 _BULK = 20_000
 _BATCH = 2_000
 _DIMENSION = 384
+_COPIES = 10
 
 
 class DrawnVectors:
@@ -119,6 +122,67 @@ def products(data: Path, _work: Path, passages: int) -> None:
     with _application() as (app, options):
         for count in _DRAWN:
             _products(app, options, data, passages, count)
+
+
+def learned(data: Path, work: Path, _passages: int) -> None:
+    """The sparse leg over the shipped VDR adapter's weights, beside BM25.
+
+    Passages, weights and questions are those of the collections that the part `quality` leaves. Each passage stands there
+    `_COPIES` times: a twentieth of its words left out at random, its weights within a tenth of what they were.
+    """
+    from tests.benchmarks.quality import SETS
+
+    if not (work / "quality").exists():
+        print("skipped: run the part `quality` with the same --work folder first")
+        return
+    source = build(Settings(data_dir=work / "quality"))
+    asked: list[tuple[list[str], TermWeights]] = []
+    with _application() as (app, options):
+        app.ensure_collection(CollectionSpec("learned", dense_encoder="none"))
+        engine = app.catalog.engine("learned")
+        rng = np.random.default_rng(0)
+        with engine.store.writer():
+            for copy in range(_COPIES):
+                for some in _batches(one for name in SETS for one in _jittered(source, name, copy, rng)):
+                    engine.store.write(some)
+        engine.compact(patience_s=90)
+        for name in SETS:
+            asked += _asked(source, name, data)
+        plugin, stock = _signals(app, "learned", options)
+        count = engine.store.reader().counts().passages
+        rows: list[list[object]] = [
+            ["BM25", *latencies(lambda pair: plugin.search(pair[0], NO_WEIGHTS, _K, None), asked)]
+        ]
+        for most in (32, 768):
+            queries = [heaviest(weights, most) for _, weights in asked]
+            label = f"VDR full, at most {most} ({np.mean([len(one) for one in queries]):.0f} on average)"
+            rows.append([f"{label}, plugin", *latencies(lambda w: plugin.search((), w, _K, None), queries)])
+            rows.append([f"{label}, stock", *latencies(lambda w: stock.search((), w, _K, None), queries)])
+        table([f"{count:,} passages, {len(asked)} questions, top {_K}", "p50 ms", "p95 ms"], rows)
+    source.close()
+
+
+def _jittered(source: App, name: str, copy: int, rng: Any) -> Iterator[PreparedDocument]:
+    for one in source.catalog.engine(name).store.reader().export():
+        words = one.document.text.split()
+        text = " ".join(word for word, drawn in zip(words, rng.random(len(words)), strict=True) if drawn > 0.05)
+        terms = next(own for own in one.weights if own is not None)
+        weights = round_weights((terms.weights * rng.uniform(0.9, 1.1, len(terms))).astype(np.float32))
+        document = Document(DocId(f"{name}-{one.document.id}-{copy}"), text or "-", one.document.title)
+        windows = ((0, len(document.text)),)
+        yield PreparedDocument(document, windows, (TermWeights(terms.ids, weights),), content_hash(document, windows))
+
+
+def _asked(source: App, name: str, data: Path) -> list[tuple[list[str], TermWeights]]:
+    """Dev questions as BM25 terms and as the encoder's weights with the collection's idf."""
+    queries, _ = read_beir(data / name, "dev")
+    record, snapshot = source.catalog.engine(name).record, source.catalog.engine(name).snapshot()
+    bag, encoder = source.encoders.bag(record.vdr_encoder), source.encoders.full(record)
+    found = []
+    for text in list(queries.values())[:: max(1, len(queries) // 40)][:40]:
+        analyzed = AnalyzedQuery(fold(text), tuple(Analyzer(record.analyzer).terms(text)))
+        found.append((list(analyzed.terms), QueryForms(snapshot, analyzed, bag, encoder, "full", 768).weights()))
+    return found
 
 
 def _bulk(app: App, options: OpenSearchSettings, prepared: list[PreparedDocument]) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from app.core.settings import EncodeSettings
 from app.core.text import Analyzer
 from app.core.types import TermWeights
 from app.core.weights import calibrated, heaviest, idf
+from app.encoders.adapters import WEIGHTS
 from app.encoders.backbone import Backbone
-from app.encoders.cross_encoder import DEFAULT as CROSS
-from app.encoders.cross_encoder import TransformerCrossEncoder
+from app.encoders.cross_encoder import SHIPPED, TransformerCrossEncoder
 from app.encoders.dense import load_sentence_transformer
 from app.encoders.vdr_adapter import VdrAdapter
 from tests.benchmarks.timing import table
@@ -77,8 +78,10 @@ def reranking(data: Path, work: Path) -> None:
     rng = np.random.default_rng(0)
     pools = [[("", corpus[at].text) for at in rng.choice(len(corpus), 50, replace=False)] for _ in asked]
     lines, scores = [], {}
-    for precision in ("fp32", "int8"):
-        encoder = TransformerCrossEncoder(str(CROSS), EncodeSettings(cross_encoder_precision=precision), work / "onnx")
+    for name, precision in product(SHIPPED, ("fp32", "int8")):
+        encoder = TransformerCrossEncoder(
+            str(WEIGHTS / name), EncodeSettings(cross_encoder_precision=precision), work / "onnx"
+        )
         encoder.load()
         encoder.score(asked[0], pools[0], float("inf"))
         taken, made = [], []
@@ -86,11 +89,12 @@ def reranking(data: Path, work: Path) -> None:
             started = time.perf_counter()
             made.append(encoder.score(query, pool, float("inf")))
             taken.append((time.perf_counter() - started) * 1e3)
-        scores[precision] = np.array(made)
-        lines.append([precision, float(np.median(taken)), float(np.percentile(taken, 95))])
+        scores[name, precision] = np.array(made)
+        lines.append([f"{name}, {precision}", float(np.median(taken)), float(np.percentile(taken, 95))])
     table(["re-ranking 50 passages, 256 tokens", "p50 ms", "p95 ms"], lines)
-    agreement = float(np.corrcoef(scores["fp32"].ravel(), scores["int8"].ravel())[0, 1])
-    print(f"correlation of int8 with fp32 scores: {agreement:.4f}")
+    for name in SHIPPED:
+        agreement = float(np.corrcoef(*(scores[name, precision].ravel() for precision in ("fp32", "int8")))[0, 1])
+        print(f"{name}: correlation of int8 with fp32 scores {agreement:.4f}")
 
 
 class _Judged:

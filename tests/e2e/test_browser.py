@@ -125,7 +125,7 @@ def test_a_thumb_becomes_a_judgement_and_an_opened_document_a_click(page, ui: st
 
 
 def test_re_ranking_shows_its_own_share_of_the_score(page) -> None:  # type: ignore[no-untyped-def]
-    choice = page.get_by_label("Re-rank by cross-encoder")
+    choice = page.get_by_label("Re-rank")
     choice.click()
     page.get_by_role("option", name="yes", exact=True).click()
     reranked = page.get_by_text(re.compile(r"[1-9]\d* documents re-ranked in \d+ ms"))
@@ -136,7 +136,7 @@ def test_re_ranking_shows_its_own_share_of_the_score(page) -> None:  # type: ign
             break
         time.sleep(1)
     assert reranked.count() == 1
-    assert "cross-encoder" in page.locator(".hb-legend").first.inner_text().lower()
+    assert "re-ranker" in page.locator(".hb-legend").first.inner_text().lower()
     choice.click()
     page.get_by_role("option", name="as the server is set", exact=True).click()
     ask(page, "how do I read a csv file")

@@ -21,6 +21,7 @@ from app.core.errors import HyblinkError
 from app.core.manifest import sha256, write_manifest
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
+from app.encoders.cross_encoder import DEFAULT as LATE
 from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.dense import DenseTransformer
 from app.encoders.vdr import load_encoder
@@ -205,6 +206,34 @@ def test_a_spoilt_head_is_refused(
     assert "head" in str(refused.value)
     assert not mark.exists()
     assert "rm -rf" not in caplog.text
+
+
+def spoil_layers(folder: Path, mark: Path) -> None:
+    change_manifest(folder, lambda m: m.update({"layers": -1}))
+
+
+def spoil_many_layers(folder: Path, mark: Path) -> None:
+    change_manifest(folder, lambda m: m.update({"layers": "all; rm -rf /"}))
+
+
+_OF_A_CONFIG = {spoil_huge, spoil_large, spoil_type, spoil_unknown, spoil_auto_map, spoil_code_name}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [one for one in (*SPOILT, spoil_layers, spoil_many_layers) if one not in _OF_A_CONFIG],
+    ids=lambda one: one.__name__.removeprefix("spoil_"),
+)
+def test_a_spoilt_late_interaction_is_refused(spoil: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    folder = tmp_path / "late"
+    shutil.copytree(LATE, folder)
+    mark = tmp_path / "elsewhere" / "mark"
+    mark.parent.mkdir()
+    spoil(folder, mark)
+    encoder = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
+    with pytest.raises(HyblinkError, match="late|layers cannot be cut off"):
+        encoder.load()
+    assert not mark.exists()
 
 
 def test_a_spoilt_model_of_a_generation_takes_no_other_signal_down(tmp_path: Path) -> None:

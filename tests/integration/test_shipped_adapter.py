@@ -12,13 +12,14 @@ from app.bootstrap import build
 from app.core.linking import LinkRequest, Text
 from app.core.settings import EncodeSettings, LinkSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
-from app.encoders.adapters import CROSS_ENCODER_LORA, adapter_manifest
-from app.encoders.cross_encoder import DEFAULT as CROSS
+from app.encoders.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
+from app.encoders.cross_encoder import DEFAULT as LATE
 from app.encoders.dense import DenseTransformer
 from app.encoders.mention import DEFAULT as MENTION
 from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
 from app.linking.knowledge_base import entity_spec
 
+CROSS = WEIGHTS / "cross-minilm"
 DOCUMENTS = [
     {"id": "swift", "title": "Swifts", "text": "Swifts sleep on the wing and land only to breed."},
     {"id": "swift-code", "title": "SWIFT codes", "text": "A SWIFT code names a bank in an international transfer."},
@@ -27,7 +28,9 @@ DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("shipped", "measure"), [(DEFAULT, "nDCG@10"), (CROSS, "nDCG@10"), (MENTION, "R@64")])
+@pytest.mark.parametrize(
+    ("shipped", "measure"), [(DEFAULT, "nDCG@10"), (CROSS, "nDCG@10"), (LATE, "nDCG@10"), (MENTION, "R@64")]
+)
 def test_every_adapter_is_small_and_has_a_card(shipped: Path, measure: str) -> None:
     files = [path for path in shipped.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 5_000_000
@@ -42,28 +45,38 @@ def test_the_vdr_adapter_is_checked() -> None:
     assert set(adapter.manifest["data"]) >= {"scifact.jsonl"}
 
 
-def test_the_cross_encoder_is_checked() -> None:
+def test_what_re_ranks_is_checked() -> None:
+    late = adapter_manifest(LATE, LATE_INTERACTION)
+    assert (late["recipe"], late["layers"]) == ("late_interaction", 3)
+    assert not any(name.endswith("dev.jsonl") for name in late["data"])
     manifest = adapter_manifest(CROSS, CROSS_ENCODER_LORA)
     assert manifest["recipe"] == "cross_encoder"
     assert not any(name.endswith("dev.jsonl") for name in manifest["data"])
     assert "/" not in json.loads((CROSS / "adapter_config.json").read_text())["base_model_name_or_path"]
 
 
-def test_the_cross_encoder_is_the_default_and_prefers_answers(tmp_path: Path) -> None:
-    app = build(Settings(data_dir=tmp_path))
+@pytest.mark.parametrize(("named", "model"), [("default", "late-minilm"), ("cross-minilm", "cross-minilm")])
+def test_late_interaction_is_the_default_and_both_prefer_answers(named: str, model: str, tmp_path: Path) -> None:
+    app = build(Settings(data_dir=tmp_path, encode=EncodeSettings(cross_encoder=named)))
     try:
         encoder = app.encoders.cross()
-        assert encoder.id.startswith("cross:cross-minilm:")
+        assert encoder.id.startswith(f"cross:{model}:")
         encoder.load()
-        for question, right, wrong in (
+        asked = [
             ("Where do swifts sleep?", DOCUMENTS[0]["text"], DOCUMENTS[1]["text"]),
-            ("When was the bridge opened?", "It was opened to traffic in May 1937 after four years of work.",
-             "The bridge was painted red, and the paint has to be renewed all the time."),
             ("Who wrote the letter?", "The letter was written by his sister Anna.",
              "The letter was sent by ship, and it took five weeks."),
-        ):  # fmt: skip
+        ]  # fmt: skip
+        if model == "cross-minilm":  # only who reads both together follows "it"
+            asked.append(("When was the bridge opened?", "It was opened to traffic in May 1937 after four years of work.",
+                          "The bridge was painted red, and the paint has to be renewed all the time."))  # fmt: skip
+        for question, right, wrong in asked:
             good, bad = encoder.score(question, [("", right), ("", wrong)], float("inf"))
             assert good > bad, question
+            tokens = encoder.contributions(question, "", right)
+            assert bool(tokens) == (model == "late-minilm")
+            if tokens:
+                assert sum(one.contribution for one in tokens) == pytest.approx(float(good), abs=0.05)
     finally:
         app.close()
 

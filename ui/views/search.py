@@ -89,7 +89,7 @@ def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str) 
         vdr = st.selectbox("VDR search", ["auto", "full", "alpha", "beta", "bag"], help=_VDR_HELP)
         if vdr != "auto":
             request["vdr"] = vdr
-        rerank = st.selectbox("Re-rank by cross-encoder", ["as the server is set", "yes", "no"], key="rerank")
+        rerank = st.selectbox("Re-rank", ["as the server is set", "yes", "no"], key="rerank")
         if rerank in {"yes", "no"}:
             request["rerank"] = rerank == "yes"
         if bases:
