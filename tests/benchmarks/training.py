@@ -45,6 +45,7 @@ def run(data: Path, work: Path, _passages: int) -> None:
     throughput(data, work / "training")
     reranking(data, work / "training")
     ablations(data, work / "training")
+    lora_ranks(data, work / "training")
 
 
 def throughput(data: Path, work: Path) -> None:
@@ -125,14 +126,27 @@ class _Judged:
         own = TermWeights(ids, idf(np.asarray((found_PV > 0).sum(axis=0)).ravel(), len(passages)))
         if prior is not None:
             queries = [heaviest(_calibrated(one, own, prior), 32) for one in queries]
-        scores_QP = (_matrix([heaviest(one, 32) for one in queries], size) @ found_PV.T).toarray()
+        return self._measured(mode, (_matrix([heaviest(one, 32) for one in queries], size) @ found_PV.T).toarray())
+
+    def dense_ndcg(self, folder: str) -> float:
+        """nDCG@10 of a bi-encoder's vectors."""
+        model = load_sentence_transformer(folder, "cpu")
+        model.max_seq_length = 256
+        texts = [one.joined for one in self._corpus.values()]
+        queries_QD, passages_PD = (
+            model.encode(some, normalize_embeddings=True, show_progress_bar=False)
+            for some in (list(self._queries.values()), texts)
+        )
+        return self._measured("dense", queries_QD @ passages_PD.T)
+
+    def _measured(self, name: str, scores_QP: Any) -> float:
         names = list(self._corpus)
         results = {
             query: {names[at]: float(scores[at]) for at in np.argsort(-scores, kind="stable")[:100]}
             for query, scores in zip(self._queries, scores_QP, strict=True)
         }
         qrels = {query: self._qrels[query] for query in self._queries}
-        return ev.measure(mode, qrels, results, ("nDCG@10",)).mean["nDCG@10"]
+        return ev.measure(name, qrels, results, ("nDCG@10",)).mean["nDCG@10"]
 
     def _terms(self, adapter: VdrAdapter, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
         made = []
@@ -183,6 +197,24 @@ def ablations(data: Path, work: Path) -> None:
         lines.append([label, judged.ndcg(out, passage_weights=weights)])
         print(lines[-1], flush=True)
     table([f"{_BUDGET} steps of {base.batch}, one seed; nDCG@10 on {_QUERIES} dev questions of {TEST}", "full"], lines)
+
+
+def lora_ranks(data: Path, work: Path) -> None:
+    """A bi-encoder with adapters of several ranks, else by the recipe `dense`; half the budget, for it costs more."""
+    sources = [work / "bm25" / f"{name}.jsonl" for name in TRAIN]
+    if not all(path.exists() for path in sources):
+        sources = _written(work / "bm25", _mined(data)["bm25"])
+    judged = _Judged(data, work / "judged-states")
+    steps = _BUDGET // 2
+    lines: list[list[object]] = [["untrained", judged.dense_ndcg(SHIPPED_BACKBONE)]]
+    for rank in (4, 16, 64):
+        out = work / "ranks" / f"rank-{rank}"
+        if not out.exists():
+            options = {"steps": str(steps), "lora_rank": str(rank), "passage_tokens": "192", "dropout": "false"}
+            train_model(recipe("dense", options), sources, out, cache=work / "states")
+        lines.append([f"LoRA rank {rank}", judged.dense_ndcg(str(out))])
+        print(lines[-1], flush=True)
+    table([f"{steps} steps of 16, one seed; nDCG@10 on {_QUERIES} dev questions of {TEST}", "dense"], lines)
 
 
 def _mined(data: Path) -> dict[str, dict[str, list[TrainingRow]]]:
