@@ -83,8 +83,6 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     from indexer.readers.entities import python_entities
 
     settings = Settings()
-    if "rerank" not in settings.search.model_fields_set:
-        settings = settings.model_copy(update={"search": settings.search.model_copy(update={"rerank": True})})
     app = build(settings)
     started = time.perf_counter()
     report = run_ingest(app, PythonSource("python"), COLLECTION, wait=False)
