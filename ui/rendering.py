@@ -22,7 +22,7 @@ SIGNAL_NAMES = {
     "bm25": "words (BM25)",
     "vdr": "vocabulary (VDR)",
     "dense": "meaning (dense)",
-    "cross": "both read (re-ranker)",
+    "cross": "re-ranker",
     "prior": "name alone (prior)",
     "coherence": "neighbours (coherence)",
     "context": "words around it",
