@@ -121,12 +121,17 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
         manifest = write_manifest(
             beside, ["model.onnx", "tokenizer.json"], format=1, kind=f"{shown}-onnx", name=out.name,
             parent=identity(model), precision="int8" if int8 else "fp32", inputs=list(taken), outputs=list(names),
-            **({"scale": float(module.head.scale.detach())} if isinstance(module, Tokens) else {}),
+            **(_of_tokens(module) if isinstance(module, Tokens) else {}),
         )  # fmt: skip
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return manifest
+
+
+def _of_tokens(module: Tokens) -> dict[str, float]:
+    """What late interaction needs beside the graph."""
+    return {"scale": float(module.head.scale.detach()), "positions": module.positions}
 
 
 def module_vocabulary(module: nn.Module) -> int:

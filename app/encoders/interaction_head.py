@@ -60,11 +60,12 @@ def load_head(folder: Path, vocabulary: int, hidden: int) -> InteractionHead:
 
 
 class Tokens(nn.Module):  # type: ignore[misc]
-    """A backbone's lower layers and a head: token ids to vectors (B, L, H) and weights (B, L)."""
+    """A backbone's lower layers and a head: token ids to vectors (B, L, H) and weights (B, L), L up to `positions`."""
 
     def __init__(self, transformer: Any, head: InteractionHead) -> None:
         super().__init__()
         self.transformer, self.head = transformer, head
+        self.positions = int(transformer.config.max_position_embeddings)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         states_BLH = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

@@ -13,7 +13,6 @@ Shapes: B texts, L tokens of a text with [CLS] and [SEP], H hidden; A tokens of 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from app.core.manifest import MANIFEST, read_json
 from app.core.types import ScoreArray
 
 
@@ -141,7 +141,7 @@ def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> Lat
             vectors, weights = (one.float().cpu().numpy() for one in made)
         return vectors, weights
 
-    return LateInteraction(network, tokenizer, scale, tokens)
+    return LateInteraction(network, tokenizer, scale, min(tokens, module.positions))
 
 
 def in_onnx(folder: Path, tokens: int) -> LateInteraction:
@@ -159,5 +159,6 @@ def in_onnx(folder: Path, tokens: int) -> LateInteraction:
         vectors, weights = session.run(None, {"input_ids": ids_BL, "attention_mask": mask_BL})
         return vectors, weights
 
-    scale = float(json.loads((folder / "manifest.json").read_text())["scale"])
-    return LateInteraction(network, Tokenizer.from_file(str(folder / "tokenizer.json")), scale, tokens)
+    known = read_json(folder / MANIFEST)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return LateInteraction(network, tokenizer, float(known["scale"]), min(tokens, int(known["positions"])))

@@ -150,6 +150,8 @@ def test_searches_are_re_ranked_by_it_and_say_which_token_answered_which(
         exact = plainly(base, model, "what tiger sleeps", hit.passages[0].text)
         assert line.raw == pytest.approx(exact, abs=1e-3 if precision == "fp32" else 0.3)
         assert all(one.contribution == pytest.approx(one.query_weight * one.passage_weight) for one in line.tokens)
+    longer = "the tiger sleeps " * 60  # than the model has positions
+    assert np.isfinite(app.encoders.cross().score("what tiger", [("", longer)], float("inf"))).all()
     app.close()
 
 
