@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from training.data import Text, TrainingRow
+from training.data import Text, TrainingRow, write_jsonl
 
 THINGS = [
     "apple",
@@ -88,3 +88,10 @@ def tiny_rows(count: int, *, negatives: int = 4, seed: int = 0, teacher: bool = 
             )
         )
     return rows
+
+
+def tiny_rows_file(folder: Path) -> Path:
+    """Forty rows with a teacher's scores, as a file."""
+    path = folder / "rows.jsonl"
+    write_jsonl(path, tiny_rows(40, teacher=True))
+    return path

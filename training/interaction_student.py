@@ -21,9 +21,7 @@ from training.batches import Drawn
 from training.data import TrainingRow
 from training.recipes import RunConfig
 from training.states import StateCache
-from training.students import load_backbone, reciprocal_rank
-
-_COUNTED = 1000
+from training.students import load_backbone, mean_reciprocal_rank, token_ids
 
 
 class InteractionStudent:
@@ -46,10 +44,8 @@ class InteractionStudent:
         """The idf of tokens over the passages of all sources, as weights to begin with."""
         frequency_V = np.zeros(len(self.head.idf))
         passages = [one for some in texts.values() for one in some]
-        tokenizer = self.model.tokenizer
-        for at in range(0, len(passages), _COUNTED):
-            for ids in tokenizer(passages[at : at + _COUNTED], add_special_tokens=False, verbose=False)["input_ids"]:
-                frequency_V[np.unique(np.array(ids, dtype=np.int64))] += 1
+        for ids in token_ids(self.model.tokenizer, passages):
+            frequency_V[np.unique(np.array(ids, dtype=np.int64))] += 1
         self.head.idf.copy_(torch.from_numpy(idf(frequency_V, len(passages))))
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -96,13 +92,7 @@ class InteractionStudent:
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
         """MRR@10 over each row's own positives and negatives."""
-        values = []
-        for row in rows:
-            scores_N = self.scores(row.query, [one.joined for one in (*row.positives, *row.negatives)])
-            gold_N = torch.zeros(1, len(scores_N), dtype=torch.bool, device=scores_N.device)
-            gold_N[0, : len(row.positives)] = True
-            values.append(reciprocal_rank(scores_N[None], gold_N))
-        return float(np.mean(values))
+        return mean_reciprocal_rank(rows, self.scores)
 
     def save(self, folder: Path) -> list[str]:
         return save_head(self.head, folder)

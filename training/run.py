@@ -77,9 +77,9 @@ def train_model(
 ) -> dict[str, Any]:
     """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
 
-    `entities` are a knowledge base's vectors, which a mention encoder learns against. A VDR head may `go_on_from` the
-    folder of an earlier one. `statistics` are the passages of each source (by its file's name), where the rows do not
-    hold all of them.
+    `entities` are a knowledge base's vectors, which a mention encoder learns against. A VDR head or a LoRA adapter may
+    `go_on_from` the folder of an earlier one of its form. `statistics` are the passages of each source (by its file's
+    name), where the rows do not hold all of them.
 
     Started again after it was killed, it goes on from the newest checkpoint. Raises ConflictError where `out` exists,
     InvalidInputError for data or options that make no sense, before anything is computed.
@@ -123,8 +123,14 @@ def train_model(
     if entities is not None:
         fingerprints[entities.name] = sha256(entities)
     if go_on_from is not None:
-        if config.kind != "vdr":
-            raise InvalidInputError("only VDR goes on from an earlier head", received=config.kind)
+        if config.kind in {"late", "span"} or config.tuning != ("head" if config.kind == "vdr" else "lora"):
+            raise InvalidInputError(
+                "such a model does not go on from an adapter",
+                received=f"{config.recipe}, tuning {config.tuning}",
+                expected="a VDR head or a LoRA adapter; a whole model is its own base (--set base=FOLDER)",
+            )
+        if not go_on_from.is_dir():
+            raise InvalidInputError("no such model", received=str(go_on_from), expected="a folder with a manifest.json")
         fingerprints[f"head {go_on_from.name}"] = weights_version(go_on_from)
     run = hashlib.sha256(orjson.dumps([asdict(config), fingerprints], option=orjson.OPT_SORT_KEYS)).hexdigest()
     work = work or out.with_name(f".{out.name}.run")
@@ -138,20 +144,22 @@ def train_model(
 
             assert entities is not None
             return SpanStudent(config, EntityVectors(entities))
-        if config.kind == "mention":
-            return MentionStudent(config, None if entities is None else EntityVectors(entities))
         if config.kind == "late":
             from training.interaction_student import InteractionStudent
 
             late = InteractionStudent(config, cache)
             late.set_statistics(loaded.texts if statistics is None else statistics)
             return late
-        if config.kind != "vdr":
-            return DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
-        made = VdrStudent(config, cache, beside)
+        made: Any
+        if config.kind == "mention":
+            made = MentionStudent(config, None if entities is None else EntityVectors(entities))
+        elif config.kind == "vdr":
+            made = VdrStudent(config, cache, beside)
+        else:
+            made = DenseStudent(config) if config.kind == "dense" else CrossStudent(config)
         if go_on_from is not None:
             made.go_on_from(go_on_from)
-        if config.lexical:
+        if config.kind == "vdr" and config.lexical:
             made.set_statistics(loaded.texts if statistics is None else statistics)
         return made
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.core.errors import InvalidInputError
+from app.core.errors import EncoderUnavailableError, InvalidInputError
 from app.core.types import TermWeights
 from app.core.weights import calibrated, idf
+from app.encoders.adapters import VDR_HEAD, adapter_manifest
 from app.encoders.backbone import Backbone
 from app.encoders.cross_encoder import load_cross_encoder
 from app.encoders.dense import cut_layers, load_sentence_transformer, on_device
@@ -39,10 +40,12 @@ from training.losses.gather import gather
 from training.losses.in_batch_nll import in_batch_nll
 from training.losses.semi_parametric import VocabularyBatch, svdr_loss, vdr_loss
 from training.recipes import RunConfig
+from training.registry import kind_of
 from training.trainer import world
 
 DEV_CUTOFF = 10
 _DEV_BATCH = 64
+_COUNTED = 1000
 
 
 def device() -> str:
@@ -133,6 +136,23 @@ def reciprocal_rank(scores_QP: torch.Tensor, gold_QP: torch.Tensor) -> float:
     return float(torch.where(rank_Q <= DEV_CUTOFF, 1.0 / rank_Q, torch.zeros(())).mean())
 
 
+def mean_reciprocal_rank(rows: Sequence[TrainingRow], scores: Callable[[str, Sequence[str]], torch.Tensor]) -> float:
+    """MRR@10 over each row's own positives and negatives; `scores` gives those (N,) of a query's passages."""
+    values = []
+    for row in rows:
+        scores_N = scores(row.query, [one.joined for one in (*row.positives, *row.negatives)])
+        gold_N = torch.zeros(len(scores_N), dtype=torch.bool, device=scores_N.device)
+        gold_N[: len(row.positives)] = True
+        values.append(reciprocal_rank(scores_N[None], gold_N[None]))
+    return float(np.mean(values))
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Each text's tokens without the special ones, whatever its length."""
+    for at in range(0, len(texts), _COUNTED):
+        yield from tokenizer(list(texts[at : at + _COUNTED]), add_special_tokens=False, verbose=False)["input_ids"]
+
+
 class _Whole:
     """What bi-encoders and cross-encoders share: everything of the model that may learn does, at one rate."""
 
@@ -147,6 +167,39 @@ class _Whole:
 
     def train(self, on: bool) -> None:
         self.model.train(on)
+
+    def go_on_from(self, folder: Path) -> None:
+        """Begin with an adapter that was trained before. Raises InvalidInputError where it is of another form."""
+        load_adapter(self.model[0].model, kind_of(self.config), self.config, folder)
+
+
+def _earlier(folder: Path, kind: str) -> dict[str, Any]:
+    """The manifest of what a run goes on from. Raises InvalidInputError where the folder does not hold that."""
+    try:
+        return adapter_manifest(folder, kind)
+    except EncoderUnavailableError as error:
+        raise InvalidInputError(
+            f"cannot go on from it: {error}", received=error.received, expected=error.expected
+        ) from error
+
+
+def load_adapter(transformer: Any, kind: str, config: RunConfig, folder: Path) -> None:
+    """A LoRA adapter's weights into a transformer that has adapters. Raises InvalidInputError where they do not fit."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    manifest = _earlier(folder, kind)
+    form = {"base": str(manifest["base"]), "layers": int(manifest.get("layers", 0))}
+    wanted = {"base": config.base, "layers": config.kept_layers}
+    tensors = load_file(folder / "adapter_model.safetensors")
+    own = {name: tensor.shape for name, tensor in get_peft_model_state_dict(transformer).items()}
+    if form != wanted or own != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise InvalidInputError(
+            "the earlier adapter is of another form",
+            received=f"{form}, {len(tensors)} tensors",
+            expected=f"{wanted}, {len(own)} tensors; the same lora_rank and frozen_layers",
+        )
+    set_peft_model_state_dict(transformer, {name: tensor.float() for name, tensor in tensors.items()})
 
 
 def _files(folder: Path) -> list[str]:
@@ -411,6 +464,7 @@ class VdrStudent(_InBatch):
 
         Its statistics stay as well: `set_statistics` then gives the ratios only.
         """
+        _earlier(folder, VDR_HEAD)
         earlier = VdrHead.load(str(folder), local_files_only=True).float()
         differ = [
             key for key in VdrHead.config_keys if key != "top_k" and getattr(earlier, key) != getattr(self.head, key)
@@ -450,13 +504,11 @@ class VdrStudent(_InBatch):
         usable_V = self.head.usable.cpu().numpy()
         frequency_V = np.zeros(len(usable_V))
         length = 0
-        for at in range(0, len(texts), 1000):
-            tokenizer = self.model.tokenizer
-            for ids in tokenizer(list(texts[at : at + 1000]), add_special_tokens=False, verbose=False)["input_ids"]:
-                inside = np.array([i for i in ids if i >= self.head.shift], dtype=np.int64) - self.head.shift
-                inside = inside[usable_V[inside]]
-                frequency_V[np.unique(inside)] += 1
-                length += len(inside)
+        for ids in token_ids(self.model.tokenizer, texts):
+            inside = np.array([i for i in ids if i >= self.head.shift], dtype=np.int64) - self.head.shift
+            inside = inside[usable_V[inside]]
+            frequency_V[np.unique(inside)] += 1
+            length += len(inside)
         return frequency_V, length
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -631,14 +683,12 @@ class CrossStudent(_Whole):
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
         """MRR@10 over each row's own positives and negatives."""
-        values = []
-        for row in rows:
-            texts = [one.joined for one in (*row.positives, *row.negatives)]
-            scores = self.model.predict([(row.query, text) for text in texts], show_progress_bar=False)
-            gold_P = torch.zeros(1, len(texts), dtype=torch.bool)
-            gold_P[0, : len(row.positives)] = True
-            values.append(reciprocal_rank(torch.from_numpy(np.asarray(scores))[None], gold_P))
-        return float(np.mean(values))
+
+        def scores(query: str, passages: Sequence[str]) -> torch.Tensor:
+            made = self.model.predict([(query, text) for text in passages], show_progress_bar=False)
+            return torch.from_numpy(np.asarray(made))
+
+        return mean_reciprocal_rank(rows, scores)
 
     def save(self, folder: Path) -> list[str]:
         if self.config.tuning == "lora":

@@ -35,6 +35,9 @@ def train(
     entities: Annotated[
         Path | None, typer.Option(help="Entities' vectors from `hyblink kb export-vectors` (blink_bi).")
     ] = None,
+    go_on_from: Annotated[
+        Path | None, typer.Option("--from", help="An earlier adapter or VDR head of the same form to begin with.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model by a recipe. A run that was cut short goes on where it stopped when it is started again."""
@@ -63,8 +66,9 @@ def train(
                 dev_limit=dev_limit,
                 work=work,
                 cache=Settings().data_dir / "states",
-                parent=parent,
+                parent=parent or ("" if go_on_from is None else go_on_from.name),
                 entities=entities,
+                go_on_from=go_on_from,
                 progress=advance,
                 say=note,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import shutil
 import threading
 import time
@@ -36,7 +35,7 @@ from app.encoders.adapters import (
 )
 from app.encoders.dense import cut_layers, device_of
 from app.encoders.late_interaction import LateInteraction, in_onnx, in_torch
-from app.encoders.models import identity, locate, quietly, weights_version
+from app.encoders.models import identity, locate, onnx_session, quietly, weights_version
 from app.encoders.prefixes import joined
 
 DEFAULT = WEIGHTS / "late-minilm"
@@ -193,17 +192,12 @@ class Exported:
     """An exported cross-encoder in onnxruntime."""
 
     def __init__(self, folder: Path, tokens: int) -> None:
-        import onnxruntime
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(tokens)
         self._tokenizer.enable_padding()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(folder)
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> ScoreArray:
         encoded = self._tokenizer.encode_batch(list(pairs))
@@ -223,14 +217,19 @@ def onnx_installed() -> bool:
 
 
 def exported(model: str, folder: Path) -> Path:
-    """The int8 form of a cross-encoder in `folder`, made there if it is not there whole: about 20 s, once."""
-    from app.encoders.export import export
+    """The int8 form of a cross-encoder in `folder`, made there if it is not there whole: about 20 s, once.
+
+    One that an earlier release wrote in another form is made anew.
+    """
+    from app.encoders.export import FORMAT, export
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         try:
-            check_manifest(folder)
+            current = check_manifest(folder).get("format") == FORMAT
         except (FileNotFoundError, CorruptionError):
+            current = False
+        if not current:
             shutil.rmtree(folder, ignore_errors=True)
             export(model, folder, kind="cross", int8=True)
     return folder

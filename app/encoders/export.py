@@ -26,6 +26,8 @@ from app.encoders.models import identity, tokenizer_file
 from app.encoders.vdr import VdrHead, load_encoder
 from app.encoders.vdr_model import is_whole_model
 
+FORMAT = 2
+"""Of the manifest beside a graph; 2: late interaction's says how many positions its backbone has."""
 OPSET = 18
 _WINDOW = 256
 
@@ -119,7 +121,7 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
         if (beside / "model.onnx.data").exists():
             raise NotExportableError(f"{model!r} is too large for one ONNX file", expected="at most 2 GB")
         manifest = write_manifest(
-            beside, ["model.onnx", "tokenizer.json"], format=1, kind=f"{shown}-onnx", name=out.name,
+            beside, ["model.onnx", "tokenizer.json"], format=FORMAT, kind=f"{shown}-onnx", name=out.name,
             parent=identity(model), precision="int8" if int8 else "fp32", inputs=list(taken), outputs=list(names),
             **(_of_tokens(module) if isinstance(module, Tokens) else {}),
         )  # fmt: skip

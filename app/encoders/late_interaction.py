@@ -13,7 +13,6 @@ Shapes: B texts, L tokens of a text with [CLS] and [SEP], H hidden; A tokens of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from app.core.manifest import MANIFEST, read_json
 from app.core.types import ScoreArray
+from app.encoders.models import onnx_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +146,9 @@ def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> Lat
 
 def in_onnx(folder: Path, tokens: int) -> LateInteraction:
     """An exported adapter in onnxruntime."""
-    import onnxruntime
     from tokenizers import Tokenizer
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(folder)
 
     def network(
         ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]

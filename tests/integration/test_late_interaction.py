@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from training_support import tiny_model, tiny_rows
+from training_support import tiny_model, tiny_rows, tiny_rows_file
 
 from app.bootstrap import App, build
 from app.core.errors import EncoderUnavailableError, InvalidInputError
@@ -40,9 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    write_jsonl(path, tiny_rows(40, teacher=True))
-    return path
+    return tiny_rows_file(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

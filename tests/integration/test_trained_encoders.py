@@ -13,6 +13,7 @@ from training_support import tiny_model, tiny_rows
 
 from app.bootstrap import build
 from app.core.errors import EncoderUnavailableError
+from app.core.manifest import MANIFEST, read_json, write_json
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, RerankRequest, SearchRequest, Signal
 from app.encoders.cross_encoder import TransformerCrossEncoder
@@ -96,12 +97,16 @@ def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Pat
     near = int8.score("what tiger sleeps", pairs, time.perf_counter() + 60)
     assert np.allclose(near, scores, atol=0.05 * max(1.0, float(np.abs(scores).max())))
     assert not np.array_equal(near, scores)
-    # What is kept is checked at every start, and made anew where it is damaged.
+    # What is kept is checked at every start, and made anew where it is damaged or of an earlier release's form.
     (kept,) = [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]
+    manifest = read_json(kept / MANIFEST)
     (kept / "model.onnx").write_bytes(b"damaged")
-    again = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
-    again.load()
-    assert np.array_equal(again.score("what tiger sleeps", pairs, time.perf_counter() + 60), near)
+    for _ in range(2):
+        again = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+        again.load()
+        assert np.array_equal(again.score("what tiger sleeps", pairs, time.perf_counter() + 60), near)
+        assert read_json(kept / MANIFEST) == manifest
+        write_json(kept / MANIFEST, {**manifest, "format": manifest["format"] - 1})
     assert TransformerCrossEncoder(str(folder), EncodeSettings()).precision == "fp32"
     with pytest.raises(EncoderUnavailableError, match="int8 needs a folder"):
         TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="int8")).load()

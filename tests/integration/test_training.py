@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_support import tiny_model, tiny_rows
+from training_support import tiny_model, tiny_rows, tiny_rows_file
 
 from app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
 from app.core.manifest import check_manifest
@@ -34,7 +35,7 @@ from training.refresh import OwnNegatives, corpus_of
 from training.registry import ModelRegistry
 from training.run import train_model
 from training.states import StateCache
-from training.students import CrossStudent, DenseStudent
+from training.students import CrossStudent, DenseStudent, MentionStudent
 from training.trainer import NonFiniteLossError, rate
 
 WORKER = Path(__file__).with_name("train_worker.py")
@@ -47,6 +48,7 @@ KINDS: dict[str, dict[str, str]] = {
     "svdr": {"tuning": "lora", "precision": "fp32", "lora_rank": "4", "contrastive_mask": "0.1", "flops": "0.001"},
     "vdr_head": {"head_learning_rate": "0.01"},
     "cross_encoder": {"lora_rank": "4", "frozen_layers": "0", "dropout": "true"},
+    "blink_bi": {"lora_rank": "4", "frozen_layers": "0", "negatives": "0"},
 }
 
 
@@ -63,9 +65,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    write_jsonl(path, tiny_rows(40, teacher=True))
-    return path
+    return tiny_rows_file(tmp_path_factory.mktemp("data"))
 
 
 def config(name: str, base: Path, **changes: str) -> RunConfig:
@@ -97,6 +97,44 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     for path in sorted(folder.rglob("*.safetensors")):
         found |= {f"{path.relative_to(folder)}:{name}": tensor for name, tensor in load_file(path).items()}
     return found
+
+
+@pytest.mark.parametrize("name", ["cross_encoder", "dense", "blink_bi"])
+def test_an_adapter_goes_on_from_an_earlier_one(name: str, base: Path, data: Path, tmp_path: Path) -> None:
+    one = config(name, base, steps="2")
+    train_model(one, [data], tmp_path / "earlier", cache=tmp_path / "states")
+    student = {"cross_encoder": CrossStudent, "dense": DenseStudent}.get(name, partial(MentionStudent, vectors=None))(
+        one
+    )
+    begun = {name: tensor.detach().clone() for name, tensor in student.parameters().items()}
+    student.go_on_from(tmp_path / "earlier")
+    again = tmp_path / "again"
+    again.mkdir()
+    student.save(again)
+    was, now = weights(tmp_path / "earlier"), weights(again)
+    assert was.keys() == now.keys()
+    assert all(torch.equal(was[key], now[key]) for key in was)
+    assert any(not torch.equal(begun[key], tensor) for key, tensor in student.parameters().items())
+    # A run that goes on is another run than one that begins anew, and says where it comes from.
+    made = train_model(one, [data], tmp_path / "on", cache=tmp_path / "states", go_on_from=tmp_path / "earlier")
+    assert "head earlier" in made["data"]
+    assert any(
+        not torch.equal(one, other) for one, other in zip(was.values(), weights(tmp_path / "on").values(), strict=True)
+    )
+    # What does not fit is refused before anything is computed.
+    small = tiny_model(tmp_path / "small", layers=1)
+    other = "dense" if name == "cross_encoder" else "cross_encoder"
+    cases = [
+        (one, tmp_path / "nothing", "no such model"),
+        (config(name, base, lora_rank="2"), tmp_path / "earlier", "another form"),
+        (config(name, small), tmp_path / "earlier", "another form"),
+        (config(other, base), tmp_path / "earlier", "cannot go on from it"),
+        (config("dense", base, tuning="full"), tmp_path / "earlier", "does not go on from an adapter"),
+    ]
+    for wrong, folder, message in cases:
+        with pytest.raises(InvalidInputError, match=message):
+            train_model(wrong, [data], tmp_path / "never", cache=tmp_path / "states", go_on_from=folder)
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
