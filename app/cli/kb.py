@@ -165,11 +165,15 @@ def mine(
     own_document: Annotated[
         bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
     ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Keep what is decided without a cross-encoder, for it to learn beside.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Mine training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates."""
     with reported(as_json), opened() as app:
         from app.core.errors import ConflictError
+        from app.linking.disambiguation import SHIPPED
         from training.data import write_jsonl
         from training.linking.mine import training_rows
 
@@ -187,6 +191,7 @@ def mine(
                 tokens=tokens,
                 tokenizer=app.encoders.mention_tokenizer(),
                 own_document=_own if own_document else lambda _: None,
+                utility=(app.catalog.link_profile(kb) or SHIPPED).fast if scores else None,
                 progress=lambda n: bars.advance(task, n),
             )
         write_jsonl(out, made)

@@ -449,6 +449,14 @@ def test_mining_fitting_and_evaluating(
     decided = json.loads(found.stdout)["decisions"]["decided"]
     assert decided["threshold"] == profile["fast_threshold"]
     assert decided["nil_recall"] == 0.0  # every mention means something
+    # With scores, rows say what is decided without a cross-encoder: the best first.
+    scored = tmp_path / "scored.jsonl"
+    mined = run.invoke(cli, ["kb", "mine", str(data), "-k", "real", "--out", str(scored), "--scores", "--json"])
+    assert mined.exit_code == 0, mined.output
+    taught = [json.loads(line) for line in scored.read_text().splitlines()]
+    assert all(one["neg_scores"] == sorted(one["neg_scores"], reverse=True) for one in taught)
+    right = [one["pos_scores"][0] > max(one["neg_scores"]) for one in taught]
+    assert float(np.mean(right)) == pytest.approx(systems["decided"]["recall"]["1"], abs=0.005)
     vectors = run.invoke(cli, ["kb", "export-vectors", "-k", "real", "--out", str(tmp_path / "v.safetensors")])
     assert vectors.exit_code == 0, vectors.output
     trained = run.invoke(

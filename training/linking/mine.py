@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from app.core.linking import Utility
 from app.core.ports import Engine
 from app.core.types import Signal
 from app.encoders.mention_text import marked
 from app.linking.candidate_generation import Candidates
+from app.linking.disambiguation import decide
 from app.linking.knowledge_base import description_of
 from app.linking.linker import LinkService
 from training.data import Text, TrainingRow
@@ -28,34 +30,45 @@ def training_rows(
     tokens: int,
     tokenizer: Any,
     own_document: Callable[[JudgedMention], str | None] = lambda _: None,
+    utility: Utility | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[TrainingRow]:
     """A row for each mention whose entity is in the knowledge base; negatives are candidates by the fused score.
 
-    A negative's source is the signals that proposed it. Mentions that mean nothing are left out.
+    With a `utility`, they are the best by what it decides, and rows hold that as scores: what a cross-encoder learns
+    beside (`residual`). A row whose entity is no candidate has none. A negative's source is the signals that proposed
+    it. Mentions that mean nothing are left out.
     """
     reader = engine.store.reader()
     made = []
     judged = [row for row in rows if row.entity_id]
     for row, one in retrieved(linker, kb, judged, max(2 * keep, keep + 8), own_document, progress):
-        places = reader.document_rows(row.entity_id)
-        if not len(places):
+        gold_rows = reader.document_rows(row.entity_id)
+        if not len(gold_rows):
             continue
-        keys = reader.document_keys(places[:1])
-        wrong = [at for at in range(len(one.candidates)) if one.candidates.keys[at] != keys[0]][:keep]
-        wanted = np.append(places[:1], one.candidates.rows[wrong])
+        keys = reader.document_keys(gold_rows[:1])
+        decided = None if utility is None else decide(one.candidates, utility, {})
+        order = range(len(one.candidates)) if decided is None else decided.order
+        right = [at for at in order if one.candidates.keys[at] == keys[0]]
+        wrong = [at for at in order if one.candidates.keys[at] != keys[0]][:keep]
+        wanted = np.append(gold_rows[:1], one.candidates.rows[wrong])
         passages = reader.passages(wanted)
         ids = reader.doc_ids(one.candidates.keys[wrong])
-        gold = passages[int(places[0])]
-        negatives = []
+        gold = passages[int(gold_rows[0])]
+        negatives, kept = [], []
         for at, entity in zip(wrong, ids, strict=True):
             passage = passages[int(one.candidates.rows[at])]
             text = Text(description_of(passage.text), passage.title, entity, _sources(one.candidates, at))
             if text.joined.strip() != Text(description_of(gold.text), gold.title).joined.strip():
                 negatives.append(text)
+                kept.append(at)
         query = marked(tokenizer, [row.context], tokens)[0]
         positive = Text(description_of(gold.text), gold.title, row.entity_id)
-        made.append(TrainingRow(query, (positive,), tuple(negatives), id=row.id))
+        of_right: tuple[float, ...] = ()
+        of_wrong: tuple[float, ...] = ()
+        if decided is not None and right:
+            of_right, of_wrong = (tuple(decided.utility_C[places].tolist()) for places in (right[:1], kept))
+        made.append(TrainingRow(query, (positive,), tuple(negatives), of_right, of_wrong, id=row.id))
     return made
 
 
