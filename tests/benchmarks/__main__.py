@@ -19,6 +19,7 @@ PARTS = (
     "neural",
     "training",
     "linking",
+    "scale",
     "load",
 )
 
@@ -33,7 +34,19 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
-    from tests.benchmarks import dense, encode, linking, load, neural, opensearch, quality, speed, start, training
+    from tests.benchmarks import (
+        dense,
+        encode,
+        linking,
+        load,
+        neural,
+        opensearch,
+        quality,
+        scale,
+        speed,
+        start,
+        training,
+    )
 
     runs = {
         "start": start.run,
@@ -47,6 +60,7 @@ def main() -> None:
         "neural": neural.run,
         "training": training.run,
         "linking": linking.run,
+        "scale": scale.run,
         "load": load.run,
     }
     for part in chosen.parts:

@@ -412,7 +412,7 @@ class FaissIndex:
         import faiss
 
         with self._lock:
-            parts = list(reader.vectors_since(-1))
+            parts = [(some, block.astype(np.float16)) for some, block in reader.vectors_since(-1)]
             rows = np.concatenate([r for r, _ in parts]) if parts else np.zeros(0, dtype=np.int64)
             vectors = np.zeros((len(rows), self._dimension), dtype=np.float16)
             at = 0
