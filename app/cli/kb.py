@@ -434,21 +434,32 @@ def evaluate(
         bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
     ] = False,
     signals: SignalsOption = None,
+    ambiguous: Annotated[
+        bool, typer.Option("--ambiguous", help="Only mentions that are a name of several candidates.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile; NIL; ECE."""
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
+        from app.core.errors import InvalidInputError
         from app.core.types import Signal
         from app.linking.disambiguation import SHIPPED
         from training.linking import evaluate as ev
+        from training.linking.examples import ambiguous as of_several
 
+        if ambiguous and signals is not None and Signal.PRIOR not in (_signals(signals) or ()):
+            raise InvalidInputError(
+                "names are not looked up", received=f"--signals {signals}", expected="prior among them"
+            )
         rows = _rows(data, limit)
         profile = app.catalog.link_profile(kb) or SHIPPED
         examples = _examples(
             app, kb, rows, candidates=candidates, cross=cross, own_document=own_document, quiet=as_json, signals=signals
         )
+        if ambiguous:
+            examples = [one for one in examples if of_several(one)]
         systems: dict[str, Callable[[Example], int | None]] = {
             signal.value: ev.leg_rank(signal) for signal in (Signal.BM25, Signal.VDR, Signal.PRIOR, Signal.DENSE)
         }
@@ -462,9 +473,9 @@ def evaluate(
             decisions["decided+cross"] = ev.decision(examples, profile.cross, profile.cross_threshold)
         if as_json:
             known = {name: asdict(one) for name, one in decisions.items()}
-            emit({"mentions": len(rows), "systems": [asdict(one) for one in results], "decisions": known})
+            emit({"mentions": len(examples), "systems": [asdict(one) for one in results], "decisions": known})
             return
-        say(f"{len(rows)} mentions, {candidates} candidates, profile {profile.version}")
+        say(f"{len(examples)} mentions, {candidates} candidates, profile {profile.version}")
         say(f"{'system':<14}" + "".join(f"{'R@' + str(k):>8}" for k in ev.CUTOFFS) + "   95 % of R@1     norm. acc.")
         for one in results:
             low, high = one.interval

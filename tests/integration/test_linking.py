@@ -449,6 +449,15 @@ def test_mining_fitting_and_evaluating(
     decided = json.loads(found.stdout)["decisions"]["decided"]
     assert decided["threshold"] == profile["fast_threshold"]
     assert decided["nil_recall"] == 0.0  # every mention means something
+    # The hard part of them, the same way; it cannot be told where names are not looked up.
+    hard = run.invoke(cli, ["kb", "evaluate", str(data), "-k", "real", "--ambiguous", "--json"])
+    assert hard.exit_code == 0, hard.output
+    several = json.loads(hard.stdout)
+    assert 0 < several["mentions"] < 400
+    prior = next(one for one in several["systems"] if one["system"] == "prior")
+    assert prior["recall"]["1"] < systems["prior"]["recall"]["1"]
+    blind = ["kb", "evaluate", str(data), "-k", "real", "--ambiguous", "--signals", "bm25", "--json"]
+    assert "prior among them" in run.invoke(cli, blind).stdout
     # With scores, rows say what is decided without a cross-encoder: the best first.
     scored = tmp_path / "scored.jsonl"
     mined = run.invoke(cli, ["kb", "mine", str(data), "-k", "real", "--out", str(scored), "--scores", "--json"])

@@ -80,6 +80,11 @@ def marked_or_ordinary(one: Example) -> bool:
     return not one.row.id.endswith(REST) or (found is not None and bool((found > 0).all()))
 
 
+def ambiguous(one: Example) -> bool:
+    """Whether the mention is a name (title or alias) of several candidates. Needs the signal `prior`."""
+    return bool(np.count_nonzero(one.features["match"]) > 1)
+
+
 def _leg_ranks(candidates: Candidates, gold: int) -> dict[Signal, int | None]:
     if gold < 0:
         return dict.fromkeys(candidates.signals)
