@@ -373,7 +373,7 @@ class SearchService:
 
             reranked = rerank(
                 request.query, documents, request.rerank, profile.cross_weight, self._encoders.cross, texts,
-                self._recent,
+                self._recent, forms.token_idf,
             )  # fmt: skip
             timings["rerank"] = (time.perf_counter() - before) * 1e3
         return _Ranked(
@@ -513,11 +513,12 @@ class SearchService:
     ) -> list[tuple[TokenContribution, ...]]:
         """What the re-ranker says of its score of each passage that it scored; nothing where it fails now."""
         found: list[tuple[TokenContribution, ...]] = []
+        idf = ranked.forms.token_idf() if ranked.cross else None
         for column, passage in zip(columns, passages, strict=True):
             own: tuple[TokenContribution, ...] = ()
             if column in ranked.cross:
                 with suppress(EncoderUnavailableError):
-                    own = self._encoders.cross().contributions(request.query, passage.title, passage.text)
+                    own = self._encoders.cross().contributions(request.query, passage.title, passage.text, idf)
             found.append(tuple(sorted(own, key=lambda one: -one.contribution)))
         return found
 

@@ -20,7 +20,7 @@ import orjson
 
 from app.core.errors import HyblinkError
 from app.core.ports import CrossEncoder
-from app.core.types import RerankReport, RerankRequest, ScoreArray
+from app.core.types import RerankReport, RerankRequest, ScoreArray, TokenIdf
 from ranker.collapse import RankedDocuments
 
 
@@ -58,9 +58,12 @@ class RecentScores:
         self._scores: OrderedDict[bytes, tuple[float, ScoreArray]] = OrderedDict()
 
     @staticmethod
-    def key(model: str, query: str, budget_ms: float, passages: Sequence[tuple[str, str]]) -> bytes:
+    def key(
+        model: str, query: str, budget_ms: float, passages: Sequence[tuple[str, str]], idf: TokenIdf | None = None
+    ) -> bytes:
         """A digest of everything that scores depend on."""
-        return hashlib.blake2b(orjson.dumps([model, query, budget_ms, passages]), digest_size=16).digest()
+        weighed = [] if idf is None else [idf.vocabulary, idf.terms.ids.tolist(), idf.terms.weights.tolist()]
+        return hashlib.blake2b(orjson.dumps([model, query, budget_ms, passages, weighed]), digest_size=16).digest()
 
     def get(self, key: bytes) -> ScoreArray | None:
         """The scores given last for the same question; None where they are not known any more."""
@@ -96,12 +99,13 @@ def rerank(
     encoder: Callable[[], CrossEncoder],
     texts: Callable[[Sequence[int]], list[tuple[str, str]]],
     recent: RecentScores,
+    idf: Callable[[], TokenIdf | None] = lambda: None,
 ) -> Reranked:
     """Re-rank the first `request.top` documents within the time that `request.budget_ms` gives.
 
-    `texts` gives (title, text) of candidate columns; `recent` is what the caller keeps between searches. Documents for
-    which the time was too short keep their order after the re-ranked ones; a cross-encoder that fails changes nothing,
-    and the report says why.
+    `texts` gives (title, text) of candidate columns, `idf` the collection's of the query's tokens; `recent` is what the
+    caller keeps between searches. Documents for which the time was too short keep their order after the re-ranked ones;
+    a cross-encoder that fails changes nothing, and the report says why.
     """
     started = time.perf_counter()
     top = min(request.top, len(documents))
@@ -113,10 +117,11 @@ def rerank(
         name = model.id
         if columns:
             passages = texts(columns)
-            key = recent.key(name, query, request.budget_ms, passages)
+            own = idf()
+            key = recent.key(name, query, request.budget_ms, passages, own)
             known = recent.get(key)
             if known is None:
-                known = model.score(query, passages, started + request.budget_ms / 1e3)
+                known = model.score(query, passages, started + request.budget_ms / 1e3, own)
                 recent.put(key, known)
             scores = known
     except HyblinkError as failure:

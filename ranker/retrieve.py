@@ -27,6 +27,7 @@ from app.core.types import (
     Signal,
     SparseForm,
     TermWeights,
+    TokenIdf,
     VdrMode,
     VectorArray,
 )
@@ -240,6 +241,11 @@ class QueryForms:
         # A bag of tokens says only which tokens a passage has: there the query brings all of the idf.
         weighed = product(terms, idf) if self.mode == "beta" or prior is None else calibrated(terms, idf, prior)
         return heaviest(weighed, self._limit)
+
+    def token_idf(self) -> TokenIdf:
+        """The collection's idf of the query's tokens."""
+        ids = self._bag.encode_query(self.query.text)
+        return TokenIdf(self._bag.id, self._snapshot.bag.query_weights(ids, len(ids)))
 
     def vector(self) -> VectorArray:
         """The dense vector, shape (D,)."""

@@ -70,9 +70,10 @@ class InteractionStudent:
         asked, *found = (self._tensors(one) for one in self._states.get([query, *passages]))
         if not len(asked[1]):
             return torch.zeros(len(passages), device=self.model.device) * self.head.scale
-        vectors_AH, weights_A = self.head(*asked)
+        vectors_AH, learned_A, idf_A = self.head(*asked)
+        weights_A = learned_A * idf_A
         states_MH = torch.cat([states for states, _ in found])
-        vectors_MH, _ = self.head(states_MH, torch.cat([ids for _, ids in found]))
+        vectors_MH, _, _ = self.head(states_MH, torch.cat([ids for _, ids in found]))
         parts = (vectors_AH @ vectors_MH.T).split([len(ids) for _, ids in found], dim=1)
         share_A = weights_A / weights_A.sum()
         nothing = torch.zeros((), device=self.model.device)

@@ -35,6 +35,7 @@ from app.core.types import (
     TermBatch,
     TermWeights,
     TokenContribution,
+    TokenIdf,
     VectorArray,
 )
 
@@ -463,14 +464,19 @@ class CrossEncoder(Protocol):
         """Be ready to score; the first call may take half a minute. Raises EncoderUnavailableError if it cannot be."""
         ...
 
-    def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+    def score(
+        self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
+    ) -> ScoreArray:
         """One score for each (title, text), larger is better; NaN where `time.perf_counter()` passed the deadline.
 
-        The first are scored first. Raises EncoderUnavailableError where it is not ready; it does not wait for that.
+        `idf` is the collection's: a model that weighs the query's tokens goes by it. The first are scored first. Raises
+        EncoderUnavailableError where it is not ready; it does not wait for that.
         """
         ...
 
-    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+    def contributions(
+        self, query: str, title: str, text: str, idf: TokenIdf | None = None
+    ) -> tuple[TokenContribution, ...]:
         """What each token of the query gave to the score, adding up to it; empty where the model cannot say."""
         ...
 

@@ -125,6 +125,17 @@ class TermWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenIdf:
+    """The idf of a query's tokens over a collection's passages; tokens that it has not are left out.
+
+    `vocabulary` is the id of the bag encoder whose tokens they are.
+    """
+
+    vocabulary: str
+    terms: TermWeights
+
+
+@dataclass(frozen=True, slots=True)
 class TermBatch:
     """Term weights of N rows, which ascend: row n has `ids[offsets[n]:offsets[n + 1]]`.
 

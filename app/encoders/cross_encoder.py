@@ -23,7 +23,7 @@ from filelock import FileLock
 from app.core.errors import CorruptionError, EncoderUnavailableError, HyblinkError
 from app.core.manifest import check_manifest
 from app.core.settings import EncodeSettings
-from app.core.types import ScoreArray, TokenContribution
+from app.core.types import ScoreArray, TermWeights, TokenContribution, TokenIdf
 from app.encoders.adapters import (
     CROSS_ENCODER,
     CROSS_ENCODER_LORA,
@@ -33,6 +33,7 @@ from app.encoders.adapters import (
     merge_lora,
     trained,
 )
+from app.encoders.bag import BagOfTokens
 from app.encoders.dense import cut_layers, device_of
 from app.encoders.late_interaction import LateInteraction, in_onnx, in_torch
 from app.encoders.models import identity, locate, onnx_session, quietly, weights_version
@@ -86,7 +87,7 @@ class TransformerCrossEncoder:
         return "int8" if self._cache is not None and onnx_installed() else "fp32"
 
     @cached_property
-    def _loaded(self) -> _Scorer:
+    def _loaded(self) -> _Scorer | LateInteraction:
         late = trained(self._model_name).get("kind") == LATE_INTERACTION
         tokens = self._settings.cross_encoder_tokens
         if self.precision == "int8":
@@ -138,7 +139,17 @@ class TransformerCrossEncoder:
                 self._loader = threading.Thread(target=load, name="hyblink-cross-encoder", daemon=True)
                 self._loader.start()
 
-    def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+    @cached_property
+    def _vocabulary(self) -> str:
+        return BagOfTokens(str(trained(self._model_name).get("base", ""))).id
+
+    def _own(self, idf: TokenIdf | None) -> TermWeights | None:
+        """A collection's idf by the vocabulary of late interaction's backbone; None where it is of another."""
+        return idf.terms if idf is not None and idf.vocabulary == self._vocabulary else None
+
+    def score(
+        self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
+    ) -> ScoreArray:
         """Scores; raises EncoderUnavailableError while the model is being loaded, which the first call begins."""
         if "_loaded" not in self.__dict__:
             self._load_beside()
@@ -149,11 +160,16 @@ class TransformerCrossEncoder:
         if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
             return scores
         try:
-            return self._computed(pairs, scores, deadline)
+            scorer = self._loaded
+            if isinstance(scorer, LateInteraction):
+                scorer = partial(scorer.predict, idf=self._own(idf))
+            return self._computed(scorer, pairs, scores, deadline)
         finally:
             self._computing.release()
 
-    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+    def contributions(
+        self, query: str, title: str, text: str, idf: TokenIdf | None = None
+    ) -> tuple[TokenContribution, ...]:
         """What each token of the query gave to the score, by late interaction; empty where both are read together."""
         model = self.__dict__.get("_loaded")
         if not isinstance(model, LateInteraction):
@@ -161,10 +177,12 @@ class TransformerCrossEncoder:
         with self._computing, _as_unavailable("late interaction failed"):
             return tuple(
                 TokenContribution(f"{one.token} → {one.nearest}", one.contribution, one.weight, one.cosine)
-                for one in model.alignment(query, joined(title, text))
+                for one in model.alignment(query, joined(title, text), self._own(idf))
             )
 
-    def _computed(self, pairs: Sequence[tuple[str, str]], scores: ScoreArray, deadline: float) -> ScoreArray:
+    def _computed(
+        self, scorer: _Scorer, pairs: Sequence[tuple[str, str]], scores: ScoreArray, deadline: float
+    ) -> ScoreArray:
         for start in range(0, len(pairs), _GROUP):
             order = sorted(range(start, min(start + _GROUP, len(pairs))), key=lambda at: len(pairs[at][1]))
             for first in range(0, len(order), _BATCH):
@@ -173,7 +191,7 @@ class TransformerCrossEncoder:
                     return scores
                 batch = order[first : first + _BATCH]
                 with _as_unavailable("the cross-encoder failed"):
-                    scores[batch] = self._loaded([pairs[at] for at in batch])
+                    scores[batch] = scorer([pairs[at] for at in batch])
         return scores
 
 

@@ -26,8 +26,8 @@ from app.encoders.models import identity, tokenizer_file
 from app.encoders.vdr import VdrHead, load_encoder
 from app.encoders.vdr_model import is_whole_model
 
-FORMAT = 2
-"""Of the manifest beside a graph; 2: late interaction's says how many positions its backbone has."""
+FORMAT = 3
+"""Of a graph and the manifest beside it; 3: late interaction gives idf and what was learned of it apart."""
 OPSET = 18
 _WINDOW = 256
 
@@ -152,7 +152,7 @@ def _module(model: str, kind: str) -> tuple[nn.Module, Sequence[str], str]:
     told = str(manifest.get("kind", "")).removesuffix("-lora").replace("cross-encoder", "cross")
     kind = kind or told
     if told == LATE_INTERACTION:
-        return load_tokens(model, "cpu")[0], ("vectors", "weights"), LATE_INTERACTION
+        return load_tokens(model, "cpu")[0], ("vectors", "learned", "idf"), LATE_INTERACTION
     if VDR_HEAD in {kind, told} and kind in {VDR_HEAD, "vdr"}:
         adapter_manifest(folder, VDR_HEAD)
         backbone = load_sentence_transformer(str(manifest["base"]), "cpu")

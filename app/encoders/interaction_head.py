@@ -22,7 +22,7 @@ _SHARPEST = 2.0
 
 
 class InteractionHead(nn.Module):  # type: ignore[misc]
-    """Token states to unit vectors and weights. Untrained it is weighted MaxSim over the states as they are."""
+    """Token states to unit vectors, and what weights are made of. Untrained: weighted MaxSim over the states."""
 
     def __init__(self, vocabulary: int, hidden: int) -> None:
         super().__init__()
@@ -34,11 +34,16 @@ class InteractionHead(nn.Module):  # type: ignore[misc]
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.register_buffer("idf", torch.ones(vocabulary))
 
-    def forward(self, states_BLH: torch.Tensor, ids_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors (B, L, H) of length 1, and weights (B, L) as a query's."""
+    def forward(
+        self, states_BLH: torch.Tensor, ids_BL: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Vectors (B, L, H) of length 1; learned corrections (B, L) and the training passages' idf (B, L).
+
+        Their product is a token's weight in a query.
+        """
         vectors_BLH = nn.functional.normalize(self.project(states_BLH), dim=-1)
         learned_BL = torch.exp(_SHARPEST * torch.tanh(self.weigh(states_BLH)[..., 0] / _SHARPEST))
-        return vectors_BLH, self.idf[ids_BL] * learned_BL
+        return vectors_BLH, learned_BL, self.idf[ids_BL]
 
 
 def save_head(head: InteractionHead, folder: Path) -> list[str]:
@@ -60,17 +65,19 @@ def load_head(folder: Path, vocabulary: int, hidden: int) -> InteractionHead:
 
 
 class Tokens(nn.Module):  # type: ignore[misc]
-    """A backbone's lower layers and a head: token ids to vectors (B, L, H) and weights (B, L), L up to `positions`."""
+    """A backbone's lower layers and a head: token ids to what the head says of them, L up to `positions`."""
 
     def __init__(self, transformer: Any, head: InteractionHead) -> None:
         super().__init__()
         self.transformer, self.head = transformer, head
         self.positions = int(transformer.config.max_position_embeddings)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         states_BLH = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        vectors_BLH, weights_BL = self.head(states_BLH, input_ids)
-        return vectors_BLH, weights_BL
+        vectors_BLH, learned_BL, idf_BL = self.head(states_BLH, input_ids)
+        return vectors_BLH, learned_BL, idf_BL
 
 
 def load_tokens(model: str, device: str) -> tuple[Tokens, Any]:

@@ -23,6 +23,7 @@ from app.core.types import (
     Signal,
     TermWeights,
     TokenContribution,
+    TokenIdf,
     VdrMode,
 )
 from app.core.weights import idf_weights, round_weights
@@ -84,14 +85,20 @@ class FakeCross:
 
     def __init__(self, pause_s: float = 0.0) -> None:
         self._pause_s = pause_s
+        self.idf: TokenIdf | None = None
 
     def load(self) -> None:
         """Always ready."""
 
-    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+    def contributions(
+        self, query: str, title: str, text: str, idf: TokenIdf | None = None
+    ) -> tuple[TokenContribution, ...]:
         return ()
 
-    def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+    def score(
+        self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
+    ) -> ScoreArray:
+        self.idf = idf
         scores = np.full(len(passages), np.nan, dtype=np.float32)
         for at, (_, text) in enumerate(passages):
             time.sleep(self._pause_s)
@@ -262,6 +269,28 @@ def test_what_the_budget_does_not_reach_keeps_its_order_and_is_reported(filled: 
     assert more.rerank.scored == 20
 
 
+def test_a_re_ranker_is_given_the_collections_idf_of_the_querys_tokens(filled: tuple[App, FakeVdr]) -> None:
+    app, _ = filled
+    cross = FakeCross()
+    app.encoders.use_cross(cross)
+    bag = app.encoders.default_bag
+    query = "alpha naïve words that nobody wrote"
+    bags = [set(bag.encode_query(text)) for text in contents().values()]
+    ids = np.array(bag.encode_query(query), dtype=np.int32)
+    frequency = np.array([sum(token in own for own in bags) for token in ids.tolist()])
+    wanted = idf_weights(ids, frequency, len(bags), 1000)
+    assert 0 < len(wanted) < len(ids)
+    for signals in ((Signal.BM25,), (Signal.VDR, Signal.BM25)):
+        app.search.search(
+            "c", SearchRequest(query, signals=signals, rerank=RerankRequest(budget_ms=len(signals) * 1000))
+        )
+        assert cross.idf is not None
+        assert cross.idf.vocabulary == bag.id
+        assert cross.idf.terms.ids.tolist() == wanted.ids.tolist()
+        assert cross.idf.terms.weights.tolist() == wanted.weights.tolist()
+        cross.idf = None
+
+
 def test_a_cross_encoder_that_fails_changes_nothing_and_says_why(filled: tuple[App, FakeVdr]) -> None:
     app, _ = filled
 
@@ -271,10 +300,14 @@ def test_a_cross_encoder_that_fails_changes_nothing_and_says_why(filled: tuple[A
         def load(self) -> None:
             """It fails later."""
 
-        def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+        def contributions(
+            self, query: str, title: str, text: str, idf: TokenIdf | None = None
+        ) -> tuple[TokenContribution, ...]:
             return ()
 
-        def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+        def score(
+            self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
+        ) -> ScoreArray:
             raise EncoderUnavailableError("no weights")
 
     app.encoders.use_cross(Broken())

@@ -17,7 +17,7 @@ from app.api.main import create_api
 from app.bootstrap import App
 from app.core.errors import ForbiddenError
 from app.core.settings import ApiSettings
-from app.core.types import CollectionSpec, ScoreArray, TokenContribution
+from app.core.types import CollectionSpec, ScoreArray, TokenContribution, TokenIdf
 
 LOOPBACK = "http://127.0.0.1"
 
@@ -63,10 +63,14 @@ class Lengths:
     def load(self) -> None:
         """Always ready."""
 
-    def contributions(self, query: str, title: str, text: str) -> tuple[TokenContribution, ...]:
+    def contributions(
+        self, query: str, title: str, text: str, idf: TokenIdf | None = None
+    ) -> tuple[TokenContribution, ...]:
         return ()
 
-    def score(self, query: str, passages: Sequence[tuple[str, str]], deadline: float) -> ScoreArray:
+    def score(
+        self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
+    ) -> ScoreArray:
         return np.array([len(text) for _, text in passages], dtype=np.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from app.bootstrap import App, build
 from app.core.errors import EncoderUnavailableError, InvalidInputError
 from app.core.manifest import read_json, write_manifest
 from app.core.settings import EncodeSettings, Settings
-from app.core.types import CollectionSpec, Document, RerankRequest, SearchRequest, Signal
+from app.core.types import CollectionSpec, Document, RerankRequest, SearchRequest, Signal, TermWeights, TokenIdf
+from app.core.weights import round_weights
 from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.dense import load_sentence_transformer
 from app.encoders.late_interaction import in_torch
@@ -52,7 +54,7 @@ def model(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "late"
 
 
-def plainly(base: Path, folder: Path, query: str, passage: str) -> float:
+def plainly(base: Path, folder: Path, query: str, passage: str, idf: Mapping[int, float] | None = None) -> float:
     """The score by the equation of the module, one token after the other."""
     backbone = load_sentence_transformer(str(base), "cpu").eval()
     head = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
@@ -68,7 +70,7 @@ def plainly(base: Path, folder: Path, query: str, passage: str) -> float:
     for token, state in zip(ids, asked, strict=True):
         q = head["project.weight"] @ state
         learned = float(head["weigh.weight"][0] @ state + head["weigh.bias"][0])
-        weight = float(head["idf"][token]) * float(np.exp(2 * np.tanh(learned / 2)))
+        weight = (idf or {}).get(token, float(head["idf"][token])) * float(np.exp(2 * np.tanh(learned / 2)))
         cosines = [float(torch.cosine_similarity(q, head["project.weight"] @ other, dim=0)) for other in found]
         total += weight * max(cosines)
         of_all += weight
@@ -87,6 +89,18 @@ def test_the_score_is_the_papers_weighted_sum_and_is_told_token_by_token(base: P
         assert [one.token for one in lines] == row.query.split()
         assert {one.nearest for one in lines} <= {*text.replace(".", " . ").split()}
     assert late.predict([("", "the tiger sleeps"), ("tiger", "")]).tolist() == [0, 0]
+    # A collection's own idf takes the place of the training passages', for the tokens that it has.
+    tokenizer = load_sentence_transformer(str(base), "cpu").tokenizer
+    first, *_, last = sorted({*tokenizer(row.query, add_special_tokens=False)["input_ids"]})
+    idf = TermWeights(np.array([first, last], dtype=np.int32), np.array([5.0, 0.25], dtype=np.float32))
+    own = late.predict([(row.query, text) for text in texts], idf=idf)
+    assert np.abs(own - scores).max() > 0.01
+    for text, score in zip(texts, own, strict=True):
+        assert score == pytest.approx(plainly(base, model, row.query, text, {first: 5.0, last: 0.25}), abs=1e-3)
+        told = sum(one.contribution for one in late.alignment(row.query, text, idf))
+        assert told == pytest.approx(float(score), abs=1e-3)
+    nothing = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+    assert np.array_equal(late.predict([(row.query, text) for text in texts], idf=nothing), scores)
     assert late.alignment("", "the tiger") == late.alignment("tiger", "") == []
 
 
@@ -132,9 +146,18 @@ def test_searches_are_re_ranked_by_it_and_say_which_token_answered_which(
 ) -> None:
     app = app_with(str(model), base, tmp_path, precision)
     app.ensure_collection(CollectionSpec("c"))
-    app.documents.upsert("c", [Document(f"d{n}", text=text) for n, text in enumerate(
-        ["the tiger sleeps and the river moves .", "a tiger and a castle .", "when the doctor sings the tiger waits ."]
-    )])  # fmt: skip
+    passages = [
+        "the tiger sleeps and the river moves .",
+        "a tiger and a castle .",
+        "when the doctor sings the tiger waits .",
+    ]
+    app.documents.upsert("c", [Document(f"d{n}", text=text) for n, text in enumerate(passages)])
+    tokenizer = load_sentence_transformer(str(base), "cpu").tokenizer
+    bags = [set(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in passages]
+    asked = tokenizer("what tiger sleeps", add_special_tokens=False)["input_ids"]
+    counts = {token: sum(token in bag for bag in bags) for token in asked}
+    idf = {t: float(round_weights([np.log(1 + (3 - n + 0.5) / (n + 0.5))])[0]) for t, n in counts.items() if n}
+    assert len(idf) == 2, "nothing of the collection says what 'what' is"
     app.encoders.cross().load()
     request = SearchRequest("what tiger sleeps", signals=(Signal.BM25,), explain=True, rerank=RerankRequest(10, 5000))
     result = app.search.search("c", request)
@@ -145,7 +168,7 @@ def test_searches_are_re_ranked_by_it_and_say_which_token_answered_which(
         assert line.raw is not None
         assert sum(one.contribution for one in line.tokens) == pytest.approx(line.raw, abs=0.02)
         assert {one.token.split(" → ")[0] for one in line.tokens} == {"what", "tiger", "sleeps"}
-        exact = plainly(base, model, "what tiger sleeps", hit.passages[0].text)
+        exact = plainly(base, model, "what tiger sleeps", hit.passages[0].text, idf)
         assert line.raw == pytest.approx(exact, abs=1e-3 if precision == "fp32" else 0.3)
         assert all(one.contribution == pytest.approx(one.query_weight * one.passage_weight) for one in line.tokens)
     longer = "the tiger sleeps " * 60  # than the model has positions
@@ -175,4 +198,9 @@ def test_a_deadline_leaves_passages_unscored(model: Path) -> None:
     scores = encoder.score(QUERY, passages, time.perf_counter() + 60)
     assert np.isfinite(scores).all()
     assert np.ptp(scores) < 1e-4
-    assert encoder.contributions(QUERY, "", "the tiger sleeps .")
+    plain = encoder.contributions(QUERY, "", "the tiger sleeps .")
+    assert plain
+    # Another vocabulary's idf says nothing here.
+    foreign = TokenIdf("bag:another", TermWeights(np.arange(200, dtype=np.int32), np.full(200, 9.0, dtype=np.float32)))
+    assert encoder.contributions(QUERY, "", "the tiger sleeps .", foreign) == plain
+    assert np.array_equal(encoder.score(QUERY, passages, float("inf"), foreign), scores)
