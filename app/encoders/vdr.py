@@ -23,6 +23,7 @@ from sentence_transformers.sparse_encoder.modules import Module, Transformer
 from torch import nn
 
 from app.core.errors import EncoderUnavailableError
+from app.core.types import TokenContribution
 from app.encoders.folders import refuse_unsafe
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
@@ -336,3 +337,24 @@ def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
     transformer = Transformer.load(str(folder), subfolder=modules[0]["path"], model_kwargs={"use_safetensors": True})
     head = VdrHead.load(str(folder), subfolder=modules[1]["path"], local_files_only=True)
     return SparseEncoder(modules=[transformer, head], device=device, similarity_fn_name="dot")
+
+
+def disentangle(model: SparseEncoder, text: str, top_k: int = 32, *, query: bool = True) -> list[tuple[str, float]]:
+    """What a model makes of a text, the heaviest tokens first; `query=False` reads it as a passage."""
+    made = model.encode_query(text) if query else model.encode_document(text)
+    found: list[tuple[str, float]] = model.decode(made, top_k=top_k)
+    return found
+
+
+def explain(model: SparseEncoder, query: str, passage: str) -> list[TokenContribution]:
+    """What each token adds to the score of a query and a passage, largest first; they sum to the dot product."""
+    asked, found = (
+        torch.as_tensor(one).to_dense().cpu() for one in (model.encode_query(query), model.encode_document(passage))
+    )
+    both = torch.nonzero(asked * found)[:, 0].tolist()
+    names = model.tokenizer.convert_ids_to_tokens(both)
+    lines = [
+        TokenContribution(name, float(asked[at] * found[at]), float(asked[at]), float(found[at]))
+        for name, at in zip(names, both, strict=True)
+    ]
+    return sorted(lines, key=lambda one: -one.contribution)

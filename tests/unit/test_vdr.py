@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram, WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
 from torch.autograd import gradcheck
 from transformers import BertConfig, BertModel
 
@@ -20,7 +24,7 @@ from app.core.types import TermWeights
 from app.core.weights import calibrated, heaviest
 from app.encoders.backbone import Backbone, TextStates, owners, windows
 from app.encoders.models import locate, tokenizer_file
-from app.encoders.vdr import MaxLogits, VdrHead, elu1p, load_encoder, sparse_mask
+from app.encoders.vdr import MaxLogits, VdrHead, disentangle, elu1p, explain, load_encoder, sparse_mask
 from app.encoders.vdr_adapter import VdrAdapter
 from app.encoders.vocabulary import usable_tokens, vocabulary_shift
 
@@ -149,6 +153,60 @@ def test_the_shift_is_computed_from_the_vocabulary() -> None:
     assert [bool(usable[known[word]]) for word in known] == [True, False, True, False]
 
 
+CHINESE = ["[PAD]", *(f"[unused{n}]" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>", "!",
+           "a", "index", "##es", "数", "据", "库", "的", "##库", "。"]  # fmt: skip
+MULTILINGUAL = ["<s>", "<pad>", "</s>", "<unk>", "▁", ",", "▁base", "▁de", "▁données", "▁数据库", "索引", "s"]
+
+
+def chinese() -> Tokenizer:
+    tokenizer = Tokenizer(WordPiece({token: n for n, token in enumerate(CHINESE)}, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return tokenizer
+
+
+def multilingual() -> Tokenizer:
+    tokenizer = Tokenizer(Unigram([(token, -float(n + 1)) for n, token in enumerate(MULTILINGUAL)], unk_id=3))
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("made", "names", "shift", "text", "own"),
+    [
+        (chinese, CHINESE, 106, "数据库的 indexes。", {"数", "据", "库", "的", "index", "##es"}),
+        (multilingual, MULTILINGUAL, 4, "base de données, 数据库索引", {"▁base", "▁de", "▁données", "▁数据库", "索引"}),
+    ],
+    ids=["chinese", "multilingual"],
+)
+def test_other_vocabularies_have_their_own_shift_and_text(
+    made: Callable[[], Tokenizer], names: list[str], shift: int, text: str, own: set[str]
+) -> None:
+    tokenizer = made()
+    assert vocabulary_shift(tokenizer) == shift
+    usable = usable_tokens(tokenizer)
+    ids = [one for one in tokenizer.encode(text).ids if usable[one]]
+    assert {names[one] for one in ids} == own
+    config = BertConfig(
+        vocab_size=len(names), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    torch.manual_seed(0)
+    bert = BertModel(config).eval()
+    encoder = VdrHead(len(names), 16, shift=shift, top_k=3)
+    encoder.tie(bert.get_input_embeddings())
+    ids_BL = torch.tensor([tokenizer.encode(text).ids])
+    with torch.no_grad():
+        states = bert(input_ids=ids_BL).last_hidden_state
+        weights_V = encoder(
+            {"token_embeddings": states, "input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)}
+        )["sentence_embedding"][0]
+    assert weights_V.shape == (len(names),)
+    assert not weights_V[:shift].any(), "what stands for no text carries no weight"
+    assert all(weights_V[one] > 0 for one in ids), "a passage keeps its own tokens"
+
+
 def test_windows_cover_a_text_and_each_token_is_owned_by_the_window_around_it() -> None:
     spans = windows(1000, 254)
     assert spans[0][0] == 0
@@ -177,6 +235,15 @@ def test_it_is_a_sentence_transformers_model_that_saves_and_loads(
     assert not torch.equal(documents, queries)
     tokens = dict(sparse_encoder.decode(documents[1], top_k=40))
     assert {"bird", "wings"} <= set(tokens)
+    # Read out over the vocabulary, and token by token what a pair's score is made of.
+    assert disentangle(sparse_encoder, texts[1], 40, query=False) == sparse_encoder.decode(documents[1], top_k=40)
+    asked = disentangle(sparse_encoder, texts[0])
+    assert [weight for _, weight in asked] == sorted((weight for _, weight in asked), reverse=True)
+    lines = explain(sparse_encoder, texts[0], texts[1])
+    assert sum(one.contribution for one in lines) == pytest.approx(float(queries[0] @ documents[1]), rel=1e-5)
+    assert lines[0].contribution == max(one.contribution for one in lines)
+    assert all(one.query_weight == pytest.approx(dict(asked)[one.token]) for one in lines)
+    assert explain(sparse_encoder, texts[0], "") == []
     sparse_encoder.save(str(tmp_path / "model"), create_model_card=False)
     assert not list((tmp_path / "model").rglob("*.bin"))
     again = load_encoder(tmp_path / "model")
