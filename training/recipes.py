@@ -73,6 +73,8 @@ class RunConfig:
     query_top_k: int = 64
     """Weights of a query's sparse form while training (VDR)."""
     passage_top_k: int = 768
+    separate_towers: bool = False
+    """Queries and passages each have a tower of their own, which begin alike (VDR, not with `head`)."""
     layers: int = 0
     """Transformer layers of the head, above the backbone (VDR)."""
     semantic: bool = True
@@ -128,6 +130,12 @@ class RunConfig:
             raise InvalidInputError("it has no head of its own", received=self.kind, expected="full or lora")
         if self.kind == "late" and self.tuning != "head":
             raise InvalidInputError("late interaction trains its head alone", received=self.tuning, expected="head")
+        if self.separate_towers and (self.kind != "vdr" or self.tuning == "head"):
+            raise InvalidInputError(
+                "separate towers are for whole VDR encoders",
+                received=f"{self.kind}, {self.tuning}",
+                expected="vdr, full or lora",
+            )
         if self.kept_layers and (self.kind, self.tuning) not in {("cross", "lora"), ("late", "head")}:
             raise InvalidInputError(
                 "only adapters that re-rank cut layers off",

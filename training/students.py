@@ -46,6 +46,7 @@ from training.trainer import world
 DEV_CUTOFF = 10
 _DEV_BATCH = 64
 _COUNTED = 1000
+_OF_PASSAGES = "passages."
 
 
 def device() -> str:
@@ -414,37 +415,12 @@ class VdrStudent(_InBatch):
     def __init__(self, config: RunConfig, cache: Path, beside: VdrStudent | None = None) -> None:
         """`cache` keeps a frozen backbone's states; a second student shares those of the one it stands `beside`."""
         self.config = config
-        self.model = load_backbone(config)
-        self._prefixes = prefixes_for(root_of(config.base))
-        transformer = self.model[0].model
-        tokenizer = self.model.tokenizer.backend_tokenizer
-        usable_V = usable_tokens(tokenizer)
-        shift = vocabulary_shift(tokenizer)
-        embeddings = transformer.get_input_embeddings()
-        self.head = VdrHead(
-            embeddings.weight.shape[0],
-            embeddings.weight.shape[1],
-            shift=shift,
-            layers=config.layers,
-            heads=transformer.config.num_attention_heads,
-            intermediate=transformer.config.intermediate_size,
-            project=config.project,
-            own_path=config.own_path,
-            semantic=config.semantic,
-            lexical=config.lexical,
-            top_k=config.passage_top_k,
-            tied_norm=config.tied_norm,
-        ).to(self.model.device)
-        usable = torch.zeros(embeddings.weight.shape[0], dtype=torch.bool)
-        usable[: len(usable_V)] = torch.from_numpy(usable_V)
-        self.head.usable.copy_(usable[shift:])
-        self.head.start()
         self._frozen = config.tuning == "head"
-        if self._frozen:
-            self.model.requires_grad_(False)
-        else:
-            self.model[0].model = prepare(transformer, config)
-        self.head.tie(self.model[0].model.get_input_embeddings())
+        self._prefixes = prefixes_for(root_of(config.base))
+        self.model, self.head = self._tower()
+        self._towers = {"query": (self.model, self.head), "document": (self.model, self.head)}
+        if config.separate_towers:
+            self._towers["document"] = self._tower()
         self._ratios: dict[str, torch.Tensor] = {}
         self._went_on = False
         self.states: Any = None
@@ -458,6 +434,39 @@ class VdrStudent(_InBatch):
             self.states = StateCache(
                 cache, lambda: backbone, f"{identity(config.base)} {window} {config.passage_tokens}"
             )
+
+    def _tower(self) -> tuple[Any, VdrHead]:
+        """A backbone as the run trains it, and a new head tied to its embeddings."""
+        config, model = self.config, load_backbone(self.config)
+        transformer = model[0].model
+        tokenizer = model.tokenizer.backend_tokenizer
+        usable_V = usable_tokens(tokenizer)
+        shift = vocabulary_shift(tokenizer)
+        embeddings = transformer.get_input_embeddings()
+        head = VdrHead(
+            embeddings.weight.shape[0],
+            embeddings.weight.shape[1],
+            shift=shift,
+            layers=config.layers,
+            heads=transformer.config.num_attention_heads,
+            intermediate=transformer.config.intermediate_size,
+            project=config.project,
+            own_path=config.own_path,
+            semantic=config.semantic,
+            lexical=config.lexical,
+            top_k=config.passage_top_k,
+            tied_norm=config.tied_norm,
+        ).to(model.device)
+        usable = torch.zeros(embeddings.weight.shape[0], dtype=torch.bool)
+        usable[: len(usable_V)] = torch.from_numpy(usable_V)
+        head.usable.copy_(usable[shift:])
+        head.start()
+        if self._frozen:
+            model.requires_grad_(False)
+        else:
+            model[0].model = prepare(transformer, config)
+        head.tie(model[0].model.get_input_embeddings())
+        return model, head
 
     def go_on_from(self, folder: Path) -> None:
         """Begin with the weights of a head that was trained before. Raises InvalidInputError where it is of other form.
@@ -489,9 +498,15 @@ class VdrStudent(_InBatch):
             with torch.no_grad():
                 self.head.idf.copy_(torch.from_numpy(prior_V))
                 self.head.mean_length.fill_(max(1.0, sum(length for _, length in counted.values()) / max(1, number)))
+        of_passages = self._towers["document"][1]
+        if of_passages is not self.head:
+            with torch.no_grad():
+                of_passages.idf.copy_(self.head.idf)
+                of_passages.mean_length.copy_(self.head.mean_length)
         if not self.config.calibrated:
             return
-        self.head.idf.requires_grad_(False)
+        for _, head in self._towers.values():
+            head.idf.requires_grad_(False)
         ids = np.arange(len(prior_V), dtype=np.int32)
         ones = TermWeights(ids, np.ones(len(ids), dtype=np.float32))
         for name, (frequency_V, _) in counted.items():
@@ -512,34 +527,43 @@ class VdrStudent(_InBatch):
         return frequency_V, length
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters() if tensor.requires_grad}
-        if self._frozen:
-            return own
-        return own | {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
+        """Those of separate passage towers begin with `passages.`."""
+        found: dict[str, nn.Parameter] = {}
+        for task, (model, head) in self._towers.items():
+            if task == "document" and head is self.head:
+                continue
+            prefix = _OF_PASSAGES if task == "document" else ""
+            found |= {f"{prefix}head.{name}": one for name, one in head.named_parameters() if one.requires_grad}
+            if not self._frozen:
+                found |= {f"{prefix}{name}": one for name, one in model.named_parameters() if one.requires_grad}
+        return found
 
     def learning_rate(self, name: str) -> float:
-        if not name.startswith("head."):
+        own = name.removeprefix(_OF_PASSAGES)
+        if not own.startswith("head."):
             return self.config.learning_rate
         rate = self.config.head_learning_rate
-        if name == "head.idf":
+        if own == "head.idf":
             return 0.3 * rate  # tokens seen must not run away from the ones that training never shows
         return rate if self.parameters()[name].ndim > 1 else 3 * rate
 
     def train(self, on: bool) -> None:
-        self.model.train(on and not self._frozen)
-        self.head.train(on)
+        for model, head in self._towers.values():
+            model.train(on and not self._frozen)
+            head.train(on)
 
-    def _features(self, texts: Sequence[str], tokens: int) -> dict[str, Any]:
+    def _features(self, texts: Sequence[str], tokens: int, task: str) -> dict[str, Any]:
+        model = self._towers[task][0]
         if self.states is not None:
-            return features_of(self.states.get(texts), self.model.device)
-        self.model.max_seq_length = tokens
-        features = on_device(self.model.preprocess(list(texts)), self.model.device)
-        return cast("dict[str, Any]", self.model[0](features))
+            return features_of(self.states.get(texts), model.device)
+        model.max_seq_length = tokens
+        features = on_device(model.preprocess(list(texts)), model.device)
+        return cast("dict[str, Any]", model[0](features))
 
     def _embed(
         self, texts: Sequence[str], tokens: int, task: str, top_k: int, columns: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
-        weights_NV, bag_NV = self.head.embed(self._features(texts, tokens), task, columns)
+        weights_NV, bag_NV = self._towers[task][1].embed(self._features(texts, tokens, task), task, columns)
         mask_NV = sparse_mask(weights_NV.detach(), bag_NV, top_k) if columns is None else torch.ones_like(weights_NV)
         return weights_NV, weights_NV * mask_NV, bag_NV
 
@@ -601,12 +625,18 @@ class VdrStudent(_InBatch):
             self.head.float()
             return ["config.json", "model.safetensors"]
         from sentence_transformers import SparseEncoder
+        from sentence_transformers.sparse_encoder.modules import Router
 
-        if self.config.tuning == "lora":
-            merged = cast("Any", self.model[0].model).merge_and_unload()
-            self.model[0].model = merged
-        encoder = SparseEncoder(modules=[self.model[0], self.head], similarity_fn_name="dot")
-        encoder.max_seq_length = self.config.passage_tokens
+        modules: list[list[Any]] = []
+        for model, head in self._towers.values():
+            if self.config.tuning == "lora" and hasattr(model[0].model, "merge_and_unload"):
+                model[0].model = model[0].model.merge_and_unload()
+            model.max_seq_length = self.config.passage_tokens
+            modules.append([model[0], head])
+        shared = self._towers["document"][1] is self.head
+        encoder = SparseEncoder(
+            modules=modules[0] if shared else [Router.for_query_document(*modules)], similarity_fn_name="dot"
+        )
         encoder.save(str(folder), create_model_card=False)
         return _files(folder)
 

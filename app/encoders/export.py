@@ -23,7 +23,7 @@ from app.encoders.cross_encoder import NotExportableError, load_scorer, onnx_ins
 from app.encoders.dense import load_sentence_transformer
 from app.encoders.interaction_head import Tokens, load_tokens
 from app.encoders.models import identity, tokenizer_file
-from app.encoders.vdr import VdrHead, load_encoder
+from app.encoders.vdr import VdrHead, load_encoder, towers
 from app.encoders.vdr_model import is_whole_model
 
 FORMAT = 3
@@ -35,9 +35,13 @@ _WINDOW = 256
 class _Vdr(nn.Module):  # type: ignore[misc]
     """Token ids to VDR weights (B, vocabulary), and the bag of the text's own tokens; with pooling the dense vector."""
 
-    def __init__(self, transformer: Any, head: VdrHead, pooling: str = "") -> None:
+    def __init__(
+        self, transformer: Any, head: VdrHead, pooling: str = "", apart: tuple[Any, VdrHead] | None = None
+    ) -> None:
+        """`apart` is the passages' tower where queries have one of their own; each text is then read by both."""
         super().__init__()
         self.transformer, self.head, self.pooling = transformer, head, pooling
+        self.towers = nn.ModuleList(apart or ())
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, query: torch.Tensor
@@ -45,7 +49,12 @@ class _Vdr(nn.Module):  # type: ignore[misc]
         states_BLH = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         features = {"token_embeddings": states_BLH, "input_ids": input_ids, "attention_mask": attention_mask}
         as_query_BV, bag_BV = self.head.embed(features, "query")
-        as_passage_BV, _ = self.head.embed(features, "document")
+        head = self.head
+        if len(self.towers):
+            transformer, head = self.towers
+            own_BLH = transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            features = {**features, "token_embeddings": own_BLH}
+        as_passage_BV, _ = head.embed(features, "document")
         weights_BV = torch.where(query[:, None], as_query_BV, as_passage_BV)
         wide = tuple(nn.functional.pad(one, (self.head.shift, 0)) for one in (weights_BV, bag_BV))
         return (*wide, _pooled(states_BLH, attention_mask, self.pooling)) if self.pooling else wide
@@ -162,7 +171,9 @@ def _module(model: str, kind: str) -> tuple[nn.Module, Sequence[str], str]:
         return _Vdr(transformer, head, _pooling(backbone)).eval(), ("weights", "bag", "vector"), "vdr"
     if kind == "vdr" and is_whole_model(folder):
         encoder = load_encoder(folder)
-        return _Vdr(encoder[0].model, encoder[1]).eval(), ("weights", "bag"), "vdr"
+        (of_queries, head), (of_passages, own) = towers(encoder)
+        apart = None if own is head else (of_passages.model, own)
+        return _Vdr(of_queries.model, head, apart=apart).eval(), ("weights", "bag"), "vdr"
     if kind == "dense":
         made = load_sentence_transformer(model, "cpu")
         return _Dense(made[0].model, _pooling(made)).eval(), ("vector",), "dense"

@@ -13,7 +13,9 @@ log = logging.getLogger(__name__)
 _UNSAFE = frozenset(
     {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".h5", ".msgpack", ".py", ".pyc", ".so", ".dll"}
 )
-_CONFIGS = frozenset({"modules.json", "config.json", "tokenizer_config.json", "config_sentence_transformers.json"})
+_CONFIGS = frozenset(
+    {"modules.json", "router_config.json", "config.json", "tokenizer_config.json", "config_sentence_transformers.json"}
+)
 _CLASSES = ("sentence_transformers.", "app.encoders.vdr.")
 _MAX_CONFIG = 8 * 2**20
 
@@ -49,11 +51,20 @@ def refuse_unsafe(folder: Path) -> None:
                 raise refuse("asks for unknown classes", path, f"classes of {', '.join(_CLASSES)}")
             if path.name == "modules.json" and not all(_is_inside(path.parent, one.get("path")) for one in found):
                 raise refuse("has modules elsewhere", path, "folders of its own")
+            if path.name == "router_config.json" and not _known_routes(path.parent, found):
+                raise refuse("asks for unknown classes or modules elsewhere", path, f"classes of {', '.join(_CLASSES)}")
 
 
 def _known_modules(found: object) -> bool:
     return isinstance(found, list) and all(
         isinstance(one, dict) and str(one.get("type", "")).startswith(_CLASSES) for one in found
+    )
+
+
+def _known_routes(folder: Path, found: object) -> bool:
+    types = found.get("types") if isinstance(found, dict) else None
+    return isinstance(types, dict) and all(
+        str(kind).startswith(_CLASSES) and _is_inside(folder, name) for name, kind in types.items()
     )
 
 

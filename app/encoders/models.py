@@ -114,6 +114,8 @@ def tokenizer_file(model: str) -> Path:
     folder = Path(locate(model))
     if folder.is_dir():
         path = folder / "tokenizer.json"
+        if not path.is_file():  # separate towers have one each, and the same vocabulary
+            path = next(iter(sorted(folder.glob("document_*/tokenizer.json"))), path)
         if not path.is_file():
             raise EncoderUnavailableError(f"the model folder {folder.name!r} has no tokenizer.json")
         return path

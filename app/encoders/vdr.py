@@ -15,16 +15,16 @@ import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import orjson
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SparseEncoder
-from sentence_transformers.sparse_encoder.modules import Module, Transformer
+from sentence_transformers.sparse_encoder.modules import Module, Router, Transformer
 from torch import nn
 
 from app.core.errors import EncoderUnavailableError
 from app.core.types import TokenContribution
 from app.encoders.folders import refuse_unsafe
+from app.encoders.vdr_model import module_folders
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
 """With embeddings of length 1: a token's own entry starts at 1, an entry with cosine .5 at e⁻⁴."""
@@ -179,7 +179,8 @@ class VdrHead(Module):  # type: ignore[misc]
 
     def on_model_ready(self, model: Any) -> None:
         """Called by sentence-transformers once the modules stand together."""
-        self.tie(model[0].model.get_input_embeddings())
+        (own,) = [tower[0] for tower in towers(model) if tower[1] is self][:1]
+        self.tie(own.model.get_input_embeddings())
 
     def _embeddings(self) -> torch.Tensor:
         """E, shape (V, H); rows of length 1 where `tied_norm` says so."""
@@ -321,22 +322,35 @@ def sparse_mask(weights_BV: torch.Tensor, bag_BV: torch.Tensor, top_k: int, *, k
     return torch.maximum(mask_BV, bag_BV) if keep_own else mask_BV
 
 
+def towers(encoder: SparseEncoder) -> tuple[tuple[Any, VdrHead], tuple[Any, VdrHead]]:
+    """The transformer and the head of queries, and those of passages: the same ones where towers are shared."""
+    if isinstance(encoder[0], Router):
+        routes = encoder[0].sub_modules
+        return tuple(routes["query"]), tuple(routes["document"])
+    return (encoder[0], encoder[1]), (encoder[0], encoder[1])
+
+
 def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
     """A model folder that `SparseEncoder.save` wrote, with a VDR head in it; no code of the folder's is ever run.
 
-    Raises EncoderUnavailableError where it is not a transformer followed by a VDR head.
+    Raises EncoderUnavailableError where it is not a transformer followed by a VDR head, or a Router of two such towers.
     """
     refuse_unsafe(folder)
-    listed = folder / "modules.json"
-    modules = orjson.loads(listed.read_bytes()) if listed.is_file() else []
-    ours = f"{VdrHead.__module__}.{VdrHead.__name__}"
-    if len(modules) != 2 or modules[1]["type"] != ours or not modules[0]["type"].startswith("sentence_transformers."):
-        raise EncoderUnavailableError(
-            "not a VDR model", received=[one.get("type") for one in modules], expected=f"a transformer, then {ours}"
-        )
-    transformer = Transformer.load(str(folder), subfolder=modules[0]["path"], model_kwargs={"use_safetensors": True})
-    head = VdrHead.load(str(folder), subfolder=modules[1]["path"], local_files_only=True)
-    return SparseEncoder(modules=[transformer, head], device=device, similarity_fn_name="dot")
+    found = module_folders(folder)
+    loaded = {}
+    for own in dict.fromkeys(found.values()):
+        transformer = Transformer.load(str(folder), subfolder=own[0], model_kwargs={"use_safetensors": True})
+        loaded[own] = [transformer, VdrHead.load(str(folder), subfolder=own[1], local_files_only=True)]
+    if len(loaded) == 1:
+        modules = loaded[found["query"]]
+    else:
+        vocabularies = [transformer.tokenizer.get_vocab() for transformer, _ in loaded.values()]
+        if vocabularies[0] != vocabularies[1] or len({head.shift for _, head in loaded.values()}) > 1:
+            raise EncoderUnavailableError(
+                "the towers have different vocabularies", received=[len(one) for one in vocabularies], expected="one"
+            )
+        modules = [Router.for_query_document(loaded[found["query"]], loaded[found["document"]])]
+    return SparseEncoder(modules=modules, device=device, similarity_fn_name="dot")
 
 
 def disentangle(model: SparseEncoder, text: str, top_k: int = 32, *, query: bool = True) -> list[tuple[str, float]]:

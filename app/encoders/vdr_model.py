@@ -34,14 +34,39 @@ VDR_HEAD_MODULE = "app.encoders.vdr.VdrHead"
 
 def is_whole_model(folder: Path) -> bool:
     """Whether it holds a model of modules, not a head. Raises EncoderUnavailableError for one of another kind."""
-    if not (folder / "modules.json").is_file():
-        return False
-    types = [one.get("type") for one in orjson.loads((folder / "modules.json").read_bytes())]
-    if len(types) != 2 or types[1] != VDR_HEAD_MODULE:
+    return (folder / "modules.json").is_file() and bool(module_folders(folder))
+
+
+def module_folders(folder: Path) -> dict[str, tuple[str, str]]:
+    """Where the transformer and the head of each task lie, `query` and `document`: the same where towers are shared.
+
+    Separate towers are the routes of a sentence-transformers `Router`. Raises EncoderUnavailableError for other models.
+    """
+    listed = _json(folder / "modules.json", [])
+    types = [str(one.get("type", "")) for one in listed]
+    paths = [str(one.get("path", "")) for one in listed]
+    routes = {"query": paths, "document": paths}
+    kinds = {"query": types, "document": types}
+    if len(types) == 1 and types[0].startswith("sentence_transformers.") and types[0].endswith(".Router"):
+        told = _json(folder / paths[0] / "router_config.json", {})
+        named, structure = told.get("types") or {}, told.get("structure") or {}
+        routes = {task: [str(Path(paths[0], name)) for name in names] for task, names in structure.items()}
+        kinds = {task: [str(named.get(name)) for name in names] for task, names in structure.items()}
+    ours = all(
+        len(own) == 2 and own[0].startswith("sentence_transformers.") and own[1] == VDR_HEAD_MODULE
+        for own in kinds.values()
+    )
+    if routes.keys() != {"query", "document"} or not ours:
         raise EncoderUnavailableError(
-            "not a VDR model", received=types, expected=f"a transformer, then {VDR_HEAD_MODULE}"
+            "not a VDR model",
+            received=kinds,
+            expected=f"a transformer, then {VDR_HEAD_MODULE}; or a Router of two such",
         )
-    return True
+    return {task: (own[0], own[1]) for task, own in routes.items()}
+
+
+def _json(path: Path, default: Any) -> Any:
+    return orjson.loads(path.read_bytes()) if path.is_file() else default
 
 
 class VdrModel:
@@ -71,29 +96,30 @@ class VdrModel:
         return cast("VdrMode", self._manifest.get("mode", "full"))
 
     @cached_property
-    def _parts(self) -> tuple[Backbone, VdrHead]:
-        from app.encoders.vdr import VdrHead, load_encoder
+    def _parts(self) -> tuple[tuple[Backbone, VdrHead], ...]:
+        from app.encoders.vdr import load_encoder, towers
 
         encoder = load_encoder(self._folder, device_of(self._settings))
         encoder.eval()
-        head = encoder[1]
-        assert isinstance(head, VdrHead)
-        window = min(encoder.max_seq_length or self._settings.max_seq_tokens, self._settings.max_seq_tokens)
-        backbone = Backbone(
-            _States(encoder),
-            window=window,
-            max_tokens=self._settings.max_vdr_tokens,
-            batch_size=self._settings.batch_size,
-        )
-        return backbone, head
+        found = []
+        for transformer, head in towers(encoder):
+            window = min(transformer.max_seq_length or self._settings.max_seq_tokens, self._settings.max_seq_tokens)
+            backbone = Backbone(
+                _States(transformer, encoder.device),
+                window=window,
+                max_tokens=self._settings.max_vdr_tokens,
+                batch_size=self._settings.batch_size,
+            )
+            found.append((backbone, head))
+        return tuple(found)
 
-    def _loaded(self) -> tuple[Backbone, VdrHead]:
+    def _loaded(self, *, query: bool) -> tuple[Backbone, VdrHead]:
         with self._lock:
-            return self._parts
+            return self._parts[0 if query else 1]
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
         """The idf that the model's weights of passages hold; None where they hold none that could be replaced."""
-        return prior_of(self._loaded()[1], ids) if self._manifest.get("calibrated") else None
+        return prior_of(self._loaded(query=False)[1], ids) if self._manifest.get("calibrated") else None
 
     def encode_query(self, text: str) -> TermWeights:
         """A query's weights, heaviest kept."""
@@ -109,7 +135,7 @@ class VdrModel:
         return prefixes_for(root_of(str(self._folder)))
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
-        backbone, head = self._loaded()
+        backbone, head = self._loaded(query=query)
         made: dict[int, TermWeights] = {}
         for part in backbone.groups(texts):
             states = [one for _, one in part]
@@ -121,10 +147,10 @@ class VdrModel:
 class _States:
     """A SparseEncoder's transformer alone, in the form in which `Backbone` asks models."""
 
-    def __init__(self, encoder: Any) -> None:
-        self._transformer = encoder[0]
-        self.tokenizer = encoder.tokenizer
-        self.device = encoder.device
+    def __init__(self, transformer: Any, device: Any) -> None:
+        self._transformer = transformer
+        self.tokenizer = transformer.tokenizer
+        self.device = device
 
     def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
         made = dict(self._transformer(features))

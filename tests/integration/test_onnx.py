@@ -94,15 +94,20 @@ def test_every_kind_of_trained_model(tmp_path: Path) -> None:
     small = {"base": str(base), "steps": "4", "batch": "4", "negatives": "2", "learning_rate": "0.003"}
     for name, more in {
         "vdr": {"precision": "fp32", "query_top_k": "8"},
+        "svdr": {"precision": "fp32", "query_top_k": "8", "separate_towers": "true", "learning_rate": "0.01"},
         "dense": {"tuning": "lora", "lora_rank": "4"},
         "cross_encoder": {"tuning": "lora", "lora_rank": "4", "frozen_layers": "0"},
     }.items():
         folder = tmp_path / name
         train_model(recipe(name, {**small, **more}), [tmp_path / "rows.jsonl"], folder, cache=tmp_path / "states")
         export(str(folder), tmp_path / f"{name}-onnx")
-    encoder = load_encoder(tmp_path / "vdr")
-    weights_BV, _ = run(tmp_path / "vdr-onnx", texts, query=np.zeros(4, dtype=bool))
-    assert np.allclose(weights_BV, encoder.encode_document(texts).to_dense().numpy(), atol=1e-4)
+    for name in ("vdr", "svdr"):  # the second has towers of its own for queries and for passages
+        encoder = load_encoder(tmp_path / name)
+        weights_BV, _ = run(tmp_path / f"{name}-onnx", texts, query=np.zeros(4, dtype=bool))
+        assert np.allclose(weights_BV, encoder.encode_document(texts).to_dense().numpy(), atol=1e-4)
+        asked_BV, _ = run(tmp_path / f"{name}-onnx", texts, query=np.ones(4, dtype=bool))
+        assert np.allclose(asked_BV, encoder.encode_query(texts).to_dense().numpy(), atol=1e-4)
+        assert np.allclose(asked_BV, weights_BV, atol=1e-4) is (name == "vdr")
     (vectors_BD,) = run(tmp_path / "dense-onnx", texts)
     dense = load_sentence_transformer(str(tmp_path / "dense"), "cpu")
     assert np.allclose(vectors_BD, dense.encode(texts, normalize_embeddings=True), atol=1e-4)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training_support import tiny_model, tiny_rows
 
 from app.bootstrap import App, build
-from app.core.errors import EncoderUnavailableError
+from app.core.errors import EncoderUnavailableError, InvalidInputError
+from app.core.manifest import read_json, write_json
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal, VdrMode
-from app.encoders.vdr import load_encoder
+from app.encoders.vdr import explain, load_encoder, towers
 from app.encoders.vdr_model import VdrModel
 from training.data import write_jsonl
 from training.recipes import recipe
 from training.run import train_model
+from training.students import VdrStudent
 
 ROUNDING = 2.0**-8
 """Weights keep nine significant bits."""
@@ -28,11 +32,12 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["shared", "separate"])
+def model(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("vdr")
     write_jsonl(folder / "rows.jsonl", tiny_rows(24))
     changes = {"steps": "30", "batch": "8", "negatives": "2", "precision": "fp32", "learning_rate": "0.003"}
+    changes["separate_towers"] = str(request.param == "separate").lower()
     config = recipe("vdr", {"base": str(tiny_model(folder / "base")), "query_top_k": "8", **changes})
     train_model(config, [folder / "rows.jsonl"], folder / "mine", cache=folder / "states")
     return folder / "mine"
@@ -64,6 +69,51 @@ def test_the_generation_is_bound_to_the_model_and_its_vocabulary(app: App, model
     assert np.allclose(
         asked.weights.weights[np.isin(asked.weights.ids, largest)], queried[np.sort(largest)], rtol=ROUNDING
     )
+
+
+def test_separate_towers_begin_alike_and_part(model: Path, tmp_path: Path) -> None:
+    (of_queries, head), (of_passages, other) = towers(load_encoder(model))
+    separate = read_json(model / "manifest.json")["config"]["separate_towers"]
+    assert (head is not other) is (of_queries is not of_passages) is separate
+    text = "the tiger sleeps"
+    encoder = load_encoder(model)
+    score = float(encoder.encode_query(text).to_dense() @ encoder.encode_document(text).to_dense())
+    assert sum(one.contribution for one in explain(encoder, text, text)) == pytest.approx(score, rel=1e-4)
+    if not separate:
+        return
+    ours, theirs = of_queries.model.state_dict(), of_passages.model.state_dict()
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    config = recipe("vdr", {"base": str(model.parent / "base" / "model"), "separate_towers": "true"})
+    student = VdrStudent(config, tmp_path / "states")
+    parameters = student.parameters()
+    pairs = [(name, f"passages.{name}") for name in parameters if not name.startswith("passages.")]
+    assert all(torch.equal(parameters[one], parameters[two]) for one, two in pairs)
+    assert len(pairs) * 2 == len(parameters)
+    # A router that leads elsewhere, to other classes, or to towers of different vocabularies.
+    for spoil, said in (
+        (lambda told: told["types"].update({"document_0_Transformer": "os.system"}), "unknown classes"),
+        (
+            lambda told: told["structure"].update({"image": ["query_0_Transformer", "query_1_VdrHead"]}),
+            "not a VDR model",
+        ),
+        (lambda told: told["structure"].update({"query": ["query_1_VdrHead"]}), "not a VDR model"),
+    ):
+        copy = tmp_path / said.replace(" ", "-")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(model, copy)
+        told = read_json(copy / "router_config.json")
+        spoil(told)
+        write_json(copy / "router_config.json", told)
+        with pytest.raises(EncoderUnavailableError, match=said):
+            load_encoder(copy)
+    copy = tmp_path / "other-words"
+    shutil.copytree(model, copy)
+    words = copy / "document_0_Transformer" / "tokenizer.json"
+    words.write_text(words.read_text().replace("tiger", "lion"))
+    with pytest.raises(EncoderUnavailableError, match="different vocabularies"):
+        load_encoder(copy)
+    with pytest.raises(InvalidInputError, match="separate towers are for whole VDR encoders"):
+        recipe("vdr_head", {"separate_towers": "true"})
 
 
 def test_full_scores_are_the_models_own(app: App, model: Path) -> None:
