@@ -183,7 +183,7 @@ class LinkSettings(_Section):
     mention_tokens: int = Field(96, ge=16, le=512, description="Tokens of a mention with its context.")
     candidates: int = Field(64, gt=0, le=1000, description="Candidates of a mention, unless asked.")
     max_candidates: int = Field(256, gt=0, le=1000, description="Most that a request may ask for.")
-    rerank: bool = Field(True, description="Let the cross-encoder read the best candidates, unless asked.")
+    rerank: bool = Field(False, description="Let the cross-encoder read the best candidates, unless asked.")
     rerank_top: int = Field(8, gt=0, le=256, description="Candidates of a mention that it reads.")
     rerank_budget_ms: float = Field(2000, ge=0, description="Time for it in one request, unless asked.")
     max_text_chars: int = Field(1_000_000, gt=0, description="Longest text.")

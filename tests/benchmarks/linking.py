@@ -12,10 +12,16 @@ import numpy as np
 
 from app.bootstrap import App, build
 from app.cli.kb import load_entities
+from app.core.errors import EncoderUnavailableError
 from app.core.linking import LinkRequest, Text
 from app.core.settings import LinkSettings, Settings
 from app.core.types import Signal
+from app.encoders.cross_encoder import load_scorer
+from app.encoders.entity_cross import DEFAULT as ENTITY_CROSS
 from app.encoders.mention import MentionTower
+from app.encoders.mention_text import marked
+from app.encoders.models import plain_tokenizer
+from app.encoders.prefixes import joined
 from app.linking.dictionary import AliasDictionary
 from app.linking.knowledge_base import entity_spec
 from tests.benchmarks.timing import entities, latencies, resident_mb, table
@@ -23,8 +29,10 @@ from training.linking.data import JudgedMention, read_mentions
 from training.linking.evaluate import CUTOFFS, decided_rank, evaluate, fused_rank, leg_rank
 from training.linking.examples import example, retrieved
 from training.linking.profile import fit_profile
+from training.recipes import SHIPPED_BACKBONE
 
 _MENTIONS = 512
+_READ = 64
 _JUDGED = 800
 _HIDDEN = (Signal.BM25, Signal.VDR, Signal.DENSE)
 
@@ -41,6 +49,7 @@ def run(data: Path, work: Path, passages: int) -> None:
         judged = read_mentions(data / "el-foldoc" / "dev.jsonl.gz")
         drawn = np.random.default_rng(0).permutation(len(judged))
         _speed(app, [judged[at] for at in drawn[:_MENTIONS]])
+        _speed_cross(app, [judged[at] for at in drawn[:_READ]])
         _quality(app, [judged[at] for at in drawn[:_JUDGED]], [judged[at] for at in drawn[_JUDGED : 3 * _JUDGED]])
     finally:
         app.close()
@@ -108,6 +117,44 @@ def _speed(app: App, rows: list[JudgedMention]) -> None:
     sentences = [f"{row.context.left[-60:]} {row.context.mention} {row.context.right[:60]}" for row in rows[:100]]
     p50, p95 = latencies(lambda one: app.linker.link("foldoc-plain", LinkRequest((Text(one),))), sentences)
     table(["one sentence, its mentions detected", "ms"], [["p50", p50], ["p95", p95]])
+
+
+def _speed_cross(app: App, rows: list[JudgedMention]) -> None:
+    """Beside the same model called plainly: sentence-transformers' own class in fp32, on pairs that are ready."""
+    try:
+        cross = app.encoders.entity_cross()
+        cross.load()
+    except EncoderUnavailableError as error:
+        print(f"with cross-encoder: skipped, {error}\n")
+        return
+    texts = tuple(row.text for row in rows)
+    request = LinkRequest(texts, shown=8, rerank=True, budget_ms=600_000.0)
+    app.linker.link("foldoc-plain", LinkRequest(texts[:4], rerank=True, budget_ms=600_000.0))
+    started = time.perf_counter()
+    made = app.linker.link("foldoc-plain", request)
+    ours = len(rows) / (time.perf_counter() - started)
+    entities = [[(one.title, one.description) for one in text.links[0].candidates] for text in made.texts]
+    pairs = sum(map(len, entities))
+    contexts = [row.context for row in rows]
+    started = time.perf_counter()
+    cross.score(contexts, entities, float("inf"))
+    alone = len(rows) / (time.perf_counter() - started)
+    wanted = app.settings.link.cross_encoder
+    model = str(ENTITY_CROSS) if wanted == "default" else wanted
+    plain = load_scorer(model, "cpu", app.settings.encode.cross_encoder_tokens)
+    asked = marked(plain_tokenizer(SHIPPED_BACKBONE), contexts, app.settings.link.mention_tokens)
+    ready = [(query, joined(*one)) for query, own in zip(asked, entities, strict=True) for one in own]
+    started = time.perf_counter()
+    plain.predict(ready, batch_size=32, show_progress_bar=False)
+    theirs = len(rows) / (time.perf_counter() - started)
+    table(
+        [f"el-foldoc, {len(rows)} mentions with the cross-encoder, {pairs} pairs", "mentions/s"],
+        [
+            ["linked, given mentions in one request", ours],
+            ["the cross-encoder alone", alone],
+            ["the same model called plainly, fp32", theirs],
+        ],
+    )
 
 
 def _quality(app: App, rows: list[JudgedMention], others: list[JudgedMention]) -> None:

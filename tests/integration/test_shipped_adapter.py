@@ -10,7 +10,7 @@ import pytest
 
 from app.bootstrap import build
 from app.core.linking import LinkRequest, Text
-from app.core.settings import EncodeSettings, LinkSettings, Settings
+from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
 from app.encoders.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
 from app.encoders.cross_encoder import DEFAULT as LATE
@@ -144,17 +144,48 @@ def test_without_it_passages_have_bags_only(tmp_path: Path) -> None:
         app.close()
 
 
-def test_mentions_are_encoded_by_the_shipped_tower(tmp_path: Path) -> None:
-    """One name, two entities: the context decides, by vectors alone."""
-    app = build(Settings(data_dir=tmp_path, link=LinkSettings(rerank=False)))
+SHELLS = [
+    {"id": "cli", "title": "shell", "description": "A command interpreter that starts programs, such as bash."},
+    {"id": "sea", "title": "shell", "description": "The hard outer cover of a snail or another sea animal."},
+    {"id": "oil", "title": "shell", "description": "A company that drills for oil and sells petrol."},
+]
+
+
+def test_mentions_and_candidates_are_read_together_by_the_shipped_cross_encoder_where_asked(tmp_path: Path) -> None:
+    app = build(Settings(data_dir=tmp_path))
     try:
         app.ensure_collection(entity_spec("kb"))
-        rows = [
-            {"id": "cli", "title": "shell", "description": "A command interpreter that starts programs, such as bash."},
-            {"id": "sea", "title": "shell", "description": "The hard outer cover of a snail or another sea animal."},
-            {"id": "oil", "title": "shell", "description": "A company that drills for oil and sells petrol."},
-        ]
-        assert not app.entities.bulk("kb", rows, encode=False).errors
+        assert not app.entities.bulk("kb", SHELLS, encode=False).errors
+        app.encoders.entity_cross().load()
+        text = "Type the command into the shell and the program starts."
+        start = text.index("shell")
+        asked = {None: False, False: False, True: True}
+        for rerank, read in asked.items():
+            request = LinkRequest(
+                (Text(text, ((start, start + 5),)),), threshold=0.0, shown=3, rerank=rerank, budget_ms=60_000
+            )
+            result = app.linker.link("kb", request)
+            assert (result.cross is not None) is read
+            best, *others = result.texts[0].links[0].candidates
+            lines = [one for one in best.signals if one.signal is Signal.CROSS]
+            assert bool(lines) is read
+            if read:
+                assert result.cross is not None
+                assert result.cross.model.startswith("cross:entity-cross-minilm:")
+                assert (result.cross.mentions, result.cross.skipped, result.cross.error) == (1, 0, "")
+                assert best.entity_id == "cli"
+                raw = {c.entity_id: s.raw for c in (best, *others) for s in c.signals if s.signal is Signal.CROSS}
+                assert raw["cli"] == max(raw.values())
+    finally:
+        app.close()
+
+
+def test_mentions_are_encoded_by_the_shipped_tower(tmp_path: Path) -> None:
+    """One name, two entities: the context decides, by vectors alone."""
+    app = build(Settings(data_dir=tmp_path))
+    try:
+        app.ensure_collection(entity_spec("kb"))
+        assert not app.entities.bulk("kb", SHELLS, encode=False).errors
         app.encode_now("kb")
         for text, expected in (
             ("Type the command into the shell and the program starts.", "cli"),
