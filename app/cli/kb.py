@@ -571,7 +571,7 @@ def link(
 
         if (path is None) != interactive:
             raise InvalidInputError("nothing to link", expected="a file, - for standard input, or -i")
-        if rerank is not False and app.settings.link.rerank:
+        if app.settings.link.rerank if rerank is None else rerank:
             try:
                 app.encoders.entity_cross().load()
             except EncoderUnavailableError as error:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from app.bootstrap import build
+from app.cli.main import cli
 from app.core.linking import LinkRequest, Text
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
 from app.encoders.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
 from app.encoders.cross_encoder import DEFAULT as LATE
 from app.encoders.dense import DenseTransformer
+from app.encoders.entity_cross import DEFAULT as ENTITY_CROSS
 from app.encoders.mention import DEFAULT as MENTION
 from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
 from app.linking.knowledge_base import entity_spec
@@ -29,7 +32,8 @@ DOCUMENTS = [
 
 
 @pytest.mark.parametrize(
-    ("shipped", "measure"), [(DEFAULT, "nDCG@10"), (CROSS, "nDCG@10"), (LATE, "nDCG@10"), (MENTION, "R@64")]
+    ("shipped", "measure"),
+    [(DEFAULT, "nDCG@10"), (CROSS, "nDCG@10"), (LATE, "nDCG@10"), (MENTION, "R@64"), (ENTITY_CROSS, "R@1")],
 )
 def test_every_adapter_is_small_and_has_a_card(shipped: Path, measure: str) -> None:
     files = [path for path in shipped.iterdir() if path.is_file()]
@@ -151,7 +155,9 @@ SHELLS = [
 ]
 
 
-def test_mentions_and_candidates_are_read_together_by_the_shipped_cross_encoder_where_asked(tmp_path: Path) -> None:
+def test_mentions_and_candidates_are_read_together_by_the_shipped_cross_encoder_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
         app.ensure_collection(entity_spec("kb"))
@@ -178,6 +184,13 @@ def test_mentions_and_candidates_are_read_together_by_the_shipped_cross_encoder_
                 assert raw["cli"] == max(raw.values())
     finally:
         app.close()
+    monkeypatch.setenv("HYBLINK_DATA_DIR", str(tmp_path))
+    (tmp_path / "text.txt").write_text(text)
+    for flags, read in (([], False), (["--cross"], True)):
+        made = CliRunner().invoke(cli, ["link", str(tmp_path / "text.txt"), "-k", "kb", "--json", *flags])
+        assert made.exit_code == 0, made.output
+        found = json.loads(made.stdout)["cross"]
+        assert (found is not None and found["mentions"] > 0) is read
 
 
 def test_mentions_are_encoded_by_the_shipped_tower(tmp_path: Path) -> None:
