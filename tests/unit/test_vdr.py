@@ -236,13 +236,17 @@ def test_it_is_a_sentence_transformers_model_that_saves_and_loads(
     tokens = dict(sparse_encoder.decode(documents[1], top_k=40))
     assert {"bird", "wings"} <= set(tokens)
     # Read out over the vocabulary, and token by token what a pair's score is made of.
-    assert disentangle(sparse_encoder, texts[1], 40, query=False) == sparse_encoder.decode(documents[1], top_k=40)
+    whole = dict(sparse_encoder.decode(documents[1]))
+    told = disentangle(sparse_encoder, texts[1], 20, query=False)
+    assert len(told) == 20
+    assert dict(told) == pytest.approx({token: whole[token] for token, _ in told}, rel=1e-4)  # alone, not in a batch
+    assert min(weight for _, weight in told) >= sorted(whole.values())[-20] * 0.999
     asked = disentangle(sparse_encoder, texts[0])
     assert [weight for _, weight in asked] == sorted((weight for _, weight in asked), reverse=True)
     lines = explain(sparse_encoder, texts[0], texts[1])
-    assert sum(one.contribution for one in lines) == pytest.approx(float(queries[0] @ documents[1]), rel=1e-5)
+    assert sum(one.contribution for one in lines) == pytest.approx(float(queries[0] @ documents[1]), rel=1e-4)
     assert lines[0].contribution == max(one.contribution for one in lines)
-    assert all(one.query_weight == pytest.approx(dict(asked)[one.token]) for one in lines)
+    assert all(one.query_weight == pytest.approx(dict(asked)[one.token], rel=1e-4) for one in lines)
     assert explain(sparse_encoder, texts[0], "") == []
     sparse_encoder.save(str(tmp_path / "model"), create_model_card=False)
     assert not list((tmp_path / "model").rglob("*.bin"))
