@@ -69,7 +69,7 @@ def train_model(
     work: Path | None = None,
     cache: Path,
     parent: str = "",
-    entities: Path | None = None,
+    entities: Sequence[Path] = (),
     go_on_from: Path | None = None,
     statistics: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
@@ -77,7 +77,7 @@ def train_model(
 ) -> dict[str, Any]:
     """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
 
-    `entities` are a knowledge base's vectors, which a mention encoder learns against. A VDR head or a LoRA adapter may
+    `entities` are knowledge bases' vectors, which a mention encoder learns against. A VDR head or a LoRA adapter may
     `go_on_from` the folder of an earlier one of its form. `statistics` are the passages of each source (by its file's
     name), where the rows do not hold all of them.
 
@@ -90,7 +90,7 @@ def train_model(
     read: Callable[[Path, str], Sequence[TrainingRow]] = read_rows
     if config.kind == "span":
         read = lambda path, _split: read_spans(path)  # noqa: E731
-    if config.kind == "span" and entities is None:
+    if config.kind == "span" and not entities:
         raise InvalidInputError("a span head learns against entities' vectors", expected="--entities FILE")
     loaded = load(data, split, read)
     if config.negatives and not any(row.negatives for row in loaded.rows) and not config.refresh_every:
@@ -120,8 +120,7 @@ def train_model(
         raise InvalidInputError("what re-ranks learns from negatives", received="none", expected="rows with negatives")
     dev_rows = [] if dev is None else [replace(one, collection=dev.name) for one in read(dev, dev_split)[:dev_limit]]
     fingerprints = dict(loaded.fingerprints)
-    if entities is not None:
-        fingerprints[entities.name] = sha256(entities)
+    fingerprints |= {path.name: sha256(path) for path in entities}
     if go_on_from is not None:
         if config.kind in {"late", "span"} or config.tuning != ("head" if config.kind == "vdr" else "lora"):
             raise InvalidInputError(
@@ -142,8 +141,7 @@ def train_model(
         if config.kind == "span":
             from training.span_student import SpanStudent
 
-            assert entities is not None
-            return SpanStudent(config, EntityVectors(entities))
+            return SpanStudent(config, EntityVectors(*entities))
         if config.kind == "late":
             from training.interaction_student import InteractionStudent
 
@@ -152,7 +150,7 @@ def train_model(
             return late
         made: Any
         if config.kind == "mention":
-            made = MentionStudent(config, None if entities is None else EntityVectors(entities))
+            made = MentionStudent(config, EntityVectors(*entities) if entities else None)
         elif config.kind == "vdr":
             made = VdrStudent(config, cache, beside)
         else:

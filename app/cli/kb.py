@@ -230,6 +230,10 @@ def spans(
     data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl of texts with all their mentions to write.")],
     kb: KbOption = "entities",
+    in_context: Annotated[
+        bool, typer.Option("--in-context", help="A text is a mention's own context; equal ones are joined.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
@@ -238,13 +242,16 @@ def spans(
     """
     with reported(as_json), opened() as app:
         from app.core.errors import ConflictError
-        from training.linking.data import read_mentions
-        from training.linking.spans import joined_rows, write_spans
+        from training.linking.spans import context_rows, joined_rows, write_spans
 
         if out.exists():
             raise ConflictError("the file exists already", received=str(out), expected="a new file")
-        rows = read_mentions(data)
-        made = joined_rows(rows, _own, _described(app, kb, {_own(row) for row in rows}), app.linker.names_in(kb))
+        rows = _rows(data, limit)
+        names = app.linker.names_in(kb)
+        if in_context:
+            made = context_rows(rows, names)
+        else:
+            made = joined_rows(rows, _own, _described(app, kb, {_own(row) for row in rows}), names)
         write_spans(out, made)
         marked = sum(len(row.spans) for row in made)
         report = {"texts": len(made), "mentions": marked, "of": len(rows)}

@@ -33,7 +33,8 @@ def train(
     work: Annotated[Path | None, typer.Option(help="Where checkpoints are kept; by default beside the model.")] = None,
     parent: Annotated[str, typer.Option(help="The model that this one continues, for its manifest.")] = "",
     entities: Annotated[
-        Path | None, typer.Option(help="Entities' vectors from `hyblink kb export-vectors` (blink_bi).")
+        list[Path] | None,
+        typer.Option("--entities", help="Entities' vectors from `hyblink kb export-vectors` (blink_bi, elq)."),
     ] = None,
     go_on_from: Annotated[
         Path | None, typer.Option("--from", help="An earlier adapter or VDR head of the same form to begin with.")
@@ -67,7 +68,7 @@ def train(
                 work=work,
                 cache=Settings().data_dir / "states",
                 parent=parent or ("" if go_on_from is None else go_on_from.name),
-                entities=entities,
+                entities=entities or (),
                 go_on_from=go_on_from,
                 progress=advance,
                 say=note,

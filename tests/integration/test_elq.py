@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from app.bootstrap import App, build
@@ -18,7 +19,8 @@ from app.core.settings import EncodeSettings, LinkSettings, Settings
 from app.encoders.span_head import SpanHead, span_scores, valid_spans, word_edges
 from app.linking.knowledge_base import entity_spec
 from training.linking.data import JudgedMention
-from training.linking.spans import best_joint, joined_rows, macro, micro, place_of, read_spans
+from training.linking.spans import best_joint, context_rows, joined_rows, macro, micro, place_of, read_spans
+from training.linking.vectors import EntityVectors
 
 ENTITIES = [
     {"id": "lisp", "title": "Lisp", "description": "A family of programming languages with many parentheses."},
@@ -62,6 +64,37 @@ def test_mentions_are_put_back_where_they_stood() -> None:
     assert place_of(text, JudgedMention("x", MentionContext("nowhere", "Lisp", ""), "lisp")) is None
     (made,) = joined_rows([row], lambda one: one.id.partition(":")[0], {"lisp": text}, lambda _: [(0, 4), (21, 25)])
     assert (made.spans, made.ignored, made.positives[0].id) == (((21, 25),), ((0, 4),), "lisp")
+
+
+def test_mentions_of_one_context_are_one_text() -> None:
+    rows = [
+        JudgedMention("t:1:0", MentionContext("Games. City:", "Atlanta", "; Event: Men 's doubles;"), "atl"),
+        JudgedMention("t:1:1", MentionContext("Games. City: Atlanta; Event:", "Men", "'s doubles"), "men"),
+        JudgedMention("t:2:0", MentionContext("Games. City:", "Sydney", ""), "syd"),
+    ]
+    made = context_rows(rows, lambda text: [(0, 5)])
+    assert [(one.id, [one.query[a:b] for a, b in one.spans]) for one in made] == [
+        ("t:1:0", ["Atlanta", "Men"]),
+        ("t:2:0", ["Sydney"]),
+    ]
+    assert [one.id for one in made[0].positives] == ["atl", "men"]
+    assert made[0].ignored == ((0, 5),)
+
+
+def test_vectors_of_several_knowledge_bases_go_together(tmp_path: Path) -> None:
+    def written(name: str, ids: list[str], encoder: str = "e") -> Path:
+        path = tmp_path / name
+        vectors = np.arange(2 * len(ids), dtype=np.float16).reshape(-1, 2)
+        save_file({"vectors": vectors}, str(path), {"ids": json.dumps(ids), "encoder": encoder})
+        return path
+
+    one, other = written("one", ["a", "b"]), written("other", ["c"])
+    both = EntityVectors(one, other)
+    assert (len(both), both.get(["c", "b"]).tolist()) == (3, [[0.0, 1.0], [2.0, 3.0]])
+    with pytest.raises(InvalidInputError, match="same id.*'b'"):
+        EntityVectors(one, written("again", ["b"]))
+    with pytest.raises(InvalidInputError, match="several encoders"):
+        EntityVectors(one, written("foreign", ["d"], "f"))
 
 
 @pytest.fixture(scope="module")

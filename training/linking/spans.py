@@ -61,12 +61,16 @@ def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
             file.write(orjson.dumps(value) + b"\n")
 
 
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
 def place_of(text: str, row: JudgedMention) -> Span | None:
     """Where a mention stands in the text that it was cut from: where its left context ends; None where it does not."""
-    left, mention = row.context.left.rstrip(), row.context.mention
+    left, mention = _squeezed(row.context.left), row.context.mention
     at = text.find(mention)
     while at >= 0:
-        if text[:at].rstrip().endswith(left):
+        if _squeezed(text[:at]).endswith(left):
             return at, at + len(mention)
         at = text.find(mention, at + 1)
     return None
@@ -99,6 +103,20 @@ def joined_rows(
         means = tuple(Text(text[a:b], id=found[a, b]) for a, b in spans)
         made.append(SpanRow(text, means, id=document, spans=spans, ignored=ignored))
     return made
+
+
+def context_rows(rows: Sequence[JudgedMention], names_in: Callable[[str], Sequence[Span]]) -> list[SpanRow]:
+    """One row for each context, with the mentions of all rows cut from it: the same but for spaces and the last stop.
+
+    What stands at no place of the first such context is left out.
+    """
+    by_context: dict[str, list[JudgedMention]] = {}
+    for row in rows:
+        by_context.setdefault(_squeezed(row.text.text).rstrip(".,;:"), []).append(row)
+    first = {squeezed: own[0] for squeezed, own in by_context.items()}
+    name = {id(row): first[squeezed].id for squeezed, own in by_context.items() for row in own}
+    texts = {row.id: row.text.text for row in first.values()}
+    return joined_rows(rows, lambda row: name[id(row)], texts, names_in)
 
 
 @dataclass(frozen=True, slots=True)

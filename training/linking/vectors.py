@@ -38,26 +38,40 @@ def write_vectors(engine: Engine, path: Path) -> int:
     return len(rows)
 
 
+def _read(path: Path) -> tuple[str, list[str], VectorArray]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise NotFoundError("no such file of entity vectors", received=str(path))
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            vectors: VectorArray = file.get_tensor("vectors")
+    except (SafetensorError, OSError) as error:
+        raise InvalidInputError(f"not a file of entity vectors: {error}", received=str(path)) from error
+    ids = [str(one) for one in orjson.loads(metadata.get("ids", "[]"))]
+    if len(set(ids)) != len(vectors):
+        raise InvalidInputError("the file's ids and vectors differ", received=str(path))
+    return metadata.get("encoder", ""), ids, vectors
+
+
 class EntityVectors:
-    """Vectors by entity id."""
+    """Vectors by entity id, of one knowledge base or of several whose ids differ."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises NotFoundError where there is no file, InvalidInputError where it is not one of `write_vectors`."""
-        from safetensors import SafetensorError, safe_open
-
-        if not path.is_file():
-            raise NotFoundError("no such file of entity vectors", received=str(path))
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                metadata = file.metadata() or {}
-                self._vectors: VectorArray = file.get_tensor("vectors")
-        except (SafetensorError, OSError) as error:
-            raise InvalidInputError(f"not a file of entity vectors: {error}", received=str(path)) from error
-        self.encoder = metadata.get("encoder", "")
-        self.ids = [str(one) for one in orjson.loads(metadata.get("ids", "[]"))]
+    def __init__(self, *paths: Path) -> None:
+        """Raises NotFoundError where there is no file; InvalidInputError where one is not of `write_vectors`, or where
+        several do not go together."""
+        read = [_read(path) for path in paths]
+        encoders = sorted({encoder for encoder, _, _ in read})
+        if len(encoders) != 1:
+            raise InvalidInputError("files of several encoders' vectors", received=encoders, expected="one encoder's")
+        self.encoder = encoders[0]
+        self.ids = [one for _, ids, _ in read for one in ids]
+        self._vectors = np.concatenate([vectors for _, _, vectors in read])
         self._place = {one: at for at, one in enumerate(self.ids)}
-        if len(self._place) != len(self._vectors):
-            raise InvalidInputError("the file's ids and vectors differ", received=str(path))
+        if len(self._place) != len(self.ids):
+            twice = [one for at, one in enumerate(self.ids) if self._place[one] != at]
+            raise InvalidInputError("several files have a vector of the same id", received=twice[:5])
 
     def check_encoder(self, base: str) -> None:
         """Raises InvalidInputError where another model than `base` has made them."""
