@@ -233,7 +233,6 @@ def spans(
     in_context: Annotated[
         bool, typer.Option("--in-context", help="A text is a mention's own context; equal ones are joined.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
@@ -246,7 +245,7 @@ def spans(
 
         if out.exists():
             raise ConflictError("the file exists already", received=str(out), expected="a new file")
-        rows = _rows(data, limit)
+        rows = _rows(data, None)
         names = app.linker.names_in(kb)
         if in_context:
             made = context_rows(rows, names)
