@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from app.bootstrap import App
     from app.core.linking import LinkResult
     from app.core.types import Signal
+    from training.data import TrainingRow
+    from training.linking.candidate_files import Proposed
     from training.linking.data import JudgedMention
     from training.linking.examples import Example
 
@@ -168,18 +170,33 @@ def mine(
     scores: Annotated[
         bool, typer.Option("--scores", help="Keep what is decided without a cross-encoder, for it to learn beside.")
     ] = False,
+    proposed: Annotated[
+        Path | None, typer.Option("--candidates", help="A file of `kb candidates` or `kb merge` to take them from.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Mine training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates."""
     with reported(as_json), opened() as app:
-        from app.core.errors import ConflictError
+        from app.core.errors import InvalidInputError
         from app.linking.disambiguation import SHIPPED
-        from training.data import write_jsonl
-        from training.linking.mine import training_rows
+        from training.linking.candidate_files import read_candidates
+        from training.linking.mine import rows_of_candidates, training_rows
 
-        if out.exists():
-            raise ConflictError("the file exists already", received=str(out), expected="a new file")
+        _new(out)
+        if scores and proposed is not None:
+            raise InvalidInputError(
+                "a file of candidates does not say what is decided", received="--scores --candidates", expected="one"
+            )
         rows = _rows(data, limit)
+        own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
+        tokenizer = app.encoders.mention_tokenizer()
+        if proposed is not None:
+            known = {one.id: one.candidates for one in read_candidates(proposed)}
+            made = rows_of_candidates(
+                app.catalog.engine(kb), rows, known, keep=keep, tokens=tokens, tokenizer=tokenizer, own_document=own
+            )
+            _wrote(out, len(rows), made, as_json)
+            return
         with progress(as_json) as bars:
             task = bars.add_task("mentions", total=len(rows), rate="")
             made = training_rows(
@@ -189,14 +206,88 @@ def mine(
                 rows,
                 keep=keep,
                 tokens=tokens,
-                tokenizer=app.encoders.mention_tokenizer(),
-                own_document=_own if own_document else lambda _: None,
+                tokenizer=tokenizer,
+                own_document=own,
                 utility=(app.catalog.link_profile(kb) or SHIPPED).fast if scores else None,
                 progress=lambda n: bars.advance(task, n),
             )
-        write_jsonl(out, made)
-        report = {"mentions": len(rows), "rows": len(made), "gold_missing": len(rows) - len(made)}
-        emit(report) if as_json else say(f"{out}: {len(made)} rows of {len(rows)} mentions")
+        _wrote(out, len(rows), made, as_json)
+
+
+def _new(out: Path) -> None:
+    from app.core.errors import ConflictError
+
+    if out.exists():
+        raise ConflictError("the file exists already", received=str(out), expected="a new file")
+
+
+def _wrote(out: Path, mentions: int, made: Sequence[TrainingRow], as_json: bool) -> None:
+    from training.data import write_jsonl
+
+    write_jsonl(out, made)
+    report = {"mentions": mentions, "rows": len(made), "gold_missing": mentions - len(made)}
+    emit(report) if as_json else say(f"{out}: {len(made)} rows of {mentions} mentions")
+
+
+@kb_cli.command("candidates")
+def candidates_of(
+    data: Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl of candidates to write.")],
+    kb: KbOption = "entities",
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of a mention.")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")] = None,
+    own_document: Annotated[
+        bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
+    ] = False,
+    signals: SignalsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the candidates of each mention, best first by the fused score: one file for a split."""
+    with reported(as_json), opened() as app:
+        from training.linking.candidate_files import Proposed, write_candidates
+        from training.linking.examples import retrieved
+
+        _new(out)
+        rows = _rows(data, limit)
+        own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
+        made = []
+        with progress(as_json) as bars:
+            task = bars.add_task("mentions", total=len(rows), rate="")
+            reader = app.catalog.engine(kb).snapshot().reader
+            for row, one in retrieved(app.linker, kb, rows, candidates, own, signals=_signals(signals)):
+                ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+                made.append(Proposed(row.id, row.entity_id, tuple(ids), row.world))
+                bars.advance(task)
+        write_candidates(out, made)
+        _recalls(out, made, as_json)
+
+
+@kb_cli.command("merge")
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Files of `kb candidates`, of several splits or several runs.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl of candidates to write.")],
+    keep: Annotated[int, typer.Option(min=1, help="Candidates of a mention.")] = 64,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge files of candidates: of a mention in several, their union by reciprocal ranks."""
+    with reported(as_json):
+        from training.linking.candidate_files import merged, read_candidates, write_candidates
+
+        _new(out)
+        made = merged([read_candidates(path) for path in files], keep)
+        write_candidates(out, made)
+        _recalls(out, made, as_json)
+
+
+def _recalls(out: Path, made: Sequence[Proposed], as_json: bool) -> None:
+    from training.linking.candidate_files import recalls
+
+    found = {world: {str(k): value for k, value in own.items()} for world, own in recalls(made).items()}
+    overall = found.pop("", {})
+    if as_json:
+        emit({"mentions": len(made), "recall": overall, "worlds": found})
+        return
+    say(f"{out}: {len(made)} mentions; " + ", ".join(f"R@{k} {value:.3f}" for k, value in overall.items()))
 
 
 @kb_cli.command("convert")
@@ -209,12 +300,11 @@ def convert(
 ) -> None:
     """Judged mentions from the common files of entity linking, in BLINK's form."""
     with reported(as_json):
-        from app.core.errors import ConflictError, InvalidInputError, NotFoundError
+        from app.core.errors import InvalidInputError, NotFoundError
         from training.linking.converters import CONVERTERS, zeshel
         from training.linking.data import write_mentions
 
-        if out.exists():
-            raise ConflictError("the file exists already", received=str(out), expected="a new file")
+        _new(out)
         if form != "zeshel" and form not in CONVERTERS:
             raise InvalidInputError("unknown format", received=form, expected=f"{', '.join(CONVERTERS)} or zeshel")
         if not path.exists():
@@ -240,11 +330,9 @@ def spans(
     A row's id is the entity's, ':' and anything. Names of the knowledge base that nobody marked are to be ignored.
     """
     with reported(as_json), opened() as app:
-        from app.core.errors import ConflictError
         from training.linking.spans import context_rows, joined_rows, write_spans
 
-        if out.exists():
-            raise ConflictError("the file exists already", received=str(out), expected="a new file")
+        _new(out)
         rows = _rows(data, None)
         names = app.linker.names_in(kb)
         if in_context:

@@ -22,6 +22,7 @@ from app.linking.disambiguation import SHIPPED
 from app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
 from indexer.generations import build as build_generation
 from indexer.readers.entities import python_entities, read_entities
+from training.linking.candidate_files import Proposed, merged, read_candidates, recalls, write_candidates
 from training.linking.data import JudgedMention, counts_of
 
 KB = "things"
@@ -431,6 +432,25 @@ def test_mining_fitting_and_evaluating(
     assert "« " in first["query"]
     assert first["pos"][0]["id"] == rows[0]["label_id"]
     assert first["pos"][0]["id"] not in {one["id"] for one in first["neg"]}
+    # Candidates kept in files, of two runs merged, give the same kind of rows.
+    for name, options in (("words", ["--signals", "bm25", "--candidates", "3"]), ("names", ["--signals", "prior"])):
+        proposed = ["kb", "candidates", str(data), "-k", "real", "--out", str(tmp_path / name), *options, "--json"]
+        kept = run.invoke(cli, proposed)
+        assert kept.exit_code == 0, kept.output
+    both = run.invoke(
+        cli, ["kb", "merge", str(tmp_path / "words"), str(tmp_path / "names"), "--out", str(tmp_path / "b"), "--json"]
+    )
+    assert both.exit_code == 0, both.output
+    of_names, of_both = (json.loads(one.stdout) for one in (kept, both))
+    assert of_both["recall"]["64"] == 1.0 == of_both["worlds"]["w"]["64"] >= of_names["recall"]["64"]
+    taken = ["kb", "mine", str(data), "-k", "real", "--out", str(tmp_path / "r2.jsonl"), "--candidates"]
+    refused = run.invoke(cli, [*taken, str(tmp_path / "b"), "--scores"])
+    assert "does not say what is decided" in refused.output
+    assert run.invoke(cli, [*taken, str(tmp_path / "b"), "--keep", "2"]).exit_code == 0
+    for row in map(json.loads, (tmp_path / "r2.jsonl").read_text().splitlines()):
+        assert row["pos"][0]["id"] not in {one["id"] for one in row["neg"]}
+        assert len(row["neg"]) <= 2
+    assert first["query"] == json.loads((tmp_path / "r2.jsonl").read_text().splitlines()[0])["query"]
     fitted = run.invoke(cli, ["kb", "fit", str(data), "-k", "real", "--json"])
     assert fitted.exit_code == 0, fitted.output
     profile = json.loads(fitted.stdout)
@@ -484,6 +504,25 @@ def test_mining_fitting_and_evaluating(
     answer = json.loads(made.stdout)
     assert answer["mention_encoder"].startswith("mention:tower:")
     assert answer["calibrated"] is False  # the profile was fitted with another encoder
+
+
+def test_candidates_of_several_runs_are_merged(tmp_path: Path) -> None:
+    one = [Proposed("m1", "a", ("b", "a"), "w1"), Proposed("m2", "", ("c",), "w2")]
+    other = [Proposed("m1", "a", ("a", "d"), "w1"), Proposed("m3", "x", ("y",), "w2")]
+    made = merged([one, other], 2)
+    assert [(row.id, row.candidates) for row in made] == [("m1", ("a", "b")), ("m2", ("c",)), ("m3", ("y",))]
+    found = recalls(made)
+    assert (found[""][1], found["w1"][1], found["w2"][64]) == (0.5, 1.0, 0.0)  # of m1 and m3: m2 means nothing
+    write_candidates(tmp_path / "kept.jsonl", made)
+    assert read_candidates(tmp_path / "kept.jsonl") == made
+    with pytest.raises(InvalidInputError, match="differ in what the mention 'm1' means"):
+        merged([one, [Proposed("m1", "b", ())]], 2)
+    (tmp_path / "bad.jsonl").write_text('{"id": "m", "candidates": "a"}\n{"id": 1}\n')
+    with pytest.raises(InvalidInputError, match=r"bad.jsonl:1: .*no list of ids.*bad.jsonl:2"):
+        read_candidates(tmp_path / "bad.jsonl")
+    (tmp_path / "twice.jsonl").write_text('{"id": "m", "candidates": []}\n' * 2)
+    with pytest.raises(InvalidInputError, match="a mention twice"):
+        read_candidates(tmp_path / "twice.jsonl")
 
 
 def test_collections_of_documents_can_be_linked_to(app: App) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from app.core.linking import Utility
-from app.core.ports import Engine
+from app.core.ports import Engine, StoreReader
 from app.core.types import Signal
 from app.encoders.mention_text import marked
 from app.linking.candidate_generation import Candidates
@@ -70,6 +70,45 @@ def training_rows(
             of_right, of_wrong = (tuple(decided.utility_C[places].tolist()) for places in (right[:1], kept))
         made.append(TrainingRow(query, (positive,), tuple(negatives), of_right, of_wrong, id=row.id))
     return made
+
+
+def rows_of_candidates(
+    engine: Engine,
+    rows: Sequence[JudgedMention],
+    candidates: Mapping[str, Sequence[str]],
+    *,
+    keep: int,
+    tokens: int,
+    tokenizer: Any,
+    own_document: Callable[[JudgedMention], str | None] = lambda _: None,
+) -> list[TrainingRow]:
+    """As `training_rows`, from what was proposed before: ids of entities by a mention's id, best first.
+
+    Mentions of which nothing was proposed, or whose entity is gone, are left out; so are candidates that are gone.
+    """
+    reader = engine.store.reader()
+    made = []
+    for row in rows:
+        gold = _entity(reader, row.entity_id) if row.entity_id and row.id in candidates else None
+        if gold is None:
+            continue
+        negatives: list[Text] = []
+        left_out = {row.entity_id, own_document(row)}
+        for one in candidates[row.id]:
+            wrong = None if one in left_out or len(negatives) == keep else _entity(reader, one)
+            if wrong is not None and wrong.joined.strip() != gold.joined.strip():
+                negatives.append(wrong)
+        query = marked(tokenizer, [row.context], tokens)[0]
+        made.append(TrainingRow(query, (gold,), tuple(negatives), id=row.id))
+    return made
+
+
+def _entity(reader: StoreReader, entity_id: str) -> Text | None:
+    rows = reader.document_rows(entity_id)[:1]
+    if not len(rows):
+        return None
+    passage = reader.passages(rows)[int(rows[0])]
+    return Text(description_of(passage.text), passage.title, entity_id)
 
 
 def _sources(candidates: Candidates, at: int) -> str:
