@@ -73,6 +73,8 @@ class RunConfig:
     query_top_k: int = 64
     """Weights of a query's sparse form while training (VDR)."""
     passage_top_k: int = 768
+    train_entities: bool = False
+    """A span head learns together with its entities' tower, of the same weights; otherwise their vectors stay."""
     separate_towers: bool = False
     """Queries and passages each have a tower of their own, which begin alike (VDR, not with `head`)."""
     layers: int = 0
@@ -146,6 +148,8 @@ class RunConfig:
             raise InvalidInputError("only a listwise loss learns what others lack", received=self.loss)
         if self.kind in {"mention", "span"} and self.tuning != "lora":
             raise InvalidInputError("it is an adapter beside frozen entities", received=self.tuning, expected="lora")
+        if self.train_entities and self.kind != "span":
+            raise InvalidInputError("only span heads train entities beside them", received=self.kind, expected="elq")
         if self.kind == "vdr" and not (self.semantic or self.lexical):
             raise InvalidInputError("neither semantic nor lexical", expected="one of them at least")
         if self.refresh_every and (self.kind in {"cross", "late", "mention", "span"} or not self.negatives):

@@ -90,8 +90,12 @@ def train_model(
     read: Callable[[Path, str], Sequence[TrainingRow]] = read_rows
     if config.kind == "span":
         read = lambda path, _split: read_spans(path)  # noqa: E731
-    if config.kind == "span" and not entities:
-        raise InvalidInputError("a span head learns against entities' vectors", expected="--entities FILE")
+    if config.kind == "span" and bool(entities) == config.train_entities:
+        raise InvalidInputError(
+            "a span head learns against entities' vectors, or with their tower",
+            received=f"{len(entities)} files of vectors, train_entities {config.train_entities}",
+            expected="either --entities FILE or --set train_entities=true",
+        )
     loaded = load(data, split, read)
     if config.negatives and not any(row.negatives for row in loaded.rows) and not config.refresh_every:
         say("no row has negatives: only in-batch ones are learned from")
@@ -141,7 +145,7 @@ def train_model(
         if config.kind == "span":
             from training.span_student import SpanStudent
 
-            return SpanStudent(config, EntityVectors(*entities))
+            return SpanStudent(config, EntityVectors(*entities) if entities else None)
         if config.kind == "late":
             from training.interaction_student import InteractionStudent
 

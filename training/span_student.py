@@ -1,4 +1,7 @@
-"""ELQ's training (Li et al. 2020): binary cross-entropy over spans, cross-entropy over entities whose vectors stay.
+"""ELQ's training (Li et al. 2020): binary cross-entropy over spans, cross-entropy over entities.
+
+Entities' vectors stay, or are those of the same weights, which learn both (`train_entities`): the other entities of a
+step are then a mention's negatives, and a knowledge base is encoded by what was trained.
 
 Shapes: L tokens, S valid spans of a text, M gold mentions of a step, E entities compared with.
 """
@@ -13,10 +16,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from app.core.errors import InvalidInputError
 from app.core.linking import apart
+from app.encoders.dense import on_device
+from app.encoders.models import root_of
+from app.encoders.prefixes import prefixes_for
 from app.encoders.span_head import HEADS, span_scores, valid_spans, word_edges
 from training.batches import Drawn
-from training.data import TrainingRow
+from training.data import Text, TrainingRow
 from training.linking.spans import SpanRow, micro
 from training.linking.vectors import EntityVectors
 from training.recipes import RunConfig
@@ -29,15 +36,18 @@ _OTHERS = 1024
 class SpanStudent:
     """Heads on a backbone with LoRA: start, end and within logits, and a projection into the space of entities."""
 
-    def __init__(self, config: RunConfig, vectors: EntityVectors) -> None:
-        vectors.check_encoder(config.base)
+    def __init__(self, config: RunConfig, vectors: EntityVectors | None) -> None:
+        if vectors is not None:
+            vectors.check_encoder(config.base)
         self.config = config
         self.model = load_backbone(config)
         self.model[0].model = prepare(self.model[0].model, config)
         hidden = self.model[0].model.get_input_embeddings().weight.shape[1]
         self._vectors = vectors
         self.head = nn.Linear(hidden, 3).to(self.model.device)
-        self.projection = nn.Linear(hidden, vectors.dimension, bias=False).to(self.model.device)
+        dimension = vectors.dimension if vectors is not None else int(self.model.get_embedding_dimension() or hidden)
+        self.projection = nn.Linear(hidden, dimension, bias=False).to(self.model.device)
+        self._prefix = prefixes_for(root_of(config.base)).passage
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.head.bias.copy_(torch.tensor([-2.0, -2.0, 0.0]))  # few spans are mentions
@@ -73,7 +83,8 @@ class SpanStudent:
         assert all(isinstance(row, SpanRow) for row in rows)
         states, offsets = self._read([row.query for row in rows])
         loss = states.sum() * 0.0
-        vectors, ids = [], []
+        vectors: list[torch.Tensor] = []
+        meant: list[Text] = []
         count = 0
         for at, row in enumerate(rows):
             assert isinstance(row, SpanRow)
@@ -81,7 +92,7 @@ class SpanStudent:
             first, last = valid_spans(*word_edges(offsets[at], row.query))
             if not len(first):
                 continue
-            gold = {span: one.id for span, one in zip(row.spans, row.positives, strict=True)}
+            gold = dict(zip(row.spans, row.positives, strict=True))
             ignored = set(row.ignored)
             where = [(offsets[at][i][0], offsets[at][j][1]) for i, j in zip(first.tolist(), last.tolist(), strict=True)]
             kept = np.array([span in gold or span not in ignored for span in where])
@@ -92,23 +103,39 @@ class SpanStudent:
             for place, span in enumerate(where):
                 if span in gold:
                     count += 1
-                    if gold[span] in self._vectors:
+                    if self._vectors is None or gold[span].id in self._vectors:
                         vectors.append(own[first[place] : last[place] + 1].mean(dim=0))
-                        ids.append(gold[span])
+                        meant.append(gold[span])
         loss = loss / max(1, count)
         if vectors:
-            loss = loss + self._entities(torch.stack(vectors), ids)
+            loss = loss + self._entities(torch.stack(vectors), meant)
         (loss * scale).backward()
         return float(loss.detach())
 
-    def _entities(self, states_MH: torch.Tensor, ids: Sequence[str]) -> torch.Tensor:
-        others = torch.randint(len(self._vectors), (_OTHERS,)).tolist()
-        known = dict.fromkeys([*ids, *(self._vectors.ids[at] for at in others)])
-        place = {one: at for at, one in enumerate(known)}
-        E_ED = torch.from_numpy(self._vectors.get(list(known))).to(states_MH.device)
+    def _entities(self, states_MH: torch.Tensor, meant: Sequence[Text]) -> torch.Tensor:
+        ids = list(dict.fromkeys(one.id for one in meant))
+        if self._vectors is None:
+            E_ED = self._embedded({one.id: one for one in meant})
+        else:
+            others = torch.randint(len(self._vectors), (_OTHERS,)).tolist()
+            ids = list(dict.fromkeys([*ids, *(self._vectors.ids[at] for at in others)]))
+            E_ED = torch.from_numpy(self._vectors.get(ids)).to(states_MH.device)
+        place = {one: at for at, one in enumerate(ids)}
         made_MD = nn.functional.normalize(self.projection(states_MH), dim=-1)
-        gold_M = torch.tensor([place[one] for one in ids], device=states_MH.device)
+        gold_M = torch.tensor([place[one.id] for one in meant], device=states_MH.device)
         return nn.functional.cross_entropy(made_MD @ E_ED.T / self.config.temperature, gold_M)
+
+    def _embedded(self, entities: Mapping[str, Text]) -> torch.Tensor:
+        """What the weights as they are now make of entities, shape (E, D), normalised."""
+        without = [one for one, text in entities.items() if not text.joined.strip()]
+        if without:
+            raise InvalidInputError(
+                "entities without a text", received=without[:5], expected="rows of hyblink kb spans --descriptions"
+            )
+        self.model.max_seq_length = self.config.passage_tokens
+        features = self.model.preprocess([self._prefix + one.joined for one in entities.values()])
+        made = self.model(on_device(features, self.model.device))["sentence_embedding"].float()
+        return nn.functional.normalize(made, dim=-1)
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
         """Strong F1 of detection at probability .5; spans to be ignored are not counted against it."""

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from app.bootstrap import App
-    from app.core.linking import LinkResult
+    from app.core.linking import Entity, LinkResult
     from app.core.types import Signal
     from training.data import TrainingRow
     from training.linking.candidate_files import Proposed
     from training.linking.data import JudgedMention
     from training.linking.examples import Example
+    from training.linking.spans import SpanRow
 
 kb_cli = typer.Typer(help="Knowledge bases for entity linking.", no_args_is_help=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -323,6 +324,9 @@ def spans(
     in_context: Annotated[
         bool, typer.Option("--in-context", help="A text is a mention's own context; equal ones are joined.")
     ] = False,
+    descriptions: Annotated[
+        bool, typer.Option("--descriptions", help="Write what the entities are too (train_entities).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
@@ -339,22 +343,46 @@ def spans(
             made = context_rows(rows, names)
         else:
             made = joined_rows(rows, _own, _described(app, kb, {_own(row) for row in rows}), names)
+        if descriptions:
+            made = _with_entities(app, kb, made)
         write_spans(out, made)
         marked = sum(len(row.spans) for row in made)
         report = {"texts": len(made), "mentions": marked, "of": len(rows)}
         emit(report) if as_json else say(f"{out}: {len(made)} texts, {marked} of {len(rows)} mentions")
 
 
+def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
+    """The rows with what their entities are; mentions of what the knowledge base has not are to be ignored."""
+    from dataclasses import replace
+
+    from training.data import Text
+
+    entities = _known(app, kb, {one.id for row in rows for one in row.positives})
+    known = {one: Text(entity.description, entity.title, one) for one, entity in entities.items()}
+    made = []
+    for row in rows:
+        kept = [(span, known[one.id]) for span, one in zip(row.spans, row.positives, strict=True) if one.id in known]
+        spans = tuple(span for span, _ in kept)
+        gone = tuple(span for span in row.spans if span not in spans)
+        if kept:
+            positives = tuple(text for _, text in kept)
+            made.append(replace(row, spans=spans, positives=positives, ignored=(*row.ignored, *gone)))
+    return made
+
+
 def _described(app: App, kb: str, ids: set[str]) -> dict[str, str]:
+    return {one: f"{entity.title}. {entity.description}" for one, entity in _known(app, kb, ids).items()}
+
+
+def _known(app: App, kb: str, ids: set[str]) -> dict[str, Entity]:
     from app.core.errors import NotFoundError
 
     found = {}
     for one in sorted(ids):
         try:
-            entity = app.entities.get(kb, one)
+            found[one] = app.entities.get(kb, one)
         except NotFoundError:
             continue
-        found[one] = f"{entity.title}. {entity.description}"
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def trained(model: str) -> dict[str, Any]:
     """The manifest of a folder that training made, read but not checked; empty for any other model."""
     path = Path(model).expanduser() / MANIFEST
     return read_json(path) if path.is_file() else {}
+
+
+def adapts_passages(manifest: Mapping[str, Any]) -> bool:
+    """Whether a LoRA adapter encodes passages: a dense one, or a span head that learned together with them."""
+    if manifest.get("kind") == SPAN_HEAD:
+        return bool(manifest.get("config", {}).get("train_entities"))
+    return manifest.get("kind") == DENSE_LORA
 
 
 def merge_lora(model: Any, folder: Path) -> None:

@@ -16,7 +16,7 @@ from app.core.errors import EncoderUnavailableError
 from app.core.manifest import read_json
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
-from app.encoders.adapters import DENSE_LORA, adapter_manifest, merge_lora, trained
+from app.encoders.adapters import adapter_manifest, adapts_passages, merge_lora, trained
 from app.encoders.models import identity, locate, quietly, root_of
 from app.encoders.prefixes import joined, prefixes_for
 
@@ -45,9 +45,9 @@ def device_of(settings: EncodeSettings) -> str:
 def load_sentence_transformer(name: str, device: str) -> Any:
     """A SentenceTransformer by hub name, folder or `package:NAME`. Raises EncoderUnavailableError where none loads."""
     manifest = trained(name)
-    if manifest.get("kind") == DENSE_LORA:
+    if adapts_passages(manifest):
         folder = Path(name).expanduser()
-        adapter_manifest(folder, DENSE_LORA)
+        adapter_manifest(folder, str(manifest["kind"]))
         model = load_sentence_transformer(str(manifest["base"]), device)
         merge_lora(model, folder)
         return model

@@ -14,7 +14,7 @@ from typing import Any
 
 from app.core.errors import EncoderUnavailableError
 from app.core.manifest import sha256
-from app.encoders.adapters import DENSE_LORA, trained
+from app.encoders.adapters import adapts_passages, trained
 from app.encoders.folders import refuse_unsafe
 
 PACKAGE_PREFIX = "package:"
@@ -45,7 +45,7 @@ def locate(model: str) -> str:
     Raises EncoderUnavailableError where `package:NAME` names a package that is not installed or holds no model.
     """
     manifest = trained(model)
-    if manifest.get("kind") == DENSE_LORA:
+    if adapts_passages(manifest):
         return locate(str(manifest["base"]))
     if not model.startswith(PACKAGE_PREFIX):
         folder = Path(model).expanduser()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from app.core.linking import Mention, apart
 from app.core.settings import EncodeSettings
 from app.core.types import VectorArray
-from app.encoders.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, merge_lora
+from app.encoders.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, adapts_passages, merge_lora
 from app.encoders.backbone import owners, windows
 from app.encoders.dense import device_of, load_sentence_transformer
 from app.encoders.models import identity, is_dense
@@ -99,8 +99,8 @@ class SpanHead:
         self.id = f"elq:{identity(str(folder))}"
 
     def fits(self, dense_id: str) -> bool:
-        """Whether its vectors can be compared with those of a dense encoder."""
-        return is_dense(dense_id, self.base)
+        """Whether its vectors can be compared with those of a dense encoder: its base, or itself if it learned both."""
+        return is_dense(dense_id, str(self._folder) if adapts_passages(self._manifest) else self.base)
 
     @cached_property
     def _loaded(self) -> tuple[Any, dict[str, Floats]]:

@@ -151,6 +151,55 @@ def test_a_trained_head_finds_and_links_what_it_has_seen(app: App) -> None:
     assert [one.mention.detector for one in both.texts[0].links] == ["elq+dictionary"]
 
 
+def test_the_tower_of_entities_can_learn_with_the_head(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    run, environment = CliRunner(), {"HYBLINK_DATA_DIR": str(trained[0])}
+    rows = [
+        {"id": f"{one['id']}:{n}", "context_left": f"number {n}, the", "mention": one["title"], "label_id": one["id"],
+         "context_right": "runs here"}
+        for n, one in enumerate([*ENTITIES, {"id": "none", "title": "Plan 9"}] * 2)
+    ]  # fmt: skip
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--in-context", "--descriptions", "--out", str(tmp_path / "texts.jsonl")]
+    made = run.invoke(cli, ["kb", "spans", str(tmp_path / "m.jsonl"), "-k", "kb", *options], env=environment)
+    assert made.exit_code == 0, made.output
+    texts = read_spans(tmp_path / "texts.jsonl")
+    assert {(one.title, one.text) for row in texts for one in row.positives} == {
+        (one["title"], one["description"]) for one in ENTITIES
+    }  # what the knowledge base has not is not learned
+    train = ["train", "elq", "--data", str(tmp_path / "texts.jsonl"), "--out", str(tmp_path / "both"), "--json"]
+    refused = run.invoke(cli, train, env=environment)
+    assert "train_entities" in refused.output
+    steps = ["--set", "steps=30", "--set", "batch=6", "--set", "query_tokens=32", "--set", "passage_tokens=32"]
+    heads = ["--set", "head_learning_rate=0.02", "--set", "train_entities=true"]
+    made = run.invoke(cli, [*train, *steps, *heads], env=environment)
+    assert made.exit_code == 0, made.output
+    both = str(tmp_path / "both")
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        encode=EncodeSettings(dense_model=both),
+        link=LinkSettings(span_head=both, mention_encoder="elq"),
+    )
+    app = build(settings)
+    try:
+        app.ensure_collection(entity_spec("kb"))
+        app.entities.bulk("kb", ENTITIES, encode=False)
+        app.encode_now("kb")
+        request = LinkRequest((Text("number 7, the Unix runs here"),), detectors=("elq",), threshold=0.0)
+        (link,) = app.linker.link("kb", request).texts[0].links
+        assert (link.mention.text, link.entity_id) == ("Unix", "unix")
+        assert not SpanHead(trained[1], EncodeSettings(), threshold=0.5).fits(
+            app.catalog.engine("kb").record.dense_encoder
+        )
+    finally:
+        app.close()
+    # Vectors of the base that it was trained from are not comparable with what it makes now.
+    old = build(Settings(data_dir=trained[0], link=LinkSettings(span_head=both, mention_encoder="elq")))
+    try:
+        assert "other vectors" in old.linker.link("kb", request).missing["dense"]
+    finally:
+        old.close()
+
+
 def test_offsets_hold_over_windows_and_characters_of_any_width(trained: tuple[Path, Path]) -> None:
     head = SpanHead(trained[1], EncodeSettings(), threshold=0.5)
     sentence = "\U0001f40d e\u0301 the Lisp runs here. "

@@ -1,7 +1,8 @@
 """Texts with all their gold mentions: what a span head learns from, and what end-to-end linking is measured on.
 
-ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id`; beside it `ignore [[start, end]]`: spans
-that may be mentions and are not marked, which the loss leaves out.
+ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id`, and `label_title, label` where what the
+entities are is needed; beside it `ignore [[start, end]]`: spans that may be mentions and are not marked, which the loss
+leaves out.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def _spans(number: int, row: Any) -> SpanRow:
     bad = [span for span in (*spans, *ignored) if not 0 <= span[0] < span[1] <= len(text)]
     if bad:
         raise ValueError(f"the span {list(bad[0])} lies outside the text of {len(text)} characters")
-    means = tuple(Text(text[a:b], id=label) for (a, b), label in zip(spans, labels, strict=True))
+    titles, described = ([str(one) for one in row.get(name) or [""] * len(labels)] for name in ("label_title", "label"))
+    means = tuple(Text(*one) for one in zip(described, titles, labels, strict=True))
     return SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored)
 
 
@@ -58,6 +60,11 @@ def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
                 "label_id": [one.id for one in row.positives],
                 "ignore": row.ignored,
             }
+            if any(one.joined for one in row.positives):
+                value |= {
+                    "label_title": [one.title for one in row.positives],
+                    "label": [one.text for one in row.positives],
+                }
             file.write(orjson.dumps(value) + b"\n")
 
 
@@ -100,7 +107,7 @@ def joined_rows(
             continue
         spans = tuple(sorted(found))
         ignored = tuple(span for span in names_in(text) if span not in found)
-        means = tuple(Text(text[a:b], id=found[a, b]) for a, b in spans)
+        means = tuple(Text("", id=found[span]) for span in spans)
         made.append(SpanRow(text, means, id=document, spans=spans, ignored=ignored))
     return made
 
