@@ -64,7 +64,8 @@ def trained(model: str) -> dict[str, Any]:
 def adapts_passages(manifest: Mapping[str, Any]) -> bool:
     """Whether a LoRA adapter encodes passages: a dense one, or a span head that learned together with them."""
     if manifest.get("kind") == SPAN_HEAD:
-        return bool(manifest.get("config", {}).get("train_entities"))
+        config = manifest.get("config")
+        return isinstance(config, dict) and config.get("train_entities") is True
     return manifest.get("kind") == DENSE_LORA
 
 

@@ -8,7 +8,7 @@ leaves out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,15 @@ def context_rows(rows: Sequence[JudgedMention], names_in: Callable[[str], Sequen
 
     What stands at no place of the first such context is left out.
     """
-    by_context: dict[str, list[JudgedMention]] = {}
+
+    def context(row: JudgedMention) -> str:
+        return _squeezed(row.text.text).rstrip(".,;:")
+
+    first: dict[str, JudgedMention] = {}
     for row in rows:
-        by_context.setdefault(_squeezed(row.text.text).rstrip(".,;:"), []).append(row)
-    first = {squeezed: own[0] for squeezed, own in by_context.items()}
-    name = {id(row): first[squeezed].id for squeezed, own in by_context.items() for row in own}
-    texts = {row.id: row.text.text for row in first.values()}
-    return joined_rows(rows, lambda row: name[id(row)], texts, names_in)
+        first.setdefault(context(row), row)
+    texts = {squeezed: row.text.text for squeezed, row in first.items()}
+    return [replace(row, id=first[row.id].id) for row in joined_rows(rows, context, texts, names_in)]
 
 
 @dataclass(frozen=True, slots=True)
