@@ -200,7 +200,9 @@ class DenseSettings(_Section):
     hnsw_m: int = Field(32, ge=4, le=128, description="HNSW links per node.")
     hnsw_ef_construction: int = Field(200, ge=8, description="HNSW beam while building.")
     hnsw_ef_search: int = Field(512, ge=8, description="HNSW beam while searching.")
-    ivf_nprobe: int = Field(96, ge=1, description="Inverted lists visited by a search.")
+    ivf_nprobe: int = Field(
+        0, ge=0, description="Inverted lists visited by a search; 0: an eighth of them, and 96 at least."
+    )
     rescore: int = Field(4, ge=1, description="Compressed types fetch this many times k and re-score exactly.")
     exact_below: int = Field(20_000, ge=0, description="A filter that keeps at most this many is searched exactly.")
     gpu: bool = Field(True, description="Search on the GPU where faiss-gpu sees one.")

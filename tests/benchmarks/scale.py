@@ -110,7 +110,7 @@ def _measure(reader: _Repeated, queries: npt.NDArray[np.float32], kinds: tuple[D
     table(
         [
             f"{len(reader):,} vectors × {queries.shape[1]}, served by one process", f"recall@{_K} of exact", "p50 ms",
-            "p95 ms", "resident MB before opening", "MB after 200 searches", "of them its own", "built in s",
+            "p95 ms", "resident MB before opening", "at most", "its own afterwards", "built in s",
         ],
         lines,
     )  # fmt: skip
@@ -127,7 +127,7 @@ def _exact(reader: _Repeated, queries: npt.NDArray[np.float32]) -> list[Scored]:
 
 
 def serve(folder: Path, kind: str, queries: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Open an index, search it, and say how long that took and what is resident, in MB, mapped files included."""
+    """Open an index, search it, and say how long that took and what was resident at most, in MB, with mapped files."""
     before = _status("VmRSS")
     index = FaissIndex(folder, "bench", queries.shape[1], kind, DenseSettings())
     view = index.catch_up(_Opened())  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def serve(folder: Path, kind: str, queries: npt.NDArray[np.float32]) -> dict[str
         "p50": p50,
         "p95": p95,
         "before": before,
-        "resident": _status("VmRSS"),
+        "resident": _status("VmHWM"),
         "own": _status("RssAnon"),
     }
 

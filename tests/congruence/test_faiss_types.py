@@ -13,7 +13,7 @@ from app.core.errors import InvalidInputError
 from app.core.selection import RowSelection
 from app.core.settings import DenseSettings
 from app.core.types import IdArray, VectorArray
-from app.indexes.dense.faiss_index import KINDS, FaissIndex, choose_kind
+from app.indexes.dense.faiss_index import KINDS, FaissIndex, MappedVectors, choose_kind, visited_lists
 from app.indexes.derived import top
 
 D = 32
@@ -163,3 +163,36 @@ def test_a_query_of_the_wrong_dimension_is_refused(tmp_path: Path) -> None:
     view = FaissIndex(tmp_path / "dense", "e", D, "flat", DenseSettings()).catch_up(reader)
     with pytest.raises(InvalidInputError, match=r"wrong dimension; received '?\(31,\)'?; expected \(32,\)"):
         view.search(np.zeros(31, dtype=np.float32), 5, None)
+
+
+def test_of_a_large_matrix_little_stays_mapped(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).standard_normal((60_000, 384)).astype(np.float16)  # 46 MB
+    np.save(tmp_path / "vectors.npy", matrix)
+    mapped = MappedVectors(tmp_path / "vectors.npy", most=4 * 2**20)
+
+    def resident() -> int:
+        parts = Path("/proc/self/smaps").read_text().split("vectors.npy")[1:]
+        return sum(int(part.split("Rss:")[1].split()[0]) for part in parts) * 1024
+
+    rng = np.random.default_rng(1)
+    most = 0
+    for _ in range(200):
+        at = rng.integers(0, len(matrix), 40)
+        assert np.array_equal(mapped.take(at), matrix[at].astype(np.float32))
+        most = max(most, resident())
+    assert 0 < most <= 4 * 2**20
+    free = MappedVectors(tmp_path / "vectors.npy")  # small enough to stay
+    free.take(np.arange(len(matrix)))
+    assert resident() > 40 * 2**20
+    np.save(tmp_path / "other.npy", matrix[0])
+    with pytest.raises(ValueError, match="no matrix of float16"):
+        MappedVectors(tmp_path / "other.npy")
+    cut = tmp_path / "cut.npy"
+    cut.write_bytes((tmp_path / "vectors.npy").read_bytes()[:1_000_000])
+    with pytest.raises(ValueError, match="buffer is smaller"):
+        MappedVectors(cut)
+
+
+@pytest.mark.parametrize(("lists", "wanted", "visited"), [(64, 0, 64), (512, 0, 96), (8192, 0, 1024), (1024, 7, 7)])
+def test_how_many_lists_are_visited(lists: int, wanted: int, visited: int) -> None:
+    assert visited_lists(lists, DenseSettings(ivf_nprobe=wanted)) == visited
