@@ -674,7 +674,7 @@ def link(
     kb: KbOption = "entities",
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Link each line that is typed.")] = False,
     threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
-    detectors: Annotated[str | None, typer.Option(help="dictionary, spacy:MODEL; joined by commas.")] = None,
+    detectors: Annotated[str | None, typer.Option(help="dictionary, elq, spacy:MODEL; joined by commas.")] = None,
     rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
     coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
     evidence: Annotated[

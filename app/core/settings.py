@@ -171,7 +171,7 @@ class LinkSettings(_Section):
     )
     span_head: str = Field("default", description="The detector `elq`: `default` (the shipped one) or a folder.")
     span_threshold: float = Field(
-        0.5, gt=0, lt=1, description="Least probability of a span that `elq` takes for a mention."
+        0.4, gt=0, lt=1, description="Least probability of a span that `elq` takes for a mention."
     )
     span_floor: float = Field(
         0.05, gt=0, lt=1, description="Least probability of a span that competes in a joint decision."

@@ -117,6 +117,13 @@ def _speed(app: App, rows: list[JudgedMention]) -> None:
     sentences = [f"{row.context.left[-60:]} {row.context.mention} {row.context.right[:60]}" for row in rows[:100]]
     p50, p95 = latencies(lambda one: app.linker.link("foldoc-plain", LinkRequest((Text(one),))), sentences)
     table(["one sentence, its mentions detected", "ms"], [["p50", p50], ["p95", p95]])
+    once = LinkSettings(mention_encoder="elq", detectors=("elq",))
+    reading_once = build(app.settings.model_copy(update={"link": once}))
+    try:
+        p50, p95 = latencies(lambda one: reading_once.linker.link("foldoc-plain", LinkRequest((Text(one),))), sentences)
+    finally:
+        reading_once.close()
+    table(["one sentence, read once by the span head", "ms"], [["p50", p50], ["p95", p95]])
 
 
 def _speed_cross(app: App, rows: list[JudgedMention]) -> None:

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 from app.bootstrap import build
 from app.cli.main import cli
 from app.core.linking import LinkRequest, Text
-from app.core.settings import EncodeSettings, Settings
+from app.core.settings import EncodeSettings, LinkSettings, Settings
 from app.core.types import CollectionSpec, SearchRequest, Signal
 from app.encoders.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
 from app.encoders.cross_encoder import DEFAULT as LATE
 from app.encoders.dense import DenseTransformer
 from app.encoders.entity_cross import DEFAULT as ENTITY_CROSS
 from app.encoders.mention import DEFAULT as MENTION
+from app.encoders.span_head import DEFAULT as ELQ
 from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
 from app.linking.knowledge_base import entity_spec
 
@@ -33,7 +34,14 @@ DOCUMENTS = [
 
 @pytest.mark.parametrize(
     ("shipped", "measure"),
-    [(DEFAULT, "nDCG@10"), (CROSS, "nDCG@10"), (LATE, "nDCG@10"), (MENTION, "R@64"), (ENTITY_CROSS, "R@1")],
+    [
+        (DEFAULT, "nDCG@10"),
+        (CROSS, "nDCG@10"),
+        (LATE, "nDCG@10"),
+        (MENTION, "R@64"),
+        (ENTITY_CROSS, "R@1"),
+        (ELQ, "F1"),
+    ],
 )
 def test_every_adapter_is_small_and_has_a_card(shipped: Path, measure: str) -> None:
     files = [path for path in shipped.iterdir() if path.is_file()]
@@ -209,5 +217,23 @@ def test_mentions_are_encoded_by_the_shipped_tower(tmp_path: Path) -> None:
             result = app.linker.link("kb", request)
             assert result.mention_encoder.startswith("mention:mention-minilm:")
             assert result.texts[0].links[0].entity_id == expected
+    finally:
+        app.close()
+
+
+def test_mentions_are_found_and_encoded_by_the_shipped_span_head(tmp_path: Path) -> None:
+    """No name of these entities is looked up: the head alone finds the mention and says what it means."""
+    app = build(Settings(data_dir=tmp_path, link=LinkSettings(mention_encoder="elq")))
+    try:
+        app.ensure_collection(entity_spec("kb"))
+        assert not app.entities.bulk("kb", SHELLS, encode=False).errors
+        app.encode_now("kb")
+        text = "Type the command into the shell and the program starts."
+        request = LinkRequest((Text(text),), detectors=("elq",), signals=(Signal.DENSE,), threshold=0.0, shown=3)
+        result = app.linker.link("kb", request)
+        assert result.mention_encoder.startswith("elq:elq-minilm:")
+        found = {link.mention.text: link.entity_id for link in result.texts[0].links}
+        assert found["shell"] == "cli"
+        assert all(text[link.mention.start : link.mention.end] == link.mention.text for link in result.texts[0].links)
     finally:
         app.close()
