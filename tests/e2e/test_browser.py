@@ -272,6 +272,15 @@ def test_a_text_is_linked_with_reasons_and_exported(page, ui: str) -> None:  # t
     slider.press("End")
     state('"threshold": 1.0')
     tab.locator(".hb-linked a.nil").first.wait_for()
+    # Nothing of the knowledge base is called any of this; the span head finds it.
+    box.fill("Type the command into the shell and the program starts.")
+    box.press("Control+Enter")
+    state("Type the command")
+    tab.get_by_text("No mention found.").wait_for()
+    tab.get_by_role("combobox", name="Mentions found by").click()
+    tab.get_by_role("option", name="span head (ELQ)", exact=True).click()
+    state('"detectors": ["elq"]')
+    assert any(found.startswith("shell") for found in tab.locator(".hb-linked a.nil").all_inner_texts())
     if os.environ.get("HYBLINK_SCREENSHOT"):
         slider.press("Home")
         state('"threshold": 0.0')

@@ -13,6 +13,13 @@ from ui.examples import LINK_EXAMPLES
 from ui.views.common import collections_of
 
 _SHOWN = 5
+_AS_SET = "as the server is set"
+_DETECTORS = {
+    _AS_SET: [],
+    "names": ["dictionary"],
+    "span head (ELQ)": ["elq"],
+    "names and span head": ["dictionary", "elq"],
+}
 
 
 def show(client: Client, default_kb: str) -> None:
@@ -55,7 +62,10 @@ def _sidebar(bases: list[dict[str, Any]], default: str, documents: list[str]) ->
         request: dict[str, Any] = {"collection": name}
         if st.toggle("Own threshold", key="own-threshold"):
             request["threshold"] = st.slider("Links below it become NIL", 0.0, 1.0, 0.5, 0.01, key="threshold")
-        cross = st.selectbox("Cross-encoder", ["as the server is set", "yes", "no"], key="link-cross")
+        detectors = _DETECTORS[st.selectbox("Mentions found by", list(_DETECTORS), key="link-detectors")]
+        if detectors:
+            request["detectors"] = detectors
+        cross = st.selectbox("Cross-encoder", [_AS_SET, "yes", "no"], key="link-cross")
         if cross in {"yes", "no"}:
             request["rerank"] = cross == "yes"
         coherence = st.slider("Coherence of neighbours", 0.0, 5.0, 0.0, 0.5, key="coherence")
