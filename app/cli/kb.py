@@ -351,6 +351,70 @@ def spans(
         emit(report) if as_json else say(f"{out}: {len(made)} texts, {marked} of {len(rows)} mentions")
 
 
+@kb_cli.command("distant")
+def distant(
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl of texts with their mentions to write.")],
+    kb: KbOption = "entities",
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Whose passages are the texts; else the descriptions.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many texts, drawn at random.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Texts with mentions that nobody judged, for `elq`: proper names that mean one entity only (distant supervision).
+
+    What else may be a name is left out of the loss. So a span head learns from your documents as they are.
+    """
+    with reported(as_json), opened() as app:
+        from app.core.errors import InvalidInputError
+        from training.linking.distant import distant_row
+        from training.linking.spans import write_spans
+
+        _new(out)
+        linker = app.linker
+        detect, names_in, meanings = linker.detector(kb), linker.names_in(kb), linker.meanings(kb)
+        made: list[SpanRow] = []
+        read = 0
+        with progress(as_json) as bars:
+            task = bars.add_task("texts", total=limit, rate="")
+            for name, text in _shuffled_texts(app, collection or kb, described=collection is None):
+                read += 1
+                row = distant_row(name, text, detect, names_in, meanings)
+                if row is not None:
+                    made.append(row)
+                    bars.advance(task)
+                if len(made) == limit:
+                    break
+        if not made:
+            raise InvalidInputError(
+                "no text has a mention that is certain", received=f"{read} texts",
+                expected="names with capitals, or such as json.dump, that mean one entity",
+            )  # fmt: skip
+        write_spans(out, made)
+        marked = sum(len(row.spans) for row in made)
+        if as_json:
+            emit({"texts": len(made), "mentions": marked, "of": read})
+        else:
+            say(f"{out}: {marked} mentions in {len(made)} of {read} texts")
+
+
+def _shuffled_texts(app: App, collection: str, *, described: bool) -> Iterator[tuple[str, str]]:
+    """Passages' ids and texts in an order drawn at random, always the same; of entities their ids and descriptions."""
+    import numpy as np
+
+    from app.linking.knowledge_base import description_of
+
+    reader = app.catalog.engine(collection).snapshot().reader
+    rows = np.random.default_rng(0).permutation(reader.live_rows())
+    for at in range(0, len(rows), 1000):
+        part = rows[at : at + 1000]
+        passages = reader.passages(part)
+        for row in part.tolist():
+            one = passages.get(row)
+            if one is not None:
+                yield (one.doc_id, description_of(one.text)) if described else (one.id, one.text)
+
+
 def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
     """The rows with what their entities are; mentions of what the knowledge base has not are to be ignored."""
     from dataclasses import replace

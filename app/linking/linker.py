@@ -206,6 +206,17 @@ class LinkService:
         """A function that finds every name of the knowledge base in a text, overlapping ones too."""
         return self._moment(collection).dictionary.names_in
 
+    def meanings(self, collection: str) -> Callable[[str], list[str]]:
+        """A function that gives the ids of all entities which a name means as title or alias, most probable first."""
+        moment = self._moment(collection)
+        reader = moment.snapshot.reader
+
+        def ids(name: str) -> list[str]:
+            (found,) = moment.dictionary.priors([name])
+            return reader.doc_ids(reader.document_keys(found.rows)) if len(found) else []
+
+        return ids
+
     def check(self, request: LinkRequest) -> None:
         """Raises UserError for a bad request."""
         limit = self._settings

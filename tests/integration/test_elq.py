@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from typer.testing import CliRunner
 from app.bootstrap import App, build
 from app.cli.main import cli
 from app.core.errors import InvalidInputError
-from app.core.linking import Link, LinkRequest, MentionContext, Text, apart
+from app.core.linking import Link, LinkRequest, Mention, MentionContext, Text, apart
 from app.core.ports import InTextEncoder
 from app.core.settings import EncodeSettings, LinkSettings, Settings
+from app.core.types import CollectionSpec, DocId, Document
 from app.encoders.span_head import SpanHead, span_scores, valid_spans, word_edges
 from app.linking.knowledge_base import entity_spec
 from training.linking.data import JudgedMention
+from training.linking.distant import distant_row
 from training.linking.spans import best_joint, context_rows, joined_rows, macro, micro, place_of, read_spans
 from training.linking.vectors import EntityVectors
 
@@ -79,6 +82,91 @@ def test_mentions_of_one_context_are_one_text() -> None:
     ]
     assert [one.id for one in made[0].positives] == ["atl", "men"]
     assert made[0].ignored == ((0, 5),)
+
+
+def _taught(text: str) -> tuple[dict[str, str], list[str]] | None:
+    """What distant supervision takes for mentions, with what they mean, and what it leaves out of the loss."""
+    known = {
+        "Etgar Keret": ["keret"], "Rush": ["band"], "Geoffrey Rush": ["rush"], "Texas": ["texas"],
+        "University of Texas": ["ut"], "film": ["film"], "Paris": ["town", "myth"], "Keret": ["keret"], "Apollo": ["god"],
+        "json.dump": ["json.dump"], "read_text": ["read_text"], "dump": ["dump"],
+    }  # fmt: skip
+
+    def names_in(text: str) -> list[tuple[int, int]]:
+        return sorted((one.start(), one.end()) for name in known for one in re.finditer(rf"\b{name}\b", text))
+
+    def detect(text: str) -> list[Mention]:
+        made: list[Mention] = []
+        for start, end in sorted(names_in(text), key=lambda one: (one[0], -one[1])):
+            if not made or start >= made[-1].end:
+                made.append(Mention(start, end, text[start:end]))
+        return made
+
+    row = distant_row("x", text, detect, names_in, lambda name: known[name])
+    if row is None:
+        return None
+    assert row.id == "x"
+    assert row.query == text
+    spans = zip(row.spans, row.positives, strict=True)
+    return {text[a:b]: one.id for (a, b), one in spans}, [text[a:b] for a, b in row.ignored]
+
+
+def test_proper_names_of_one_entity_are_mentions_that_nobody_judged() -> None:
+    made = _taught(
+        "The film was written by Etgar Keret with Geoffrey Rush's help, in Paris, at the University of Texas."
+    )
+    assert made == (
+        {"Etgar Keret": "keret", "Geoffrey Rush": "rush", "University of Texas": "ut"},
+        ["film", "Paris"],  # a common noun may be one, a name of two entities is one of either; "Rush" alone is none
+    )
+    made = _taught("json.dump is beside read_text, and a dump may be large.")
+    assert made == ({"json.dump": "json.dump", "read_text": "read_text"}, ["dump"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He works for the Bank of Texas.",  # part of a longer name
+        "Young Etgar Keret wrote.",  # as far as one can see
+        "The rocket Apollo 11 flew.",
+        "Texas is large.",  # any first word has a capital
+        "It said: Rush!",
+        "in paris and texas we saw a film",
+        "",
+    ],
+)
+def test_what_is_not_certain_teaches_nothing(text: str) -> None:
+    assert _taught(text) is None
+
+
+def test_texts_that_nobody_judged_are_written_for_a_head_to_learn(tmp_path: Path) -> None:
+    environment = {"HYBLINK_DATA_DIR": str(tmp_path / "data")}
+    app = build(Settings(data_dir=tmp_path / "data"))
+    app.ensure_collection(entity_spec("kb"))
+    unix = {"id": "unix2", "title": "Unix", "description": "The same name once more, and Bell Labs again."}
+    labs = {"id": "labs", "title": "Bell Labs", "description": "Where Unix and much else was made."}
+    app.entities.bulk("kb", [*ENTITIES, unix, labs], encode=False)
+    app.ensure_collection(CollectionSpec("empty"))
+    app.ensure_collection(CollectionSpec("notes"))
+    app.documents.upsert(
+        "notes", [Document(DocId("n"), "In those years we visited Bell Labs, which had Lisp.")], encode=False
+    )
+    app.close()
+
+    def written(*options: str) -> dict[str, list[str]]:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        made = CliRunner().invoke(cli, ["kb", "distant", "-k", "kb", "--out", str(out), *options], env=environment)
+        assert made.exit_code == 0, made.output
+        return {row.id: [row.query[a:b] for a, b in row.spans] for row in read_spans(out)}
+
+    assert written() == {"unix": ["Bell Labs"], "unix2": ["Bell Labs"]}  # "Unix" may be either
+    assert len(written("--limit", "1")) == 1
+    assert written("-c", "notes") == {"n#0": ["Bell Labs", "Lisp"]}
+    nothing = ["kb", "distant", "-k", "kb", "-c", "empty", "--out", str(tmp_path / "none.jsonl")]
+    made = CliRunner().invoke(cli, nothing, env=environment)
+    assert made.exit_code == 2
+    assert "no text has a mention that is certain; received '0 texts'" in made.output
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_vectors_of_several_knowledge_bases_go_together(tmp_path: Path) -> None:
