@@ -102,7 +102,7 @@ def test_a_life_of_a_collection(hyblink, tmp_path: Path) -> None:  # type: ignor
     assert hyblink("fsck").count("clean") == 2
     key = hyblink("keys", "create", "--role", "search", "--note", "test").strip()
     assert key.startswith("hyb_")
-    assert key.split("_")[2] not in hyblink("keys", "list")
+    assert key.split("_", 2)[2] not in hyblink("keys", "list")
     names = {row["name"]: row["documents"] for row in json.loads(hyblink("collections", "--json"))}
     assert names == {"default": 9, "copy": 10}
 
