@@ -69,6 +69,7 @@ class PassageChange:
 
     row: int
     change: int
+    doc_id: str
     content: str
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from app.core.types import EMPTY, IdArray, ScoreArray, Scored
 from app.linking.knowledge_base import names_of
 from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens
 
-_TITLE, _EXACT_CASE = 1, 2
+_TITLE, _EXACT_CASE, _ID = 1, 2, 4
 _ALIAS_WEIGHT = 0.5
 """How often a name means an entity whose alias it is, beside one whose title it is, before anything is counted."""
 _FOLDED_WEIGHT = 0.5
@@ -76,6 +77,11 @@ def _merged(parts: Sequence[_Part], removed: IdArray) -> _Part:
     return _taken(whole, np.argsort(whole.keys, kind="stable"))
 
 
+def _id_key(doc_id: str) -> int:
+    """The key of an entity's id, which stands among the names' and is no text's."""
+    return int.from_bytes(blake2b(doc_id.encode(), digest_size=8, person=b"id").digest(), "little")
+
+
 def _needs_its_case(name: str) -> bool:
     """Whether a name is so short that other case is another word, such as "IT", "C" or "Go"."""
     letters = [one for one in name if one.isalpha()]
@@ -107,6 +113,8 @@ class AliasDictionary:
         for batch in reader.texts_since(self._change):
             for change in batch:
                 entries += _entries(change.row, change.content)
+                own = _id_key(change.doc_id)
+                entries.append((own, own, change.row, _ID))
         self._removed = np.union1d(self._removed, removed)
         parts = [*self._parts, _part(entries)] if entries else list(self._parts)
         large = parts and len(self._removed) * 10 > len(parts[0])
@@ -152,13 +160,18 @@ class DictionaryView:
         """For each name how probable each entity is, given the name alone: rows, best first; scores sum to 1.
 
         A title weighs more than an alias, a name as it is written more than one folded; `counts` of what the name was
-        seen to mean weigh more than either.
+        seen to mean weigh more than either, also of an entity that has no such name.
         """
-        found = [self._weights(name) for name in names]
+        found = [self._weights(name, counts or {}) for name in names]
         living = self._living(np.unique(np.array([row for own in found for row in own], dtype=np.int64)))
-        return [self._prior(name, own, living, counts) for name, own in zip(names, found, strict=True)]
+        return [_prior({row: weight for row, weight in own.items() if row in living}) for own in found]
 
-    def _weights(self, name: str) -> dict[int, float]:
+    def _rows_of(self, doc_id: str) -> Iterator[int]:
+        key = _id_key(doc_id)
+        for part in self._parts:
+            yield from part.rows[part.find(key)].tolist()
+
+    def _weights(self, name: str, counts: Counts) -> dict[int, float]:
         made = keys_of(name)
         weights: dict[int, float] = {}
         if made is None:
@@ -169,23 +182,10 @@ class DictionaryView:
                 span = part.find(key)
                 for row, weight in zip(part.rows[span].tolist(), _weights(part, span, exact).tolist(), strict=True):
                     weights[row] = max(weights.get(row, 0.0), weight)
+        for doc_id, seen in (counts.get(plain) or counts.get(single) or {}).items():
+            for row in self._rows_of(doc_id) if seen > 0 else ():
+                weights[row] = weights.get(row, 0.0) + seen
         return weights
-
-    def _prior(
-        self, name: str, weights: Mapping[int, float], living: Mapping[int, int], counts: Counts | None
-    ) -> Scored:
-        rows = np.array(sorted(row for row in weights if row in living), dtype=np.int64)
-        if not len(rows):
-            return EMPTY
-        score = np.array([weights[row] for row in rows.tolist()])
-        made = keys_of(name) if counts else None
-        seen = (counts.get(made[1]) or counts.get(made[2])) if counts and made else None
-        if seen:
-            ids = self._reader.doc_ids(np.array([living[row] for row in rows.tolist()], dtype=np.int64))
-            score = score + np.array([float(seen.get(one, 0.0)) for one in ids])
-        score = score / score.sum()
-        order = np.lexsort((rows, -score))
-        return Scored(rows[order], score[order].astype(np.float32))
 
     def names_in(self, text: str) -> list[tuple[int, int]]:
         """Every name in a text, overlapping ones too: (start, end) in code points, ascending."""
@@ -238,6 +238,15 @@ class DictionaryView:
                     for row, weight in zip(part.rows[span].tolist(), own.tolist(), strict=True):
                         if weight > 0:
                             yield start, length, weight, row
+
+
+def _prior(weights: Mapping[int, float]) -> Scored:
+    if not weights:
+        return EMPTY
+    rows = np.array(sorted(weights), dtype=np.int64)
+    score = np.array([weights[row] for row in rows.tolist()])
+    order = np.lexsort((rows, -score))
+    return Scored(rows[order], (score[order] / score.sum()).astype(np.float32))
 
 
 def _weights(part: _Part, span: slice, exact: int, *, strict: bool = False) -> npt.NDArray[np.float64]:

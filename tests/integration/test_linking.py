@@ -237,6 +237,16 @@ def test_what_names_were_judged_to_mean_decides_the_prior(kb: App) -> None:
     kb.catalog.save_link_profile(KB, replace(SHIPPED, counts=counts))
     assert prior("Python") == {"py-snake": pytest.approx(4 / 6), "py-lang": pytest.approx(2 / 6)}  # title 1 + counts
     assert prior("pythons")["py-snake"] == pytest.approx(3.5 / 5)  # in other case and number titles weigh half
+    # What a name was seen to mean is a candidate, whatever it is called; what is gone is none, what came back is.
+    unnamed = {"the big one": {"py-snake": 3.0, "lisp": 1.0, "gone": 9.0}}
+    kb.catalog.save_link_profile(KB, replace(SHIPPED, counts=unnamed))
+    assert prior("the big one") == {"py-snake": pytest.approx(3 / 4), "lisp": pytest.approx(1 / 4)}
+    assert prior("The Big Ones") == prior("the big one")
+    assert prior("big one") == {}
+    kb.entities.remove(KB, ["py-snake"])
+    assert prior("the big one") == {"lisp": pytest.approx(1.0)}
+    kb.entities.bulk(KB, [{"id": "py-snake", "title": "Python"}])
+    assert prior("the big one") == {"py-snake": pytest.approx(3 / 4), "lisp": pytest.approx(1 / 4)}
     kb.catalog.save_link_profile(KB, SHIPPED)
     assert prior("Python")["py-snake"] == pytest.approx(0.5)
 

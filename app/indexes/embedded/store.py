@@ -240,13 +240,13 @@ class SqliteReader:
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
         sql = (
-            'SELECT p.row, p.change, p.start, p."end", d.title, d.text FROM passages p '
+            'SELECT p.row, p.change, d.id, p.start, p."end", d.title, d.text FROM passages p '
             "JOIN documents d ON d.pk = p.doc_pk WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
         )
         for batch in self._pages(sql, change):
             yield [
-                PassageChange(row, at, f"{title}\n{text[start:end]}" if title else text[start:end])
-                for row, at, start, end, title, text in batch
+                PassageChange(row, at, doc_id, f"{title}\n{text[start:end]}" if title else text[start:end])
+                for row, at, doc_id, start, end, title, text in batch
             ]
 
     def encoded(self, rows: IdArray) -> BoolArray:

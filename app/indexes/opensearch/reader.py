@@ -229,7 +229,7 @@ class ClusterReader:
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
         for sources in self._scan([{"range": {"change": {"gt": change}}}], [*PASSAGE_FIELDS, "change"]):
             passages = [(read_passage(one, self._change), one["change"]) for one in sources]
-            yield [PassageChange(passage.row, at, passage.content) for passage, at in passages]
+            yield [PassageChange(passage.row, at, passage.doc_id, passage.content) for passage, at in passages]
 
     def encoded(self, rows: IdArray) -> BoolArray:
         inside: BoolArray = np.isin(rows, self.rows([self._encoded()], among=rows))
