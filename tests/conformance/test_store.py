@@ -37,6 +37,8 @@ def seen(reader: StoreReader) -> dict[str, Any]:
     rows = reader.live_rows()
     passages = reader.passages(rows)
     found, vectors = reader.vectors(rows)
+    texts = {one.row: (one.doc_id, one.content) for batch in reader.texts_since(0) for one in batch}
+    assert texts == {row: (one.doc_id, one.content) for row, one in passages.items()}
     return {
         "change": reader.change,
         "counts": reader.counts(),
@@ -44,7 +46,7 @@ def seen(reader: StoreReader) -> dict[str, Any]:
         "documents": {one.document.id: (one.document, one.windows, one.content_hash) for one in reader.export()},
         "vectors": dict(zip(found.tolist(), vectors.tolist(), strict=True)),
         "unencoded": reader.unencoded(10_000).tolist(),
-        "texts": [one.content for batch in reader.texts_since(0) for one in batch],
+        "texts": texts,
         "blue": reader.select(parse_filter({"term": {"colour": "blue"}})).rows().tolist(),
     }
 

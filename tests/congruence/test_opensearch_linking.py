@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.bootstrap import App, build
 from app.core.linking import LinkRequest, LinkResult, Text
 from app.core.settings import OpenSearchSettings, Settings
 from app.indexes.catalog import Catalog
+from app.linking.disambiguation import SHIPPED
 from app.linking.knowledge_base import entity_spec
 from app.node.cluster import Cluster
 from indexer.generations import build as build_generation
@@ -95,6 +97,9 @@ def test_the_same_links_through_changes(pair: tuple[App, App]) -> None:
                 assert all(item.status == "deleted" for item in app.entities.remove(KB, gone).items)
             assert app.jobs.wait(60)
             compacted(app)  # removed passages leave BM25's statistics
+        meant = {str(word): {str(one): 2.0} for word, one in zip(WORDS, rng.choice([*known, *gone], 20), strict=False)}
+        for app in pair:
+            app.catalog.save_link_profile(KB, replace(SHIPPED, counts=meant if round_ % 2 else {}))
         for number in range(6):
             request = LinkRequest(
                 texts(rng),

@@ -495,7 +495,11 @@ def test_a_writer_killed_at_random_moments(
     reader = app.catalog.engine("c").store.reader()
     stored = {one.document.id: one.document for one in reader.export()}
     assert len(stored) == count
-    assert all(stored[doc_id].metadata["version"] == number for doc_id, number in promised.items())
+    # A kill can fall between a batch's commit and its acknowledgement: stored, but promised to nobody. The last process
+    # ended well, so whatever was committed before it, and it therefore passed over, is of its version too.
+    assert len(promised) >= count - 10 * killed
+    assert max(promised.values()) == version
+    assert {one.metadata["version"] for one in stored.values()} == {version}
     assert app.catalog.engine("c").check() == []
 
 

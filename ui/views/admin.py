@@ -67,7 +67,7 @@ def _listed(client: Client, collection: str) -> None:
 def _generation(client: Client, collection: str, one: dict[str, Any], answers: bool) -> None:
     text, button = st.columns([5, 1])
     text.html(rendering.generation_line(one, answers))
-    if not answers and button.button("Publish", key=f"publish-{collection}-{one['id']}"):
+    if button.button("Publish", key=f"publish-{collection}-{one['id']}", disabled=answers):
         client.publish(collection, one["id"])
         st.rerun(scope="fragment")
 
