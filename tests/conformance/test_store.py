@@ -489,7 +489,8 @@ def test_compacting_forgets_what_was_removed(make_app: Callable[..., App], searc
         assert not app.documents.bulk("c", rows, encode=False).errors
         app.documents.delete("c", gone)
         live = {name: row for name, row in live.items() if name not in gone} | {row["id"]: row for row in rows}
-        app.catalog.engine("c").compact(patience_s=90)
+        # A cluster lets go of removed entries every 30 s: once is enough to wait for it.
+        app.catalog.engine("c").compact(patience_s=90 if round_ == 3 else 0)
         if searched_between:
             app.search.search("c", SearchRequest("alpha", k=1))
     fresh.documents.bulk("c", list(live.values()), encode=False)
