@@ -124,6 +124,10 @@ def local_cluster() -> Iterator[Callable[..., Cluster]]:
                     missing_service(str(error))
                 raise
             started[kind] = cluster
+        state = started[kind].state()
+        for node in state.nodes if state else ():
+            if node.process() is None:  # a test that failed has left it dead
+                started[kind].restart_node(node.name)
         return started[kind]
 
     yield get

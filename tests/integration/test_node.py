@@ -61,6 +61,8 @@ def test_three_nodes_go_on_without_one_and_take_it_back(local_cluster: Callable[
     httpx.put(f"{state.url}/numbers", json=body, timeout=30).raise_for_status()
     for number in range(30):
         httpx.put(f"{state.url}/numbers/_doc/{number}", json={"n": number}, timeout=30).raise_for_status()
+    copies = {"wait_for_status": "green", "timeout": "30s"}  # a replica that is still being made is not promoted
+    httpx.get(f"{state.url}/_cluster/health/numbers", params=copies, timeout=40).raise_for_status()
     process = state.nodes[2].process()
     assert process is not None
     process.kill()

@@ -327,6 +327,21 @@ def test_a_node_of_three_is_killed_while_it_is_written_to_and_searched(
     watched.check()
 
 
+def test_a_new_collection_has_its_replicas_before_it_takes_a_write(
+    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
+) -> None:
+    """A copy that is still being made would not be promoted if the other one's node died."""
+    cluster = local_cluster("three", nodes=3)
+    state = cluster.state()
+    assert state is not None
+    app = make_cluster_app(state.urls, "copies", shards=3, replicas=1)
+    for number in range(8):
+        app.ensure_collection(CollectionSpec(f"c{number}"))
+        rows = httpx.get(f"{state.url}/_cat/shards/copies*-c{number}-*?format=json", timeout=30).json()
+        assert len(rows) == 2 * 3 * 2, "passages and documents, three shards, two copies"
+        assert {row["state"] for row in rows} == {"STARTED"}
+
+
 def test_a_paused_node_is_waited_for_no_longer_than_allowed(
     local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
 ) -> None:

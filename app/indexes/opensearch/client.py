@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from base64 import b64encode
@@ -43,8 +44,12 @@ BULK_PATIENCE_S = 5
 """How long the cluster may hold a bulk request that waits for a shard."""
 
 _PIT_KEPT = "5m"
+_REPLICAS_PATIENCE_S = 10
+"""How long a new index' replicas are waited for; empty ones take a moment."""
+
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST_PLUGIN = (0, 4, 0)
+log = logging.getLogger(__name__)
 _OLDEST = (3, 0)
 """Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
 
@@ -316,10 +321,28 @@ class Cluster:
         """Make an index unless there is one of this name (or alias); it answers when this returns."""
         asked = alias or name
         if not self.call(lambda: self.client.indices.exists(index=asked)):
-            with suppress(ConflictError):  # another process was faster
-                self.call(lambda: self.client.indices.create(index=name, body=body or {}))
+            self.create_index(name, body)
         # One that another process is just making exists, and is "yellow", before it answers.
         self.call(lambda: self.client.cluster.health(index=asked, params={"wait_for_active_shards": "1"}))
+
+    def create_index(self, name: str, body: Json | None = None) -> None:
+        """Make an index, unless another process was faster; its replicas are there when this returns.
+
+        A copy that is still being made is not promoted: with the node of the only other one, writes that it had
+        acknowledged would be out of reach. Replicas for which there is no node are not waited for.
+        """
+        with suppress(ConflictError):
+            self.call(lambda: self.client.indices.create(index=name, body=body or {}))
+        wanted = 1
+        for _ in range(_REPLICAS_PATIENCE_S):
+            path = f"/_cluster/health/{name}?wait_for_active_shards={wanted}&timeout=1s"
+            found = self.call(lambda path=path: self.client.transport.perform_request("GET", path, ignore=(408,)))  # type: ignore[misc]
+            active, primaries = found["active_shards"], max(1, found["active_primary_shards"])
+            copies = (active + found["initializing_shards"] + found["unassigned_shards"]) // primaries
+            wanted = primaries * min(copies, found["number_of_data_nodes"])
+            if 0 < wanted <= active:
+                return
+        log.warning("the replicas of %s are not there after %d s", name, _REPLICAS_PATIENCE_S)
 
     def delete_index(self, index: str) -> None:
         """Delete an index if it is there."""

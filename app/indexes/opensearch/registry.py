@@ -177,10 +177,7 @@ class ClusterRegistry:
                 "aliases": {alias: {}},
             }
             # Deleted just now: if it is there, it is this very call that was sent again.
-            with suppress(ConflictError):
-                self._cluster.call(
-                    lambda index=index, body=body: self._cluster.client.indices.create(index=index, body=body)  # type: ignore[misc]
-                )
+            self._cluster.create_index(index, body)
 
     def close(self) -> None:
         """Close the connections."""
