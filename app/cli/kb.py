@@ -595,17 +595,17 @@ def count(
     kb: KbOption = "entities",
     as_json: JsonOption = False,
 ) -> None:
-    """Count what names were judged to mean: the prior then goes by it. Replaces what was counted before."""
-    with reported(as_json), opened() as app:
-        from dataclasses import replace
+    """Count what names were judged to mean: the prior then goes by it. Replaces what was counted before.
 
+    Other commands take a judged mention that was counted as if it had not been, so one file may serve all of them.
+    """
+    with reported(as_json), opened() as app:
         from app.linking.disambiguation import SHIPPED
         from training.linking.data import counts_of, read_mentions
 
         found = counts_of(read_mentions(data))
-        profile = replace(app.catalog.link_profile(kb) or SHIPPED, counts=found)
-        saved = app.catalog.save_link_profile(kb, profile)
-        report = {"names": len(found), "mentions": sum(sum(own.values()) for own in found.values())}
+        saved = app.catalog.save_link_profile(kb, app.catalog.link_profile(kb) or SHIPPED, found)
+        report = {"names": len(found.names), "mentions": sum(sum(own.values()) for own in found.names.values())}
         emit({**report, "profile": saved.version}) if as_json else say(f"{report['names']} names counted")
 
 

@@ -95,13 +95,15 @@ class Text:
     """What is to be linked: a text, with its mentions where they are known. `exclude` are entities it cannot mean.
 
     `evidence` says of entities (ids) how much speaks for them from elsewhere, from 0 to 1: the share of the documents
-    found for the text that mention them.
+    found for the text that mention them. `counted` is the entity that its mention is known to mean and was counted for:
+    it is linked as if it had not been.
     """
 
     text: str
     mentions: tuple[tuple[int, int], ...] | None = None
     exclude: tuple[str, ...] = ()
     evidence: tuple[tuple[str, float], ...] = ()
+    counted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +186,19 @@ class LinkProfile:
     mention_encoder: str = ""
     origin: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
-    counts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """How often a name was judged to mean an entity (its id): it decides the prior beside titles and aliases."""
+    counted: str = ""
+    """The digest of the counts of names that decide the prior beside titles and aliases; empty where none do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameCounts:
+    """How often names (in lower case) were judged to mean entities (ids), and the digests of the mentions counted.
+
+    They are kept beside the profile and read when its `counted` changes, as there may be a name for every mention.
+    """
+
+    names: Mapping[str, Mapping[str, float]]
+    judged: frozenset[int] = frozenset()
 
 
 def apart(spans: Sequence[tuple[int, int]], score: Sequence[float]) -> list[int]:

@@ -13,15 +13,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import threading
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from hashlib import sha256
 from typing import Any, Protocol
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
-from app.core.linking import LinkProfile, Utility
+from app.core.linking import LinkProfile, NameCounts, Utility
 from app.core.ports import Engine, Present, Records
 from app.core.settings import DenseSettings
 from app.core.text import Analyzer
@@ -372,14 +375,28 @@ class Catalog:
         found = self._registry.read(check_name(name), "link_profile")
         return None if found is None else link_profile_from_json(found)
 
-    def save_link_profile(self, name: str, profile: LinkProfile) -> LinkProfile:
-        """Link by this profile from now on; it gets the next version."""
+    def save_link_profile(self, name: str, profile: LinkProfile, counts: NameCounts | None = None) -> LinkProfile:
+        """Link by this profile from now on, and by these counts where they are given; it gets the next version."""
         self.spec(name)
         with self._registry.lock(name):
             known = self.link_profile(name)
             saved = replace(profile, version=known.version + 1 if known else 1)
+            if counts is None and saved.counted and self._registry.read(name, "name_counts") is None:
+                counts = self.name_counts(name)
+            if counts is not None:
+                written = _counts_to_json(counts)
+                saved = replace(saved, counted=sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16])
+                self._registry.write(name, "name_counts", written)
             self._registry.write(name, "link_profile", asdict(saved))
         return saved
+
+    def name_counts(self, name: str) -> NameCounts:
+        """What names were last judged to mean; a profile goes by it where it has `counted`."""
+        found = self._registry.read(check_name(name), "name_counts")
+        if found is not None:
+            return NameCounts(found["names"], _digests(found["judged"]))
+        earlier = self._registry.read(name, "link_profile") or {}  # earlier releases kept them in the profile
+        return NameCounts(earlier.get("counts") or {})
 
 
 def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
@@ -390,7 +407,20 @@ def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
         )
         for name in ("fast", "cross")
     }
-    return LinkProfile(**{**value, **made})
+    value = {**value, **made}
+    if value.pop("counts", None):  # of an earlier release; see `name_counts`
+        value["counted"] = "earlier"
+    return LinkProfile(**value)
+
+
+def _counts_to_json(counts: NameCounts) -> dict[str, Any]:
+    judged = b"".join(one.to_bytes(8, "little") for one in sorted(counts.judged))
+    return {"names": {name: dict(own) for name, own in counts.names.items()}, "judged": b64encode(judged).decode()}
+
+
+def _digests(value: str) -> frozenset[int]:
+    raw = b64decode(value)
+    return frozenset(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
 
 
 def profile_to_json(profile: RankingProfile) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.linking import Mention
-from app.core.ports import Snapshot, StoreReader
+from app.core.ports import PassageChange, Snapshot, StoreReader
 from app.core.types import EMPTY, IdArray, ScoreArray, Scored
 from app.linking.knowledge_base import names_of
 from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens
 
-_TITLE, _EXACT_CASE, _ID = 1, 2, 4
+_TITLE, _EXACT_CASE = 1, 2
 _ALIAS_WEIGHT = 0.5
 """How often a name means an entity whose alias it is, beside one whose title it is, before anything is counted."""
 _FOLDED_WEIGHT = 0.5
@@ -51,7 +51,9 @@ class _Part:
         return slice(int(np.searchsorted(self.keys, wanted)), int(np.searchsorted(self.keys, wanted, "right")))
 
 
-def _part(entries: Sequence[tuple[int, int, int, int]]) -> _Part:
+def _part(changes: Sequence[PassageChange]) -> _Part:
+    """The names and ids of some entities; one batch at a time, as Python's numbers take many times an array's space."""
+    entries = [entry for change in changes for entry in _entries(change)]
     keys, exact, rows, flags = zip(*entries, strict=True)
     made = _Part(
         np.array(keys, dtype=np.uint64),
@@ -66,15 +68,20 @@ def _taken(part: _Part, places: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -
     return _Part(part.keys[places], part.exact[places], part.rows[places], part.flags[places])
 
 
-def _merged(parts: Sequence[_Part], removed: IdArray) -> _Part:
+def _merged(parts: Sequence[_Part]) -> _Part:
+    if len(parts) == 1:
+        return parts[0]
     whole = _Part(
         np.concatenate([one.keys for one in parts]),
         np.concatenate([one.exact for one in parts]),
         np.concatenate([one.rows for one in parts]),
         np.concatenate([one.flags for one in parts]),
     )
-    whole = _taken(whole, ~np.isin(whole.rows, removed))
     return _taken(whole, np.argsort(whole.keys, kind="stable"))
+
+
+def _without(part: _Part, removed: IdArray) -> _Part:
+    return _taken(part, ~np.isin(part.rows, removed)) if len(removed) else part
 
 
 def _id_key(doc_id: str) -> int:
@@ -109,24 +116,20 @@ class AliasDictionary:
         removed = reader.removed_since(self._change) if self._change >= 0 else None
         if removed is None:  # the first time, or the store has forgotten that far back
             self._parts, self._change, removed = (), 0, np.zeros(0, dtype=np.int64)
-        entries: list[tuple[int, int, int, int]] = []
-        for batch in reader.texts_since(self._change):
-            for change in batch:
-                entries += _entries(change.row, change.content)
-                own = _id_key(change.doc_id)
-                entries.append((own, own, change.row, _ID))
+        added = [_part(batch) for batch in reader.texts_since(self._change) if batch]
         self._removed = np.union1d(self._removed, removed)
-        parts = [*self._parts, _part(entries)] if entries else list(self._parts)
+        parts = [*self._parts, _merged(added)] if added else list(self._parts)
         large = parts and len(self._removed) * 10 > len(parts[0])
         if len(parts) > _PARTS or large or (len(parts) > 1 and len(parts[-1]) * 4 > len(parts[0])):
-            parts, self._removed = [_merged(parts, self._removed)], np.zeros(0, dtype=np.int64)
+            parts, self._removed = [_without(_merged(parts), self._removed)], np.zeros(0, dtype=np.int64)
         self._parts, self._change = tuple(parts), reader.change
 
 
-def _entries(row: int, content: str) -> list[tuple[int, int, int, int]]:
-    """(key, key as written, row, flags) of an entity's names; words in the plural under the singular as well."""
-    found: dict[tuple[int, int], int] = {}
-    for number, name in enumerate(names_of(content)):
+def _entries(change: PassageChange) -> list[tuple[int, int, int, int]]:
+    """(key, key as written, row, flags) of an entity's names and id; words in the plural under the singular as well."""
+    own = _id_key(change.doc_id)
+    found: dict[tuple[int, int], int] = {(own, own): 0}
+    for number, name in enumerate(names_of(change.content)):
         made = keys_of(name)
         if made is None:
             continue
@@ -135,7 +138,7 @@ def _entries(row: int, content: str) -> list[tuple[int, int, int, int]]:
         found.setdefault((plain, exact), flags)
         if single != plain and name == name.lower():  # "The Pythons" are not the Python
             found.setdefault((single, exact), flags)
-    return [(key, exact, row, flags) for (key, exact), flags in found.items()]
+    return [(key, exact, change.row, flags) for (key, exact), flags in found.items()]
 
 
 class DictionaryView:
@@ -156,13 +159,17 @@ class DictionaryView:
         keys = self._reader.document_keys(rows) if len(rows) else rows
         return {row: key for row, key in zip(rows.tolist(), keys.tolist(), strict=True) if key >= 0}
 
-    def priors(self, names: Sequence[str], counts: Counts | None = None) -> list[Scored]:
+    def priors(
+        self, names: Sequence[str], counts: Counts | None = None, counted: Sequence[str] | None = None
+    ) -> list[Scored]:
         """For each name how probable each entity is, given the name alone: rows, best first; scores sum to 1.
 
         A title weighs more than an alias, a name as it is written more than one folded; `counts` of what the name was
-        seen to mean weigh more than either, also of an entity that has no such name.
+        seen to mean weigh more than either, also of an entity that has no such name. `counted` are entities (ids, ""
+        for none) for which each name is counted once too often: the name is of a mention that was itself counted.
         """
-        found = [self._weights(name, counts or {}) for name in names]
+        once = counted or [""] * len(names)
+        found = [self._weights(name, counts or {}, own) for name, own in zip(names, once, strict=True)]
         living = self._living(np.unique(np.array([row for own in found for row in own], dtype=np.int64)))
         return [_prior({row: weight for row, weight in own.items() if row in living}) for own in found]
 
@@ -171,7 +178,7 @@ class DictionaryView:
         for part in self._parts:
             yield from part.rows[part.find(key)].tolist()
 
-    def _weights(self, name: str, counts: Counts) -> dict[int, float]:
+    def _weights(self, name: str, counts: Counts, counted: str) -> dict[int, float]:
         made = keys_of(name)
         weights: dict[int, float] = {}
         if made is None:
@@ -183,8 +190,9 @@ class DictionaryView:
                 for row, weight in zip(part.rows[span].tolist(), _weights(part, span, exact).tolist(), strict=True):
                     weights[row] = max(weights.get(row, 0.0), weight)
         for doc_id, seen in (counts.get(plain) or counts.get(single) or {}).items():
-            for row in self._rows_of(doc_id) if seen > 0 else ():
-                weights[row] = weights.get(row, 0.0) + seen
+            times = seen - (doc_id == counted)
+            for row in self._rows_of(doc_id) if times > 0 else ():
+                weights[row] = weights.get(row, 0.0) + times
         return weights
 
     def names_in(self, text: str) -> list[tuple[int, int]]:

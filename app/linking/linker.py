@@ -23,6 +23,7 @@ from app.core.linking import (
     LinkResult,
     Mention,
     MentionContext,
+    NameCounts,
     Text,
     Utility,
     apart,
@@ -61,6 +62,8 @@ class Collections(Protocol):
     def present(self, name: str) -> Present: ...
 
     def link_profile(self, name: str) -> LinkProfile | None: ...
+
+    def name_counts(self, name: str) -> NameCounts: ...
 
 
 class Encoders(Protocol):
@@ -117,7 +120,7 @@ class LinkService:
         self._encoders = encoders
         self._settings = settings
         self._dictionaries = Dictionaries()
-        self._counts: dict[str, tuple[int, Counts]] = {}
+        self._counts: dict[str, tuple[str, Counts]] = {}
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="hyblink-link")
 
     def close(self) -> None:
@@ -191,6 +194,11 @@ class LinkService:
         self.check(request)
         items = [(text, mention) for text in texts for mention in self._mentions(moment, text, request)]
         return self._retrieve(moment, request, items)
+
+    def judged(self, collection: str) -> frozenset[int]:
+        """Digests of the mentions that the collection's link profile counts; empty where it counts none."""
+        profile = self._collections.link_profile(collection)
+        return self._collections.name_counts(collection).judged if profile and profile.counted else frozenset()
 
     def cross_scores(self, collection: str, cross: EntityCross, one: Retrieved, deadline: float) -> Floats | None:
         """The cross-encoder's scores of a mention's candidates; those that it did not read get the least of them."""
@@ -274,13 +282,18 @@ class LinkService:
         return _Moment(present, dictionary, profile, encoder, missing, {}, self._counted(collection, profile))
 
     def _counted(self, collection: str, profile: LinkProfile) -> Counts:
-        """The profile's counts by the names' keys, made once for each version."""
-        if not profile.counts:
+        """What names were judged to mean, by the names' keys; read when other mentions were counted."""
+        if not profile.counted:
             return {}
         known = self._counts.get(collection)
-        if known is None or known[0] != profile.version:
-            made = {keys[1]: own for name, own in profile.counts.items() if (keys := keys_of(name)) is not None}
-            known = self._counts[collection] = (profile.version, made)
+        if known is None or known[0] != profile.counted:
+            made: dict[int, dict[str, float]] = {}
+            for name, meant in self._collections.name_counts(collection).names.items():
+                keys = keys_of(name)
+                own = made.setdefault(keys[1], {}) if keys is not None else {}
+                for doc_id, times in meant.items():  # names may differ as written and fold to one
+                    own[doc_id] = own.get(doc_id, 0.0) + times
+            known = self._counts[collection] = (profile.counted, made)
         return known[1]
 
     def _mentions(self, moment: _Moment, text: Text, request: LinkRequest) -> list[Mention]:
@@ -317,7 +330,8 @@ class LinkService:
         moment.took("encode", before)
         before = time.perf_counter()
         snapshot, record = moment.snapshot, moment.present.engine.record
-        priors = moment.dictionary.priors([m.text for m in mentions], moment.counts)
+        counted = [text.counted for text, _ in items]
+        priors = moment.dictionary.priors([m.text for m in mentions], moment.counts, counted)
         allowed = snapshot.reader.select(parse_filter(request.filter)) if request.filter is not None else None
         excluded = {text.exclude for text, _ in items}
         own = {ids: self._keys(snapshot, (*request.exclude, *ids)) for ids in excluded}

@@ -16,14 +16,15 @@ from typer.testing import CliRunner
 from app.bootstrap import App
 from app.cli.main import cli
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError
-from app.core.linking import Entity, LinkRequest, MentionContext, Text
+from app.core.linking import Entity, LinkRequest, MentionContext, NameCounts, Text
 from app.core.types import CollectionSpec, ScoreArray, Signal
-from app.linking.disambiguation import SHIPPED
+from app.linking.disambiguation import SHIPPED, features_of
 from app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
 from indexer.generations import build as build_generation
 from indexer.readers.entities import python_entities, read_entities
 from training.linking.candidate_files import Proposed, merged, read_candidates, recalls, write_candidates
 from training.linking.data import JudgedMention, counts_of
+from training.linking.examples import retrieved
 
 KB = "things"
 ENTITIES = [
@@ -233,13 +234,13 @@ def test_what_names_were_judged_to_mean_decides_the_prior(kb: App) -> None:
     assert prior("Python") == {"py-lang": pytest.approx(0.5), "py-snake": pytest.approx(0.5)}
     judged = [JudgedMention("", MentionContext("", "python", ""), one) for one in ("py-snake",) * 3 + ("py-lang", "")]
     counts = counts_of(judged)
-    assert counts == {"python": {"py-snake": 3.0, "py-lang": 1.0}}
-    kb.catalog.save_link_profile(KB, replace(SHIPPED, counts=counts))
+    assert counts.names == {"python": {"py-snake": 3.0, "py-lang": 1.0}}
+    assert kb.catalog.save_link_profile(KB, SHIPPED, counts).counted
     assert prior("Python") == {"py-snake": pytest.approx(4 / 6), "py-lang": pytest.approx(2 / 6)}  # title 1 + counts
     assert prior("pythons")["py-snake"] == pytest.approx(3.5 / 5)  # in other case and number titles weigh half
     # What a name was seen to mean is a candidate, whatever it is called; what is gone is none, what came back is.
-    unnamed = {"the big one": {"py-snake": 3.0, "lisp": 1.0, "gone": 9.0}}
-    kb.catalog.save_link_profile(KB, replace(SHIPPED, counts=unnamed))
+    unnamed = {"the big one": {"py-snake": 2.0, "gone": 9.0}, "The  big-one": {"py-snake": 1.0, "lisp": 1.0}}
+    kb.catalog.save_link_profile(KB, SHIPPED, NameCounts(unnamed))
     assert prior("the big one") == {"py-snake": pytest.approx(3 / 4), "lisp": pytest.approx(1 / 4)}
     assert prior("The Big Ones") == prior("the big one")
     assert prior("big one") == {}
@@ -249,6 +250,43 @@ def test_what_names_were_judged_to_mean_decides_the_prior(kb: App) -> None:
     assert prior("the big one") == {"py-snake": pytest.approx(3 / 4), "lisp": pytest.approx(1 / 4)}
     kb.catalog.save_link_profile(KB, SHIPPED)
     assert prior("Python")["py-snake"] == pytest.approx(0.5)
+
+
+def test_a_judged_mention_is_no_evidence_of_itself(kb: App) -> None:
+    def priors(rows: Sequence[JudgedMention]) -> list[dict[str, float]]:
+        reader = kb.catalog.engine(KB).snapshot().reader
+        found = []
+        for _, one in retrieved(kb.linker, KB, rows, 20):
+            ids = reader.doc_ids(one.candidates.keys)
+            found.append(dict(zip(ids, features_of(one.candidates, {})["prior"].tolist(), strict=True)))
+        return found
+
+    counted = [JudgedMention(f"{at}", MentionContext(f"{at}", "thing", ""), "lisp") for at in range(2)]
+    counted += [JudgedMention("", MentionContext("once", "such thing", ""), "lisp")]
+    other = JudgedMention("0", MentionContext("not counted", "thing", ""), "lisp")
+    kb.catalog.save_link_profile(
+        KB, SHIPPED, counts_of([*counted, JudgedMention("", MentionContext("", "thing", ""), "py-lang")])
+    )
+    first, second, once, free = priors([*counted, other])
+    assert first["lisp"] == second["lisp"] == pytest.approx(1 / 2)  # the other of the two, beside py-lang's one
+    assert free["lisp"] == pytest.approx(2 / 3)
+    assert once.get("lisp", 0.0) == 0.0  # nothing else says that the name may mean it
+
+
+def test_counts_that_a_profile_of_an_earlier_release_holds_are_kept(kb: App) -> None:
+    assert kb.catalog.save_link_profile(KB, SHIPPED).counted == ""
+    path = kb.settings.data_dir / "collections" / KB / "link_profile.json"
+    value = json.loads(path.read_text())
+    del value["counted"]
+    path.write_text(json.dumps({**value, "counts": {"thing": {"lisp": 2.0}}}))
+    known = kb.catalog.link_profile(KB)
+    assert known is not None
+    request = LinkRequest((Text("thing", ((0, 5),)),), threshold=0.0, rerank=False)
+    for _ in range(2):
+        assert kb.linker.link(KB, request).texts[0].links[0].candidates[0].entity_id == "lisp"
+        kb.catalog.save_link_profile(KB, known)  # writes them where they belong now
+    assert "counts" not in json.loads(path.read_text())
+    assert kb.catalog.name_counts(KB).names == {"thing": {"lisp": 2.0}}
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from app.core.linking import MentionContext, Text
+from app.core.linking import MentionContext, NameCounts, Text
 from app.linking.mention_detection import Detection
 from training.data import read_each
 
@@ -33,6 +34,12 @@ class JudgedMention:
         before = f"{left} " if left and not (left[-1].isspace() or left[-1] in _OPENING) else left
         after = f" {right}" if right and not (right[0].isspace() or right[0] in _CLOSING) else right
         return Text(f"{before}{mention}{after}", ((len(before), len(before) + len(mention)),))
+
+    @property
+    def digest(self) -> int:
+        """64 bits of the mention, its contexts and its entity, whatever its id."""
+        parts = orjson.dumps([self.context.left, self.context.mention, self.context.right, self.entity_id])
+        return int.from_bytes(blake2b(parts, digest_size=8).digest(), "little")
 
 
 def read_mentions(path: Path) -> list[JudgedMention]:
@@ -72,14 +79,14 @@ def with_the_rest(rows: Sequence[JudgedMention], detect: Detection) -> list[Judg
     return found
 
 
-def counts_of(rows: Sequence[JudgedMention]) -> dict[str, dict[str, float]]:
+def counts_of(rows: Sequence[JudgedMention]) -> NameCounts:
     """How often each name, in lower case, means each entity; NIL is not counted."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         if row.entity_id:
             own = found.setdefault(row.context.mention.lower(), {})
             own[row.entity_id] = own.get(row.entity_id, 0.0) + 1.0
-    return found
+    return NameCounts(found, frozenset(row.digest for row in rows if row.entity_id))
 
 
 def write_mentions(path: Path, rows: Sequence[JudgedMention]) -> None:

@@ -55,10 +55,21 @@ def retrieved(
     progress: Callable[[int], None] = lambda _: None,
     signals: tuple[Signal, ...] | None = None,
 ) -> Iterator[tuple[JudgedMention, Retrieved]]:
-    """Each row's mention with its candidates. `own_document` names an entity that is left out of them."""
+    """Each row's mention with its candidates. `own_document` names an entity that is left out of them.
+
+    A row that the collection's link profile counts is taken as if it had not been counted.
+    """
+    judged = linker.judged(collection)
     for at in range(0, len(rows), _BATCH):
         part = rows[at : at + _BATCH]
-        texts = [replace(row.text, exclude=tuple(one for one in (own_document(row),) if one)) for row in part]
+        texts = [
+            replace(
+                row.text,
+                exclude=tuple(one for one in (own_document(row),) if one),
+                counted=row.entity_id if judged and row.digest in judged else "",
+            )
+            for row in part
+        ]
         found = linker.retrieve(collection, texts, candidates, signals)
         progress(len(part))
         yield from zip(part, found, strict=True)
