@@ -623,9 +623,15 @@ def evaluate(
     ambiguous: Annotated[
         bool, typer.Option("--ambiguous", help="Only mentions that are a name of several candidates.")
     ] = False,
+    by_world: Annotated[
+        bool, typer.Option("--worlds", help="Print each world's figures too (JSON always has them).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile; NIL; ECE."""
+    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile; NIL; ECE.
+
+    Overall and of each world; `macro` is the mean of the worlds' accuracies, each counting once.
+    """
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
@@ -662,14 +668,22 @@ def evaluate(
             emit({"mentions": len(examples), "systems": [asdict(one) for one in results], "decisions": known})
             return
         say(f"{len(examples)} mentions, {candidates} candidates, profile {profile.version}")
-        say(f"{'system':<14}" + "".join(f"{'R@' + str(k):>8}" for k in ev.CUTOFFS) + "   95 % of R@1     norm. acc.")
+        columns = "".join(f"{'R@' + str(k):>8}" for k in ev.CUTOFFS)
+        say(f"{'system':<14}{columns}   95 % of R@1     norm. acc.   macro, norm.")
         for one in results:
             low, high = one.interval
             say(
                 f"{one.system:<14}"
                 + "".join(f"{one.recall[k]:>8.4f}" for k in ev.CUTOFFS)
                 + f"   {low:.3f} … {high:.3f}   {one.normalised:.4f}"
+                + f"       {one.macro_accuracy:.4f} {one.macro_normalised:.4f}"
             )
+        for world in results[0].worlds if by_world else ():
+            say(f"\n{world or 'no world'}: {results[0].worlds[world].mentions} mentions")
+            for one in results:
+                own = one.worlds[world]
+                figures = "".join(f"{own.recall[k]:>8.4f}" for k in ev.CUTOFFS)
+                say(f"{one.system:<14}{figures}   norm. acc. {own.normalised:.4f}")
         for name, made in decisions.items():
             say(
                 f"{name} at {made.threshold:.3f}: {made.linked:.3f} linked, {made.false_links:.3f} of the links false; NIL "

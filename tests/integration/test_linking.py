@@ -463,7 +463,7 @@ def test_mining_fitting_and_evaluating(
         one = ENTITIES[int(rng.integers(len(ENTITIES)))]
         rows.append(
             {"id": f"{one['id']}:{number}", "context_left": f"{one['description']} The", "mention": one["title"],
-             "context_right": "there.", "label_id": one["id"], "world": "w"}
+             "context_right": "there.", "label_id": one["id"], "world": "vw"[number % 2]}
         )  # fmt: skip
     data = tmp_path / "mentions.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -514,6 +514,13 @@ def test_mining_fitting_and_evaluating(
     systems = {one["system"]: one for one in json.loads(found.stdout)["systems"]}
     assert systems["fused"]["recall"]["64"] == 1.0
     assert systems["decided"]["recall"]["1"] > systems["prior"]["recall"]["1"]
+    halves = systems["decided"]["worlds"]
+    assert {world: own["mentions"] for world, own in halves.items()} == {"v": 200, "w": 200}
+    accuracy = np.mean([own["recall"]["1"] for own in halves.values()])
+    assert accuracy == pytest.approx(systems["decided"]["macro_accuracy"]) == systems["decided"]["recall"]["1"]
+    shown = run.invoke(cli, ["kb", "evaluate", str(data), "-k", "real", "--worlds"]).stdout
+    assert "v: 200 mentions" in shown
+    assert "macro" in shown
     decided = json.loads(found.stdout)["decisions"]["decided"]
     assert decided["threshold"] == profile["fast_threshold"]
     assert decided["nil_recall"] == 0.0  # every mention means something

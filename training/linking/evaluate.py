@@ -17,14 +17,28 @@ _SAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Figures of some mentions, of all that mean an entity. Recall@1 is the unnormalised accuracy; `normalised` is
+    that over the mentions whose entity was retrieved."""
+
+    mentions: int
+    recall: Mapping[int, float]
+    normalised: float
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One system's figures. `interval` is the 95 % bootstrap interval of recall@1."""
+    """One system's figures. `interval` is the 95 % bootstrap interval of recall@1; `macro_accuracy` and
+    `macro_normalised` are the means of the worlds' accuracies, each world counting once (Logeswaran et al. 2019)."""
 
     system: str
+    mentions: int
     recall: Mapping[int, float]
     interval: tuple[float, float]
     normalised: float
-    by_world: Mapping[str, float]
+    macro_accuracy: float
+    macro_normalised: float
+    worlds: Mapping[str, Counted]
 
 
 def leg_rank(signal: Signal) -> Callable[[Example], int | None]:
@@ -51,22 +65,40 @@ def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
 
 
 def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example], int | None]) -> Row:
-    """A system's figures over mentions that mean an entity of the knowledge base. Recall@1 is unnormalised accuracy."""
+    """A system's figures over mentions that mean an entity of the knowledge base, overall and of each world."""
     judged = [one for one in examples if one.row.entity_id]
     found = [order(one) for one in judged]
-    recall = {k: float(np.mean([r is not None and r <= k for r in found])) if found else 0.0 for k in CUTOFFS}
-    hits = np.array([r == 1 for r in found], dtype=float)
-    retrieved = [r == 1 for r in found if r is not None]
-    worlds: dict[str, list[bool]] = {}
-    for one, r in zip(judged, found, strict=True):
-        worlds.setdefault(one.row.world, []).append(r == 1)
+    by_world: dict[str, list[int | None]] = {}
+    for one, rank in zip(judged, found, strict=True):
+        by_world.setdefault(one.row.world, []).append(rank)
+    overall = counted(found)
+    worlds = {world: counted(own) for world, own in sorted(by_world.items())}
     return Row(
         system,
-        recall,
-        _interval(hits),
-        float(np.mean(retrieved)) if retrieved else 0.0,
-        {world: float(np.mean(own)) for world, own in sorted(worlds.items())},
+        overall.mentions,
+        overall.recall,
+        _interval(np.array([rank == 1 for rank in found], dtype=float)),
+        overall.normalised,
+        _mean([one.recall[1] for one in worlds.values()]),
+        _mean([one.normalised for one in worlds.values()]),
+        worlds,
     )
+
+
+def counted(ranks: Sequence[int | None]) -> Counted:
+    """The figures of mentions whose entities have these ranks, None where they were not retrieved.
+
+    >>> found = counted([1, 3, None, 70])
+    >>> found.recall[1], found.recall[4], found.recall[64], found.normalised
+    (0.25, 0.5, 0.5, 0.3333333333333333)
+    """
+    retrieved = [rank == 1 for rank in ranks if rank is not None]
+    recall = {k: _mean([rank is not None and rank <= k for rank in ranks]) for k in CUTOFFS}
+    return Counted(len(ranks), recall, _mean(retrieved))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
