@@ -32,13 +32,13 @@ from app.encoders.full import Beside, DenseOnly, SharedBackbone, VdrWeights
 from app.encoders.mention import DEFAULT as SHIPPED_MENTION
 from app.encoders.mention import MentionTower, PlainMention
 from app.encoders.models import is_dense, plain_tokenizer, root_of
-from app.encoders.spacy_ner import SpacyDetector
+from app.encoders.spacy_ner import SpacyDetector, installed_pipelines
 from app.encoders.span_head import DEFAULT as SHIPPED_SPAN_HEAD
 from app.encoders.span_head import SpanHead
 from app.encoders.vdr_adapter import DEFAULT as SHIPPED_VDR
 from app.encoders.vdr_adapter import VdrAdapter
 from app.encoders.vdr_model import VdrModel, is_whole_model
-from app.linking.mention_detection import DETECTORS, SpanDetector
+from app.linking.mention_detection import SpanDetector
 
 _T = TypeVar("_T")
 _TRAINED = re.compile(r"vdr:(?P<name>[a-z0-9][a-z0-9._-]{0,62}):[0-9a-f]{12}:\d+")
@@ -276,13 +276,18 @@ class EncoderPool:
             return self._head
 
     def span_detector(self, name: str) -> SpanDetector:
-        """A detector by name: `elq` or `spacy:MODEL`. Raises InvalidInputError for another name."""
+        """A detector by name: `elq`, or `spacy:` and an installed pipeline or one that the settings name.
+
+        Raises InvalidInputError for another name.
+        """
         with self._lock:
+            if name == "elq":
+                return self._span_head()
             if name not in self._detectors:
-                if name == "elq":
-                    return self._span_head()
-                if not name.startswith("spacy:"):
-                    raise InvalidInputError("unknown detector", received=name, expected=", ".join(DETECTORS))
+                allowed = [*(f"spacy:{one}" for one in installed_pipelines()), *self._settings.link.detectors]
+                if not name.startswith("spacy:") or name not in allowed:
+                    known = dict.fromkeys(("dictionary", "elq", *allowed))
+                    raise InvalidInputError("unknown detector", received=name, expected=", ".join(known))
                 self._detectors[name] = SpacyDetector(name.removeprefix("spacy:"))
             return self._detectors[name]
 

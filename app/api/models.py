@@ -211,7 +211,10 @@ class LinkBody(_Body):
     candidates: StrictInt | None = Field(None, ge=1, le=1000, description="Candidates of each mention.")
     shown: StrictInt = Field(5, ge=0, le=1000, description="Candidates shown of each mention, rejected ones too.")
     detectors: list[StrictStr] | None = Field(
-        None, min_length=1, max_length=8, description="What finds mentions: `dictionary`, `spacy:MODEL`."
+        None,
+        min_length=1,
+        max_length=8,
+        description="What finds mentions, together: `dictionary`, `elq`, `spacy:PIPELINE` (one that is installed).",
     )
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Links of less probability become NIL; by default the knowledge base's own threshold."

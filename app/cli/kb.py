@@ -454,7 +454,7 @@ def _known(app: App, kb: str, ids: set[str]) -> dict[str, Entity]:
 def evaluate_texts(
     data: Annotated[Path, typer.Argument(help="Texts with all their mentions, from `hyblink kb spans`.")],
     kb: KbOption = "entities",
-    detectors: Annotated[str, typer.Option(help="dictionary, elq, spacy:MODEL; joined by commas.")] = "dictionary",
+    detectors: Annotated[str, typer.Option(help="dictionary, elq, spacy:PIPELINE; joined by commas.")] = "dictionary",
     threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
     own_document: Annotated[
@@ -752,7 +752,7 @@ def link(
     kb: KbOption = "entities",
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Link each line that is typed.")] = False,
     threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
-    detectors: Annotated[str | None, typer.Option(help="dictionary, elq, spacy:MODEL; joined by commas.")] = None,
+    detectors: Annotated[str | None, typer.Option(help="dictionary, elq, spacy:PIPELINE; joined by commas.")] = None,
     rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
     coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
     evidence: Annotated[

@@ -162,7 +162,7 @@ class LinkSettings(_Section):
     detectors: tuple[str, ...] = Field(
         ("dictionary",),
         min_length=1,
-        description="What finds mentions, together: `dictionary`, `elq`, `spacy:MODEL`.",
+        description="What finds mentions, together: `dictionary`, `elq`, `spacy:PIPELINE` (installed, or a folder).",
     )
     mention_encoder: str = Field(
         "default",

@@ -1,13 +1,28 @@
-"""Named entities that a spaCy pipeline finds, as mentions. spaCy and its models are installed by whoever wants them."""
+"""Named entities that a spaCy pipeline finds, as mentions. spaCy (the extra `spacy`) and pipelines are optional."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import cached_property
+from importlib.metadata import entry_points
 from typing import Any
 
 from app.core.errors import EncoderUnavailableError
 from app.core.linking import Mention
+
+_NO_NAMES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
+"""Kinds of OntoNotes that are numbers: nothing that a knowledge base has an entity for."""
+_PIECE_CHARS = 100_000
+"""spaCy refuses texts of more than a million characters, and takes about a gigabyte for each 100,000."""
+
+
+def installed_pipelines() -> list[str]:
+    """The pipelines that are installed as packages; spaCy itself is not loaded.
+
+    They are what a request may name: `spacy.load` would take any path of the server and import any package.
+    """
+    return sorted(one.name for one in entry_points(group="spacy_models"))
 
 
 class SpacyDetector:
@@ -26,12 +41,35 @@ class SpacyDetector:
             raise EncoderUnavailableError("spaCy is not installed", expected="pip install spacy") from error
         try:
             return spacy.load(self._name)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # no such pipeline; a folder that holds none, or an older one
             raise EncoderUnavailableError(
-                f"spaCy has no pipeline {self._name!r}", expected=f"python -m spacy download {self._name}"
-            ) from error
+                f"spaCy cannot load the pipeline {self._name!r}: {error}", received=self._name,
+                expected=f"one of {', '.join(installed_pipelines()) or '(none is installed)'}, or a folder of one",
+            ) from error  # fmt: skip
 
     def detect(self, text: str) -> list[Mention]:
+        found: list[Mention] = []
         with self._lock:
-            found = self._pipeline(text)
-        return [Mention(one.start_char, one.end_char, one.text, self.id) for one in found.ents]
+            for start, piece in pieces(text, _PIECE_CHARS):
+                found += [
+                    Mention(start + one.start_char, start + one.end_char, one.text, self.id)
+                    for one in self._pipeline(piece).ents
+                    if one.label_ not in _NO_NAMES
+                ]
+        return found
+
+
+def pieces(text: str, longest: int) -> Iterator[tuple[int, str]]:
+    """(start, piece) of a text, cut behind a line's end or a space where one is in a piece's latter half.
+
+    >>> list(pieces("one two\\nthree four", 10))
+    [(0, 'one two\\n'), (8, 'three four')]
+    """
+    start = 0
+    while start < len(text):
+        end = min(start + longest, len(text))
+        if end < len(text):
+            cuts = (text.rfind(sign, start + longest // 2, end) for sign in ("\n", " "))
+            end = next((at + 1 for at in cuts if at >= 0), end)
+        yield start, text[start:end]
+        start = end

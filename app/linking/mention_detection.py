@@ -11,7 +11,7 @@ from app.core.linking import Mention, apart
 Detection = Callable[[str], list[Mention]]
 """The mentions of a text, in order."""
 
-DETECTORS = ("dictionary", "elq", "spacy:MODEL")
+DETECTORS = ("dictionary", "elq", "spacy:PIPELINE")
 _JOINER = "\u200d"
 
 
