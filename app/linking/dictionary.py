@@ -20,11 +20,13 @@ from app.core.linking import Mention
 from app.core.ports import PassageChange, Snapshot, StoreReader
 from app.core.types import EMPTY, IdArray, ScoreArray, Scored
 from app.linking.knowledge_base import names_of
-from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens
+from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens, unqualified
 
-_TITLE, _EXACT_CASE = 1, 2
+_TITLE, _EXACT_CASE, _SHORT = 1, 2, 4
 _ALIAS_WEIGHT = 0.5
 """How often a name means an entity whose alias it is, beside one whose title it is, before anything is counted."""
+_SHORT_WEIGHT = 0.25
+"""The same for a title without what tells it from others of its name: "Mercury" for "Mercury (planet)"."""
 _FOLDED_WEIGHT = 0.5
 """The same for a name that is written otherwise: other case, or the other number."""
 _PARTS = 6
@@ -129,12 +131,15 @@ def _entries(change: PassageChange) -> list[tuple[int, int, int, int]]:
     """(key, key as written, row, flags) of an entity's names and id; words in the plural under the singular as well."""
     own = _id_key(change.doc_id)
     found: dict[tuple[int, int], int] = {(own, own): 0}
-    for number, name in enumerate(names_of(change.content)):
+    names = names_of(change.content)
+    named = [(name, 0 if number else _TITLE) for number, name in enumerate(names)]
+    short = unqualified(names[0])
+    for name, flags in [*named, (short, _SHORT)] if short else named:
         made = keys_of(name)
         if made is None:
             continue
         exact, plain, single = made
-        flags = (0 if number else _TITLE) | (_EXACT_CASE if _needs_its_case(name) else 0)
+        flags |= _EXACT_CASE if _needs_its_case(name) else 0
         found.setdefault((plain, exact), flags)
         if single != plain and name == name.lower():  # "The Pythons" are not the Python
             found.setdefault((single, exact), flags)
@@ -260,7 +265,8 @@ def _prior(weights: Mapping[int, float]) -> Scored:
 def _weights(part: _Part, span: slice, exact: int, *, strict: bool = False) -> npt.NDArray[np.float64]:
     same = part.exact[span] == np.uint64(exact)
     flags = part.flags[span]
-    weight = np.where(flags & _TITLE, 1.0, _ALIAS_WEIGHT) * np.where(same, 1.0, _FOLDED_WEIGHT)
+    weight = np.where(flags & _TITLE, 1.0, np.where(flags & _SHORT, _SHORT_WEIGHT, _ALIAS_WEIGHT))
+    weight = weight * np.where(same, 1.0, _FOLDED_WEIGHT)
     if strict:
         weight = np.where((flags & _EXACT_CASE).astype(bool) & ~same, 0.0, weight)
     return weight

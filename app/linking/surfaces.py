@@ -26,6 +26,8 @@ _HYPHENS = {"-", "\u2010", "\u2011"}
 # A word of letters, digits and marks; a CJK character; any other visible character by itself.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _TOKEN = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}_])\w)+|[^\w\s]|_")
+# A name and parentheses, or a name, one comma and another name.
+_QUALIFIED = re.compile(r"(\S.*?)\s+\([^()]+\)|(\S.*?)（[^（）]+）|([^,]*\w), ([^\W\d_])[^,]*")
 _FUNCTION_WORDS = """
 a about above after all also an and any are as at be because been before being below between both but by can
 could did do does down during each few for from further had has have he her here him his how i if in into is
@@ -125,6 +127,18 @@ def runs(first: Keys, last: Keys, length: int) -> Keys:
         for at in range(length - 1):
             key = key * _BASE + first[at : at + count]
         return key * _BASE + last[length - 1 : length - 1 + count] + np.uint64(length)
+
+
+def unqualified(title: str) -> str | None:
+    """A title without what tells it from others of the same name, as Wikipedia writes it; None where it has none.
+
+    >>> [unqualified(one) for one in ("Mercury (planet)", "Newark, New Jersey", "Tyler, the Creator", "f (x) y")]
+    ['Mercury', 'Newark', None, None]
+    """
+    found = _QUALIFIED.fullmatch(title)
+    if found is None or (found.group(4) and not found.group(4).isupper()):
+        return None
+    return found.group(1) or found.group(2) or found.group(3)
 
 
 def ordinary(name: str) -> bool:

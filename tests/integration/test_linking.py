@@ -78,6 +78,26 @@ def test_equal_names_share_the_prior(kb: App) -> None:
     assert prior["monty"] == 0.0
 
 
+def test_a_qualified_title_is_found_by_its_name(app: App) -> None:
+    app.ensure_collection(entity_spec(KB))
+    rows = [
+        {"id": "planet", "title": "Mercury (planet)", "description": "The planet nearest to the Sun."},
+        {"id": "metal", "title": "Mercury (element)", "description": "A liquid metal."},
+        {"id": "god", "title": "Mercurius", "aliases": ["Mercury"], "description": "A Roman god."},
+        {"id": "town", "title": "Newark, New Jersey", "description": "A city."},
+    ]
+    assert not app.entities.bulk(KB, rows).errors
+    assert app.jobs.wait(60)
+    assert spans(app, "Mercury, seen from Newark") == ["Mercury", "Newark"]
+    made = linked(app, "Mercury, seen from Newark", signals=(Signal.PRIOR,))
+    candidates = made.texts[0].links[0].candidates
+    prior = {c.entity_id: s.raw for c in candidates for s in c.signals if s.signal is Signal.PRIOR}
+    assert prior == pytest.approx({"god": 0.5, "planet": 0.25, "metal": 0.25})  # an alias outweighs what was shortened
+    exact = linked(app, "Mercury (planet) shines").texts[0].links[0]
+    assert (exact.mention.text, exact.entity_id) == ("Mercury (planet)", "planet")
+    assert linked(app, "The planet Mercury is near the Sun").texts[0].links[0].entity_id == "planet"
+
+
 def test_every_candidate_s_lines_sum_to_its_utility(kb: App) -> None:
     result = linked(kb, "Python and Lisp", shown=20, coherence=0.5)
     assert result.generation == "g000001"
