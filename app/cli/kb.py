@@ -31,7 +31,10 @@ _BATCH = 2000
 
 @kb_cli.command("load")
 def load(
-    path: Annotated[Path | None, typer.Argument(help="Entities: .jsonl[.gz] or .csv; see docs/linking.md.")] = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Entities: .jsonl, .csv, .tsv, .json, .xml.bz2, .index …; see docs/linking.md."),
+    ] = None,
     python_package: Annotated[
         str | None, typer.Option(help="The API of an installed Python package; `python` is the standard library.")
     ] = None,
@@ -39,6 +42,7 @@ def load(
     no_aliases: Annotated[bool, typer.Option("--no-aliases", help="Leave the aliases out.")] = False,
     analyzer: Annotated[str, typer.Option(help="english or standard (a new knowledge base only).")] = "english",
     dense_index: Annotated[str, typer.Option(help="As for `ingest` (a new knowledge base only).")] = "auto",
+    lang: Annotated[str, typer.Option(help="The language of Wikidata's labels.")] = "en",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is encoded.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +53,7 @@ def load(
 
         if (path is None) == (python_package is None):
             raise InvalidInputError("nothing to load", expected="either a path or --python-package NAME")
-        rows = read_entities(path) if path is not None else python_entities(str(python_package))
+        rows = read_entities(path, lang) if path is not None else python_entities(str(python_package))
         report = load_entities(
             app, kb, rows, no_aliases=no_aliases, analyzer=analyzer, dense_index=dense_index, wait=wait, quiet=as_json
         )
@@ -59,6 +63,7 @@ def load(
         say(
             f"{report['entities']} entities ({report['created']} new, {report['updated']} changed, "
             f"{report['rejected']} rejected) in {report['seconds']:.1f} s; {report['encoded']} encoded"
+            + (f"; {report['skipped']} without a label left out" if report["skipped"] else "")
         )
         for line in report["rejects"]:
             note(f"rejected {line}")
@@ -87,7 +92,10 @@ def load_entities(
     started = time.perf_counter()
     with progress(quiet) as bars:
         task = bars.add_task("entities", total=None, rate="")
-        while batch := list(islice(rows, min(_BATCH, app.settings.api.max_bulk_documents))):
+        skipped = 0
+        while some := list(islice(rows, min(_BATCH, app.settings.api.max_bulk_documents))):
+            batch = [row for row in some if row is not None]
+            skipped += len(some) - len(batch)
             if no_aliases:
                 batch = [{**row, "aliases": []} if isinstance(row, dict) else row for row in batch]
             result = app.entities.bulk(kb, batch, encode=False)
@@ -110,6 +118,7 @@ def load_entities(
         "kb": kb,
         "entities": sum(counted.values()),
         **counted,
+        "skipped": skipped,
         "encoded": encoded,
         "seconds": seconds,
         "rejects": rejects,

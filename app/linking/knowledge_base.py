@@ -115,7 +115,10 @@ class KnowledgeBase:
         self._max_bulk = max_bulk
 
     def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
-        """Upsert JSON objects; item by item, in order. Raises only for the request as a whole."""
+        """Upsert JSON objects; item by item, in order. A reader's error in the place of one is a rejected item.
+
+        Raises only for the request as a whole.
+        """
         if not isinstance(rows, list):
             raise InvalidInputError("entities has the wrong type", received=rows, expected="a list of objects")
         if len(rows) > self._max_bulk:
@@ -123,6 +126,8 @@ class KnowledgeBase:
         documents: list[Document | BulkItem] = []
         for row in rows:
             try:
+                if isinstance(row, UserError):
+                    raise row
                 documents.append(to_document(parse_entity(row, self._max_chars)))
             except UserError as error:
                 documents.append(rejected(row.get("id") if isinstance(row, dict) else None, error))

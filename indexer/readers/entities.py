@@ -1,16 +1,14 @@
 """Entities from files and from installed Python packages, as rows that a knowledge base takes.
 
 Forms: JSONL of ours (`id, title, description, aliases, kind, world, lang, metadata`; `text` for `description`), BLINK's
-(`text, idx, title, entity`), CSV or TSV with a header (aliases in a column are joined by `|`), a Wikipedia dump,
-Wikidata's JSON, and the files of DICT servers.
+(`text, idx, title, entity`), Zeshel's documents (`document_id, title, text`, a world a file), CSV or TSV with a header
+(aliases in a column are joined by `|`, other columns become metadata), a Wikipedia dump, Wikidata's JSON, and the files
+of DICT servers.
 """
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,152 +16,169 @@ from typing import Any
 
 import orjson
 
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
+from indexer.readers.dictd import dict_entities
 from indexer.readers.python_package import PythonSource
-from indexer.readers.rows import decode, lines, open_bytes, read_bounded
-from indexer.readers.wikipedia import wikipedia_entities
+from indexer.readers.rows import decode, lines
+from indexer.readers.wikidata import opened, wikidata_entities
+from indexer.readers.wikipedia import page_props_beside, wikipedia_entities
 
 _MAX_ROW = 16 * 2**20
-_MAX_FILE = 2**30
 _OURS = ("id", "title", "description", "aliases", "kind", "world", "lang", "metadata")
+_CURID = re.compile(r"[?&]curid=(\d+)\b")
 
 
-def read_entities(path: Path) -> Iterator[object]:
-    """The rows of a file, by its name. What is no row is given as it is, for the knowledge base to reject in its place.
+def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
+    """The rows of a file by its name, or of Zeshel's folder. What is no row is given as it is, or as the error that it
+    is, for the knowledge base to reject in its place; None stands for what a form has beside entities.
 
-    Raises NotFoundError, or InvalidInputError for an unknown form.
+    `lang` is the language of Wikidata's labels. Raises NotFoundError, or InvalidInputError for an unknown form or a
+    broken file.
     """
+    if (path / "documents").is_dir():
+        return (row for file in sorted((path / "documents").glob("*.json")) for row in _zeshel(file))
     if not path.is_file():
         raise NotFoundError("no such file of entities", received=str(path))
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return _jsonl(path)
-    if path.suffix in {".csv", ".tsv"}:
+    if path.name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
         return _table(path)
     if path.name.endswith((".xml", ".xml.bz2", ".xml.gz")):
-        props = sorted(path.parent.glob("*page_props.sql*"))
-        return iter(wikipedia_entities(path, props[0] if props else None))
+        return iter(wikipedia_entities(path, page_props_beside(path)))
     if path.name.endswith((".json", ".json.gz", ".json.bz2")):
-        return _wikidata(path)
+        return _zeshel(path) if _is_zeshel(path) else _unpacked(path, wikidata_entities(path, lang))
     if path.suffix == ".index":
-        return _dict(path)
+        return dict_entities(path)
     raise InvalidInputError(
         "unknown form of entities", received=path.name,
-        expected=".jsonl[.gz], .csv, .tsv, .json[.gz] (Wikidata), .xml[.bz2] (Wikipedia) or .index (DICT)",
+        expected=".jsonl, .csv, .tsv (each .gz too), .json[.gz|.bz2] (Wikidata, Zeshel), .xml[.bz2] (Wikipedia) or "
+        ".index (DICT)",
     )  # fmt: skip
 
 
-def _wikidata(path: Path, lang: str = "en") -> Iterator[object]:
-    """Wikidata's JSON dump: an array with an item on each line; those without a label in the language are left out."""
-    with bz2.open(path) if path.suffix == ".bz2" else open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            item = line.strip().rstrip(b",")
-            if item in {b"", b"[", b"]"}:
-                continue
-            try:
-                row = orjson.loads(item)
-                label = row["labels"].get(lang)
-                if label is None:
-                    continue
-                yield {
-                    "id": row["id"],
-                    "title": label["value"],
-                    "description": (row.get("descriptions") or {}).get(lang, {}).get("value", ""),
-                    "aliases": [one["value"] for one in (row.get("aliases") or {}).get(lang, [])],
-                    "lang": lang,
-                }
-            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                raise InvalidInputError(
-                    f"{path.name}:{number} is not an item of Wikidata ({error!r})", received=item[:80]
-                ) from None
+def _unpacked(path: Path, rows: Iterator[object]) -> Iterator[object]:
+    """The rows, with a broken packing named as what it is."""
+    try:
+        yield from rows
+    except (EOFError, OSError) as error:
+        raise InvalidInputError(f"{path.name} is broken: {error}", expected="a whole file") from error
 
 
-_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+def _is_zeshel(path: Path) -> bool:
+    try:
+        with opened(path) as file:
+            return b'"document_id"' in file.readline(_MAX_ROW)
+    except (EOFError, OSError) as error:
+        raise InvalidInputError(f"{path.name} is broken: {error}", expected="a whole file") from error
 
 
-def _number(digits: str) -> int:
-    value = 0
-    for one in digits:
-        value = value * 64 + _BASE64.index(one)
-    return value
-
-
-def _dict(path: Path) -> Iterator[object]:
-    """A dictionary in DICT's files (RFC 2229): `NAME.index` beside `NAME.dict` or `NAME.dict.dz`."""
-    plain, packed = path.with_suffix(".dict"), path.with_suffix(".dict.dz")
-    if plain.is_file():
-        data = read_bounded(plain, _MAX_FILE)
-    elif packed.is_file():
-        with gzip.open(packed) as file:  # dictzip is gzip with an index of its own
-            data = file.read(_MAX_FILE)
-    else:
-        raise NotFoundError("no such file", received=str(plain))
-    entries: dict[tuple[int, int], list[str]] = {}
-    for number, line in enumerate(decode(read_bounded(path, _MAX_FILE)).splitlines(), 1):
-        try:
-            word, offset, length = line.split("\t")[:3]
-            place = (_number(offset), _number(length))
-        except ValueError:
-            raise InvalidInputError(
-                f"{path.name}:{number} is not a row of an index", received=line[:80], expected="word, offset, length"
-            ) from None
-        if not word.startswith(("00-database", "00database")):
-            entries.setdefault(place, []).append(word)
-    for (start, size), words in entries.items():
-        text = data[start : start + size].decode("utf-8", "replace")
-        yield {
-            "id": f"{path.stem}:{start}",
-            "title": words[0],
-            "aliases": words[1:],
-            "description": re.sub(r"\s+", " ", text).strip(),
-            "world": path.stem,
-        }
+def _zeshel(path: Path) -> Iterator[object]:
+    world = path.name.partition(".")[0]
+    for row in _jsonl(path):
+        yield {**row, "world": world} if isinstance(row, Mapping) else row
 
 
 def _jsonl(path: Path) -> Iterator[object]:
     for number, line in lines(path, _MAX_ROW):
         if not isinstance(line, bytes):
-            raise line
-        if not line.strip():
+            if not isinstance(line, TooLargeError):
+                raise line  # the file is broken, not a row
+            yield line
+            continue
+        bare = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not bare.strip():
             continue
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            raise InvalidInputError(
-                f"{path.name}:{number} is not JSON", received=line[:80], expected="an object"
-            ) from None
+            row = orjson.loads(bare)
+        except orjson.JSONDecodeError as error:
+            yield InvalidInputError(
+                f"{path.name}:{number} is not JSON ({error})", received=line[:80], expected="an object"
+            )
+            continue
         yield normalised(row) if isinstance(row, Mapping) else row
 
 
 def normalised(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of any known form as one of ours.
+    """A row of any known form as one of ours. BLINK's `idx` is a Wikipedia page, `kb_idx` its Wikidata item.
 
-    >>> normalised({"text": "A language.", "idx": "url/wiki?curid=12", "title": "Lisp", "entity": "Lisp"})
-    {'id': 'url/wiki?curid=12', 'title': 'Lisp', 'description': 'A language.'}
+    >>> normalised({"text": "A language.", "idx": "https://x/wiki?curid=12", "title": "Lisp", "kb_idx": "Q132874"})
+    {'id': '12', 'title': 'Lisp', 'description': 'A language.', 'metadata': {'page': 12, 'wikidata': 'Q132874'}}
     """
     found = {name: row[name] for name in _OURS if name in row}
-    if "id" not in found and "idx" in row:
-        found = {"id": row["idx"], **found}
+    if "id" not in found:
+        given = row.get("idx", row.get("document_id"))
+        page = _CURID.search(str(given))
+        if given is not None:
+            found = {"id": page.group(1) if page else given, **found}
+        beside = {"page": int(page.group(1))} if page else {}
+        beside |= {"wikidata": row["kb_idx"]} if isinstance(row.get("kb_idx"), str) and row["kb_idx"] else {}
+        if beside and "metadata" not in found:
+            found["metadata"] = beside
     if "description" not in found and "text" in row:
         found["description"] = row["text"]
     if not found.get("title") and row.get("entity"):
         found["title"] = row["entity"]
-    if isinstance(found.get("id"), int):
+    if isinstance(found.get("id"), int) and not isinstance(found["id"], bool):
         found["id"] = str(found["id"])
-    return found
+    return {name: found[name] for name in _OURS if name in found}
 
 
 def _table(path: Path) -> Iterator[object]:
-    text = decode(read_bounded(path, _MAX_FILE))
-    reader = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",")
-    if not reader.fieldnames or "title" not in reader.fieldnames:
-        raise InvalidInputError("no title column", received=reader.fieldnames, expected="a header with id and title")
-    for row in reader:
-        made = normalised({key: value for key, value in row.items() if key and value})
-        aliases = made.get("aliases")
-        if isinstance(aliases, str):
-            made["aliases"] = [one.strip() for one in aliases.split("|") if one.strip()]
-        made.pop("metadata", None)
-        yield made
+    """CSV as in RFC 4180; in TSV a quotation mark is nothing but one."""
+    csv.field_size_limit(_MAX_ROW)
+    tabs = path.name.removesuffix(".gz").endswith(".tsv")
+
+    def text() -> Iterator[str]:
+        for number, line in lines(path, _MAX_ROW):
+            if not isinstance(line, bytes):
+                raise line
+            try:
+                yield decode(line) + "\n"
+            except UserError as error:
+                raise InvalidInputError(f"{path.name}:{number}: {error}") from None
+
+    reader = csv.reader(text(), delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text(), strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            yield InvalidInputError(
+                f"{path.name}:{reader.line_num}: bad row: {error}", expected="fields as in RFC 4180"
+            )
+            continue
+        if fields is None:
+            break
+        if header is None:
+            header = [one.strip().lower() for one in fields]
+            if not {"id", "title"} <= set(header):
+                raise InvalidInputError(
+                    "no column of ids or of titles", received=header, expected="a header with id and title"
+                )
+        elif any(fields):
+            yield _of_columns(header, fields, f"{path.name}:{reader.line_num}")
+    if header is None:
+        raise InvalidInputError("the file is empty", received=path.name, expected="a header with id and title")
+
+
+def _of_columns(header: list[str], fields: list[str], place: str) -> object:
+    if len(fields) != len(header):
+        return InvalidInputError(
+            f"{place}: the row has another number of fields than the header", received=fields[:8],
+            expected=f"{len(header)} fields",
+        )  # fmt: skip
+    row = {name: value for name, value in zip(header, fields, strict=True) if name and value}
+    others = {name: row[name] for name in row if name not in {*_OURS, "text"}}
+    made = normalised({name: value for name, value in row.items() if name != "metadata"})
+    if "aliases" in made:
+        made["aliases"] = [one.strip() for one in made["aliases"].split("|") if one.strip()]
+    try:
+        given = orjson.loads(row["metadata"]) if "metadata" in row else {}
+    except orjson.JSONDecodeError:
+        given = None
+    if not isinstance(given, Mapping):
+        return InvalidInputError(f"{place}: bad metadata", received=row["metadata"], expected="a JSON object")
+    return {**made, "metadata": {**others, **given}} if others or given else made
 
 
 _IMPORTED_AS = {

@@ -5,34 +5,63 @@ The dump is `…-pages-articles.xml[.bz2]`; `…-page_props.sql.gz` beside it sa
 
 from __future__ import annotations
 
-import bz2
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from app.core.errors import InvalidInputError
-from indexer.readers.rows import lines, open_bytes
+from indexer.readers.rows import lines
+from indexer.readers.wikidata import opened
 
 _MAX_LINE = 2**26
-_ITEM = re.compile(r"\((\d+),'wikibase_item','(Q\d+)'")
-_DISAMBIGUATION = re.compile(r"\{\{\s*(disambig|hndis|geodis|begriffsklärung)", re.IGNORECASE)
+_PROPERTY = re.compile(r"\((\d+),'(wikibase_item|disambiguation)','(Q\d+)?'")
+_DISAMBIGUATION = re.compile(
+    r"\{\{\s*(disambig|disamb\b|dab\b|hndis|geodis|(human|given|place) name disambig|begriffsklärung|homonymie|"
+    r"desambiguación|disambigua\b|消歧义)",
+    re.IGNORECASE,
+)
 _SPACES = re.compile(r"\s+")
 
 
-def wikidata_ids(path: Path) -> dict[int, str]:
-    """Wikidata items by page id, from `page_props.sql[.gz]`."""
-    found: dict[int, str] = {}
+@dataclass(frozen=True, slots=True)
+class PageProps:
+    """What a dump says of pages by their ids: which Wikidata item each is, and which are disambiguations."""
+
+    items: dict[int, str] = field(default_factory=dict)
+    disambiguations: set[int] = field(default_factory=set)
+
+
+def page_props_beside(dump: Path) -> Path | None:
+    """The `…page_props.sql[.gz]` of the same dump; where a folder has only one, that."""
+    found = sorted(dump.parent.glob("*page_props.sql*"))
+    own = [one for one in found if one.name.partition("page_props")[0].strip("-") == _prefix(dump.name)]
+    return next(iter(own), found[0] if len(found) == 1 else None)
+
+
+def _prefix(name: str) -> str:
+    """`enwiki-20261101` of `enwiki-20261101-pages-articles-multistream.xml.bz2`.
+
+    >>> _prefix("dump.xml")
+    'dump'
+    """
+    return name.partition("-pages-")[0].partition(".")[0]
+
+
+def read_page_props(path: Path) -> PageProps:
+    """Wikidata items and disambiguations by page id, from `page_props.sql[.gz]`."""
+    found = PageProps()
     for _, line in lines(path, _MAX_LINE):
         if not isinstance(line, bytes):
             raise line
         if line.startswith(b"INSERT INTO"):
-            found |= {int(page): item for page, item in _ITEM.findall(line.decode("utf-8", "replace"))}
+            for page, name, item in _PROPERTY.findall(line.decode("utf-8", "replace")):
+                if name == "disambiguation":
+                    found.disambiguations.add(int(page))
+                elif item:
+                    found.items[int(page)] = item
     return found
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", bz2.open(path, "rb")) if path.suffix == ".bz2" else open_bytes(path)
 
 
 def _pages(path: Path) -> Iterator[tuple[int, str, str, str]]:
@@ -41,7 +70,7 @@ def _pages(path: Path) -> Iterator[tuple[int, str, str, str]]:
     from defusedxml.ElementTree import ParseError, iterparse
 
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             root: Any = None
             for event, element in iterparse(file, events=("start", "end")):
                 root = element if root is None else root
@@ -93,22 +122,33 @@ def _removed(code: Any, node: Any) -> None:
 
 
 def wikipedia_entities(dump: Path, page_props: Path | None = None) -> Iterator[dict[str, Any]]:
-    """An entity for every article but redirects and disambiguations. The dump is read twice: for redirects first."""
-    items = wikidata_ids(page_props) if page_props is not None else {}
+    """An entity for every article but redirects and disambiguations. The dump is read twice: for redirects first.
+
+    A redirect to a redirect is an alias of where that leads.
+    """
+    props = read_page_props(page_props) if page_props is not None else PageProps()
+    targets = {title: target.partition("#")[0] for _, title, target, _ in _pages(dump) if target}
     aliases: dict[str, list[str]] = {}
-    for _, title, target, _ in _pages(dump):
-        if target:
-            aliases.setdefault(target.partition("#")[0], []).append(title)
+    for title in targets:
+        aliases.setdefault(_followed(title, targets), []).append(title)
     for page, title, target, text in _pages(dump):
-        if target or _DISAMBIGUATION.search(text):
+        if target or page in props.disambiguations or _DISAMBIGUATION.search(text):
             continue
         metadata: dict[str, Any] = {"page": page}
-        if page in items:
-            metadata["wikidata"] = items[page]
+        if page in props.items:
+            metadata["wikidata"] = props.items[page]
         yield {
-            "id": items.get(page, str(page)),
+            "id": props.items.get(page, str(page)),
             "title": title,
             "description": introduction(text),
             "aliases": aliases.get(title, [])[:1000],
             "metadata": metadata,
         }
+
+
+def _followed(title: str, targets: dict[str, str]) -> str:
+    """Where redirects lead in the end; one that leads back to itself stays where the circle was closed."""
+    seen = {title}
+    while (target := targets.get(title)) is not None and target not in seen:
+        seen.add(title := target)
+    return title

@@ -407,6 +407,15 @@ def test_entities_are_documents_and_back() -> None:
     assert from_document(to_document(plain)) == plain
 
 
+def test_a_bad_line_is_rejected_in_its_place(app: App, tmp_path: Path) -> None:
+    file = tmp_path / "kb.jsonl"
+    file.write_text('{"id": "1", "title": "Ulm"}\n{bad\n{"id": "2", "title": "Riga"}\n')
+    app.ensure_collection(entity_spec(KB))
+    result = app.entities.bulk(KB, list(read_entities(file)))
+    assert [one.status for one in result.items] == ["created", "rejected", "created"]
+    assert "kb.jsonl:2 is not JSON" in result.items[1].message
+
+
 def test_a_bulk_answers_item_by_item(app: App) -> None:
     app.ensure_collection(entity_spec(KB))
     rows = [{"id": "a", "title": "A"}, {"id": "a", "title": "B"}, {"id": "b", "title": ""}, {"id": "c", "title": "C"}]
@@ -421,7 +430,9 @@ def test_a_bulk_answers_item_by_item(app: App) -> None:
 def test_readers_of_entities(tmp_path: Path) -> None:
     blink = tmp_path / "entity.jsonl"
     blink.write_text(json.dumps({"text": "A town.", "idx": "u?curid=1", "title": "Ulm", "entity": "Ulm"}) + "\n")
-    assert list(read_entities(blink)) == [{"id": "u?curid=1", "title": "Ulm", "description": "A town."}]
+    assert list(read_entities(blink)) == [
+        {"id": "1", "title": "Ulm", "description": "A town.", "metadata": {"page": 1}}
+    ]
     table = tmp_path / "kb.csv"
     table.write_text("id,title,aliases,description\n1,Ulm,Ulma | Ulm an der Donau,A town\n")
     assert list(read_entities(table)) == [
@@ -429,8 +440,9 @@ def test_readers_of_entities(tmp_path: Path) -> None:
     ]
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"id": "a", "title": "A"}\nnot json\n')
-    with pytest.raises(InvalidInputError, match=r"broken.jsonl:2 is not JSON"):
-        list(read_entities(broken))
+    good, bad = read_entities(broken)
+    assert good == {"id": "a", "title": "A"}
+    assert "broken.jsonl:2 is not JSON" in str(bad)
     with pytest.raises(InvalidInputError, match="unknown form"):
         read_entities(blink.rename(tmp_path / "kb.txt"))
     with pytest.raises(NotFoundError):

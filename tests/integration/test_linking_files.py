@@ -49,6 +49,33 @@ def test_a_wikipedia_dump(tmp_path: Path, packed: bool) -> None:
         list(read_entities(path))
 
 
+def page(title: str, number: int, text: str, redirect: str = "") -> str:
+    to = f'<redirect title="{redirect}" />' if redirect else ""
+    return (
+        f"<page><title>{title}</title><ns>0</ns><id>{number}</id>{to}<revision><text>{text}</text></revision></page>\n"
+    )
+
+
+def test_redirects_of_redirects_other_dumps_and_disambiguations(tmp_path: Path) -> None:
+    pages = [
+        page("Mercury (planet)", 1, "'''Mercury''' is a planet."), page("Hermes planet", 2, "", "Planet Mercury"),
+        page("Planet Mercury", 3, "", "Mercury (planet)"), page("Round", 4, "", "About"), page("About", 5, "", "Round"),
+        page("AC", 6, "'''AC''' may refer to: {{dab}}"), page("John Smith", 7, "{{Human name disambiguation}}"),
+        page("Quicksilver", 8, "May be many things."),
+    ]  # fmt: skip
+    dump = tmp_path / "enwiki-20261101-pages-articles.xml"
+    dump.write_text(f"<mediawiki>{''.join(pages)}</mediawiki>")
+    own = "INSERT INTO `page_props` VALUES (1,'wikibase_item','Q308',NULL),(8,'disambiguation','',NULL);\n"
+    (tmp_path / "enwiki-20261101-page_props.sql").write_text(own)
+    (tmp_path / "dewiki-20261101-page_props.sql").write_text(own.replace("Q308", "Q666"))
+    assert [(row["id"], row["title"], row["aliases"]) for row in read_entities(dump)] == [  # type: ignore[index]
+        ("Q308", "Mercury (planet)", ["Hermes planet", "Planet Mercury"])
+    ]
+    (tmp_path / "enwiki-20261101-page_props.sql").rename(tmp_path / "frwiki-20261101-page_props.sql")
+    first = next(iter(read_entities(dump)))
+    assert first["id"] == "1"  # type: ignore[index]  # of two dumps' items neither is its own
+
+
 def test_an_entity_bomb_in_a_dump_is_refused(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><mediawiki>&b;</mediawiki>'
     (tmp_path / "dump.xml").write_text(bomb)
@@ -61,15 +88,31 @@ def test_wikidata_s_json(tmp_path: Path) -> None:
         "id": "Q42", "labels": {"en": {"value": "Douglas Adams"}}, "descriptions": {"en": {"value": "English writer"}},
         "aliases": {"en": [{"value": "Douglas Noel Adams"}]},
     }  # fmt: skip
-    other = {"id": "Q43", "labels": {"de": {"value": "Nur deutsch"}}}
-    path = tmp_path / "wikidata.json.gz"
-    path.write_bytes(gzip.compress(f"[\n{json.dumps(item)},\n{json.dumps(other)}\n]\n".encode()))
-    assert list(read_entities(path)) == [
+    others = [
+        {"id": "Q43", "labels": {"de": {"value": "Nur deutsch"}}, "descriptions": []},
+        {"id": "Q44", "labels": [], "descriptions": [], "aliases": []},  # what PHP makes of an empty map
+        {"id": "L1", "lemmas": {"en": {"value": "first"}}},
+        {"id": "Q45", "labels": {"mul": {"value": "ISO 639"}}, "aliases": {"mul": [{"value": "639"}]}},
+    ]
+    expected = [
         {"id": "Q42", "title": "Douglas Adams", "description": "English writer", "aliases": ["Douglas Noel Adams"],
-         "lang": "en"}
+         "lang": "en"}, None, None, None,
+        {"id": "Q45", "title": "ISO 639", "description": "", "aliases": ["639"], "lang": "en"},
     ]  # fmt: skip
+    path = tmp_path / "wikidata.json.gz"
+    every = [item, *others]
+    each = ",\n".join(json.dumps(one) for one in every)
+    whole = json.dumps({"entities": {one["id"]: one for one in every}}, indent=1)
+    for form in (f"[\n{each}\n]\n", f"\ufeff\n{each}\n", json.dumps(every), whole, json.dumps(json.loads(whole))):
+        path.write_bytes(gzip.compress(form.encode()))
+        assert list(read_entities(path)) == expected
+    german = [row["title"] for row in read_entities(path, "de") if row is not None]  # type: ignore[index]
+    assert german == ["Nur deutsch", "ISO 639"]
     path.write_bytes(gzip.compress(b"[\n{broken\n"))
     with pytest.raises(InvalidInputError, match=r"wikidata.json.gz:2"):
+        list(read_entities(path))
+    path.write_bytes(gzip.compress(f"[\n{each}\n]\n".encode())[:-20])
+    with pytest.raises(InvalidInputError, match="wikidata.json.gz is broken"):
         list(read_entities(path))
 
 
@@ -99,9 +142,52 @@ def test_a_dict_dictionary(tmp_path: Path) -> None:
     assert [(row["title"], row["aliases"], row["description"]) for row in rows] == [  # type: ignore[index]
         ("bang", ["shriek"], "bang An exclamation mark."), ("ulm", [], "ulm A town."),
     ]  # fmt: skip
+    # The headword as it was written, and as the definition begins, is the title.
+    bang = f"{number(12)}\t{number(29)}"
+    (tmp_path / "jargon.index").write_text(f"a name\t{bang}\nbang\t{bang}\tBang\n")
+    (named,) = read_entities(tmp_path / "jargon.index")
+    assert (named["title"], named["aliases"]) == ("Bang", ["a name"])  # type: ignore[index]
+    (tmp_path / "jargon.index").write_text(f"far\t{number(5000)}\t{number(9)}\n")
+    with pytest.raises(InvalidInputError, match="jargon.index:1 points behind the dictionary's end"):
+        list(read_entities(tmp_path / "jargon.index"))
+    (tmp_path / "jargon.dict.dz").write_bytes(gzip.compress(body)[:-12])
+    with pytest.raises(InvalidInputError, match="jargon.dict.dz is broken"):
+        list(read_entities(tmp_path / "jargon.index"))
     (tmp_path / "jargon.dict.dz").unlink()
     with pytest.raises(NotFoundError):
         list(read_entities(tmp_path / "jargon.index"))
+
+
+def test_blink_s_entities(tmp_path: Path) -> None:
+    row = {"text": " Germany is a country. ", "idx": "https://en.wikipedia.org/wiki?curid=11867", "title": "Germany",
+           "entity": "Germany", "kb_idx": "Q183"}  # fmt: skip
+    (tmp_path / "entity.jsonl").write_text("\ufeff" + json.dumps(row) + "\n{bad\n7\n")
+    found = list(read_entities(tmp_path / "entity.jsonl"))
+    assert found[0] == {"id": "11867", "title": "Germany", "description": row["text"],
+                        "metadata": {"page": 11867, "wikidata": "Q183"}}  # fmt: skip
+    assert isinstance(found[1], InvalidInputError)  # in its place, for the knowledge base to reject
+    assert "entity.jsonl:2 is not JSON" in str(found[1])
+    assert found[2] == 7
+
+
+def test_tables(tmp_path: Path) -> None:
+    text = '\ufeffID,Title,aliases,Population,metadata\r\n1,"Ulm, Danube","A | B",126000,"{""river"": ""Danube""}"\r\n'
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f'{text}2,"A\r\nB"\r\n3,"x"y,,,\r\n4,D,,,[]\r\n'.encode()))
+    found = list(read_entities(tmp_path / "a.csv.gz"))
+    assert found[0] == {"id": "1", "title": "Ulm, Danube", "aliases": ["A", "B"],
+                        "metadata": {"population": "126000", "river": "Danube"}}  # fmt: skip
+    assert [str(one).partition(";")[0] for one in found[1:]] == [
+        "a.csv.gz:4: the row has another number of fields than the header",
+        "a.csv.gz:5: bad row: ',' expected after '\"'",
+        "a.csv.gz:6: bad metadata",
+    ]
+    (tmp_path / "a.tsv").write_text('id\ttitle\n1\t"Weird Al" Yankovic\n2\t"Heroes\n')
+    assert [row["title"] for row in read_entities(tmp_path / "a.tsv")] == ['"Weird Al" Yankovic', '"Heroes']  # type: ignore[index]
+    (tmp_path / "b.csv").write_text("title\nUlm\n")
+    with pytest.raises(InvalidInputError, match="no column of ids or of titles"):
+        list(read_entities(tmp_path / "b.csv"))
+    (tmp_path / "c.csv").write_text(f"id,title\n1,{'x' * 200_000}\n")
+    assert len(next(iter(read_entities(tmp_path / "c.csv")))["title"]) == 200_000  # type: ignore[index,arg-type]
 
 
 AIDA = """-DOCSTART- (1 EU)
