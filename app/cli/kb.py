@@ -197,7 +197,7 @@ def mine(
             raise InvalidInputError(
                 "a file of candidates does not say what is decided", received="--scores --candidates", expected="one"
             )
-        rows = _rows(data, limit)
+        rows = _rows(app, kb, data, limit)
         own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
         tokenizer = app.encoders.mention_tokenizer()
         if proposed is not None:
@@ -232,8 +232,11 @@ def _new(out: Path) -> None:
 
 
 def _wrote(out: Path, mentions: int, made: Sequence[TrainingRow], as_json: bool) -> None:
+    from app.core.errors import InvalidInputError
     from training.data import write_jsonl
 
+    if not made:
+        raise InvalidInputError("no mention means an entity of the knowledge base", received=f"{mentions} mentions")
     write_jsonl(out, made)
     report = {"mentions": mentions, "rows": len(made), "gold_missing": mentions - len(made)}
     emit(report) if as_json else say(f"{out}: {len(made)} rows of {mentions} mentions")
@@ -258,7 +261,7 @@ def candidates_of(
         from training.linking.examples import retrieved
 
         _new(out)
-        rows = _rows(data, limit)
+        rows = _rows(app, kb, data, limit)
         own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
         made = []
         with progress(as_json) as bars:
@@ -305,7 +308,12 @@ def convert(
     path: Annotated[Path, typer.Argument(help="The file, or Zeshel's folder.")],
     form: Annotated[str, typer.Option("--format", help="aida, nif, elq, marked or zeshel.")],
     out: Annotated[Path, typer.Option("--out", help="The .jsonl of judged mentions to write.")],
-    split: Annotated[str, typer.Option(help="Which of Zeshel's splits.")] = "train",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Which of the splits that Zeshel's folder and AIDA's file hold; AIDA's: train, testa, testb."
+        ),
+    ] = "train",
     as_json: JsonOption = False,
 ) -> None:
     """Judged mentions from the common files of entity linking, in BLINK's form."""
@@ -320,6 +328,11 @@ def convert(
         if not path.exists():
             raise NotFoundError("no such file", received=str(path))
         rows = list(zeshel(path, split) if form == "zeshel" else CONVERTERS[form](path))
+        if form == "aida":
+            splits = dict.fromkeys(row.world for row in rows)
+            rows = [row for row in rows if row.world == split]
+            if not rows:
+                raise InvalidInputError("no such split", received=split, expected=", ".join(splits) or "a file of AIDA")
         write_mentions(out, rows)
         nil = sum(not row.entity_id for row in rows)
         emit({"mentions": len(rows), "nil": nil}) if as_json else say(f"{out}: {len(rows)} mentions, {nil} of them NIL")
@@ -346,7 +359,7 @@ def spans(
         from training.linking.spans import context_rows, joined_rows, write_spans
 
         _new(out)
-        rows = _rows(data, None)
+        rows = _rows(app, kb, data, None)
         names = app.linker.names_in(kb)
         if in_context:
             made = context_rows(rows, names)
@@ -486,6 +499,7 @@ def evaluate_texts(
         from training.linking.spans import best_joint, macro, micro, read_spans
 
         rows = read_spans(data)[:limit]
+        ids = _labels(app, kb, rows)
         found, gold = [], []
         with progress(as_json) as bars:
             task = bars.add_task("texts", total=len(rows), rate="")
@@ -501,8 +515,10 @@ def evaluate_texts(
                     if (one.mention.start, one.mention.end) not in known
                 ]  # fmt: skip
                 found.append(links)
-                gold.append({(a, b, one.id) for (a, b), one in zip(row.spans, row.positives, strict=True)})
+                gold.append({(a, b, ids[one.id]) for (a, b), one in zip(row.spans, row.positives, strict=True)})
                 bars.advance(task)
+        marked = [{(a, b, "") for a, b, _ in own} for own in gold]
+        gold = [{one for one in own if one[2]} for own in gold]  # what means no entity of the knowledge base is NIL
         least = joint or 0.0
         if joint == 0.0:
             scored = [
@@ -512,7 +528,6 @@ def evaluate_texts(
             least, _ = best_joint(scored, gold)
         kept = [[one for one in own if joint is None or (one.joint or 0.0) >= least] for own in found]
         spans = [{(o.mention.start, o.mention.end, "") for o in own} for own in kept]
-        marked = [{(a, b, "") for a, b, _ in own} for own in gold]
         linked = [
             {(o.mention.start, o.mention.end, o.entity_id) for o in own if o.entity_id is not None} for own in kept
         ]
@@ -525,12 +540,31 @@ def evaluate_texts(
             for weak in (False, True)
         }
         if as_json:
-            emit({"texts": len(rows), "joint": least if joint is not None else None, "figures": figures})
+            counts = {"texts": len(rows), "mentions": sum(map(len, marked)), "in_kb": sum(map(len, gold))}
+            emit({**counts, "joint": least if joint is not None else None, "figures": figures})
             return
+        say(f"{len(rows)} texts, {sum(map(len, marked))} mentions, {sum(map(len, gold))} of them of the knowledge base")
         if joint is not None:
             say(f"joint probability of at least {least:.4f}")
         for name, values in figures.items():
             say(f"{name:<16}" + "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
+
+
+def _labels(app: App, kb: str, rows: Sequence[SpanRow]) -> dict[str, str]:
+    """The entities that the labels of texts mean, "" for NIL. Raises InvalidInputError where they mean none at all."""
+    from app.core.errors import InvalidInputError
+    from training.linking.labels import Labels
+
+    given = {one.id for row in rows for one in row.positives if one.id}
+    ids = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).ids(given)
+    unknown = sorted(one for one in given if not ids[one])
+    if given and len(unknown) == len(given):
+        raise InvalidInputError(
+            "no label is an entity of the knowledge base", received=unknown[:3], expected="its ids, or known numbers"
+        )
+    if unknown:
+        note(f"{len(unknown)} of {len(given)} labels are not in {kb!r} and taken for NIL, such as {unknown[0]}")
+    return ids
 
 
 def _signals(names: str | None) -> tuple[Signal, ...] | None:
@@ -548,15 +582,21 @@ def _own(row: JudgedMention) -> str:
     return row.id.partition(":")[0]
 
 
-def _rows(data: Path, limit: int | None) -> list[JudgedMention]:
+def _rows(app: App, kb: str, data: Path, limit: int | None) -> list[JudgedMention]:
+    """Judged mentions by the knowledge base's own ids; says how many labels it has no entity for."""
     import random
 
     from training.linking.data import read_mentions
+    from training.linking.labels import Labels
 
     rows = read_mentions(data)
     if limit and limit < len(rows):
         rows = [rows[at] for at in sorted(random.Random(0).sample(range(len(rows)), limit))]
-    return rows
+    found = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).resolve(rows)
+    if found.unknown:
+        few = ", ".join(list(dict.fromkeys(found.unknown))[:3])
+        note(f"{len(found.unknown)} of {len(rows)} labels are not in {kb!r} and taken for NIL, such as {few}")
+    return found.rows
 
 
 def _examples(
@@ -610,9 +650,9 @@ def count(
     """
     with reported(as_json), opened() as app:
         from app.linking.disambiguation import SHIPPED
-        from training.linking.data import counts_of, read_mentions
+        from training.linking.data import counts_of
 
-        found = counts_of(read_mentions(data))
+        found = counts_of(_rows(app, kb, data, None))
         saved = app.catalog.save_link_profile(kb, app.catalog.link_profile(kb) or SHIPPED, found)
         report = {"names": len(found.names), "mentions": sum(sum(own.values()) for own in found.names.values())}
         emit({**report, "profile": saved.version}) if as_json else say(f"{report['names']} names counted")
@@ -654,7 +694,7 @@ def evaluate(
             raise InvalidInputError(
                 "names are not looked up", received=f"--signals {signals}", expected="prior among them"
             )
-        rows = _rows(data, limit)
+        rows = _rows(app, kb, data, limit)
         profile = app.catalog.link_profile(kb) or SHIPPED
         examples = _examples(
             app, kb, rows, candidates=candidates, cross=cross, own_document=own_document, quiet=as_json, signals=signals
@@ -733,7 +773,7 @@ def fit(
         from training.linking.examples import marked_or_ordinary
         from training.linking.profile import fit_profile
 
-        rows = _rows(data, limit)
+        rows = _rows(app, kb, data, limit)
         if whole_texts:
             rows = with_the_rest(rows, app.linker.detector(kb))
         examples = _examples(

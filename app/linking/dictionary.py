@@ -178,6 +178,12 @@ class DictionaryView:
         living = self._living(np.unique(np.array([row for own in found for row in own], dtype=np.int64)))
         return [_prior({row: weight for row, weight in own.items() if row in living}) for own in found]
 
+    def known(self, ids: set[str]) -> set[str]:
+        """Those of the ids that are entities at this moment."""
+        rows = {one: list(self._rows_of(one)) for one in ids}
+        living = self._living(np.unique(np.array([row for own in rows.values() for row in own], dtype=np.int64)))
+        return {one for one, own in rows.items() if any(row in living for row in own)}
+
     def _rows_of(self, doc_id: str) -> Iterator[int]:
         key = _id_key(doc_id)
         for part in self._parts:

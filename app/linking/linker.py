@@ -214,6 +214,10 @@ class LinkService:
         """A function that finds every name of the knowledge base in a text, overlapping ones too."""
         return self._moment(collection).dictionary.names_in
 
+    def known(self, collection: str) -> Callable[[set[str]], set[str]]:
+        """A function that says which of some ids are entities."""
+        return self._moment(collection).dictionary.known
+
     def meanings(self, collection: str) -> Callable[[str], list[str]]:
         """A function that gives the ids of all entities which a name means as title or alias, most probable first."""
         moment = self._moment(collection)

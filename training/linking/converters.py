@@ -15,10 +15,9 @@ from app.core.errors import InvalidInputError, NotFoundError
 from app.core.linking import MentionContext
 from indexer.readers.rows import decode, read_bounded
 from training.judgements import full_lines
-from training.linking.data import JudgedMention
+from training.linking.data import JudgedMention, label_of
 
 _MAX_BYTES = 2**31
-_NIL = "--NME--"
 _CLOSING = re.compile(r"[.,;:!?)\]}%]|'s?|n't|''")
 _MARKED = re.compile(r"\[\[([^\[\]|]+)\|([^\[\]|]*)\]\]")
 _OPENING = {"(", "[", "{", "``", "$"}
@@ -40,14 +39,15 @@ def joined_tokens(tokens: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _row(name: str, text: str, start: int, end: int, entity: str, world: str) -> JudgedMention:
-    return JudgedMention(name, MentionContext(text[:start], text[start:end], text[end:]), entity, world)
+    context = MentionContext(text[:start], text[start:end], text[end:])
+    return JudgedMention(name, context, label_of(entity), world, exact=True)
 
 
 def aida(path: Path) -> Iterator[JudgedMention]:
     """AIDA-YAGO2's TSV (Hoffart et al. 2011): token, B or I, mention, YAGO entity, URL, Wikipedia id, Freebase id.
 
     The entity is the Wikipedia id, or the YAGO name where there is none; `--NME--` is NIL. A document's split is in its
-    name (`testa`, `testb`, else train), which becomes the world.
+    name (`testa`, `testb`, else `train`), which becomes the world.
     """
     for name, tokens, rows in _documents(path):
         text, spans = joined_tokens(tokens)
@@ -74,7 +74,7 @@ def _documents(path: Path) -> Iterator[tuple[str, list[str], list[tuple[int, int
         if len(fields) > 1:
             if fields[1] == "B":
                 entity = fields[5] if len(fields) > 5 and fields[5].isdigit() else fields[3]
-                mentions.append((len(tokens), len(tokens), "" if fields[3] == _NIL else entity))
+                mentions.append((len(tokens), len(tokens), entity))
             elif mentions:
                 mentions[-1] = (mentions[-1][0], len(tokens), mentions[-1][2])
         tokens.append(fields[0])
@@ -83,8 +83,16 @@ def _documents(path: Path) -> Iterator[tuple[str, list[str], list[tuple[int, int
 
 
 def nif(path: Path) -> Iterator[JudgedMention]:
-    """NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL has it; a phrase without `taIdentRef` is NIL."""
-    import rdflib
+    """NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL has it; a phrase without `taIdentRef` is NIL.
+
+    Offsets are code points; where they are no phrase's but as UTF-16 units they are, they are taken for those.
+    """
+    try:
+        import rdflib
+    except ImportError as error:
+        raise InvalidInputError(
+            "NIF is read by rdflib", received="it is not installed", expected="the extra train"
+        ) from error
 
     prefix = "http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#"
     ref = rdflib.URIRef("http://www.w3.org/2005/11/its/rdf#taIdentRef")
@@ -102,12 +110,17 @@ def nif(path: Path) -> Iterator[JudgedMention]:
         text, start, end = one(context, "isString"), one(phrase, "beginIndex"), one(phrase, "endIndex")
         if one(phrase, "anchorOf") is None or text is None or start is None or end is None:
             continue
-        begin, stop, whole = int(start), int(end), str(text)
-        if whole[begin:stop] != str(one(phrase, "anchorOf")):
-            raise InvalidInputError(
-                f"{path.name}: a phrase's text is not what stands there", received=str(one(phrase, "anchorOf")),
-                expected=whole[begin:stop],
-            )  # fmt: skip
+        begin, stop, whole, anchor = int(start), int(end), str(text), str(one(phrase, "anchorOf"))
+        if whole[begin:stop] != anchor:
+            units = whole.encode("utf-16-le")
+            as_units = units[2 * begin : 2 * stop].decode("utf-16-le", "replace")
+            if as_units != anchor:
+                raise InvalidInputError(
+                    f"{path.name}: a phrase's text is not what stands there", received=anchor,
+                    expected=whole[begin:stop],
+                )  # fmt: skip
+            begin = len(units[: 2 * begin].decode("utf-16-le"))
+            stop = begin + len(anchor)
         entity = graph.value(phrase, ref)
         found.append(
             (str(context), begin, _row(str(phrase), whole, begin, stop, "" if entity is None else str(entity), ""))
@@ -126,10 +139,12 @@ def zeshel(folder: Path, split: str) -> Iterator[JudgedMention]:
             row = orjson.loads(line)
             world = str(row["corpus"])
             if world not in worlds:
-                worlds[world] = {one["id"]: one["description"].split() for one in zeshel_entities(folder, world)}
+                worlds[world] = {one["id"]: one["description"].split(" ") for one in zeshel_entities(folder, world)}
             tokens = worlds[world][str(row["context_document_id"])]
             start, end = int(row["start_index"]), int(row["end_index"]) + 1
             context = MentionContext(" ".join(tokens[:start]), " ".join(tokens[start:end]), " ".join(tokens[end:]))
+            if context.mention != row.get("text", context.mention):
+                raise ValueError(f"{row['text']!r} is to stand where {context.mention[:80]!r} stands")
             yield JudgedMention(str(row["mention_id"]), context, str(row["label_document_id"]), world)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"{path.name}:{number}: not a mention of Zeshel ({error!r})") from error
@@ -154,15 +169,18 @@ def elq(path: Path) -> Iterator[JudgedMention]:
     """ELQ's JSONL for WebQSP and GraphQuestions (Li et al. 2020): `id, text, mentions [[start, end]], wikidata_id`."""
     for number, line in full_lines(path):
         try:
-            row: Mapping[str, Any] = orjson.loads(line)
+            row: Any = orjson.loads(line)
+            if not isinstance(row, Mapping):
+                raise TypeError("not an object; expected one on each line")
             labels = row.get("wikidata_id") or row.get("label_id") or []
             labels = labels if isinstance(labels, list) else [labels]
             text = str(row["text"])
             if len(labels) != len(row["mentions"]):
                 raise ValueError(f"{len(labels)} labels for {len(row['mentions'])} mentions")
             for at, ((start, end), label) in enumerate(zip(row["mentions"], labels, strict=True)):
-                entity = "" if label is None else str(label)
-                yield _row(f"{row.get('id', number)}:{at}", text, int(start), int(end), entity, "")
+                if not 0 <= int(start) < int(end) <= len(text):
+                    raise ValueError(f"the span [{start}, {end}] lies outside the text of {len(text)} characters")
+                yield _row(f"{row.get('id', number)}:{at}", text, int(start), int(end), label_of(label), "")
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"{path.name}:{number}: not a question of ELQ ({error})") from error
 

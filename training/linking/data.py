@@ -20,17 +20,25 @@ _CLOSING = ".,;:!?)]}>»”’'/-"
 
 @dataclass(frozen=True, slots=True)
 class JudgedMention:
-    """A mention and the entity that it means; `entity_id` is empty where it means none of the knowledge base."""
+    """A mention and the entity that it means; `entity_id` is empty where it means none of the knowledge base.
+
+    `title` is what the entity is called, where that is known. `exact` says that the contexts are the text as it is;
+    BLINK's rows have lost the spaces beside the mention.
+    """
 
     id: str
     context: MentionContext
     entity_id: str
     world: str = ""
+    title: str = ""
+    exact: bool = False
 
     @property
     def text(self) -> Text:
-        """The mention in its text, joined by spaces where BLINK's rows have lost them: not beside punctuation."""
+        """The mention in its text, joined by spaces where they are lost: not beside punctuation."""
         left, mention, right = self.context.left, self.context.mention, self.context.right
+        if self.exact:
+            return Text(f"{left}{mention}{right}", ((len(left), len(left) + len(mention)),))
         before = f"{left} " if left and not (left[-1].isspace() or left[-1] in _OPENING) else left
         after = f" {right}" if right and not (right[0].isspace() or right[0] in _CLOSING) else right
         return Text(f"{before}{mention}{after}", ((len(before), len(before) + len(mention)),))
@@ -43,7 +51,8 @@ class JudgedMention:
 
 
 def read_mentions(path: Path) -> list[JudgedMention]:
-    """Rows of a `.jsonl[.gz]`: context_left, mention, context_right, label_id (absent or null for NIL), world, id.
+    """Rows of a `.jsonl[.gz]`: context_left, mention, context_right, label_id (absent, null or -1 for NIL), and world,
+    label_title, id, exact.
 
     Raises NotFoundError where there is no such file, InvalidInputError naming bad lines.
     """
@@ -53,12 +62,26 @@ def read_mentions(path: Path) -> list[JudgedMention]:
 def _mention(number: int, row: Any) -> JudgedMention:
     if not isinstance(row, Mapping):
         raise TypeError("not an object")
-    label = row.get("label_id")
     context = MentionContext(*(str(row.get(name) or "") for name in ("context_left", "mention", "context_right")))
     if not context.mention.strip():
         raise ValueError("the mention is empty")
-    means = "" if label is None else str(label)
-    return JudgedMention(str(row.get("id", number)), context, means, str(row.get("world") or ""))
+    world, title = (str(row.get(name) or "") for name in ("world", "label_title"))
+    means = label_of(row.get("label_id"))
+    return JudgedMention(str(row.get("id", number)), context, means, world, title, row.get("exact") is True)
+
+
+_NIL = {"", "-1", "NIL", "--NME--", "*null*"}
+_NOT_THERE = "://aksw.org/notInWiki/"
+
+
+def label_of(label: object) -> str:
+    """A label as text, empty for what files have for NIL.
+
+    >>> [label_of(one) for one in (None, -1, "--NME--", "http://aksw.org/notInWiki/X", 12, "Q1")]
+    ['', '', '', '', '12', 'Q1']
+    """
+    found = "" if label is None else str(label)
+    return "" if found in _NIL or _NOT_THERE in found else found
 
 
 REST = ":unmarked"
@@ -75,7 +98,7 @@ def with_the_rest(rows: Sequence[JudgedMention], detect: Detection) -> list[Judg
         for one in detect(text):
             if not any(one.start < end and start < one.end for start, end in own):
                 context = MentionContext(text[: one.start], one.text, text[one.end :])
-                found.append(JudgedMention(f"{len(found)}{REST}", context, ""))
+                found.append(JudgedMention(f"{len(found)}{REST}", context, "", exact=True))
     return found
 
 
@@ -99,6 +122,8 @@ def write_mentions(path: Path, rows: Sequence[JudgedMention]) -> None:
                 "mention": row.context.mention,
                 "context_right": row.context.right,
                 "label_id": row.entity_id or None,
+                "label_title": row.title,
                 "world": row.world,
+                "exact": row.exact,
             }
             file.write(orjson.dumps(value) + b"\n")

@@ -1,8 +1,8 @@
 """Texts with all their gold mentions: what a span head learns from, and what end-to-end linking is measured on.
 
-ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id`, and `label_title, label` where what the
-entities are is needed; beside it `ignore [[start, end]]`: spans that may be mentions and are not marked, which the loss
-leaves out.
+ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id` (or `wikidata_id`; null is NIL), and
+`label_title, label` where what the entities are is needed; beside it `ignore [[start, end]]`: spans that may be
+mentions and are not marked, which the loss leaves out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from training.data import Text, TrainingRow, read_each
-from training.linking.data import JudgedMention
+from training.linking.data import JudgedMention, label_of
 
 Span = tuple[int, int]
 _STEPS = 100
@@ -35,10 +35,13 @@ def read_spans(path: Path) -> list[SpanRow]:
 
 
 def _spans(number: int, row: Any) -> SpanRow:
+    if not isinstance(row, Mapping):
+        raise TypeError("not an object")
     text = str(row["text"])
     spans = tuple((int(a), int(b)) for a, b in row["mentions"])
     ignored = tuple((int(a), int(b)) for a, b in row.get("ignore") or ())
-    labels = [str(one) for one in row["label_id"]]
+    given = row.get("label_id", row.get("wikidata_id"))
+    labels = [label_of(one) for one in (given if isinstance(given, list) else [] if given is None else [given])]
     if len(labels) != len(spans):
         raise ValueError(f"{len(labels)} labels for {len(spans)} mentions")
     bad = [span for span in (*spans, *ignored) if not 0 <= span[0] < span[1] <= len(text)]
@@ -57,7 +60,7 @@ def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
                 "id": row.id,
                 "text": row.query,
                 "mentions": row.spans,
-                "label_id": [one.id for one in row.positives],
+                "label_id": [one.id or None for one in row.positives],
                 "ignore": row.ignored,
             }
             if any(one.joined for one in row.positives):
