@@ -141,7 +141,7 @@ class EncodeSettings(_Section):
         "cross-encoder), a cross-encoder's hub name, a folder, or `none`.",
     )
     cross_encoder_precision: str = Field(
-        "auto", description="`auto` (int8 on CPUs that have ONNX), `fp32`, `bf16`, `int8`."
+        "auto", description="`auto` (bf16 where GPU or CPU have it, int8 on other CPUs), `fp32`, `bf16`, `int8`."
     )
     cross_encoder_tokens: int = Field(256, gt=0, description="Tokens of query and passage that it reads.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")

@@ -1,7 +1,7 @@
 """What re-ranks: any cross-encoder by hub name or folder, a LoRA adapter beside a backbone, or late interaction.
 
-On CPUs matrix products are computed in int8 by onnxruntime, where that is installed, unless the settings ask for
-another precision.
+On CPUs without bf16 matrix products are computed in int8 by onnxruntime, where that is installed, unless the settings
+ask for another precision.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from app.encoders.adapters import (
     trained,
 )
 from app.encoders.bag import BagOfTokens
-from app.encoders.dense import cut_layers, device_of
+from app.encoders.dense import cpu_has_bf16, cut_layers, device_of
 from app.encoders.late_interaction import LateInteraction, in_onnx, in_torch
 from app.encoders.models import identity, locate, onnx_session, quietly, weights_version
 from app.encoders.prefixes import joined
@@ -44,8 +44,8 @@ SHIPPED = ("late-minilm", "cross-minilm")
 """What may be named instead of a folder."""
 _GROUP = 16
 """Pairs that are scored all or not at all, so that the best come first; within a group they are sorted by length."""
-_BATCH = 4
-"""Pairs computed at once, between two looks at the clock."""
+_BATCH, _BATCH_ON_GPU = 4, 128
+"""Pairs computed at once, between two looks at the clock; on CPUs more at once are slower, for they fill the caches."""
 log = logging.getLogger(__name__)
 _Scorer = Callable[[Sequence[tuple[str, str]]], ScoreArray]
 
@@ -79,16 +79,22 @@ class TransformerCrossEncoder:
 
     @property
     def precision(self) -> str:
-        """`bf16` on GPUs, `int8` on CPUs where ONNX is installed and else `fp32`, unless set."""
+        """`bf16` on GPUs, and on CPUs that have it where both texts are read together: there it is as fast as int8, and
+        as exact as fp32. `int8` on other CPUs where ONNX is installed, else `fp32`. All this unless set.
+        """
         if self._settings.cross_encoder_precision != "auto":
             return self._settings.cross_encoder_precision
-        if device_of(self._settings).startswith("cuda"):
+        if device_of(self._settings).startswith("cuda") or (cpu_has_bf16() and not self._late):
             return "bf16"
         return "int8" if self._cache is not None and onnx_installed() else "fp32"
 
     @cached_property
+    def _late(self) -> bool:
+        return trained(self._model_name).get("kind") == LATE_INTERACTION
+
+    @cached_property
     def _loaded(self) -> _Scorer | LateInteraction:
-        late = trained(self._model_name).get("kind") == LATE_INTERACTION
+        late = self._late
         tokens = self._settings.cross_encoder_tokens
         if self.precision == "int8":
             if self._cache is None:
@@ -106,7 +112,12 @@ class TransformerCrossEncoder:
         model = load_scorer(self._model_name, device, tokens)
         if self.precision == "bf16":
             model.bfloat16()
-        return partial(model.predict, batch_size=_BATCH, show_progress_bar=False)
+        return partial(model.predict, batch_size=self.batch, show_progress_bar=False)
+
+    @property
+    def batch(self) -> int:
+        """How many pairs are computed at once."""
+        return _BATCH_ON_GPU if device_of(self._settings).startswith("cuda") else _BATCH
 
     def _kept(self) -> Path:
         """Where the int8 form of these very weights is kept."""
@@ -151,11 +162,23 @@ class TransformerCrossEncoder:
         self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
     ) -> ScoreArray:
         """Scores; raises EncoderUnavailableError while the model is being loaded, which the first call begins."""
+        pairs = [(query, joined(title, text)) for title, text in passages]
+        return self._scored(pairs, deadline, _GROUP, idf)
+
+    def score_pairs(self, pairs: Sequence[tuple[str, tuple[str, str]]], deadline: float) -> ScoreArray:
+        """Scores of (query, (title, text)) of several queries, computed together; NaN for all if time runs out.
+
+        Raises EncoderUnavailableError as `score` does.
+        """
+        return self._scored([(query, joined(*passage)) for query, passage in pairs], deadline, max(1, len(pairs)), None)
+
+    def _scored(
+        self, pairs: Sequence[tuple[str, str]], deadline: float, group: int, idf: TokenIdf | None
+    ) -> ScoreArray:
         if "_loaded" not in self.__dict__:
             self._load_beside()
             raise EncoderUnavailableError("the cross-encoder is being loaded", expected="a search a little later")
-        scores = np.full(len(passages), np.nan, dtype=np.float32)
-        pairs = [(query, joined(title, text)) for title, text in passages]
+        scores = np.full(len(pairs), np.nan, dtype=np.float32)
         # Whoever computes now may take longer than this search has: waiting counts as well.
         if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
             return scores
@@ -163,7 +186,7 @@ class TransformerCrossEncoder:
             scorer = self._loaded
             if isinstance(scorer, LateInteraction):
                 scorer = partial(scorer.predict, idf=self._own(idf))
-            return self._computed(scorer, pairs, scores, deadline)
+            return self._computed(scorer, pairs, scores, deadline, group)
         finally:
             self._computing.release()
 
@@ -181,15 +204,16 @@ class TransformerCrossEncoder:
             )
 
     def _computed(
-        self, scorer: _Scorer, pairs: Sequence[tuple[str, str]], scores: ScoreArray, deadline: float
+        self, scorer: _Scorer, pairs: Sequence[tuple[str, str]], scores: ScoreArray, deadline: float, group: int
     ) -> ScoreArray:
-        for start in range(0, len(pairs), _GROUP):
-            order = sorted(range(start, min(start + _GROUP, len(pairs))), key=lambda at: len(pairs[at][1]))
-            for first in range(0, len(order), _BATCH):
+        batch_size = self.batch
+        for start in range(0, len(pairs), group):
+            order = sorted(range(start, min(start + group, len(pairs))), key=lambda at: sum(map(len, pairs[at])))
+            for first in range(0, len(order), batch_size):
                 if time.perf_counter() >= deadline:
                     scores[order] = np.nan  # else short passages of the group would pass longer and better ones
                     return scores
-                batch = order[first : first + _BATCH]
+                batch = order[first : first + batch_size]
                 with _as_unavailable("the cross-encoder failed"):
                     scores[batch] = scorer([pairs[at] for at in batch])
         return scores
@@ -207,26 +231,26 @@ def _as_unavailable(what: str) -> Iterator[None]:
 
 
 class Exported:
-    """An exported cross-encoder in onnxruntime."""
+    """An exported cross-encoder in onnxruntime.
+
+    In int8 each pair is computed by itself: activations are quantised by their range over all that is computed at once,
+    so that in a batch a score would depend on its neighbours (by as much as scores differ); on CPUs it is faster, too.
+    """
 
     def __init__(self, folder: Path, tokens: int) -> None:
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(tokens)
-        self._tokenizer.enable_padding()
         self._session = onnx_session(folder)
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> ScoreArray:
-        encoded = self._tokenizer.encode_batch(list(pairs))
-        given = {
-            "input_ids": [one.ids for one in encoded],
-            "attention_mask": [one.attention_mask for one in encoded],
-            "token_type_ids": [one.type_ids for one in encoded],
-        }
-        (scores,) = self._session.run(None, {name: np.array(rows, dtype=np.int64) for name, rows in given.items()})
-        made: ScoreArray = scores
-        return made
+        return np.array([self._score(one) for one in self._tokenizer.encode_batch(list(pairs))], dtype=np.float32)
+
+    def _score(self, one: Any) -> float:
+        given = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
+        (score,) = self._session.run(None, {name: np.array([ids], dtype=np.int64) for name, ids in given.items()})
+        return float(score.item())
 
 
 def onnx_installed() -> bool:

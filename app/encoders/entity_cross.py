@@ -19,6 +19,9 @@ from app.encoders.mention_text import marked
 from app.encoders.models import plain_tokenizer
 
 DEFAULT = WEIGHTS / "entity-cross-minilm"
+_BATCHES = 4
+"""Mentions are read together until there are so many batches of pairs: then those of one length go together, and time
+that runs out costs no more than these mentions."""
 
 
 class EntityCrossEncoder:
@@ -48,7 +51,13 @@ class EntityCrossEncoder:
         with self._lock:
             queries = marked(self._tokenizer, mentions, self._mention_tokens)
         found: list[ScoreArray] = []
-        for query, candidates in zip(queries, entities, strict=True):
-            scores = self._pairs.score(query, candidates, deadline)
-            found.append(scores if not np.isnan(scores).any() else np.full(len(candidates), np.nan, dtype=np.float32))
+        together: list[tuple[str, tuple[str, str]]] = []
+        sizes: list[int] = []
+        for at, (query, candidates) in enumerate(zip(queries, entities, strict=True), 1):
+            together += [(query, one) for one in candidates]
+            sizes.append(len(candidates))
+            if len(together) >= _BATCHES * self._pairs.batch or at == len(queries):
+                scores = self._pairs.score_pairs(together, deadline)
+                found += np.split(scores, np.cumsum(sizes)[:-1])
+                together, sizes = [], []
         return found
