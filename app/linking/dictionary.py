@@ -37,12 +37,13 @@ Counts = Mapping[int, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Names sorted by key; beside each the entity's row, the key as written, and flags."""
+    """Names sorted by key; beside each the entity's row, the key as written, flags; and how many tokens any has."""
 
     keys: Keys
     exact: Keys
     rows: IdArray
     flags: npt.NDArray[np.uint8]
+    lengths: frozenset[int]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,18 +57,19 @@ class _Part:
 def _part(changes: Sequence[PassageChange]) -> _Part:
     """The names and ids of some entities; one batch at a time, as Python's numbers take many times an array's space."""
     entries = [entry for change in changes for entry in _entries(change)]
-    keys, exact, rows, flags = zip(*entries, strict=True)
+    keys, exact, rows, flags, lengths = zip(*entries, strict=True)
     made = _Part(
         np.array(keys, dtype=np.uint64),
         np.array(exact, dtype=np.uint64),
         np.array(rows, dtype=np.int64),
         np.array(flags, dtype=np.uint8),
+        frozenset(lengths),
     )
     return _taken(made, np.argsort(made.keys, kind="stable"))
 
 
 def _taken(part: _Part, places: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> _Part:
-    return _Part(part.keys[places], part.exact[places], part.rows[places], part.flags[places])
+    return _Part(part.keys[places], part.exact[places], part.rows[places], part.flags[places], part.lengths)
 
 
 def _merged(parts: Sequence[_Part]) -> _Part:
@@ -78,6 +80,7 @@ def _merged(parts: Sequence[_Part]) -> _Part:
         np.concatenate([one.exact for one in parts]),
         np.concatenate([one.rows for one in parts]),
         np.concatenate([one.flags for one in parts]),
+        frozenset().union(*(one.lengths for one in parts)),
     )
     return _taken(whole, np.argsort(whole.keys, kind="stable"))
 
@@ -127,10 +130,10 @@ class AliasDictionary:
         self._parts, self._change = tuple(parts), reader.change
 
 
-def _entries(change: PassageChange) -> list[tuple[int, int, int, int]]:
-    """(key, key as written, row, flags) of an entity's names and id; words in the plural under the singular as well."""
+def _entries(change: PassageChange) -> list[tuple[int, int, int, int, int]]:
+    """(key, key as written, row, flags, tokens) of an entity's names and id; plurals under the singular as well."""
     own = _id_key(change.doc_id)
-    found: dict[tuple[int, int], int] = {(own, own): 0}
+    found: dict[tuple[int, int], tuple[int, int]] = {(own, own): (0, 0)}
     names = names_of(change.content)
     named = [(name, 0 if number else _TITLE) for number, name in enumerate(names)]
     short = unqualified(names[0])
@@ -138,12 +141,11 @@ def _entries(change: PassageChange) -> list[tuple[int, int, int, int]]:
         made = keys_of(name)
         if made is None:
             continue
-        exact, plain, single = made
-        flags |= _EXACT_CASE if _needs_its_case(name) else 0
-        found.setdefault((plain, exact), flags)
-        if single != plain and name == name.lower():  # "The Pythons" are not the Python
-            found.setdefault((single, exact), flags)
-    return [(key, exact, change.row, flags) for (key, exact), flags in found.items()]
+        beside = (flags | (_EXACT_CASE if _needs_its_case(name) else 0), made.tokens)
+        found.setdefault((made.folded, made.exact), beside)
+        if made.singular != made.folded and name == name.lower():  # "The Pythons" are not the Python
+            found.setdefault((made.singular, made.exact), beside)
+    return [(key, exact, change.row, flags, tokens_) for (key, exact), (flags, tokens_) in found.items()]
 
 
 class DictionaryView:
@@ -194,13 +196,13 @@ class DictionaryView:
         weights: dict[int, float] = {}
         if made is None:
             return weights
-        exact, plain, single = made
         for part in self._parts:
-            for key in {plain, single}:
+            for key in {made.folded, made.singular}:
                 span = part.find(key)
-                for row, weight in zip(part.rows[span].tolist(), _weights(part, span, exact).tolist(), strict=True):
+                own = _weights(part, span, made.exact).tolist()
+                for row, weight in zip(part.rows[span].tolist(), own, strict=True):
                     weights[row] = max(weights.get(row, 0.0), weight)
-        for doc_id, seen in (counts.get(plain) or counts.get(single) or {}).items():
+        for doc_id, seen in (counts.get(made.folded) or counts.get(made.singular) or {}).items():
             times = seen - (doc_id == counted)
             for row in self._rows_of(doc_id) if times > 0 else ():
                 weights[row] = weights.get(row, 0.0) + times
@@ -234,7 +236,8 @@ class DictionaryView:
 
     def _names(self, made: Tokens) -> Iterator[tuple[int, int, float]]:
         """(first token, length, weight) of every name of an entity that exists at this moment."""
-        found = [one for length in range(1, min(MAX_TOKENS, len(made)) + 1) for one in self._matches(made, length)]
+        lengths = sorted(frozenset().union(*(part.lengths for part in self._parts)))
+        found = [one for length in lengths if 0 < length <= MAX_TOKENS for one in self._matches(made, length)]
         living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
         return ((start, length, weight) for start, length, weight, row in found if row in living)
 
@@ -244,7 +247,7 @@ class DictionaryView:
         single = runs(made.folded_T, made.singular_T, length)
         exact = runs(made.exact_T, made.exact_T, length)
         for part in self._parts:
-            if not len(part):
+            if length not in part.lengths:
                 continue
             for wanted in (plain, single) if not np.array_equal(plain, single) else (plain,):
                 at = np.searchsorted(part.keys, wanted)

@@ -44,6 +44,7 @@ from app.linking.mention_detection import (
     splits_a_character,
     together,
     union,
+    whole_characters,
 )
 from app.linking.surfaces import keys_of, ordinary
 from ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
@@ -294,7 +295,7 @@ class LinkService:
             made: dict[int, dict[str, float]] = {}
             for name, meant in self._collections.name_counts(collection).names.items():
                 keys = keys_of(name)
-                own = made.setdefault(keys[1], {}) if keys is not None else {}
+                own = made.setdefault(keys.folded, {}) if keys is not None else {}
                 for doc_id, times in meant.items():  # names may differ as written and fold to one
                     own[doc_id] = own.get(doc_id, 0.0) + times
             known = self._counts[collection] = (profile.counted, made)
@@ -315,7 +316,8 @@ class LinkService:
                 found.append(detector.possible(text.text, self._settings.span_floor))
             else:
                 found.append(detector.detect(text.text))
-        return union(found) if request.joint is None else together(found)
+        whole = [[one for one in (_of_whole_characters(text.text, m) for m in own) if one] for own in found]
+        return union(whole) if request.joint is None else together(whole)
 
     def _retrieve(
         self, moment: _Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]
@@ -485,6 +487,14 @@ class LinkService:
             "linked" if linked else "below_threshold",
             tuple(made[: request.shown]),
         )
+
+
+def _of_whole_characters(text: str, one: Mention) -> Mention | None:
+    """A mention that cuts no character: what a model found grows; a name is none where the text has another letter."""
+    start, end = whole_characters(text, one.start, one.end)
+    if (start, end) == (one.start, one.end):
+        return one
+    return None if one.detector == "dictionary" else replace(one, start=start, end=end, text=text[start:end])
 
 
 def _jointly(links: Sequence[Link], least: float) -> list[Link]:

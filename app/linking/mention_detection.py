@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
+
+import regex
 
 from app.core.linking import Mention, apart
 
@@ -12,7 +13,9 @@ Detection = Callable[[str], list[Mention]]
 """The mentions of a text, in order."""
 
 DETECTORS = ("dictionary", "elq", "spacy:PIPELINE")
-_JOINER = "\u200d"
+_CHARACTER = regex.compile(r"\X")
+_LONGEST = 256
+"""Code points of one character at most: what is longer than this was made to be, and is cut."""
 
 
 class SpanDetector(Protocol):
@@ -64,17 +67,29 @@ def together(found: Sequence[Sequence[Mention]]) -> list[Mention]:
 
 
 def splits_a_character(text: str, at: int) -> bool:
-    """Whether a boundary at this code point would cut what is read as one character.
+    """Whether a boundary at this code point would cut what is read as one character (Unicode's grapheme clusters).
 
-    >>> splits_a_character("e\\u0301a", 1), splits_a_character("e\\u0301a", 2)
-    (True, False)
+    >>> [splits_a_character("e\\u0301a", at) for at in (1, 2)], splits_a_character("\\U0001f1e9\\U0001f1ea", 1)
+    ([True, False], True)
     """
-    if not 0 < at < len(text):
-        return False
-    after, before = text[at], text[at - 1]
-    return (
-        bool(unicodedata.combining(after))
-        or unicodedata.category(after) in {"Mn", "Me"}
-        or _JOINER in (after, before)
-        or "\U0001f3fb" <= after <= "\U0001f3ff"
-    )
+    return _boundary(text, at)[0] < at
+
+
+def whole_characters(text: str, start: int, end: int) -> tuple[int, int]:
+    """A span grown to the characters that it cuts."""
+    return _boundary(text, start)[0], _boundary(text, end)[1]
+
+
+def _boundary(text: str, at: int) -> tuple[int, int]:
+    """The character within which a boundary falls, from start to end; the boundary itself twice where it cuts none."""
+    if not 0 < at < len(text) or (text[at - 1 : at + 1].isascii() and text[at - 1 : at + 1] != "\r\n"):
+        return at, at
+    start = at - 1
+    while start > 0 and at - start < _LONGEST and not text[start].isascii():
+        start -= 1  # a character begins at every one of ASCII but the second of a line's end
+    if start > 0 and text[start - 1 : start + 1] == "\r\n":
+        start -= 1
+    for found in _CHARACTER.finditer(text, start, min(len(text), at + _LONGEST)):
+        if found.end() > at:
+            return (found.start(), found.end()) if found.start() < at else (at, at)
+    return at, at

@@ -6,26 +6,35 @@ handful of array operations. Shapes: T tokens of a text.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import regex as re
 
 Keys = npt.NDArray[np.uint64]
 
-MAX_TOKENS = 16
-"""Names of more tokens are not looked for in texts."""
+MAX_TOKENS = 40
+"""Names of more tokens are not looked for in texts; each CJK character is one."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _MASK = 2**64 - 1
+_JOINERS = {0x200C: None, 0x200D: None}
 _HYPHENS = {"-", "\u2010", "\u2011"}
-# A word of letters, digits and marks; a CJK character; any other visible character by itself.
+# A CJK character with its marks; a Korean syllable of letters of its own; a word of letters, digits and marks; any
+# other visible character with its marks.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
-_TOKEN = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}_])\w)+|[^\w\s]|_")
+_JAMO = "\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb"
+_TOKEN = re.compile(
+    rf"[{_CJK}][\p{{M}}\u11a8-\u11ff]*"
+    r"|[\u1100-\u115f\ua960-\ua97c][\u1160-\u11a7\ud7b0-\ud7c6]*[\u11a8-\u11ff\ud7cb-\ud7fb]*"
+    rf"|(?:(?![{_CJK}{_JAMO}_])[\w\p{{M}}])(?:(?![{_CJK}{_JAMO}_])[\w\p{{M}}\u200c\u200d])*"
+    r"|(?:[^\w\s]|_)\p{M}*|\S"
+)
 # A name and parentheses, or a name, one comma and another name.
 _QUALIFIED = re.compile(r"(\S.*?)\s+\([^()]+\)|(\S.*?)（[^（）]+）|([^,]*\w), ([^\W\d_])[^,]*")
 _FUNCTION_WORDS = """
@@ -69,14 +78,15 @@ def singular(word: str) -> str:
 
 
 def folded(word: str) -> str:
-    """Without differences of case and of compatible characters (NFKC, case folding)."""
-    return word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).casefold()
+    """Without differences of case and of compatible characters (NFKC, case folding); joiners are left out."""
+    return word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).casefold().translate(_JOINERS)
 
 
 @lru_cache(maxsize=1 << 16)
 def _hashes(word: str) -> tuple[int, int, int]:
     one = folded(word)
-    return _hash(word), _hash(one), _hash(singular(one))
+    exact = word if word.isascii() else unicodedata.normalize("NFC", word)
+    return _hash(exact), _hash(one), _hash(singular(one))
 
 
 def _hash(word: str) -> int:
@@ -138,7 +148,8 @@ def unqualified(title: str) -> str | None:
     found = _QUALIFIED.fullmatch(title)
     if found is None or (found.group(4) and not found.group(4).isupper()):
         return None
-    return found.group(1) or found.group(2) or found.group(3)
+    name: str = found.group(1) or found.group(2) or found.group(3)
+    return name
 
 
 def ordinary(name: str) -> bool:
@@ -150,18 +161,25 @@ def ordinary(name: str) -> bool:
     return name.islower() and all(one.isalpha() or one.isspace() for one in name)
 
 
-def keys_of(name: str) -> tuple[int, int, int] | None:
-    """A whole name's keys as written, folded and singular; None where it has no token."""
+class NameKeys(NamedTuple):
+    """A whole name's keys as written, folded and singular, and how many tokens it has."""
+
+    exact: int
+    folded: int
+    singular: int
+    tokens: int
+
+
+def keys_of(name: str) -> NameKeys | None:
+    """A whole name's keys; None where it has no token."""
     words = _words(name)
     if not words:
         return None
     hashes = [_hashes(word) for word, _, _ in words]
     plain = [one[1] for one in hashes]
-    return (
-        _key([one[0] for one in hashes]),
-        _key(plain),
-        _key([*plain[:-1], hashes[-1][2]]),
-    )
+    return NameKeys(
+        _key([one[0] for one in hashes]), _key(plain), _key([*plain[:-1], hashes[-1][2]]), len(words)
+    )  # fmt: skip
 
 
 def _key(hashes: Sequence[int]) -> int:

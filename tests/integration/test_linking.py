@@ -318,12 +318,36 @@ def test_counts_that_a_profile_of_an_earlier_release_holds_are_kept(kb: App) -> 
         ("abc", (0, 4), "bad mention"),
         ("a  c", (1, 3), "blank"),
         ("cafe\u0301", (0, 4), "combining marks"),
+        ("हिन्दी भाषा", (0, 1), "combining marks"),
+        ("\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7", (0, 3), "combining marks"),  # between two flags is no third
+        ("\u1112\u1161\u11ab x", (0, 2), "combining marks"),
+        ("Python\r\nGo", (0, 7), "combining marks"),
         ("\U0001f468\u200d\U0001f469x", (0, 1), "combining marks"),
     ],
 )
 def test_bad_spans_are_refused(kb: App, text: str, span: tuple[int, int], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         kb.linker.link(KB, LinkRequest((Text(text, (span,)),)))
+
+
+def test_no_detector_cuts_a_character(app: App) -> None:
+    app.ensure_collection(entity_spec(KB))
+    names = ["Café Noir", "Cafe", "Python", "दिल", "भारतीय प्रौद्योगिकी संस्थान दिल्ली", "서울", "中华人民共和国全国人民代表大会常务委员会",
+             "الجُمْهُورِيَّة العَرَبِيَّة السُّورِيَّة", "가각"]  # fmt: skip
+    assert not app.entities.bulk(KB, [{"id": str(at), "title": one} for at, one in enumerate(names)]).errors
+    for text, found in (
+        ("Cafe\u0301 Noir is open", ["Cafe\u0301 Noir"]),
+        ("a Cafe is open", ["Cafe"]),
+        ("Python\u0301 is none", []),
+        ("दिल्लगी मत करो", []),
+        ("मेरा दिल", ["दिल"]),
+        ("यह भारतीय प्रौद्योगिकी संस्थान दिल्ली है", ["भारतीय प्रौद्योगिकी संस्थान दिल्ली"]),
+        ("\u1109\u1165\u110b\u116e\u11af\u110b\u1166\u1109\u1165", ["\u1109\u1165\u110b\u116e\u11af"]),
+        ("在中华人民共和国全国人民代表大会常务委员会上", ["中华人民共和国全国人民代表大会常务委员会"]),
+        ("في الجُمْهُورِيَّة العَرَبِيَّة السُّورِيَّة", ["الجُمْهُورِيَّة العَرَبِيَّة السُّورِيَّة"]),
+        ("가가\u11a8 x", ["가가\u11a8"]),
+    ):
+        assert spans(app, text) == found
 
 
 def test_overlapping_spans_are_linked_each_by_itself(kb: App) -> None:
