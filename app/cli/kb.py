@@ -609,13 +609,14 @@ def _examples(
     own_document: bool,
     quiet: bool,
     signals: str | None = None,
+    missing: float = 0.0,
 ) -> list[Example]:
-    """Features of every row, with the cross-encoder's scores where asked."""
+    """Features of every row, with the cross-encoder's scores where asked; a share without their right entity."""
     import time
 
     import numpy as np
 
-    from training.linking.examples import example, retrieved
+    from training.linking.examples import drawn, example, retrieved
 
     reader = None
     model: Any = app.encoders.entity_cross() if cross else None
@@ -625,7 +626,8 @@ def _examples(
     own: Callable[[JudgedMention], str | None] = _own if own_document else (lambda _: None)
     with progress(quiet) as bars:
         task = bars.add_task("mentions", total=len(rows), rate="")
-        for row, one in retrieved(app.linker, kb, rows, candidates, own, signals=_signals(signals)):
+        without = drawn(len(rows), missing)
+        for row, one in retrieved(app.linker, kb, rows, candidates, own, signals=_signals(signals), missing=without):
             if reader is None:
                 reader = app.catalog.engine(kb).snapshot().reader
             ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
@@ -777,8 +779,9 @@ def fit(
         if whole_texts:
             rows = with_the_rest(rows, app.linker.detector(kb))
         examples = _examples(
-            app, kb, rows, candidates=64, cross=cross, own_document=own_document, quiet=as_json, signals=signals
-        )
+            app, kb, rows, candidates=64, cross=cross, own_document=own_document, quiet=as_json, signals=signals,
+            missing=missing,
+        )  # fmt: skip
         examples = [one for one in examples if marked_or_ordinary(one)]
         record = app.catalog.engine(kb).record
         encoder = app.encoders.mention(record).id if record.dense_dimension else ""

@@ -7,7 +7,7 @@ Shapes: S signals, C candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,19 @@ from app.core.text import fold
 from app.core.types import IdArray, RankingProfile, Scored, Signal, VectorArray
 from app.linking.dictionary import prior_scores
 from app.linking.surfaces import words_of
-from ranker.complete import complete, fuse
+from ranker.complete import CompleteScores, complete, fuse
+from ranker.normalization import ScoreStats, z_score
 from ranker.retrieve import Leg, QueryForms, dense_leg
 
 Floats = npt.NDArray[np.float64]
+POOL = 64
+"""Candidates that signals are normalised over, however few of them are asked for: what is fitted to one number of
+candidates holds for another."""
+_LEAST_POOL = 9
+_UNRELATED = {Signal.DENSE: 0.23}
+"""What an entity scores that has nothing to do with a mention (by words 0): the tenth percentile of pools of el-wiki
+and el-foldoc. A pool of fewer than `_LEAST_POOL` is normalised as if it had such entities: of one candidate alone no
+score could be told from any other's, and the best of nine is as far from the mean as usual (2.8 deviations)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +43,8 @@ class Candidates:
     raw_SC: Floats
     normalised_SC: Floats
     leg_ranks: tuple[Mapping[int, int], ...]
-    context_C: Floats | None = None
-    """BM25 of the words around the mention."""
+    context_z_C: Floats | None = None
+    """BM25 of the words around the mention, normalised."""
     named_C: Floats | None = None
     """The share of the title's words, without the mention's own, that stand around it: `gzip` for `gzip.open`."""
     titled_C: Floats | None = None
@@ -58,9 +67,8 @@ class Candidates:
 def prior_leg(prior: Scored) -> Leg:
     """How probable each entity is, given the mention's name alone."""
 
-    def search(k: int, allowed: Selection | None, _: IdArray) -> Mapping[Signal, Scored]:
-        kept = slice(0, k) if allowed is None else np.flatnonzero(allowed.contains(prior.rows))[:k]
-        return {Signal.PRIOR: Scored(prior.rows[kept], prior.scores[kept])}
+    def search(k: int, _: Selection | None, __: IdArray) -> Mapping[Signal, Scored]:
+        return {Signal.PRIOR: Scored(prior.rows[:k], prior.scores[:k])}
 
     return Leg((Signal.PRIOR,), search, lambda rows: {Signal.PRIOR: prior_scores(prior, rows)}, lambda _, __: None)
 
@@ -80,7 +88,8 @@ def generate(
     around: str = "",
     ordinary: bool = False,
 ) -> Candidates:
-    """The best k entities, of which each leg proposes k. `exclude` holds documents' keys that are no candidates.
+    """The best k entities of a pool of at least `POOL`, of which each leg proposes as many. `exclude` holds documents'
+    keys; those entities are as good as not there: neither candidates nor of the pool.
 
     The terms of the `context`, of the text `around` the mention, propose nothing: they say which of the candidates is
     talked about.
@@ -92,35 +101,68 @@ def generate(
         assert found is not None
         legs.append(found)
     if Signal.PRIOR in signals:
-        legs.append(prior_leg(prior))
+        legs.append(prior_leg(_among(snapshot, prior, allowed, exclude)))
     proposed: dict[Signal, Scored] = {}
     by_signal: dict[Signal, Leg] = {}
-    wanted = k + len(exclude)
+    pool = max(k, POOL)
+    wanted = pool + len(exclude)
     for leg in legs:
         answered = leg.search(wanted, allowed, np.zeros(0, dtype=np.int64))
         proposed |= answered
         by_signal |= dict.fromkeys(answered, leg)
     scores = complete(by_signal, proposed)
-    profile = RankingProfile(weights={signal: float(weights.get(signal.value, 0.0)) for signal in scores.signals})
-    fused = fuse(scores, profile)
     keys = snapshot.reader.document_keys(scores.rows)
-    order = np.lexsort((scores.rows, -fused.scores_C))
-    order = order[(keys[order] >= 0) & ~np.isin(keys[order], np.array(exclude, dtype=np.int64))]
+    there = (keys >= 0) & ~np.isin(keys, np.array(exclude, dtype=np.int64))
+    keys, scores = keys[there], replace(scores, rows=scores.rows[there], raw_SC=scores.raw_SC[:, there])
+    profile = RankingProfile(weights={signal: float(weights.get(signal.value, 0.0)) for signal in scores.signals})
+    fused = fuse(_padded(scores), profile)
+    normalised_SC, scores_C = fused.normalised_SC[:, : len(keys)], fused.scores_C[: len(keys)]
+    order = np.lexsort((scores.rows, -scores_C))
     _, first = np.unique(keys[order], return_index=True)
-    order = order[np.sort(first)][:k]
+    order = order[np.sort(first)][:pool]
+    context_z_C = _context(snapshot, context, scores.rows[order]) if context and len(order) else None
+    order = order[:k]
     titles = _titles(snapshot, scores.rows[order])
     return Candidates(
         scores.rows[order],
         keys[order],
         scores.signals,
         scores.raw_SC[:, order],
-        np.where(np.isnan(scores.raw_SC), 0.0, fused.normalised_SC)[:, order],
+        np.where(np.isnan(scores.raw_SC), 0.0, normalised_SC)[:, order],
         scores.leg_ranks,
-        snapshot.bm25.score(context, scores.rows[order]).astype(np.float64) if context and len(order) else None,
+        None if context_z_C is None else context_z_C[:k],
         _named(titles, forms.query.text, around) if around and len(order) else None,
         np.array([float(fold(title) == forms.query.text) for title in titles]),
         ordinary,
     )
+
+
+def _among(snapshot: Snapshot, prior: Scored, allowed: Selection | None, exclude: Sequence[int]) -> Scored:
+    """The prior among the entities that may be meant: it sums to 1 over them."""
+    if not len(prior.rows) or (allowed is None and not len(exclude)):
+        return prior
+    kept = ~np.isin(snapshot.reader.document_keys(prior.rows), np.array(exclude, dtype=np.int64))
+    if allowed is not None:
+        kept &= allowed.contains(prior.rows)
+    scores = prior.scores[kept]
+    return Scored(prior.rows[kept], scores / scores.sum() if len(scores) else scores)
+
+
+def _padded(scores: CompleteScores) -> CompleteScores:
+    """The scores beside those of entities that have nothing to do with the mention, where there are few."""
+    lacking = _LEAST_POOL - len(scores.rows)
+    if lacking <= 0 or not len(scores.rows):
+        return scores
+    unrelated = np.array([[_UNRELATED.get(signal, 0.0)] for signal in scores.signals])
+    rows = np.append(scores.rows, np.full(lacking, -1))
+    return replace(scores, rows=rows, raw_SC=np.hstack([scores.raw_SC, np.repeat(unrelated, lacking, axis=1)]))
+
+
+def _context(snapshot: Snapshot, terms: Sequence[str], rows: IdArray) -> Floats:
+    raw_C = snapshot.bm25.score(terms, rows).astype(np.float64)
+    pool = np.append(raw_C, np.zeros(max(0, _LEAST_POOL - len(raw_C))))
+    found: Floats = z_score(ScoreStats.of(Signal.CONTEXT, pool))(raw_C)
+    return found
 
 
 def _titles(snapshot: Snapshot, rows: IdArray) -> list[str]:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from app.core.linking import LinkProfile, Utility
 from app.core.types import Signal, SignalValue, VectorArray
 from app.linking.candidate_generation import Candidates
-from ranker.normalization import ScoreStats, z_score
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,8 +67,8 @@ def features_of(candidates: Candidates, extra: Mapping[Signal, Floats]) -> dict[
             if candidates.named_C is not None:
                 found[name] = candidates.named_C
         elif signal is Signal.CONTEXT:
-            if candidates.context_C is not None:
-                found[name] = z_score(ScoreStats.of(signal, candidates.context_C))(candidates.context_C)
+            if candidates.context_z_C is not None:
+                found[name] = candidates.context_z_C
         elif signal is Signal.DENSE and raw:
             found[name] = _cosines(candidates)
         elif signal is Signal.PRIOR and not raw:

@@ -172,7 +172,8 @@ class LinkService:
         fitted = moment.encoder.id if moment.encoder else ""
         utility, threshold = _deciding(moment.profile, scored > 0)
         added = bool(request.coherence or request.evidence)
-        as_fitted = moment.profile.mention_encoder == fitted and not added and request.signals is None
+        among = request.signals is None and request.filter is None
+        as_fitted = moment.profile.mention_encoder == fitted and not added and among
         return LinkResult(
             tuple(LinkedText(tuple(own)) for own in links),
             record.id,

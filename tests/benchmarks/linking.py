@@ -27,7 +27,7 @@ from app.linking.knowledge_base import entity_spec
 from tests.benchmarks.timing import entities, latencies, resident_mb, table
 from training.linking.data import JudgedMention, read_mentions
 from training.linking.evaluate import CUTOFFS, decided_rank, evaluate, fused_rank, leg_rank
-from training.linking.examples import example, retrieved
+from training.linking.examples import drawn, example, retrieved
 from training.linking.profile import fit_profile
 from training.recipes import SHIPPED_BACKBONE
 
@@ -169,15 +169,24 @@ def _speed_cross(app: App, rows: list[JudgedMention]) -> None:
 def _quality(app: App, rows: list[JudgedMention], others: list[JudgedMention]) -> None:
     reader = app.catalog.engine("foldoc-plain").snapshot().reader
 
-    def examples(some: list[JudgedMention]):  # type: ignore[no-untyped-def]
+    def examples(some: list[JudgedMention], missing: float = 0.0):  # type: ignore[no-untyped-def]
         own = [replace(row, id=row.id.partition(":")[0]) for row in some]
         return [
             example(row, one, reader.doc_ids(one.candidates.keys), None)
-            for row, one in retrieved(app.linker, "foldoc-plain", own, 64, lambda row: row.id, signals=_HIDDEN)
+            for row, one in retrieved(
+                app.linker,
+                "foldoc-plain",
+                own,
+                64,
+                lambda row: row.id,
+                signals=_HIDDEN,
+                missing=drawn(len(own), missing),
+            )
         ]
 
     judged = examples(rows)
-    profile = fit_profile(examples(others), None, cross=False, missing=0.33, rate=0.05, mention_encoder="", seed=0)
+    fitted = examples(others, 0.33)
+    profile = fit_profile(fitted, None, cross=False, missing=0.33, rate=0.05, mention_encoder="", seed=0)
     systems = {signal.value: leg_rank(signal) for signal in _HIDDEN}
     systems |= {"fused": fused_rank, "decided": decided_rank(profile.fast)}
     lines = []

@@ -119,6 +119,48 @@ def test_every_candidate_s_lines_sum_to_its_utility(kb: App) -> None:
         }
 
 
+def test_a_probability_is_the_same_however_many_candidates_are_asked_for(kb: App) -> None:
+    def found(**options: object):  # type: ignore[no-untyped-def]
+        return linked(kb, "A snake: Python", shown=64, **options).texts[0].links[0]
+
+    whole = found()
+    assert found(candidates=256) == whole
+    for few in (1, 2, 4):
+        made = found(candidates=few)
+        assert made.probability == pytest.approx(whole.probability, abs=0.05)  # others share in it
+        assert len(made.candidates) == few
+        assert [s.contribution for s in made.candidates[0].signals] == [
+            s.contribution for s in whole.candidates[0].signals
+        ]
+    # Excluding an entity is the same as not having it.
+    excluded = found(exclude=("py-lang",))
+    kb.entities.remove(KB, ["py-lang"])
+    assert excluded.probability == pytest.approx(found().probability, abs=0.01)  # idf has changed a little
+    assert [c.entity_id for c in excluded.candidates] == [c.entity_id for c in found().candidates]
+
+
+def test_a_knowledge_base_of_one_entity_links_to_it(app: App) -> None:
+    app.ensure_collection(entity_spec(KB))
+    app.entities.bulk(KB, [{"id": "z", "title": "Zanzibar", "description": "An island in the Indian Ocean."}])
+    assert app.jobs.wait(60)
+    request = LinkRequest((Text("They went to Zanzibar by ship."),), rerank=False)
+    (link,) = app.linker.link(KB, request).texts[0].links
+    assert (link.entity_id, link.reason) == ("z", "linked")
+    others = linked(app, "They went by ship to", detectors=None)
+    assert others.texts[0].links == ()
+    (nil,) = app.linker.link(KB, LinkRequest((Text("The Queen spoke.", ((4, 9),)),), rerank=False)).texts[0].links
+    assert nil.entity_id is None
+
+
+def test_a_filter_narrows_and_says_that_it_was_not_fitted_so(kb: App) -> None:
+    kb.catalog.save_link_profile(
+        KB, replace(SHIPPED, fast=replace(SHIPPED.fast, knots=((0.0, 0.0), (1.0, 1.0))), mention_encoder="")
+    )
+    request = LinkRequest((Text("a large Python snake"),), filter={"term": {"kind": "animal"}}, rerank=False)
+    result = kb.linker.link(KB, request)
+    assert (result.texts[0].links[0].entity_id, result.calibrated) == ("py-snake", False)
+
+
 def test_what_is_unsure_is_nil_and_says_why(kb: App) -> None:
     request = LinkRequest((Text("Python and Lisp", ((0, 6), (7, 10))),), threshold=1.0, rerank=False)
     found = kb.linker.link(KB, request).texts[0].links

@@ -21,6 +21,7 @@ from indexer.readers.entities import _python_aliases
 from training.linking.data import REST, JudgedMention
 from training.linking.evaluate import decision
 from training.linking.examples import Example, marked_or_ordinary
+from training.linking.examples import drawn as drawn_places
 from training.linking.fit import (
     Outcomes,
     expected_calibration_error,
@@ -28,7 +29,6 @@ from training.linking.fit import (
     fit_probabilities,
     outcomes,
     threshold_for,
-    with_missing,
 )
 from training.linking.profile import fit_profile
 
@@ -224,15 +224,18 @@ def test_decisions_count_false_links_and_nil() -> None:
     assert found.ece == pytest.approx((3 * 2 / 3 + 2 * 1 / 2) / 5, abs=1e-3)
 
 
-def test_a_missing_entity_is_no_candidate() -> None:
+def test_too_few_mentions_are_not_fitted_on() -> None:
     one = Example(
         JudgedMention("1", MentionContext("", "m", ""), "b"), 1, {"prior": np.arange(3.0)}, {}, ("a", "b", "c")
     )
-    gone = one.without_gold()
-    assert (gone.gold, gone.ids, gone.features["prior"].tolist()) == (-1, ("a", "c"), [0.0, 2.0])
-    assert sum(example.gold < 0 for example in with_missing([one] * 1000, 0.33)) == pytest.approx(330, abs=60)
     with pytest.raises(InvalidInputError, match="too few mentions"):
         fit_coefficients([one] * 49, ["prior"])
+
+
+def test_a_share_of_rows_is_drawn_once_and_for_all() -> None:
+    assert len(drawn_places(1000, 0.33)) == pytest.approx(330, abs=60)
+    assert drawn_places(1000, 0.33) == drawn_places(1000, 0.33) != drawn_places(1000, 0.33, seed=1)
+    assert drawn_places(10, 0.0) == frozenset()
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
@@ -281,7 +284,7 @@ def test_an_ordinary_word_needs_its_title_or_a_neighbour_to_be_a_name() -> None:
 def test_a_neighbour_named_in_the_title_speaks_for_a_candidate() -> None:
     raw = np.zeros((1, 2))
     some = Candidates(
-        np.arange(2), np.arange(2), (Signal.BM25,), raw, raw, ({},), np.array([3.0, 1.0]), np.array([1.0, 0.0])
+        np.arange(2), np.arange(2), (Signal.BM25,), raw, raw, ({},), np.array([1.0, -1.0]), np.array([1.0, 0.0])
     )
     utility = Utility({"context_z": 0.5, "context": 2.0}, 0.0)
     decided = decide(some, utility, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,15 +36,6 @@ class Example:
         """How many candidates there are."""
         return len(next(iter(self.features.values()), ()))
 
-    def without_gold(self) -> Example:
-        """The same mention, were the entity not in the knowledge base."""
-        if self.gold < 0:
-            return self
-        kept = np.arange(self.count) != self.gold
-        ids = tuple(one for at, one in enumerate(self.ids) if at != self.gold)
-        features = {name: values[kept] for name, values in self.features.items()}
-        return replace(self, gold=-1, features=features, ids=ids, leg_ranks=dict.fromkeys(self.leg_ranks))
-
 
 def retrieved(
     linker: LinkService,
@@ -54,8 +45,10 @@ def retrieved(
     own_document: Callable[[JudgedMention], str | None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
     signals: tuple[Signal, ...] | None = None,
+    missing: Container[int] = (),
 ) -> Iterator[tuple[JudgedMention, Retrieved]]:
-    """Each row's mention with its candidates. `own_document` names an entity that is left out of them.
+    """Each row's mention with its candidates. `own_document` names an entity that is left out of them; of the rows
+    whose places are `missing`, the right one is: they are linked as if the knowledge base had it not.
 
     A row that the collection's link profile counts is taken as if it had not been counted.
     """
@@ -65,14 +58,19 @@ def retrieved(
         texts = [
             replace(
                 row.text,
-                exclude=tuple(one for one in (own_document(row),) if one),
+                exclude=tuple(one for one in (own_document(row), row.entity_id if place in missing else "") if one),
                 counted=row.entity_id if judged and row.digest in judged else "",
             )
-            for row in part
+            for place, row in enumerate(part, at)
         ]
         found = linker.retrieve(collection, texts, candidates, signals)
         progress(len(part))
         yield from zip(part, found, strict=True)
+
+
+def drawn(count: int, share: float, seed: int = 0) -> frozenset[int]:
+    """The places of about so large a share of `count` rows, always the same."""
+    return frozenset(np.flatnonzero(np.random.default_rng(seed).random(count) < share).tolist())
 
 
 def example(row: JudgedMention, one: Retrieved, ids: Sequence[str], cross: Floats | None) -> Example:

@@ -1,7 +1,7 @@
 """Fitting a link profile: coefficients by maximum likelihood, probabilities by isotonic regression, a threshold.
 
-NIL is learned from mentions whose right entity was taken away. The halves that coefficients and probabilities are
-fitted on are apart, and what is reported is measured on a third.
+NIL is learned from mentions whose right entity was kept from the candidates. The halves that coefficients and
+probabilities are fitted on are apart, and what is reported is measured on a third.
 """
 
 from __future__ import annotations
@@ -24,12 +24,6 @@ _PENALTY = 1e-3
 _KNOTS = 40
 _LEAST = 50
 _BINS = 10
-
-
-def with_missing(examples: Sequence[Example], share: float, seed: int = 0) -> list[Example]:
-    """The examples, a share of them as if their entity were not in the knowledge base."""
-    draw = np.random.default_rng(seed).random(len(examples))
-    return [one.without_gold() if value < share else one for one, value in zip(examples, draw, strict=True)]
 
 
 def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utility:

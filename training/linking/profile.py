@@ -21,7 +21,6 @@ from training.linking.fit import (
     joined,
     outcomes,
     threshold_for,
-    with_missing,
 )
 
 _LEAST = 150
@@ -40,7 +39,7 @@ def fit_profile(
     seed: int = 0,
     folds: int = 0,
 ) -> LinkProfile:
-    """Fit on judged mentions, a share of them as if their entity were `missing`, for at most `rate` false links.
+    """Fit on judged mentions, the share `missing` of them without their entity, for at most `rate` false links.
 
     They are cut in three: coefficients, probabilities with the threshold, figures. With `folds`, for few mentions, the
     coefficients are of all of them, probabilities and threshold of what those of the other folds make of each, and the
@@ -53,8 +52,7 @@ def fit_profile(
         raise InvalidInputError("too few mentions to fit on", received=len(examples), expected=f"at least {_LEAST}")
     if folds == 1:
         raise InvalidInputError("bad folds", received=folds, expected="0, or 2 and more")
-    drawn = with_missing(examples, missing, seed)
-    parts = _parts(drawn, folds or 3, seed)
+    parts = _parts(examples, folds or 3, seed)
     fit_one = _cross_validated if folds else _by_thirds
     fast, fast_threshold, measured = fit_one(parts, FAST, rate)
     made = replace(
