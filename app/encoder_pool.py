@@ -272,7 +272,11 @@ class EncoderPool:
             if self._head is None:
                 wanted = self._settings.link.span_head
                 folder = SHIPPED_SPAN_HEAD if wanted == "default" else Path(wanted).expanduser()
-                self._head = SpanHead(folder, self._settings.encode, threshold=self._settings.link.span_threshold)
+                own = self._settings.link
+                self._head = SpanHead(
+                    folder, self._settings.encode, threshold=own.span_threshold, keep=own.span_keep,
+                    at_least=own.span_at_least, window=own.span_window,
+                )  # fmt: skip
             return self._head
 
     def span_detector(self, name: str) -> SpanDetector:

@@ -173,6 +173,18 @@ class LinkSettings(_Section):
     span_threshold: float = Field(
         0.4, gt=0, lt=1, description="Least probability of a span that `elq` takes for a mention."
     )
+    span_keep: int = Field(0, ge=0, description="Most mentions that `elq` takes of a text, the surest; 0: no limit.")
+    span_at_least: int = Field(
+        0,
+        ge=0,
+        description="Mentions that `elq` takes of a text though they do not reach span_threshold (for questions).",
+    )
+    span_window: int = Field(
+        48,
+        ge=0,
+        le=4096,
+        description="Tokens, in whole sentences, that `elq` reads together; 0: as many as it learned from.",
+    )
     span_floor: float = Field(
         0.05, gt=0, lt=1, description="Least probability of a span that competes in a joint decision."
     )

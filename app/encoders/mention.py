@@ -85,11 +85,11 @@ class MentionTower:
         with self._lock:
             texts = self.texts(mentions)
             found = np.empty((len(texts), int(self.model.get_embedding_dimension())), dtype=np.float32)
-            order = np.argsort([-len(text) for text in texts], kind="stable")
-            with torch.inference_mode():
-                for at in range(0, len(order), self._settings.batch_size):
-                    some = order[at : at + self._settings.batch_size]
-                    features = on_device(self.model.preprocess([texts[n] for n in some]), self.model.device)
-                    vectors = self.model(features)["sentence_embedding"].float()
-                    found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
-            return found
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        for at in range(0, len(order), self._settings.batch_size):
+            some = order[at : at + self._settings.batch_size]
+            with self._lock, torch.inference_mode():  # others take their turn between batches
+                features = on_device(self.model.preprocess([texts[n] for n in some]), self.model.device)
+                vectors = self.model(features)["sentence_embedding"].float()
+                found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+        return found

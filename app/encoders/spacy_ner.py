@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
@@ -47,15 +47,18 @@ class SpacyDetector:
                 expected=f"one of {', '.join(installed_pipelines()) or '(none is installed)'}, or a folder of one",
             ) from error  # fmt: skip
 
-    def detect(self, text: str) -> list[Mention]:
+    def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
+        return [self._found(text) for text in texts]
+
+    def _found(self, text: str) -> list[Mention]:
         found: list[Mention] = []
         with self._lock:
             for start, piece in pieces(text, _PIECE_CHARS):
-                found += [
-                    Mention(start + one.start_char, start + one.end_char, one.text, self.id)
-                    for one in self._pipeline(piece).ents
-                    if one.label_ not in _NO_NAMES
-                ]
+                for one in self._pipeline(piece).ents:
+                    name = one.text.strip()
+                    if name and one.label_ not in _NO_NAMES:
+                        at = start + one.start_char + one.text.index(name)
+                        found.append(Mention(at, at + len(name), name, self.id))
         return found
 
 

@@ -134,7 +134,7 @@ class LinkService:
         self.check(request)
         moment = self._moment(collection)
         limit = self._settings
-        found = [self._mentions(moment, one, request) for one in request.texts]
+        found = self._mentions(moment, request.texts, request)
         moment.took("mentions", started)
         total = sum(len(mentions) for mentions in found)
         if total > limit.max_mentions:
@@ -194,7 +194,8 @@ class LinkService:
         moment = self._moment(collection)
         request = LinkRequest(tuple(texts), candidates=candidates, signals=signals)
         self.check(request)
-        items = [(text, mention) for text in texts for mention in self._mentions(moment, text, request)]
+        found = self._mentions(moment, request.texts, request)
+        items = [(text, mention) for text, own in zip(texts, found, strict=True) for mention in own]
         return self._retrieve(moment, request, items)
 
     def judged(self, collection: str) -> frozenset[int]:
@@ -302,23 +303,29 @@ class LinkService:
             known = self._counts[collection] = (profile.counted, made)
         return known[1]
 
-    def _mentions(self, moment: _Moment, text: Text, request: LinkRequest) -> list[Mention]:
-        if text.mentions is not None:
-            return [Mention(a, b, text.text[a:b]) for a, b in text.mentions]
+    def _mentions(self, moment: _Moment, texts: Sequence[Text], request: LinkRequest) -> list[list[Mention]]:
+        """Each text's mentions: those that are given, or what the detectors find in the others."""
+        made = [[Mention(a, b, one.text[a:b]) for a, b in one.mentions or ()] for one in texts]
+        unmarked = [at for at, one in enumerate(texts) if one.mentions is None]
+        if not unmarked:
+            return made
         names = self._settings.detectors if request.detectors is None else request.detectors
         if not names:
             raise InvalidInputError("no detector", received=list(names), expected=f"some of {', '.join(DETECTORS)}")
-        found = []
+        plain = [texts[at].text for at in unmarked]
+        found: list[list[list[Mention]]] = []
         for name in names:
             detector = None if name == "dictionary" else self._encoders.span_detector(name)
             if detector is None:
-                found.append(moment.dictionary.detect(text.text))
+                found.append([moment.dictionary.detect(text) for text in plain])
             elif request.joint is not None and isinstance(detector, JointDetector):
-                found.append(detector.possible(text.text, self._settings.span_floor))
+                found.append(detector.possible(plain, self._settings.span_floor))
             else:
-                found.append(detector.detect(text.text))
-        whole = [[one for one in (_of_whole_characters(text.text, m) for m in own) if one] for own in found]
-        return union(whole) if request.joint is None else together(whole)
+                found.append(detector.detect(plain))
+        for at, text, own in zip(unmarked, plain, zip(*found, strict=True), strict=True):
+            whole = [[one for one in (_of_whole_characters(text, m) for m in part) if one] for part in own]
+            made[at] = union(whole) if request.joint is None else together(whole)
+        return made
 
     def _retrieve(
         self, moment: _Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]

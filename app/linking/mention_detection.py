@@ -24,8 +24,8 @@ class SpanDetector(Protocol):
     @property
     def id(self) -> str: ...
 
-    def detect(self, text: str) -> list[Mention]:
-        """Mentions in order, none overlapping another; offsets are code points."""
+    def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
+        """Of each text the mentions in order, none overlapping another; offsets are code points."""
         ...
 
 
@@ -33,8 +33,8 @@ class SpanDetector(Protocol):
 class JointDetector(Protocol):
     """A detector whose scores are probabilities, so that links can decide which of its spans are mentions."""
 
-    def possible(self, text: str, floor: float) -> list[Mention]:
-        """All spans of at least this probability in order of the text, overlapping ones too."""
+    def possible(self, texts: Sequence[str], floor: float) -> list[list[Mention]]:
+        """Of each text all spans of at least this probability in order, overlapping ones too."""
         ...
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from app.core.linking import Link, LinkRequest, Mention, MentionContext, Text, a
 from app.core.ports import InTextEncoder
 from app.core.settings import EncodeSettings, LinkSettings, Settings
 from app.core.types import CollectionSpec, DocId, Document
-from app.encoders.span_head import SpanHead, span_scores, valid_spans, word_edges
+from app.encoders import span_head
+from app.encoders.sentences import sentence_ends
+from app.encoders.span_head import ReadText, SpanHead, span_scores, span_windows, valid_spans, word_edges
 from app.linking.knowledge_base import entity_spec
 from training.linking.data import JudgedMention
 from training.linking.distant import distant_row
@@ -292,15 +296,14 @@ def test_offsets_hold_over_windows_and_characters_of_any_width(trained: tuple[Pa
     head = SpanHead(trained[1], EncodeSettings(), threshold=0.5)
     sentence = "\U0001f40d e\u0301 the Lisp runs here. "
     text = sentence * 20  # many windows of 32 tokens
-    found = head.detect(text)
+    (found,) = head.detect([text])
     assert found
     for one in found:
         assert text[one.start : one.end] == one.text
     lisps = [one.start for one in found if one.text == "Lisp"]
     assert len(lisps) >= 18
     assert {start % len(sentence) for start in lisps} == {sentence.index("Lisp")}
-    assert head.detect("") == []
-    assert head.detect("   ") == []
+    assert head.detect(["", "   "]) == [[], []]
 
 
 def test_a_text_is_read_once_for_detecting_and_encoding(
@@ -310,20 +313,66 @@ def test_a_text_is_read_once_for_detecting_and_encoding(
     assert isinstance(head, InTextEncoder)
     passes: list[str] = []
     plain = head._pass
-    monkeypatch.setattr(head, "_pass", lambda text: passes.append(text) or plain(text))
+
+    def counted(texts: Sequence[str]) -> Iterator[ReadText]:
+        passes.extend(texts)
+        return plain(texts)
+
+    monkeypatch.setattr(head, "_pass", counted)
     text = "the Lisp runs here"
-    (one,) = head.detect(text)
+    ((one,),) = head.detect([text])
     vectors = head.encode_spans([(text, one.start, one.end), (text, 0, 3)])
     assert passes == [text]
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1.0, 1.0], abs=1e-5)
+    # Many texts in one request, more than what is remembered whole: still once each, and as each by itself.
+    monkeypatch.setattr(span_head, "_REMEMBERED_TOKENS", 12)
+    texts = [f"number {at}: {text}" for at in range(40)]
+    found = head.detect(texts)
+    assert all("Lisp" in [mention.text for mention in own] for own in found)
+    items = [(text, own[0].start, own[0].end) for text, own in zip(texts, found, strict=True)]
+    together = head.encode_spans(items)
+    assert passes == [text, *texts]
+    alone = np.concatenate(
+        [SpanHead(trained[1], EncodeSettings(), threshold=0.5).encode_spans([one]) for one in items[:3]]
+    )
+    assert together[:3] == pytest.approx(alone, abs=1e-4)
+    assert len(head._read) == 1
+
+
+def test_a_text_s_surest_mentions_are_kept(trained: tuple[Path, Path]) -> None:
+    text = "the Lisp runs here and we like Unix and tea"
+    every = SpanHead(trained[1], EncodeSettings(), threshold=0.5).detect([text])[0]
+    assert [one.text for one in every] == ["Lisp", "Unix"]
+    surest = max(every, key=lambda one: one.score)
+    assert SpanHead(trained[1], EncodeSettings(), threshold=0.5, keep=1).detect([text]) == [[surest]]
+    strict = SpanHead(trained[1], EncodeSettings(), threshold=0.999999, at_least=2).detect([text])[0]
+    assert [(one.start, one.end) for one in strict] == [(one.start, one.end) for one in every]
+    assert SpanHead(trained[1], EncodeSettings(), threshold=0.999999).detect([text]) == [[]]
+
+
+def test_sentences_are_read_together_up_to_the_window() -> None:
+    text = "One two. Three four! \u201cFive?\u201d Dr. Six of the U.S. Army\nSeven"
+    starts = [at for at, one in enumerate(text) if one != " " and (at == 0 or text[at - 1].isspace())]
+    ends = sentence_ends(text, starts)
+    words = text.split()
+    assert [words[a:b] for a, b in pairwise([0, *ends])] == [
+        ["One", "two."], ["Three", "four!"], ["\u201cFive?\u201d"], ["Dr.", "Six", "of", "the", "U.S.", "Army"], ["Seven"],
+    ]  # fmt: skip
+    assert sentence_ends("東京。大阪", [0, 1, 2, 3, 4]) == [3, 5]
+    assert sentence_ends("", []) == []
+    for size in (1, 3, 7, 50):
+        made = span_windows(ends, size, 4)
+        own = [at for one in made for at in range(one.own_start, one.own_end)]
+        assert own == list(range(len(starts)))  # every token is taken from one window
+        assert all(one.start <= one.own_start < one.own_end <= one.end <= one.start + 4 for one in made)
 
 
 def test_spans_and_their_meanings_are_decided_jointly(app: App) -> None:
     text = "we like file transfer protocol and the Lisp runs here"
     head = app.encoders.span_detector("elq")
     assert isinstance(head, SpanHead)
-    possible = {(one.start, one.end): one.score for one in head.possible(text, app.settings.link.span_floor)}
-    assert len(possible) > len(head.detect(text))
+    possible = {(one.start, one.end): one.score for one in head.possible([text], app.settings.link.span_floor)[0]}
+    assert len(possible) > len(head.detect([text])[0])
 
     def links(least: float | None) -> tuple[Link, ...]:
         request = LinkRequest((Text(text),), detectors=("elq",), threshold=0.0, joint=least)

@@ -265,7 +265,9 @@ def test_names_in_everyday_prose_are_found_by_the_shipped_span_head() -> None:
             texts[line] = []
     assert (len(texts), sum(map(len, texts.values()))) == (40, 89)
     head = SpanHead(ELQ, EncodeSettings(), threshold=LinkSettings().span_threshold)
-    found = {text: {(one.start, one.end) for one in head.detect(text)} for text in texts}
+    found = {
+        text: {(one.start, one.end) for one in own} for text, own in zip(texts, head.detect(list(texts)), strict=True)
+    }
     first = next(text for text in texts if text.startswith("Barack"))
     assert {first[a:b] for a, b in found[first]} >= {"Barack Obama", "Harvard Law School"}
     right = sum(len(found[text] & set(gold)) for text, gold in texts.items())

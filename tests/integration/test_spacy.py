@@ -29,16 +29,16 @@ def names(found: list[Mention]) -> list[str]:
 
 def test_names_are_mentions_and_numbers_are_none(detector: SpacyDetector) -> None:
     text = "𝔘 Ada Lovelace met Charles Babbage in London on 5 June 1833 for 30 dollars."
-    found = detector.detect(text)
+    (found,) = detector.detect([text])
     assert names(found) == ["Ada Lovelace", "Charles Babbage", "London"]
     assert all(text[one.start : one.end] == one.text and one.detector == NAME for one in found)
-    assert detector.detect(" \n ") == []
+    assert detector.detect([" \n ", ""]) == [[], []]
 
 
 def test_a_long_text_is_read_in_pieces(detector: SpacyDetector, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "Ada Lovelace lived in London. She knew Charles Babbage.\n" * 30
     monkeypatch.setattr(spacy_ner, "_PIECE_CHARS", 300)
-    found = detector.detect(text)
+    (found,) = detector.detect([text])
     assert {"Ada Lovelace", "London", "Charles Babbage"} <= set(names(found))
     assert max(one.start for one in found) > len(text) - 60
     assert all(text[one.start : one.end] == one.text for one in found)
@@ -66,4 +66,4 @@ def test_requests_name_installed_pipelines_only(app: App, make_app: Callable[...
     chosen = f"spacy:{tmp_path}"
     own = make_app(link={"detectors": ("dictionary", chosen)})
     with pytest.raises(EncoderUnavailableError, match="cannot load the pipeline"):
-        own.encoders.span_detector(chosen).detect("Ada")
+        own.encoders.span_detector(chosen).detect(["Ada"])
