@@ -20,7 +20,7 @@ from app.core.errors import (
     UnavailableError,
     WriterConflictError,
 )
-from app.core.linking import LinkRequest, Text
+from app.core.linking import LinkRequest, Text, check_annotation
 from app.core.settings import Settings
 from app.core.types import (
     LINKED_ENTITIES,
@@ -400,6 +400,7 @@ class App:
         stop: Callable[[], bool] = lambda: False,
     ) -> Annotated:
         """Keep in documents' metadata which entities of a knowledge base they mention."""
+        check_annotation(self.catalog.spec(collection), annotation)
         return annotate(
             self.catalog, self.documents, self.linker, collection, annotation, waiting_only=waiting_only,
             max_chars=self.settings.link.max_text_chars, progress=progress, stop=stop,

@@ -44,6 +44,10 @@ class DocumentService:
         self._max_chars = max_document_chars
         self._max_bulk = max_bulk_documents
 
+    def spec(self, collection: str) -> CollectionSpec:
+        """What the collection is. Raises NotFoundError."""
+        return self._collections.spec(collection)
+
     def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
         """Upsert JSON objects; item by item, in order. Raises only for the request as a whole."""
         if not isinstance(rows, list):

@@ -18,6 +18,10 @@ MAX_LANG_CHARS = 64
 _FIELDS = {"id", "title", "text", "lang", "metadata"}
 
 
+_JOINERS = {0x200C: None, 0x200D: None}
+"""Not printable by themselves, and part of words and signs."""
+
+
 def parse_document(row: object, max_chars: int) -> Document:
     """A document from a JSON object. Raises InvalidInputError or TooLargeError, naming the field."""
     if not isinstance(row, Mapping):
@@ -30,7 +34,7 @@ def parse_document(row: object, max_chars: int) -> Document:
             expected=f"only {', '.join(sorted(_FIELDS))}",
         )
     doc_id = check_text(row.get("id"), "id")
-    if not 0 < len(doc_id) <= MAX_ID_CHARS or not doc_id.isprintable():
+    if not 0 < len(doc_id) <= MAX_ID_CHARS or not doc_id.translate(_JOINERS).isprintable():
         raise InvalidInputError("bad id", received=doc_id, expected=f"1 to {MAX_ID_CHARS} printable characters")
     title = check_text(row.get("title") or "", "title")
     text = check_text(row.get("text", ""), "text")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -10,6 +11,7 @@ from fastapi import Header, Query, Response
 
 from app.api import models
 from app.api.keys import ApiKey, Role
+from app.core.errors import shown
 
 Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
 Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -40,3 +42,27 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
     """A value as a JSON answer."""
     body = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     return Response(body, status, media_type="application/json", headers=headers)
+
+
+_INTERNAL = re.compile(r"body|str|[A-Z]\w*|.*[\[<(].*")
+"""Parts of a place that no caller wrote: names of our own types."""
+_MAX_MESSAGE = 500
+
+
+def bad_request(problem: Mapping[str, Any], content_type: str | None) -> dict[str, str]:
+    """What a client is told whose request has not the form of its route: where, what was received, what is expected."""
+    place = ".".join(str(part) for part in problem["loc"] if not _INTERNAL.fullmatch(str(part))) or "the body"
+    received, expected = shown(problem.get("input")), str(problem["msg"]).removeprefix("Input should be ")
+    message = f"{place}: {problem['msg']}"
+    if problem["type"] == "json_invalid":
+        message = f"the body is not JSON at character {problem['loc'][-1]}: {problem.get('ctx', {}).get('error', '')}"
+        expected = "JSON"
+    elif place == "the body" and problem["type"] != "missing" and "json" not in (content_type or ""):
+        message, received = "the body was not read as JSON", f"Content-Type: {content_type}"
+        expected = "Content-Type: application/json"
+    return {
+        "code": "invalid_input",
+        "message": message.encode("utf-8", "backslashreplace").decode()[:_MAX_MESSAGE],
+        "received": received,
+        "expected": f"{expected}; see /openapi.json".encode("utf-8", "backslashreplace").decode()[:_MAX_MESSAGE],
+    }

@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException
 
 from app.api import models
 from app.api.access import access_routes
-from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, Authorization, Collection, json_answer
+from app.api.answers import BUSY, CONFLICT, ERRORS, NOT_FOUND, Authorization, Collection, bad_request, json_answer
 from app.api.audit import Audit
 from app.api.feedback import feedback_routes
 from app.api.generations import generation_routes
@@ -48,7 +48,6 @@ from app.core.errors import (
     NotFoundError,
     RateLimitedError,
     UserError,
-    shown,
 )
 from app.core.linking import Entity, LinkResult
 from app.core.logs import new_request_id, request_id
@@ -340,16 +339,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         return _error(error)
 
     @api.exception_handler(RequestValidationError)
-    async def validation_error(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        detail = {
-            "code": "invalid_input",
-            "message": f"{where}: {first['msg']}".encode("utf-8", "backslashreplace").decode()[:500],
-            "received": shown(first.get("input")),
-            "expected": "see /openapi.json",
-        }
-        return json_answer({"error": detail}, 400)
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
+        return json_answer({"error": bad_request(error.errors()[0], request.headers.get("content-type"))}, 400)
 
     @api.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:

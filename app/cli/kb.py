@@ -27,6 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KbOption = Annotated[str, typer.Option("--kb", "-k", help="The knowledge base: a collection of entities.")]
 SignalsOption = Annotated[str | None, typer.Option(help="Only these: bm25, vdr, dense, prior; joined by commas.")]
 _BATCH = 2000
+_LINKED_AT_ONCE = 256
 
 
 @kb_cli.command("load")
@@ -150,6 +151,8 @@ def remove(
         else:
             for item in result.items:
                 say(f"{item.id}: {item.status}")
+        if any(item.status == "not_found" for item in result.items):
+            raise typer.Exit(2)
 
 
 @kb_cli.command("export-vectors")
@@ -803,10 +806,17 @@ def link(
     path: Annotated[str | None, typer.Argument(help="A text file, or - for standard input.")] = None,
     kb: KbOption = "entities",
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Link each line that is typed.")] = False,
+    mentions: Annotated[
+        Path | None, typer.Option(help="A file of mentions in their contexts (BLINK's rows) to link instead of a text.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The .jsonl to write the links of --mentions to.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
     detectors: Annotated[str | None, typer.Option(help="dictionary, elq, spacy:PIPELINE; joined by commas.")] = None,
     rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
     coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
+    joint: Annotated[
+        float | None, typer.Option(help="Decide spans and links jointly: the least joint probability of a link.")
+    ] = None,
     evidence: Annotated[
         str | None, typer.Option(help="A collection of annotated documents: what is found there for a text counts.")
     ] = None,
@@ -818,11 +828,15 @@ def link(
         from dataclasses import replace
 
         from app.bootstrap import EVIDENT_HITS
-        from app.core.errors import EncoderUnavailableError, InvalidInputError
+        from app.core.errors import EncoderUnavailableError, InvalidInputError, UserError
         from app.core.linking import LinkRequest, Text
 
-        if (path is None) != interactive:
-            raise InvalidInputError("nothing to link", expected="a file, - for standard input, or -i")
+        if (path is not None) + interactive + (mentions is not None) != 1:
+            raise InvalidInputError(
+                "one thing is to be linked", expected="a file, - for standard input, -i or --mentions"
+            )
+        if out is not None:
+            _new(out)
         if app.settings.link.rerank if rerank is None else rerank:
             try:
                 app.encoders.entity_cross().load()
@@ -830,21 +844,61 @@ def link(
                 if rerank:
                     note(f"without the cross-encoder: {error}")
 
-        def linked(text: str) -> LinkResult:
+        def linked(*texts: Text) -> LinkResult:
             names = tuple(detectors.split(",")) if detectors else None
             request = LinkRequest(
-                (Text(text),), shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
-                coherence=coherence,
+                texts, shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
+                coherence=coherence, joint=joint,
             )  # fmt: skip
             if evidence is not None:
                 request = replace(app.with_evidence(request, evidence, EVIDENT_HITS), evidence=2.0)
             return app.linker.link(kb, request)
 
-        if interactive:
-            while line := _asked():
-                _show(linked(line), as_json)
+        if mentions is not None:
+            _link_mentions(mentions, linked, out, as_json)
             return
-        _show(linked(_read(str(path), app.settings.link.max_text_chars)), as_json)
+        if interactive:
+            while (line := _asked()) is not None:
+                try:
+                    if line.strip():
+                        _show(linked(Text(line)), as_json)
+                except UserError as error:
+                    note(f"error ({error.code}): {error}")
+            return
+        _show(linked(Text(_read(str(path), app.settings.link.max_text_chars))), as_json)
+
+
+def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | None, as_json: bool) -> None:
+    """Link a file of mentions: a line of JSON for each, into a file or printed, or a line of text."""
+    import orjson
+
+    from training.linking.data import read_mentions
+
+    rows = read_mentions(data)
+    made: list[bytes] = []
+    with progress(as_json) as bars:
+        task = bars.add_task("mentions", total=len(rows), rate="")
+        for at in range(0, len(rows), _LINKED_AT_ONCE):
+            part = rows[at : at + _LINKED_AT_ONCE]
+            for row, text in zip(part, linked(*(one.text for one in part)).texts, strict=True):
+                (found,) = text.links
+                best = [{"id": one.entity_id, "probability": one.probability} for one in found.candidates]
+                value = {"id": row.id, "mention": row.context.mention, "entity_id": found.entity_id,
+                         "title": found.title, "probability": found.probability, "reason": found.reason,
+                         "candidates": best}  # fmt: skip
+                made.append(orjson.dumps(value))
+                if out is None:
+                    meaning = f"{found.entity_id} ({found.title})" if found.entity_id else "NIL"
+                    say(
+                        made[-1].decode()
+                        if as_json
+                        else f"{row.id} {row.context.mention!r} → {meaning}  p = {found.probability:.2f}"
+                    )
+            bars.advance(task, len(part))
+    if out is not None:
+        out.write_bytes(b"\n".join(made) + b"\n")
+        nil = sum(b'"entity_id":null' in one for one in made)
+        emit({"mentions": len(made), "nil": nil}) if as_json else say(f"{out}: {len(made)} mentions, {nil} of them NIL")
 
 
 def annotate(
@@ -887,15 +941,18 @@ def _read(path: str, limit: int) -> str:
         return raw.decode()
     except FileNotFoundError as error:
         raise NotFoundError("no such file", received=path) from error
+    except OSError as error:
+        raise InvalidInputError(f"cannot be read: {error.strerror}", received=path, expected="a text file") from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"not UTF-8 at byte {error.start}", received=path, expected="UTF-8 text") from error
 
 
-def _asked() -> str:
+def _asked() -> str | None:
+    """The next line as it was typed; None at the end of the input."""
     try:
-        return input("text> ").strip()
+        return input("text> ")
     except EOFError:
-        return ""
+        return None
 
 
 def _show(result: LinkResult, as_json: bool) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.core.types import Metadata, Signal, SignalValue
+from app.core.errors import ConflictError, InvalidInputError
+from app.core.types import Annotation, CollectionSpec, Metadata, Signal, SignalValue
 
 LINK_SIGNALS = (Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR)
 """What proposes entities, each alone if asked."""
@@ -199,6 +200,14 @@ class NameCounts:
 
     names: Mapping[str, Mapping[str, float]]
     judged: frozenset[int] = frozenset()
+
+
+def check_annotation(spec: CollectionSpec, annotation: Annotation) -> None:
+    """Raises ConflictError for a knowledge base's own entities, InvalidInputError for what is no probability."""
+    if spec.kind == "entities":
+        raise ConflictError("the collection is a knowledge base", received=spec.name, expected="documents to annotate")
+    if annotation.threshold is not None and not 0 <= annotation.threshold <= 1:
+        raise InvalidInputError("threshold is out of range", received=annotation.threshold, expected="0.0 to 1.0")
 
 
 def apart(spans: Sequence[tuple[int, int]], score: Sequence[float]) -> list[int]:

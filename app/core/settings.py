@@ -199,7 +199,7 @@ class LinkSettings(_Section):
     rerank_top: int = Field(8, gt=0, le=256, description="Candidates of a mention that it reads.")
     rerank_budget_ms: float = Field(2000, ge=0, description="Time for it in one request, unless asked.")
     max_text_chars: int = Field(1_000_000, gt=0, description="Longest text.")
-    max_texts: int = Field(1000, gt=0, description="Most texts in one request.")
+    max_texts: int = Field(1000, gt=0, description="Most texts in one request whose mentions are to be found.")
     max_mentions: int = Field(10_000, gt=0, description="Most mentions in one request.")
     max_mention_terms: int = Field(64, gt=0, description="Terms of a mention that are looked for.")
 

@@ -24,7 +24,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
-from app.core.linking import LinkProfile, NameCounts, Utility
+from app.core.linking import LinkProfile, NameCounts, Utility, check_annotation
 from app.core.ports import Engine, Present, Records
 from app.core.settings import DenseSettings
 from app.core.text import Analyzer
@@ -363,10 +363,13 @@ class Catalog:
         return Annotation(**found) if found and found["kb"] else None
 
     def save_annotation(self, name: str, annotation: Annotation | None) -> None:
-        """Annotate documents as they come from now on, or no more. Raises NotFoundError for either collection."""
-        self.spec(name)
+        """Annotate documents as they come from now on, or no more. Raises NotFoundError for either collection,
+        ConflictError for a knowledge base, InvalidInputError for what is no probability.
+        """
+        spec = self.spec(name)
         if annotation is not None:
             self.spec(annotation.kb)
+            check_annotation(spec, annotation)
         with self._registry.lock(name):
             self._registry.write(name, "annotation", asdict(annotation or Annotation("")))
 

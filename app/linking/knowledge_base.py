@@ -75,28 +75,36 @@ def parse_entity(row: object, max_chars: int) -> Entity:
             "unknown entity field", received=sorted(map(str, unknown)), expected=f"only {', '.join(sorted(_FIELDS))}"
         )
     title = _name(row.get("title"), "title")
-    given = row.get("aliases") or []
+    given = _given(row, "aliases", [])
     if not isinstance(given, list):
         raise InvalidInputError("aliases has the wrong type", received=given, expected="a list of strings")
     if len(given) > MAX_ALIASES:
         raise TooLargeError("too many aliases", received=len(given), expected=f"at most {MAX_ALIASES}")
     aliases = tuple(dict.fromkeys(name for name in (_name(one, "alias") for one in given) if name != title))
-    kind, world = (check_text(row.get(name) or "", name) for name in ("kind", "world"))
-    metadata = check_metadata(row.get("metadata") or {})
+    kind, world = (check_text(_given(row, name, ""), name) for name in ("kind", "world"))
+    metadata = check_metadata(_given(row, "metadata", {}))
     taken = [name for name in _RESERVED if name in metadata]
     if taken:
         raise InvalidInputError(
             "metadata holds a field of the entity's own", received=taken, expected="it beside metadata"
         )
     entity_id = check_text(row.get("id"), "id")
-    entity = Entity(
-        entity_id, title, check_text(row.get("description") or "", "description"), aliases, kind, world,
-        check_text(row.get("lang") or "", "lang"), metadata,
-    )  # fmt: skip
+    description = check_text(_given(row, "description", ""), "description")
+    if description.startswith(_ALIASES):
+        raise InvalidInputError(
+            "a description begins like the line of aliases", received=description, expected="a list of aliases"
+        )
+    lang = check_text(_given(row, "lang", ""), "lang")
+    entity = Entity(entity_id, title, description, aliases, kind, world, lang, metadata)
     document = to_document(entity)
     fields = {"id": document.id, "title": title, "text": document.text, "lang": document.lang}
     parse_document({**fields, "metadata": dict(document.metadata)}, max_chars)
     return entity
+
+
+def _given(row: Mapping[str, Any], name: str, default: Any) -> Any:
+    value = row.get(name)
+    return default if value is None else value
 
 
 def _name(value: object, what: str) -> str:
@@ -147,5 +155,6 @@ class KnowledgeBase:
             raise NotFoundError("no such entity", received=entity_id) from error
 
     def remove(self, collection: str, entity_ids: Sequence[str]) -> BulkResult:
-        """Remove entities from every generation: no roll-back brings them back."""
+        """Remove entities from every generation: no roll-back brings them back. Raises ConflictError for documents."""
+        self.check(self._documents.spec(collection))
         return self._documents.delete(collection, entity_ids, everywhere=True)

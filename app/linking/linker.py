@@ -162,7 +162,10 @@ class LinkService:
                 at += len(items)
             moment.took("decide", before)
         if request.joint is not None:
-            links = [_jointly(own, request.joint) for own in links]
+            links = [
+                _jointly(own, request.joint) if text.mentions is None else own
+                for text, own in zip(request.texts, links, strict=True)
+            ]
         if cross is not None:
             error = moment.missing.get(Signal.CROSS.value, "")
             report = CrossReport(cross.id, scored, skipped, round(cross_s * 1e3, 3), error)
@@ -237,8 +240,13 @@ class LinkService:
         limit = self._settings
         if not request.texts:
             raise InvalidInputError("nothing to link", received=[], expected="at least one text")
-        if len(request.texts) > limit.max_texts:
-            raise TooLargeError("too many texts", received=len(request.texts), expected=f"at most {limit.max_texts}")
+        unmarked = sum(one.mentions is None for one in request.texts)
+        if unmarked > limit.max_texts:
+            raise TooLargeError("too many texts", received=unmarked, expected=f"at most {limit.max_texts}")
+        if len(request.texts) > max(limit.max_texts, limit.max_mentions):
+            raise TooLargeError(
+                "too many texts", received=len(request.texts), expected=f"at most {limit.max_mentions} with mentions"
+            )
         for number, one in enumerate(request.texts):
             check_text(one.text, f"texts[{number}]")
             if len(one.text) > limit.max_text_chars:
@@ -246,7 +254,7 @@ class LinkService:
                     f"texts[{number}] is too long", received=f"{len(one.text)} characters",
                     expected=f"at most {limit.max_text_chars}",
                 )  # fmt: skip
-            check_spans(one.text, one.mentions or ())
+            check_spans(one.text, one.mentions or (), f"texts[{number}].mentions")
             for entity in one.exclude:
                 check_text(entity, f"texts[{number}].exclude")
         for entity in request.exclude:
@@ -575,22 +583,26 @@ def _vectors(snapshot: Snapshot, candidates: Candidates) -> VectorArray:
     return found
 
 
-def check_spans(text: str, spans: Sequence[tuple[int, int]]) -> None:
-    """Raises InvalidInputError for a span that is empty, reversed, out of range, blank, or splits a character.
+def check_spans(text: str, spans: Sequence[tuple[int, int]], where: str) -> None:
+    """Raises InvalidInputError, saying `where`, for a span that is empty, reversed, out of range, blank, or splits a
+    character.
 
     Spans may overlap: each is linked by itself.
     """
-    for span in spans:
+    for number, span in enumerate(spans):
         start, end = span
+        place = f"{where}[{number}]"
         if not 0 <= start < end <= len(text):
             raise InvalidInputError(
-                "bad mention", received=list(span), expected=f"0 <= start < end <= {len(text)} in code points"
+                f"{place}: bad mention", received=list(span), expected=f"0 <= start < end <= {len(text)} in code points"
             )
         if not text[start:end].strip():
-            raise InvalidInputError("a mention is blank", received=list(span), expected="some visible characters")
+            raise InvalidInputError(
+                f"{place}: a mention is blank", received=list(span), expected="some visible characters"
+            )
         for at in (start, end):
             if splits_a_character(text, at):
                 raise InvalidInputError(
-                    "a mention cuts a character from its combining marks", received=list(span),
+                    f"{place}: a mention cuts a character from its combining marks", received=list(span),
                     expected=f"a boundary beside code point {at}, not at it",
                 )  # fmt: skip

@@ -388,9 +388,11 @@ def test_spans_and_their_meanings_are_decided_jointly(app: App) -> None:
     assert [one.joint for one in links(least)] == pytest.approx([max(expected.values())], abs=1e-5)
     assert all(one.joint is None for one in links(None))
     # What the dictionary finds, and what is given, is taken to be a mention.
+    both = LinkRequest((Text(text, ((39, 43), (35, 43))),), threshold=0.0, joint=1.0)
+    assert [one.mention.start for one in app.linker.link("kb", both).texts[0].links] == [39, 35]  # given ones all stay
     given = LinkRequest((Text(text, ((40, 44),)),), threshold=0.0, joint=0.0)
     (one,) = app.linker.link("kb", given).texts[0].links
-    assert one.joint == one.probability
+    assert one.joint is None
     with pytest.raises(InvalidInputError, match="joint is out of range"):
         links(1.5)
 

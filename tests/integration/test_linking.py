@@ -406,6 +406,15 @@ def test_limits_are_stated(kb: App) -> None:
         kb.linker.link(KB, LinkRequest((Text("x" * 1_000_001),)))
     with pytest.raises(TooLargeError, match="too many mentions"):
         kb.linker.link(KB, LinkRequest((Text("x", ((0, 1),) * 10_001),)))
+    with pytest.raises(TooLargeError, match="too many texts"):
+        kb.linker.link(KB, LinkRequest((Text("x"),) * 1001))
+    with pytest.raises(TooLargeError, match="too many texts"):
+        kb.linker.link(KB, LinkRequest((Text("x", ()),) * 10_001))
+    kb.linker.check(
+        LinkRequest((Text("x", ((0, 1),)),) * 10_000)
+    )  # mentions in contexts are as many as mentions may be
+    with pytest.raises(InvalidInputError, match=r"texts\[1\].mentions\[2\]: bad mention"):
+        kb.linker.check(LinkRequest((Text("x"), Text("xyz", ((0, 1), (1, 2), (3, 3))))))
     with pytest.raises(InvalidInputError, match="nothing to link"):
         kb.linker.link(KB, LinkRequest(()))
     with pytest.raises(InvalidInputError, match="candidates is out of range"):
@@ -455,6 +464,11 @@ def _shared(request: pytest.FixtureRequest) -> None:
         ({"id": "a", "title": "A", "colour": "red"}, "unknown entity field"),
         ({"id": "a", "title": "A", "metadata": {"kind": "x"}}, "entity's own"),
         ({"id": "a", "title": "A", "description": "\x00"}, "NUL"),
+        ({"id": "a", "title": "A", "description": []}, "description has the wrong type"),
+        ({"id": "a", "title": "A", "aliases": 0}, "aliases has the wrong type"),
+        ({"id": "a", "title": "A", "kind": False}, "kind has the wrong type"),
+        ({"id": "a", "title": "A", "metadata": []}, "metadata"),
+        ({"id": "a", "title": "A", "description": "Also known as:\tB\n"}, "like the line of aliases"),
     ],
 )
 def test_bad_entities_are_refused(row: object, message: str) -> None:
@@ -541,10 +555,34 @@ def test_commands(kb: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert made.exit_code == 0, made.output
     links = json.loads(made.stdout)["texts"][0]["links"]
     assert [one["entity_id"] for one in links] == ["2", "1"]
-    typed = run.invoke(cli, ["link", "-i", *options[:-1]], input="Ulm\n\n")
+    typed = run.invoke(cli, ["link", "-i", *options[:-1]], input="Ulm\n\n\0\n  Gizmo\n")
     assert "→ 1 (Ulm)" in typed.output
+    assert "error (invalid_input)" in typed.stderr  # one bad line ends nothing, nor does an empty one
+    assert "2:7 'Gizmo' → 2 (Gizmo)" in typed.output
+    # A file of mentions, and what a joint decision keeps.
+    rows = tmp_path / "mentions.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps({"id": f"m{at}", "context_left": "In", "mention": one, "context_right": "."}) + "\n"
+            for at, one in enumerate(["Ulm", "Gizmo", "Atlantis"] * 100)
+        )
+    )
+    many = ["link", "--mentions", str(rows), "-k", "towns", "--threshold", "0.2", "--no-cross"]
+    out = tmp_path / "links.jsonl"
+    made = run.invoke(cli, [*many, "--out", str(out), "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout) == {"mentions": 300, "nil": 100}
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(one["id"], one["entity_id"]) for one in found[-3:]] == [("m297", "1"), ("m298", "2"), ("m299", None)]
+    assert "m0 'Ulm' → 1 (Ulm)" in run.invoke(cli, many).stdout
+    assert run.invoke(cli, [*many, "--out", str(out)]).exit_code == 2  # nothing is overwritten
+    jointly = run.invoke(cli, ["link", str(text), *options, "--joint", "0.0"])
+    assert json.loads(jointly.stdout)["texts"][0]["links"][0]["joint"] is not None
+    assert "cannot be read" in run.invoke(cli, ["link", str(tmp_path), *options[:-1]]).stderr
+    assert run.invoke(cli, ["link", str(text), "-i", *options]).exit_code == 2
     assert json.loads(run.invoke(cli, ["kb", "show", "1", "-k", "towns"]).stdout)["title"] == "Ulm"
     assert "deleted" in run.invoke(cli, ["kb", "remove", "1", "-k", "towns"]).output
+    assert run.invoke(cli, ["kb", "remove", "1", "-k", "towns"]).exit_code == 2
     assert run.invoke(cli, ["kb", "show", "1", "-k", "towns"]).exit_code == 2
     assert run.invoke(cli, ["link", str(tmp_path / "none"), *options]).exit_code == 2
     text.write_bytes(b"\xff")

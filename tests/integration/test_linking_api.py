@@ -79,6 +79,32 @@ def test_bad_requests(client: TestClient, body: dict, status: int, message: str)
     assert message in answer.json()["error"]["message"]
 
 
+def test_bodies_without_their_form_are_told_what_is_wrong(client: TestClient) -> None:
+    def error(content: bytes, content_type: str | None = "application/json") -> dict:  # type: ignore[type-arg]
+        headers = {"content-type": content_type} if content_type else {}
+        answer = client.post("/v1/link", content=content, headers=headers)
+        assert answer.status_code == 400, answer.text
+        found: dict = answer.json()["error"]  # type: ignore[type-arg]
+        return found
+
+    assert error(b'{"text": "a",}')["message"].startswith("the body is not JSON at character 13")
+    plain = error(b'{"text": "a"}', "text/plain")
+    assert (plain["received"], plain["expected"].partition(";")[0]) == (
+        "Content-Type: text/plain", "Content-Type: application/json",
+    )  # fmt: skip
+    typed = error(b'{"texts": [{"text": "a", "mentions": [{"start": "x", "end": 1}]}]}')
+    assert typed["message"] == "texts.0.mentions.0.start: Input should be a valid integer"
+    assert (typed["received"], typed["expected"].partition(";")[0]) == ("'x'", "a valid integer")
+    wanted = error(b'{"mentions": [{"context_left": "a"}]}')
+    assert wanted["message"] == "mentions.0.mention: Field required"
+
+
+def test_ten_thousand_mentions_in_contexts(client: TestClient) -> None:
+    mentions = [{"context_left": "", "mention": "json", "context_right": ""}] * 1_200
+    body = {"mentions": mentions, "threshold": 0, "shown": 0, "candidates": 1}
+    assert len(link(client, **body)["texts"]) == 1_200
+
+
 def test_entities_come_change_and_go(client: TestClient) -> None:
     quoted = "/v1/entities/a%2Fb%20c"
     assert client.get(quoted).json()["title"] == "Slash"
@@ -101,6 +127,9 @@ def test_documents_and_entities_keep_apart(client: TestClient) -> None:
     assert documents.status_code == 409
     entities = client.post("/v1/entities:bulk?collection=default", json={"entities": ENTITIES})
     assert entities.status_code == 409
+    client.post("/v1/documents:bulk", json={"documents": [{"id": "1", "text": "x"}]})
+    assert client.delete("/v1/entities/1?collection=default").status_code == 409
+    assert client.get("/v1/documents/1").status_code == 200
     made = client.post("/v1/collections", json={"name": "kb", "kind": "entities"})
     assert (made.status_code, made.json()["kind"]) == (201, "entities")
     assert client.post("/v1/entities:bulk?collection=kb", json={"entities": ENTITIES}).status_code == 200

@@ -245,4 +245,8 @@ def test_the_command(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(cli, ["annotate", "--no-more"]).exit_code == 0
     assert catalog.annotation("default") is None
     assert CliRunner().invoke(cli, ["annotate", "-k", "nothing", "--always"]).exit_code != 0
+    for bad in (["--threshold", "3"], ["--threshold", "nan"], ["-c", "entities"]):
+        assert CliRunner().invoke(cli, ["annotate", "-k", "entities", "--always", *bad]).exit_code == 2
+        assert CliRunner().invoke(cli, ["annotate", "-k", "entities", *bad]).exit_code == 2
+    assert catalog.annotation("entities") is None
     assert catalog.annotation("default") is None

@@ -16,6 +16,7 @@ from app.core.errors import EncoderUnavailableError
 from app.core.manifest import MANIFEST, read_json, write_json
 from app.core.settings import EncodeSettings, Settings
 from app.core.types import CollectionSpec, RerankRequest, SearchRequest, Signal
+from app.encoders import cross_encoder
 from app.encoders.cross_encoder import TransformerCrossEncoder
 from app.encoders.dense import DenseTransformer, load_sentence_transformer
 from training.data import write_jsonl
@@ -80,7 +81,9 @@ def test_a_trained_bi_encoder_is_a_dense_model(tuning: str, base: Path, tmp_path
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Path) -> None:
+def test_a_trained_cross_encoder_re_ranks(
+    tuning: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = trained("cross_encoder", tuning, base, tmp_path)
     encode = EncodeSettings(cross_encoder=str(folder), cross_encoder_precision="fp32")
     encoder = TransformerCrossEncoder(str(folder), encode)
@@ -90,6 +93,12 @@ def test_a_trained_cross_encoder_re_ranks(tuning: str, base: Path, tmp_path: Pat
     encoder.load()
     scores = encoder.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
     assert np.isfinite(scores).all()
+    monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: True)
+    bf16 = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+    assert bf16.precision == "bf16"
+    bf16.load()
+    assert np.allclose(bf16.score("what tiger sleeps", [("", text) for text in TEXTS], float("inf")), scores, atol=0.05)
+    monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
     int8 = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
     assert int8.precision == "int8"
     pairs = [("", text) for text in TEXTS]
@@ -151,6 +160,7 @@ def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
 
     folder = trained("cross_encoder", "full", base, tmp_path)
     monkeypatch.setattr("app.encoders.export._write", refuse)
+    monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
     pairs = [("", text) for text in TEXTS]
     encoder = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
     encoder.load()
