@@ -56,11 +56,12 @@ def draw(
     drawn = []
     for at in rows_of_step(len(rows), batch, seed, step):
         row = rows[at]
-        positive = int(rng.integers(len(row.positives)))
+        positive = int(rng.integers(len(row.positives))) if row.positives else 0
         mined = tuple(pool(at))
         known = mined or row.negatives
         places = (rng.random(negatives) ** _SKEW * len(known)).astype(int).tolist() if known else []
         scores = [row.positive_scores[positive] if row.positive_scores else float("nan")]
         scores += [row.negative_scores[p] if row.negative_scores and not mined else float("nan") for p in places]
-        drawn.append(Drawn(row, row.positives[positive], tuple(known[p] for p in places), tuple(scores)))
+        first = row.positives[positive] if row.positives else Text("")  # a text in which nothing is mentioned
+        drawn.append(Drawn(row, first, tuple(known[p] for p in places), tuple(scores)))
     return drawn

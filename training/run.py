@@ -57,6 +57,20 @@ def load(paths: Sequence[Path], split: str, read: Callable[[Path, str], Sequence
     return Loaded(tuple(rows), fingerprints, texts, tuple(corpora))
 
 
+def _in_windows(loaded: Loaded, config: RunConfig, say: Callable[[str], None]) -> Loaded:
+    """Texts with mentions, none longer than what is read at once."""
+    from app.encoders.models import plain_tokenizer, root_of
+    from training.linking.spans import SpanRow, cut_to
+
+    rows = [row for row in loaded.rows if isinstance(row, SpanRow)]
+    made = cut_to(rows, plain_tokenizer(root_of(config.base)), config.query_tokens - 2)
+    if len(made) > len(rows):
+        say(f"texts longer than {config.query_tokens} tokens are cut behind sentences: {len(rows)} become {len(made)}")
+    if config.negatives and not any(row.hard for row in rows):
+        say("no mention has wrong candidates: entities drawn at random are learned from")
+    return replace(loaded, rows=tuple(made))
+
+
 def train_model(
     config: RunConfig,
     data: Sequence[Path],
@@ -97,14 +111,16 @@ def train_model(
             expected="either --entities FILE or --set train_entities=true",
         )
     loaded = load(data, split, read)
-    if config.negatives and not any(row.negatives for row in loaded.rows) and not config.refresh_every:
+    if config.kind == "span":
+        loaded = _in_windows(loaded, config, say)
+    elif config.negatives and not any(row.negatives for row in loaded.rows) and not config.refresh_every:
         say("no row has negatives: only in-batch ones are learned from")
         config = replace(config, negatives=0)
     rows = list(loaded.rows)
     if config.refresh_every and not all(row.negatives for row in rows):
         rows = [replace(row, negatives=(), negative_scores=()) for row in rows]
         say("some rows have no negatives: until the model has mined its own, in-batch ones are learned from")
-    if config.negatives and not config.refresh_every:
+    if config.negatives and not config.refresh_every and config.kind != "span":
         without = sum(not row.negatives for row in rows)
         rows = [row for row in rows if row.negatives]
         if without:
@@ -126,7 +142,7 @@ def train_model(
     fingerprints = dict(loaded.fingerprints)
     fingerprints |= {path.name: sha256(path) for path in entities}
     if go_on_from is not None:
-        if config.kind in {"late", "span"} or config.tuning != ("head" if config.kind == "vdr" else "lora"):
+        if config.kind == "late" or config.tuning != ("head" if config.kind == "vdr" else "lora"):
             raise InvalidInputError(
                 "such a model does not go on from an adapter",
                 received=f"{config.recipe}, tuning {config.tuning}",
@@ -145,7 +161,10 @@ def train_model(
         if config.kind == "span":
             from training.span_student import SpanStudent
 
-            return SpanStudent(config, EntityVectors(*entities) if entities else None)
+            head = SpanStudent(config, EntityVectors(*entities) if entities else None)
+            if go_on_from is not None:
+                head.go_on_from(go_on_from)
+            return head
         if config.kind == "late":
             from training.interaction_student import InteractionStudent
 

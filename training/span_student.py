@@ -1,7 +1,9 @@
 """ELQ's training (Li et al. 2020): binary cross-entropy over spans, cross-entropy over entities.
 
-Entities' vectors stay, or are those of the same weights, which learn both (`train_entities`): the other entities of a
-step are then a mention's negatives, and a knowledge base is encoded by what was trained.
+Further negatives of a step are entities drawn at random, and wrong candidates of its mentions where they were mined
+(`hyblink kb spans --hard`). Entities' vectors stay, or are those of the same weights, which learn both
+(`train_entities`): the other entities of a step are then a mention's negatives, and a knowledge base is encoded by what
+was trained.
 
 Shapes: L tokens, S valid spans of a text, M gold mentions of a step, E entities compared with.
 """
@@ -13,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from app.core.errors import InvalidInputError
 from app.core.linking import apart
+from app.encoders.adapters import SPAN_HEAD
 from app.encoders.dense import on_device
 from app.encoders.models import root_of
 from app.encoders.prefixes import prefixes_for
@@ -27,7 +30,7 @@ from training.data import Text, TrainingRow
 from training.linking.spans import SpanRow, micro
 from training.linking.vectors import EntityVectors
 from training.recipes import RunConfig
-from training.students import load_backbone, prepare, save_adapter
+from training.students import load_adapter, load_backbone, prepare, save_adapter
 
 _OTHERS = 1024
 """Entities drawn at random as further negatives of a step."""
@@ -52,6 +55,20 @@ class SpanStudent:
             self.head.weight.mul_(0.1)
             self.head.bias.copy_(torch.tensor([-2.0, -2.0, 0.0]))  # few spans are mentions
             nn.init.eye_(self.projection.weight)
+
+    def go_on_from(self, folder: Path) -> None:
+        """Start from an earlier head and its adapter. Raises InvalidInputError where they do not fit."""
+        load_adapter(self.model[0].model, SPAN_HEAD, self.config, folder)
+        known = load_file(str(folder / HEADS))
+        if known["projection"].shape != self.projection.weight.shape:
+            raise InvalidInputError(
+                "the earlier head is for other vectors", received=list(known["projection"].shape),
+                expected=str(list(self.projection.weight.shape)),
+            )  # fmt: skip
+        with torch.no_grad():
+            self.head.weight.copy_(known["weight"])
+            self.head.bias.copy_(known["bias"])
+            self.projection.weight.copy_(known["projection"])
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         own = {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
@@ -85,6 +102,7 @@ class SpanStudent:
         loss = states.sum() * 0.0
         vectors: list[torch.Tensor] = []
         meant: list[Text] = []
+        wrong: list[str] = []
         count = 0
         for at, row in enumerate(rows):
             assert isinstance(row, SpanRow)
@@ -93,6 +111,7 @@ class SpanStudent:
             if not len(first):
                 continue
             gold = dict(zip(row.spans, row.positives, strict=True))
+            hard = dict(zip(row.spans, row.hard, strict=False))
             ignored = set(row.ignored)
             where = [(offsets[at][i][0], offsets[at][j][1]) for i, j in zip(first.tolist(), last.tolist(), strict=True)]
             kept = np.array([span in gold or span not in ignored for span in where])
@@ -106,19 +125,21 @@ class SpanStudent:
                     if self._vectors is None or gold[span].id in self._vectors:
                         vectors.append(own[first[place] : last[place] + 1].mean(dim=0))
                         meant.append(gold[span])
+                        wrong += hard.get(span, ())[: self.config.negatives]
         loss = loss / max(1, count)
         if vectors:
-            loss = loss + self._entities(torch.stack(vectors), meant)
+            loss = loss + self._entities(torch.stack(vectors), meant, wrong)
         (loss * scale).backward()
         return float(loss.detach())
 
-    def _entities(self, states_MH: torch.Tensor, meant: Sequence[Text]) -> torch.Tensor:
+    def _entities(self, states_MH: torch.Tensor, meant: Sequence[Text], wrong: Sequence[str]) -> torch.Tensor:
         ids = list(dict.fromkeys(one.id for one in meant))
         if self._vectors is None:
             E_ED = self._embedded({one.id: one for one in meant})
         else:
             others = torch.randint(len(self._vectors), (_OTHERS,)).tolist()
-            ids = list(dict.fromkeys([*ids, *(self._vectors.ids[at] for at in others)]))
+            mined = [one for one in wrong if one in self._vectors]
+            ids = list(dict.fromkeys([*ids, *mined, *(self._vectors.ids[at] for at in others)]))
             E_ED = torch.from_numpy(self._vectors.get(ids)).to(states_MH.device)
         place = {one: at for at, one in enumerate(ids)}
         made_MD = nn.functional.normalize(self.projection(states_MH), dim=-1)

@@ -352,6 +352,9 @@ def spans(
     descriptions: Annotated[
         bool, typer.Option("--descriptions", help="Write what the entities are too (train_entities).")
     ] = False,
+    hard: Annotated[
+        int, typer.Option(min=0, help="Wrong candidates of each mention to mine, for `elq` to learn from.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
@@ -364,16 +367,39 @@ def spans(
         _new(out)
         rows = _rows(app, kb, data, None)
         names = app.linker.names_in(kb)
+        mined = _wrong_candidates(app, kb, rows, hard, in_context=in_context, quiet=as_json) if hard else {}
+
+        def hard_of(row: JudgedMention) -> Sequence[str]:
+            return mined.get(row.digest, ())
+
         if in_context:
-            made = context_rows(rows, names)
+            made = context_rows(rows, names, hard_of)
         else:
-            made = joined_rows(rows, _own, _described(app, kb, {_own(row) for row in rows}), names)
+            made = joined_rows(rows, _own, _described(app, kb, {_own(row) for row in rows}), names, hard_of)
         if descriptions:
             made = _with_entities(app, kb, made)
         write_spans(out, made)
         marked = sum(len(row.spans) for row in made)
         report = {"texts": len(made), "mentions": marked, "of": len(rows)}
         emit(report) if as_json else say(f"{out}: {len(made)} texts, {marked} of {len(rows)} mentions")
+
+
+def _wrong_candidates(
+    app: App, kb: str, rows: Sequence[JudgedMention], count: int, *, in_context: bool, quiet: bool
+) -> dict[int, tuple[str, ...]]:
+    """The best wrong candidates of each mention, by the mention's digest."""
+    from training.linking.examples import retrieved
+
+    found = {}
+    reader = app.catalog.engine(kb).snapshot().reader
+    with progress(quiet) as bars:
+        task = bars.add_task("candidates", total=len(rows), rate="")
+        own: Callable[[JudgedMention], str | None] = (lambda _: None) if in_context else _own
+        for row, one in retrieved(app.linker, kb, rows, count + 1, own):
+            ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+            found[row.digest] = tuple(name for name in ids if name != row.entity_id)[:count]
+            bars.advance(task)
+    return found
 
 
 @kb_cli.command("distant")

