@@ -111,7 +111,7 @@ class SpanStudent:
             if not len(first):
                 continue
             gold = dict(zip(row.spans, row.positives, strict=True))
-            hard = dict(zip(row.spans, row.hard, strict=False))
+            hard = dict(zip(row.spans, row.hard, strict=True)) if row.hard else {}
             ignored = set(row.ignored)
             where = [(offsets[at][i][0], offsets[at][j][1]) for i, j in zip(first.tolist(), last.tolist(), strict=True)]
             kept = np.array([span in gold or span not in ignored for span in where])

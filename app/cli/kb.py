@@ -476,12 +476,14 @@ def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
     known = {one: Text(entity.description, entity.title, one) for one, entity in entities.items()}
     made = []
     for row in rows:
-        kept = [(span, known[one.id]) for span, one in zip(row.spans, row.positives, strict=True) if one.id in known]
+        places = [at for at, one in enumerate(row.positives) if one.id in known]
+        kept = [(row.spans[at], known[row.positives[at].id]) for at in places]
+        hard = tuple(row.hard[at] for at in places) if row.hard else ()
         spans = tuple(span for span, _ in kept)
         gone = tuple(span for span in row.spans if span not in spans)
         if kept:
             positives = tuple(text for _, text in kept)
-            made.append(replace(row, spans=spans, positives=positives, ignored=(*row.ignored, *gone)))
+            made.append(replace(row, spans=spans, positives=positives, ignored=(*row.ignored, *gone), hard=hard))
     return made
 
 

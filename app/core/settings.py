@@ -180,7 +180,7 @@ class LinkSettings(_Section):
         description="Mentions that `elq` takes of a text though they do not reach span_threshold (for questions).",
     )
     span_window: int = Field(
-        48,
+        32,
         ge=0,
         le=4096,
         description="Tokens, in whole sentences, that `elq` reads together; 0: as many as it learned from.",
