@@ -35,7 +35,7 @@ ERRORS: Responses = {
 }
 NOT_FOUND: Responses = {404: {"model": models.ErrorAnswer, "description": "No such thing."}}
 CONFLICT: Responses = {409: {"model": models.ErrorAnswer, "description": "It exists, or is being written."}}
-BUSY: Responses = {429: {"model": models.ErrorAnswer, "description": "Too many searches at once; see Retry-After."}}
+BUSY: Responses = {429: {"model": models.ErrorAnswer, "description": "Too many at once; see Retry-After."}}
 
 
 def json_answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

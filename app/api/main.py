@@ -126,6 +126,7 @@ class Metrics:
         self.documents = Counter("hyblink_documents", "Documents written", ["status"], registry=self.registry)
         self.links = Counter("hyblink_links", "Mentions by what became of them", ["reason"], registry=self.registry)
         self.searching = Gauge("hyblink_searches_running", "Searches in progress", registry=self.registry)
+        self.linking = Gauge("hyblink_links_running", "Linking requests in progress", registry=self.registry)
         self.registry.register(Work(app))
 
     def searched(self, result: SearchResult) -> None:
@@ -181,9 +182,10 @@ _ACTS = frozenset({"/v1/collections", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job
 
 
 class _Slots:
-    """At most so many searches at once; the next is told to come back."""
+    """At most so many requests of a kind at once; the next is told to come back."""
 
-    def __init__(self, limit: int, gauge: Gauge) -> None:
+    def __init__(self, what: str, limit: int, gauge: Gauge) -> None:
+        self._what = what
         self._slots = threading.BoundedSemaphore(limit)
         self._limit = limit
         self._gauge = gauge
@@ -191,7 +193,9 @@ class _Slots:
     @contextmanager
     def one(self) -> Iterator[None]:
         if not self._slots.acquire(blocking=False):
-            raise RateLimitedError("too many searches at once", expected=f"at most {self._limit}; retry in a second")
+            raise RateLimitedError(
+                f"too many {self._what} at once", expected=f"at most {self._limit}; retry in a second"
+            )
         self._gauge.inc()
         try:
             yield
@@ -219,7 +223,8 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
             expected="a loopback address, a key made by `hyblink keys create --role admin`, or an oidc.issuer",
         )
     metrics = Metrics(app)
-    slots = _Slots(settings.api.max_concurrent_searches, metrics.searching)
+    slots = _Slots("searches", settings.api.max_concurrent_searches, metrics.searching)
+    link_slots = _Slots("linking requests", settings.api.max_concurrent_links, metrics.linking)
 
     warm, stopped = threading.Event(), threading.Event()
 
@@ -514,7 +519,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         on(body.collection, authorization, Role.SEARCH)
         if body.evidence is not None:
             on(body.evidence.collection, authorization, Role.SEARCH)
-        with slots.one():
+        with link_slots.one():
             request = body.request()
             if body.evidence is not None:
                 request = app.with_evidence(request, body.evidence.collection, body.evidence.hits)

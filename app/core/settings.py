@@ -37,6 +37,7 @@ class ApiSettings(_Section):
         0, ge=0, description="Requests of one key in a minute to one process, unless the key has its own; 0: no limit."
     )
     max_concurrent_searches: int = Field(16, gt=0, description="Searches at once; more are answered 429.")
+    max_concurrent_links: int = Field(8, gt=0, description="Linking requests at once; more are answered 429.")
 
 
 class OidcSettings(_Section):

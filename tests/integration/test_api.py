@@ -289,6 +289,34 @@ def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
         assert answer.headers["Retry-After"] == "1"
 
 
+def test_linking_requests_keep_no_search_waiting(make_app: Callable[..., App]) -> None:
+    import threading
+
+    app = make_app(api=ApiSettings(max_concurrent_searches=1, max_concurrent_links=1))
+    app.ensure_collection(CollectionSpec("default"))
+    release, entered = threading.Event(), threading.Event()
+    real = app.linker.link
+
+    def slow(*args, **kwargs):  # type: ignore[no-untyped-def]
+        entered.set()
+        release.wait(10)
+        return real(*args, **kwargs)
+
+    app.linker.link = slow  # type: ignore[method-assign]
+    with TestClient(create_api(app), base_url=LOOPBACK) as client:
+        body = {"text": "x", "collection": "default"}
+        first = threading.Thread(target=lambda: client.post("/v1/link", json=body))
+        first.start()
+        assert entered.wait(10)
+        assert "hyblink_links_running 1.0" in client.get("/metrics").text
+        answer = client.post("/v1/link", json=body)
+        search = client.post("/v1/search", json={"query": "x"})
+        release.set()
+        first.join()
+        assert (answer.status_code, search.status_code) == (429, 200)
+        assert answer.json()["error"]["message"].startswith("too many linking requests")
+
+
 def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None:
     app = make_app()
     with pytest.raises(ForbiddenError, match="without API keys"):
