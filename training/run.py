@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from app.core.errors import ConflictError, InvalidInputError
+from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.manifest import sha256
 from app.encoders.models import weights_version
 from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
@@ -140,6 +140,11 @@ def train_model(
         raise InvalidInputError("what re-ranks learns from negatives", received="none", expected="rows with negatives")
     dev_rows = [] if dev is None else [replace(one, collection=dev.name) for one in read(dev, dev_split)[:dev_limit]]
     fingerprints = dict(loaded.fingerprints)
+    for path in entities:
+        if not path.is_file():
+            raise NotFoundError(
+                "no such file of vectors", received=str(path), expected="one of hyblink kb export-vectors"
+            )
     fingerprints |= {path.name: sha256(path) for path in entities}
     if go_on_from is not None:
         if config.kind == "late" or config.tuning != ("head" if config.kind == "vdr" else "lora"):

@@ -332,6 +332,8 @@ def test_a_head_goes_on_from_an_earlier_one_with_wrong_candidates(trained: tuple
     before, after = (SpanHead(one, EncodeSettings(), threshold=0.5) for one in (trained[1], out))
     assert [one.text for one in after.detect([text])[0]] == ["Lisp"]  # two steps from scratch would find nothing
     assert after.detect([text])[0][0].score != before.detect([text])[0][0].score
+    nowhere = ["train", "elq", "--data", str(tmp_path / "texts.jsonl"), "--entities", str(tmp_path / "none")]
+    assert "no such file of vectors" in run.invoke(cli, [*nowhere, "--out", str(tmp_path / "no")]).output
     other = run.invoke(
         cli, [*train, *steps, "--set", "lora_rank=4", "--from", str(trained[1]), "--out", str(tmp_path / "no")],
         env=environment,
