@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,18 +171,29 @@ class SpanHead:
         heads = {name: value.astype(np.float32) for name, value in load_file(str(self._folder / HEADS)).items()}
         return model.eval(), heads
 
-    def read(self, texts: Sequence[str]) -> list[ReadText]:
-        """Texts as the heads see them, windows of several at once; those read lately are remembered."""
+    def read(self, texts: Sequence[str]) -> Iterator[ReadText]:
+        """Texts as the heads see them, windows of several at once, one after the other: all together may be too large
+        to hold. Those read lately are remembered.
+        """
         with self._lock:
             known = {text: self._read[text] for text in texts if text in self._read}
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        for text, read in zip(new, self._pass(new), strict=True):
-            known[text] = read
-            with self._lock:
-                self._read[text] = read
-                while len(self._read) > 1 and sum(len(one.offsets) for one in self._read.values()) > _REMEMBERED_TOKENS:
-                    self._read.popitem(last=False)
-        return [known[text] for text in texts]
+        passes = self._pass([text for text in dict.fromkeys(texts) if text not in known])
+        again = Counter(texts)
+        for text in texts:
+            again[text] -= 1
+            read = known.pop(text, None)
+            if read is None:
+                read = next(passes)
+                self._remember_text(text, read)
+            if again[text]:
+                known[text] = read
+            yield read
+
+    def _remember_text(self, text: str, read: ReadText) -> None:
+        with self._lock:
+            self._read[text] = read
+            while len(self._read) > 1 and sum(len(one.offsets) for one in self._read.values()) > _REMEMBERED_TOKENS:
+                self._read.popitem(last=False)
 
     def _pass(self, texts: Sequence[str]) -> Iterator[ReadText]:
         """Each text read; no more texts at once than fill a batch of windows, or are one."""
@@ -282,7 +293,12 @@ class SpanHead:
         """Vectors of (text, start, end), shape (n, D): each text is read once, whatever is mentioned in it."""
         with self._lock:
             known = {item: self._found[item] for item in items if item in self._found}
-        new = list(dict.fromkeys(item[0] for item in items if item not in known))
-        read = dict(zip(new, self.read(new), strict=True))
-        made = [known[item] if item in known else self._vector(read[item[0]], item[1], item[2]) for item in items]
-        return np.stack(made) if made else np.zeros((0, self._loaded[1]["projection"].shape[0]), dtype=np.float32)
+        wanted: dict[str, list[tuple[str, int, int]]] = {}
+        for item in items:
+            if item not in known:
+                wanted.setdefault(item[0], []).append(item)
+        for own, read in zip(wanted.values(), self.read(list(wanted)), strict=True):
+            known |= {item: self._vector(read, item[1], item[2]) for item in own}
+        if not items:
+            return np.zeros((0, self._loaded[1]["projection"].shape[0]), dtype=np.float32)
+        return np.stack([known[item] for item in items])

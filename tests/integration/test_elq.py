@@ -404,6 +404,23 @@ def test_a_text_is_read_once_for_detecting_and_encoding(
     assert len(head._read) == 1
 
 
+def test_no_more_texts_are_held_than_are_read_at_once(
+    trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = SpanHead(trained[1], EncodeSettings(batch_size=1), threshold=0.5)
+    calls: list[int] = []
+    plain = head._states
+    monkeypatch.setattr(head, "_states", lambda some: calls.append(len(some)) or plain(some))
+    texts = [f"number {at}: the Lisp runs here" for at in (0, 1, 0, 2)]
+    reads = head.read(texts)
+    first = next(reads)
+    assert calls == [1]
+    rest = list(reads)
+    assert calls == [1, 1, 1]  # the text that comes twice is read once
+    assert rest[1] is first
+    assert [len(own) for own in head.detect(texts)] == [1, 1, 1, 1]
+
+
 def test_a_text_s_surest_mentions_are_kept(trained: tuple[Path, Path]) -> None:
     text = "the Lisp runs here and we like Unix and tea"
     every = SpanHead(trained[1], EncodeSettings(), threshold=0.5).detect([text])[0]
