@@ -583,19 +583,19 @@ def evaluate_texts(
 
 def _labels(app: App, kb: str, rows: Sequence[SpanRow]) -> dict[str, str]:
     """The entities that the labels of texts mean, "" for NIL. Raises InvalidInputError where they mean none at all."""
-    from app.core.errors import InvalidInputError
     from training.linking.labels import Labels
 
-    given = {one.id for row in rows for one in row.positives if one.id}
-    ids = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).ids(given)
-    unknown = sorted(one for one in given if not ids[one])
-    if given and len(unknown) == len(given):
-        raise InvalidInputError(
-            "no label is an entity of the knowledge base", received=unknown[:3], expected="its ids, or known numbers"
-        )
-    if unknown:
-        note(f"{len(unknown)} of {len(given)} labels are not in {kb!r} and taken for NIL, such as {unknown[0]}")
+    given = {(one.id, "", "") for row in rows for one in row.positives}
+    found = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).ids(given)
+    ids = {label: entity for (label, _, _), entity in found.items()}
+    _say_unknown(kb, sorted(label for label, entity in ids.items() if label and not entity), len(ids.keys() - {""}))
     return ids
+
+
+def _say_unknown(kb: str, unknown: Sequence[str], count: int) -> None:
+    if unknown:
+        few = ", ".join(list(dict.fromkeys(unknown))[:3])
+        note(f"{len(unknown)} of {count} labels are not in {kb!r} and taken for NIL, such as {few}")
 
 
 def _signals(names: str | None) -> tuple[Signal, ...] | None:
@@ -624,9 +624,7 @@ def _rows(app: App, kb: str, data: Path, limit: int | None) -> list[JudgedMentio
     if limit and limit < len(rows):
         rows = [rows[at] for at in sorted(random.Random(0).sample(range(len(rows)), limit))]
     found = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).resolve(rows)
-    if found.unknown:
-        few = ", ".join(list(dict.fromkeys(found.unknown))[:3])
-        note(f"{len(found.unknown)} of {len(rows)} labels are not in {kb!r} and taken for NIL, such as {few}")
+    _say_unknown(kb, found.unknown, len(rows))
     return found.rows
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import orjson
 from app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
 from indexer.readers.dictd import dict_entities
 from indexer.readers.python_package import PythonSource
-from indexer.readers.rows import decode, lines
-from indexer.readers.wikidata import opened, wikidata_entities
+from indexer.readers.rows import decode, lines, open_packed
+from indexer.readers.wikidata import wikidata_entities
 from indexer.readers.wikipedia import page_props_beside, wikipedia_entities
 
 _MAX_ROW = 16 * 2**20
@@ -46,7 +47,7 @@ def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
     if path.name.endswith((".xml", ".xml.bz2", ".xml.gz")):
         return iter(wikipedia_entities(path, page_props_beside(path)))
     if path.name.endswith((".json", ".json.gz", ".json.bz2")):
-        return _zeshel(path) if _is_zeshel(path) else _unpacked(path, wikidata_entities(path, lang))
+        return _zeshel(path) if _is_zeshel(path) else _wikidata(path, lang)
     if path.suffix == ".index":
         return dict_entities(path)
     raise InvalidInputError(
@@ -56,20 +57,23 @@ def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
     )  # fmt: skip
 
 
-def _unpacked(path: Path, rows: Iterator[object]) -> Iterator[object]:
-    """The rows, with a broken packing named as what it is."""
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """A broken packing is named as what it is."""
     try:
-        yield from rows
+        yield
     except (EOFError, OSError) as error:
         raise InvalidInputError(f"{path.name} is broken: {error}", expected="a whole file") from error
+
+
+def _wikidata(path: Path, lang: str) -> Iterator[object]:
+    with _whole(path):
+        yield from wikidata_entities(path, lang)
 
 
 def _is_zeshel(path: Path) -> bool:
-    try:
-        with opened(path) as file:
-            return b'"document_id"' in file.readline(_MAX_ROW)
-    except (EOFError, OSError) as error:
-        raise InvalidInputError(f"{path.name} is broken: {error}", expected="a whole file") from error
+    with _whole(path), open_packed(path) as file:
+        return b'"document_id"' in file.readline(_MAX_ROW)
 
 
 def _zeshel(path: Path) -> Iterator[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,11 @@ def open_bytes(path: Path, opened: Callable[[IO[bytes]], None] = lambda _: None)
     unpacked = gzip.GzipFile(path, "rb")
     opened(cast("IO[bytes]", unpacked.fileobj))
     return cast("IO[bytes]", unpacked)
+
+
+def open_packed(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked where the name ends in .gz or .bz2."""
+    return cast("IO[bytes]", bz2.open(path, "rb")) if path.suffix == ".bz2" else open_bytes(path)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import bz2
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import orjson
 
 from app.core.errors import InvalidInputError, TooLargeError
-from indexer.readers.rows import open_bytes
+from indexer.readers.rows import open_packed
 
 _ANY = "mul"
 """The language of labels that are the same in all."""
 _MAX_WHOLE = 256 * 2**20
-
-
-def opened(path: Path) -> IO[bytes]:
-    """A file's bytes, unpacked where it is packed."""
-    return cast("IO[bytes]", bz2.open(path, "rb")) if path.suffix == ".bz2" else open_bytes(path)
 
 
 def wikidata_entities(path: Path, lang: str = "en") -> Iterator[object]:
@@ -28,7 +22,7 @@ def wikidata_entities(path: Path, lang: str = "en") -> Iterator[object]:
 
     Lexemes have none. Raises InvalidInputError for what is no JSON of Wikidata.
     """
-    with opened(path) as file:
+    with open_packed(path) as file:
         first = file.readline(_MAX_WHOLE + 1).removeprefix(b"\xef\xbb\xbf")
         while first and not first.strip():
             first = file.readline(_MAX_WHOLE + 1)

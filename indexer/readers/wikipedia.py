@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidInputError
-from indexer.readers.rows import lines
-from indexer.readers.wikidata import opened
+from indexer.readers.rows import lines, open_packed
 
 _MAX_LINE = 2**26
 _PROPERTY = re.compile(r"\((\d+),'(wikibase_item|disambiguation)','(Q\d+)?'")
@@ -70,7 +69,7 @@ def _pages(path: Path) -> Iterator[tuple[int, str, str, str]]:
     from defusedxml.ElementTree import ParseError, iterparse
 
     try:
-        with opened(path) as file:
+        with open_packed(path) as file:
             root: Any = None
             for event, element in iterparse(file, events=("start", "end")):
                 root = element if root is None else root

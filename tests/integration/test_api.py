@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -264,20 +266,22 @@ def test_too_many_documents_are_refused(make_app: Callable[..., App]) -> None:
         assert "at most 2" in error(answer)["expected"]
 
 
-def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
-    import threading
+def held(real: Callable[..., Any]) -> tuple[Callable[..., Any], threading.Event, threading.Event]:
+    """A function that waits before it does its work; what says that it was called, and what lets it go on."""
+    entered, release = threading.Event(), threading.Event()
 
-    app = make_app(api=ApiSettings(max_concurrent_searches=1))
-    app.ensure_collection(CollectionSpec("default"))
-    release, entered = threading.Event(), threading.Event()
-    real = app.search.search
-
-    def slow(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def slow(*args: Any, **kwargs: Any) -> Any:
         entered.set()
         release.wait(10)
         return real(*args, **kwargs)
 
-    app.search.search = slow  # type: ignore[method-assign]
+    return slow, entered, release
+
+
+def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
+    app = make_app(api=ApiSettings(max_concurrent_searches=1))
+    app.ensure_collection(CollectionSpec("default"))
+    app.search.search, entered, release = held(app.search.search)  # type: ignore[method-assign]
     with TestClient(create_api(app), base_url=LOOPBACK) as client:
         first = threading.Thread(target=lambda: client.post("/v1/search", json={"query": "x"}))
         first.start()
@@ -290,19 +294,9 @@ def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
 
 
 def test_linking_requests_keep_no_search_waiting(make_app: Callable[..., App]) -> None:
-    import threading
-
     app = make_app(api=ApiSettings(max_concurrent_searches=1, max_concurrent_links=1))
     app.ensure_collection(CollectionSpec("default"))
-    release, entered = threading.Event(), threading.Event()
-    real = app.linker.link
-
-    def slow(*args, **kwargs):  # type: ignore[no-untyped-def]
-        entered.set()
-        release.wait(10)
-        return real(*args, **kwargs)
-
-    app.linker.link = slow  # type: ignore[method-assign]
+    app.linker.link, entered, release = held(app.linker.link)  # type: ignore[method-assign]
     with TestClient(create_api(app), base_url=LOOPBACK) as client:
         body = {"text": "x", "collection": "default"}
         first = threading.Thread(target=lambda: client.post("/v1/link", json=body))

@@ -26,6 +26,10 @@ _PAGE = re.compile(r"https?://.*[?&]curid=(?P<page>\d+)\b.*")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
+Label = tuple[str, str, str]
+"""A label as a file has it, the title of what it means, and its world; title and world may be empty."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """Mentions by entities of a knowledge base, and the labels that it has no entity for: those are NIL now."""
@@ -45,26 +49,24 @@ class Labels:
 
     def resolve(self, rows: Sequence[JudgedMention]) -> Resolved:
         """The mentions with this knowledge base's ids. Raises InvalidInputError where it has none of their entities."""
-        labels = {(row.entity_id, row.title, row.world) for row in rows if row.entity_id}
-        there = self._known({label for label, _, _ in labels})
-        ids = {one: self._one(*one, there=there) for one in labels}
-        made = [
-            replace(row, entity_id=ids[row.entity_id, row.title, row.world]) if row.entity_id else row for row in rows
-        ]
+        ids = self.ids((row.entity_id, row.title, row.world) for row in rows)
+        made = [replace(row, entity_id=ids[row.entity_id, row.title, row.world]) for row in rows]
         unknown = [row.entity_id for row, own in zip(rows, made, strict=True) if row.entity_id and not own.entity_id]
-        if unknown and len(unknown) == len([row for row in rows if row.entity_id]):
-            shown = next(iter(self._reader.document_ids()), [])[:3]
-            raise InvalidInputError(
-                "no label is an entity of the knowledge base", received=list(dict.fromkeys(unknown))[:3],
-                expected=f"ids such as {', '.join(map(repr, shown)) or '(it is empty)'}, page numbers, titles",
-            )  # fmt: skip
         return Resolved(made, tuple(unknown))
 
-    def ids(self, labels: Iterable[str]) -> dict[str, str]:
-        """Each label's entity, "" for none."""
-        given = {one for one in labels if one}
-        there = self._known(given)
-        return {"": "", **{one: self._one(one, "", "", there=there) for one in given}}
+    def ids(self, labels: Iterable[Label]) -> dict[Label, str]:
+        """Each label's entity, "" for none. Raises InvalidInputError where there are labels and no entity of any."""
+        every = set(labels)
+        there = self._known({label for label, _, _ in every if label})
+        ids = {one: self._one(*one, there=there) if one[0] else "" for one in every}
+        given = sorted(label for label, _, _ in every if label)
+        if given and not any(ids.values()):
+            shown = next(iter(self._reader.document_ids()), [])[:3]
+            raise InvalidInputError(
+                "no label is an entity of the knowledge base", received=given[:3],
+                expected=f"ids such as {', '.join(map(repr, shown)) or '(it is empty)'}, page numbers, titles",
+            )  # fmt: skip
+        return ids
 
     def _one(self, label: str, title: str, world: str, *, there: set[str]) -> str:
         if label in there and (not title or self._may_be(label, title, world)):
