@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.core.errors import (
+from hyblink.app.core.clock import now
+from hyblink.app.core.errors import (
     ConflictError,
     EncoderUnavailableError,
     HyblinkError,
@@ -20,47 +21,34 @@ from app.core.errors import (
     UnavailableError,
     WriterConflictError,
 )
-from app.core.linking import LinkRequest, Text, check_annotation
-from app.core.settings import Settings
-from app.core.types import (
-    LINKED_ENTITIES,
-    Annotation,
-    CollectionSpec,
-    GenerationRecord,
-    LinkedEntity,
-    SearchRequest,
-)
-from app.encoder_pool import PRECISIONS, EncoderPool
-from app.indexes.catalog import Catalog, Registry, check_name, now
-from app.indexes.embedded.registry import FileRegistry
-from app.indexes.embedded.schema import SCHEMA_VERSION
-from app.linking.annotation import Annotated, annotate
-from app.linking.knowledge_base import KnowledgeBase
-from app.linking.linker import LinkService
-from app.retraining import Retraining, discard_candidate
-from app.search import SearchService
-from indexer.broker import ANNOTATE, ENCODE, QUEUE_OF_JOB, CeleryJobs, uses_celery
-from indexer.claims import Claims
-from indexer.documents import DocumentService
-from indexer.encode import encode_all, encode_waiting
-from indexer.generations import Means, build_candidate, publish
-from indexer.generations import build as build_generation
-from indexer.ingest_job import check_params, run_ingest_job
-from indexer.job_records import (
-    RUN_LONG_TASK,
-    RUN_TASK,
-    DeadLetter,
-    Job,
-    JobCancelledError,
-    JobRecords,
-    RunningJob,
-    TakenOverError,
-)
-from indexer.jobs import TRY_AGAIN, InProcessJobs
-from indexer.schedules import Schedule, Schedules
-from indexer.uploads import Uploads
-from training.feedback import Feedback
-from training.retrain import plan_from
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
+from hyblink.app.core.types.linking import LinkRequest, Text, check_annotation
+from hyblink.app.core.types.search import LINKED_ENTITIES, LinkedEntity, SearchRequest
+from hyblink.app.encoders.pool import PRECISIONS, EncoderPool
+from hyblink.app.engines.catalog import Catalog, Registry, check_name
+from hyblink.app.engines.embedded.registry import FileRegistry
+from hyblink.app.engines.embedded.store.schema import SCHEMA_VERSION
+from hyblink.app.feedback.feedback import Feedback
+from hyblink.app.jobs.celery_jobs import ANNOTATE, ENCODE, QUEUE_OF_JOB, CeleryJobs, uses_celery
+from hyblink.app.jobs.claims import Claims
+from hyblink.app.jobs.in_process import TRY_AGAIN, InProcessJobs
+from hyblink.app.jobs.job import RUN_LONG_TASK, RUN_TASK, DeadLetter, Job, JobCancelledError, TakenOverError
+from hyblink.app.jobs.records import JobRecords
+from hyblink.app.jobs.running import RunningJob
+from hyblink.app.jobs.schedules import Schedule, Schedules
+from hyblink.app.linking.annotation import Annotated, annotate
+from hyblink.app.linking.knowledge_base import KnowledgeBase
+from hyblink.app.linking.service import LinkService
+from hyblink.app.operations.retraining import Retraining, discard_candidate
+from hyblink.app.search.service import SearchService
+from hyblink.indexer.encode import encode_all, encode_waiting
+from hyblink.indexer.generations.build import Means, build_candidate, publish
+from hyblink.indexer.generations.build import build as build_generation
+from hyblink.indexer.ingest.documents import DocumentService
+from hyblink.indexer.ingest.ingest_job import check_params, run_ingest_job
+from hyblink.indexer.ingest.uploads import Uploads
+from hyblink.training.retraining.plan import plan_from
 
 log = logging.getLogger(__name__)
 
@@ -461,7 +449,7 @@ class App:
 def _registry(settings: Settings) -> Registry:
     if settings.engine == "embedded":
         return FileRegistry(settings)
-    from app.indexes.opensearch.registry import ClusterRegistry
+    from hyblink.app.engines.opensearch.registry import ClusterRegistry
 
     return ClusterRegistry(settings)
 

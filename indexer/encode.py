@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from app.core.ports import Engine, FullEncoder
-from app.core.types import IdArray, as_rows
-from indexer.claims import Claims
+from hyblink.app.core.ports.encoders import FullEncoder
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.types.arrays import IdArray, as_rows
+from hyblink.app.jobs.claims import BLOCK, Claims
 
-BLOCK = 128
-"""Passages written in one transaction. Within a block texts are sorted by length, so larger blocks waste less."""
 _POLL_S = 0.2
 
 

@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from app.core.errors import ConflictError, CorruptionError, NotFoundError
-from app.core.manifest import check_manifest, write_manifest
-from app.core.ports import Engine, ExportedDocument
-from app.core.types import CollectionSpec, DocId, Document, TermWeights
-from indexer.generations import check_importable, copy_documents
+from hyblink.app.core.errors import ConflictError, CorruptionError, NotFoundError
+from hyblink.app.core.manifest import check_manifest, write_manifest
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import ExportedDocument
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import DocId, Document
+from hyblink.indexer.generations.build import check_importable, copy_documents
 
 FORMAT = 2
 _DOCUMENTS, _VECTORS = "documents.jsonl", "vectors.f2"

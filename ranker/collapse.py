@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.types import IdArray
-from ranker.complete import FusedScores
-from ranker.fusion.inputs import Floats
+from hyblink.app.core.types.arrays import IdArray
+from hyblink.ranker.complete import FusedScores
+from hyblink.ranker.fusion.inputs import Floats
 
 
 @dataclass(frozen=True, slots=True)

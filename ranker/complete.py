@@ -14,11 +14,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from app.core.types import FIRST_RANK, IdArray, RankingProfile, ScoreArray, Scored, Signal
-from ranker.fusion import FUSIONS, FusionInput
-from ranker.fusion.inputs import Floats
-from ranker.normalization import NORMALIZATIONS, Affine, ScoreStats
-from ranker.retrieve import Leg
+from hyblink.app.core.types.arrays import IdArray, ScoreArray
+from hyblink.app.core.types.ranking import FIRST_RANK, RankingProfile, Scored, Signal
+from hyblink.ranker.fusion import FUSIONS, FusionInput
+from hyblink.ranker.fusion.inputs import Floats
+from hyblink.ranker.normalization import NORMALIZATIONS, Affine, ScoreStats
+from hyblink.ranker.retrieve import Leg
 
 Bools = npt.NDArray[np.bool_]
 

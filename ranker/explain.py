@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from app.core.ports import BagEncoder, Snapshot
-from app.core.text import Analyzer
-from app.core.types import IdArray, RankingProfile, Signal, SignalValue, Span, TokenContribution
-from ranker.complete import FusedScores
-from ranker.rerank import CrossScore
-from ranker.retrieve import QueryForms
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.ports.encoders import BagEncoder
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.types.arrays import IdArray
+from hyblink.app.core.types.documents import Span
+from hyblink.app.core.types.ranking import RankingProfile, Signal, SignalValue, TokenContribution
+from hyblink.ranker.complete import FusedScores
+from hyblink.ranker.rerank import CrossScore
+from hyblink.ranker.retrieve import QueryForms
 
 NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
 

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from app.core.errors import HyblinkError
-from app.core.ports import CrossEncoder
-from app.core.types import RerankReport, RerankRequest, ScoreArray, TokenIdf
-from ranker.collapse import RankedDocuments
+from hyblink.app.core.errors import HyblinkError
+from hyblink.app.core.ports.encoders import CrossEncoder
+from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
+from hyblink.app.core.types.ranking import RerankReport, RerankRequest
+from hyblink.ranker.collapse import RankedDocuments
 
 
 @dataclass(frozen=True, slots=True)

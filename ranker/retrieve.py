@@ -15,23 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.errors import DeadlineExceededError, HyblinkError, InvalidInputError
-from app.core.ports import WAITING_COUNTED, BagEncoder, EncodedQuery, FullEncoder, JointAnswer, Selection, Snapshot
-from app.core.types import (
-    ALL_SIGNALS,
-    EMPTY,
-    IdArray,
-    LegReport,
-    ScoreArray,
-    Scored,
-    Signal,
-    SparseForm,
-    TermWeights,
-    TokenIdf,
-    VdrMode,
-    VectorArray,
-)
-from app.core.weights import calibrated, heaviest, product
+from hyblink.app.core.errors import DeadlineExceededError, HyblinkError, InvalidInputError
+from hyblink.app.core.ports.encoders import BagEncoder, EncodedQuery, FullEncoder
+from hyblink.app.core.ports.store import Selection
+from hyblink.app.core.ports.views import WAITING_COUNTED, JointAnswer, Snapshot
+from hyblink.app.core.types.arrays import IdArray, ScoreArray, TermWeights, TokenIdf, VectorArray
+from hyblink.app.core.types.documents import SparseForm
+from hyblink.app.core.types.ranking import ALL_SIGNALS, EMPTY, Scored, Signal, VdrMode
+from hyblink.app.core.types.search import LegReport
+from hyblink.app.core.weights import calibrated, heaviest, product
 
 _JOINT = (Signal.BM25, Signal.VDR)
 _WAITED_S = 0.01

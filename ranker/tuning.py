@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.core.types import SHIPPED_CROSS_WEIGHT, FusionName, IdArray, NormalizationName, RankingProfile, Signal
-from ranker.complete import CompleteScores, fuse
-from ranker.fusion.inputs import Floats
-from ranker.rerank import normalised
+from hyblink.app.core.types.arrays import IdArray
+from hyblink.app.core.types.ranking import SHIPPED_CROSS_WEIGHT, FusionName, NormalizationName, RankingProfile, Signal
+from hyblink.ranker.complete import CompleteScores, fuse
+from hyblink.ranker.fusion.inputs import Floats
+from hyblink.ranker.rerank import normalised
 
 CUTOFF = 10
 

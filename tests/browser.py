@@ -45,7 +45,7 @@ def serving(environment: dict[str, str], folder: Path, collection: str) -> Itera
     api_port, ui_port = free_port(), free_port()
     api_url, ui_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{ui_port}"
     api = subprocess.Popen(
-        [sys.executable, "-m", "app.cli.main", "serve", "--port", str(api_port)], env=environment, cwd=folder
+        [sys.executable, "-m", "hyblink.app.cli.main", "serve", "--port", str(api_port)], env=environment, cwd=folder
     )
     streamlit = subprocess.Popen(
         [

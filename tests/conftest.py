@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bootstrap import App, build
-from app.core.settings import Settings
-from app.core.types import CollectionSpec, VectorArray
-from app.node.cluster import Cluster
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.engines.opensearch.local.cluster import Cluster
 
 DIMENSION = 24
 # Applications of tests do their own work; what concerns brokers says so.
@@ -108,8 +109,8 @@ def missing_service(what: str) -> None:
 @pytest.fixture(scope="session")
 def local_cluster() -> Iterator[Callable[..., Cluster]]:
     """Starts real OpenSearch clusters, each of its kind once; removed at the end."""
-    from app.core.errors import UnavailableError
-    from app.node.cluster import ClusterOptions
+    from hyblink.app.core.errors import UnavailableError
+    from hyblink.app.engines.opensearch.local.cluster import ClusterOptions
 
     started: dict[str, Cluster] = {}
 

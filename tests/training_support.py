@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from training.data import Text, TrainingRow, write_jsonl
+from hyblink.training.data.rows import Text, TrainingRow, write_jsonl
 
 THINGS = [
     "apple",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
-from app.core.errors import InvalidInputError
+from hyblink.app.core.errors import InvalidInputError
 
 Kind = Literal["vdr", "dense", "cross", "late", "mention", "span"]
 Tuning = Literal["full", "lora", "head"]

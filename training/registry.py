@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
-from app.core.manifest import MANIFEST, check_manifest, read_json, write_json, write_manifest
-from app.encoders.adapters import (
+from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from hyblink.app.core.manifest import MANIFEST, check_manifest, read_json, write_json, write_manifest
+from hyblink.app.encoders.loading.adapters import (
     CROSS_ENCODER,
     CROSS_ENCODER_LORA,
     DENSE_LORA,
@@ -25,7 +25,7 @@ from app.encoders.adapters import (
     SPAN_HEAD,
     VDR_HEAD,
 )
-from training.recipes import RunConfig
+from hyblink.training.recipes import RunConfig
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PROMOTED = "promoted.json"

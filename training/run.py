@@ -10,16 +10,16 @@ from typing import Any
 
 import orjson
 
-from app.core.errors import ConflictError, InvalidInputError, NotFoundError
-from app.core.manifest import sha256
-from app.encoders.models import weights_version
-from training.data import Text, TrainingRow, fingerprint, read_corpus, read_rows
-from training.linking.spans import read_spans
-from training.linking.vectors import EntityVectors
-from training.negatives import Mining
-from training.recipes import RunConfig
-from training.refresh import OwnNegatives, corpus_of
-from training.registry import Lineage, finish
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
+from hyblink.app.core.manifest import sha256
+from hyblink.app.encoders.loading.models import weights_version
+from hyblink.training.data.rows import Text, TrainingRow, fingerprint, read_corpus, read_rows
+from hyblink.training.linking.spans import read_spans
+from hyblink.training.linking.vectors import EntityVectors
+from hyblink.training.negatives.ance import OwnNegatives, corpus_of
+from hyblink.training.negatives.mining import Mining
+from hyblink.training.recipes import RunConfig
+from hyblink.training.registry import Lineage, finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ def load(paths: Sequence[Path], split: str, read: Callable[[Path, str], Sequence
 
 def _in_windows(loaded: Loaded, config: RunConfig, say: Callable[[str], None]) -> Loaded:
     """Texts with mentions, none longer than what is read at once."""
-    from app.encoders.models import plain_tokenizer, root_of
-    from training.linking.spans import SpanRow, cut_to
+    from hyblink.app.encoders.loading.models import plain_tokenizer, root_of
+    from hyblink.training.linking.spans import SpanRow, cut_to
 
     rows = [row for row in loaded.rows if isinstance(row, SpanRow)]
     made = cut_to(rows, plain_tokenizer(root_of(config.base)), config.query_tokens - 2)
@@ -159,19 +159,19 @@ def train_model(
     run = hashlib.sha256(orjson.dumps([asdict(config), fingerprints], option=orjson.OPT_SORT_KEYS)).hexdigest()
     work = work or out.with_name(f".{out.name}.run")
 
-    from training.students import CrossStudent, DenseStudent, MentionStudent, VdrStudent
-    from training.trainer import train, world
+    from hyblink.training.families.students import CrossStudent, DenseStudent, MentionStudent, VdrStudent
+    from hyblink.training.loop.trainer import train, world
 
     def make(beside: Any = None) -> Any:
         if config.kind == "span":
-            from training.span_student import SpanStudent
+            from hyblink.training.families.span import SpanStudent
 
             head = SpanStudent(config, EntityVectors(*entities) if entities else None)
             if go_on_from is not None:
                 head.go_on_from(go_on_from)
             return head
         if config.kind == "late":
-            from training.interaction_student import InteractionStudent
+            from hyblink.training.families.late_interaction import InteractionStudent
 
             late = InteractionStudent(config, cache)
             late.set_statistics(loaded.texts if statistics is None else statistics)

@@ -6,14 +6,13 @@ import os
 import sys
 from pathlib import Path
 
-# Streamlit puts ui/ first on the path; our packages are one folder up.
-_ROOT = str(Path(__file__).resolve().parents[1])
-if _ROOT not in sys.path:
-    sys.path.insert(0, _ROOT)
+# Streamlit puts the script's folder first on the path, where its files would stand for packages of the same names.
+_HERE = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
 
 import streamlit as st  # noqa: E402
 
-from ui.views import admin, entity, jobs, linking, search, signing_in  # noqa: E402
+from hyblink.ui.views import admin, entity, jobs, linking, search, signing_in  # noqa: E402
 
 _URL = os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080")
 

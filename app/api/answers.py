@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Header, Query, Response
 
-from app.api import models
-from app.api.keys import ApiKey, Role
-from app.core.errors import shown
+from hyblink.app.access.keys import ApiKey, Role
+from hyblink.app.api import schemas as models
+from hyblink.app.core.errors import shown
 
 Authorization = Annotated[str | None, Header(description="`Bearer hyb_…`; not needed at an open loopback door.")]
 Collection = Annotated[str, Query(description="The collection.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

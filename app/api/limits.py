@@ -10,8 +10,8 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.keys import is_loopback
-from app.core.errors import TooLargeError
+from hyblink.app.access.keys import is_loopback
+from hyblink.app.core.errors import TooLargeError
 
 
 def _is_local(origin: str) -> bool:

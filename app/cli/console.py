@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from app.core.errors import HyblinkError, InvalidInputError, UserError
+from hyblink.app.core.errors import HyblinkError, InvalidInputError, UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from app.bootstrap import App
+    from hyblink.app.bootstrap import App
 
 
 def emit(value: object) -> None:
@@ -84,7 +84,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 @contextmanager
 def opened() -> Iterator[App]:
     """The wired application, closed afterwards."""
-    from app.bootstrap import build
+    from hyblink.app.bootstrap import build
 
     app = build()
     try:
@@ -96,7 +96,7 @@ def opened() -> Iterator[App]:
 @contextmanager
 def audited(app: App, act: str) -> Iterator[None]:
     """Keep an act in the audit log, with how it ended."""
-    from app.api.audit import Audit, local_user
+    from hyblink.app.access.audit import Audit, local_user
 
     log = Audit(app.catalog.records())
     try:

@@ -12,21 +12,21 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from app.cli.console import note, say
-from app.cli.work import LocalWorkers
-from app.core.errors import UnavailableError
-from app.core.linking import LinkProfile
-from app.indexes.catalog import link_profile_from_json
+from hyblink.app.cli.console import note, say
+from hyblink.app.cli.work import LocalWorkers
+from hyblink.app.core.errors import UnavailableError
+from hyblink.app.core.process import package_folder
+from hyblink.app.core.types.linking import LinkProfile
+from hyblink.app.engines.catalog import link_profile_from_json
 
 COLLECTION = "python"
 KB = "python-api"
 SENTENCE = "Write it with dump and read it back with json."
 QUESTION = "keep only unique items but keep order"
-_LINK_PROFILE = Path(__file__).resolve().parents[1] / "demo" / "link_profile.json"
-_UI = Path(__file__).resolve().parents[2] / "ui" / "streamlit_app.py"
+_LINK_PROFILE = package_folder() / "app" / "demo" / "link_profile.json"
+_UI = package_folder() / "ui" / "streamlit_app.py"
 _START_S = 90.0
 _LOOK_S = 2.0
 
@@ -74,13 +74,13 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     """Ingest, serve, and wait for Ctrl-C; with `check`, run one search and one linking request and stop."""
     import uvicorn
 
-    from app.api.main import create_api
-    from app.bootstrap import build
-    from app.cli.kb import load_entities
-    from app.cli.main import run_ingest
-    from app.core.settings import Settings
-    from indexer.readers import PythonSource
-    from indexer.readers.entities import python_entities
+    from hyblink.app.api.application import create_api
+    from hyblink.app.bootstrap import build
+    from hyblink.app.cli.kb import load_entities
+    from hyblink.app.cli.main import run_ingest
+    from hyblink.app.core.settings import Settings
+    from hyblink.indexer.readers import PythonSource
+    from hyblink.indexer.readers.entities.files import python_entities
 
     settings = Settings()
     app = build(settings)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import emit, opened, reported, say
+from hyblink.app.cli.console import emit, opened, reported, say
 
 judgements_cli = typer.Typer(help="Judgements and clicks of a collection.", no_args_is_help=True)
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
@@ -22,9 +22,9 @@ def import_(
 ) -> None:
     """Take judgements from a BEIR folder; grades above 3 count as 3."""
     with reported(), opened() as app:
-        from training.click_model import MAX_GRADE
-        from training.feedback import MAX_AT_ONCE
-        from training.judgements import read_beir
+        from hyblink.app.evaluation.beir import read_beir
+        from hyblink.app.feedback.click_model import MAX_GRADE
+        from hyblink.app.feedback.feedback import MAX_AT_ONCE
 
         app.catalog.spec(collection)
         queries, qrels = read_beir(folder, split)
@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Write judgements with the judged documents: what train, tune and evaluate read."""
     with reported(), opened() as app:
-        from training.feedback import write_beir
+        from hyblink.app.feedback.feedback import write_beir
 
         queries, qrels = app.feedback.qrels(collection)
         reader = app.catalog.engine(collection).snapshot().reader

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import emit, note, opened, progress, reported, say
+from hyblink.app.cli.console import emit, note, opened, progress, reported, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from app.bootstrap import App
-    from app.core.linking import Entity, LinkResult
-    from app.core.types import Signal
-    from training.data import TrainingRow
-    from training.linking.candidate_files import Proposed
-    from training.linking.data import JudgedMention
-    from training.linking.examples import Example
-    from training.linking.spans import SpanRow
+    from hyblink.app.bootstrap import App
+    from hyblink.app.core.types.linking import Entity, LinkResult
+    from hyblink.app.core.types.ranking import Signal
+    from hyblink.app.evaluation.linking.candidate_files import Proposed
+    from hyblink.app.evaluation.linking.examples import Example
+    from hyblink.app.evaluation.linking.mentions import JudgedMention
+    from hyblink.training.data.rows import TrainingRow
+    from hyblink.training.linking.spans import SpanRow
 
 kb_cli = typer.Typer(help="Knowledge bases for entity linking.", no_args_is_help=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -49,8 +49,8 @@ def load(
 ) -> None:
     """Add entities to a knowledge base. Those that are there already under their ids are changed."""
     with reported(as_json), opened() as app:
-        from app.core.errors import InvalidInputError
-        from indexer.readers.entities import python_entities, read_entities
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.indexer.readers.entities.files import python_entities, read_entities
 
         if (path is None) == (python_package is None):
             raise InvalidInputError("nothing to load", expected="either a path or --python-package NAME")
@@ -85,7 +85,7 @@ def load_entities(
     import time
     from itertools import islice
 
-    from app.linking.knowledge_base import entity_spec
+    from hyblink.app.linking.knowledge_base import entity_spec
 
     app.entities.check(app.ensure_collection(entity_spec(kb, analyzer=analyzer, dense_index=dense_index)))
     counted = {"created": 0, "updated": 0, "unchanged": 0, "rejected": 0}
@@ -163,7 +163,7 @@ def export_vectors(
 ) -> None:
     """Write every entity's dense vector: what a mention encoder is trained against."""
     with reported(as_json), opened() as app:
-        from training.linking.vectors import write_vectors
+        from hyblink.training.linking.vectors import write_vectors
 
         count = write_vectors(app.catalog.engine(kb), out)
         emit({"entities": count, "path": str(out)}) if as_json else say(f"{out}: {count} vectors")
@@ -190,10 +190,10 @@ def mine(
 ) -> None:
     """Mine training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates."""
     with reported(as_json), opened() as app:
-        from app.core.errors import InvalidInputError
-        from app.linking.disambiguation import SHIPPED
-        from training.linking.candidate_files import read_candidates
-        from training.linking.mine import rows_of_candidates, training_rows
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.evaluation.linking.candidate_files import read_candidates
+        from hyblink.app.linking.disambiguation import SHIPPED
+        from hyblink.training.linking.mine import rows_of_candidates, training_rows
 
         _new(out)
         if scores and proposed is not None:
@@ -228,15 +228,15 @@ def mine(
 
 
 def _new(out: Path) -> None:
-    from app.core.errors import ConflictError
+    from hyblink.app.core.errors import ConflictError
 
     if out.exists():
         raise ConflictError("the file exists already", received=str(out), expected="a new file")
 
 
 def _wrote(out: Path, mentions: int, made: Sequence[TrainingRow], as_json: bool) -> None:
-    from app.core.errors import InvalidInputError
-    from training.data import write_jsonl
+    from hyblink.app.core.errors import InvalidInputError
+    from hyblink.training.data.rows import write_jsonl
 
     if not made:
         raise InvalidInputError("no mention means an entity of the knowledge base", received=f"{mentions} mentions")
@@ -260,8 +260,8 @@ def candidates_of(
 ) -> None:
     """Write the candidates of each mention, best first by the fused score: one file for a split."""
     with reported(as_json), opened() as app:
-        from training.linking.candidate_files import Proposed, write_candidates
-        from training.linking.examples import retrieved
+        from hyblink.app.evaluation.linking.candidate_files import Proposed, write_candidates
+        from hyblink.app.evaluation.linking.examples import retrieved
 
         _new(out)
         rows = _rows(app, kb, data, limit)
@@ -287,7 +287,7 @@ def merge(
 ) -> None:
     """Merge files of candidates: of a mention in several, their union by reciprocal ranks."""
     with reported(as_json):
-        from training.linking.candidate_files import merged, read_candidates, write_candidates
+        from hyblink.app.evaluation.linking.candidate_files import merged, read_candidates, write_candidates
 
         _new(out)
         made = merged([read_candidates(path) for path in files], keep)
@@ -296,7 +296,7 @@ def merge(
 
 
 def _recalls(out: Path, made: Sequence[Proposed], as_json: bool) -> None:
-    from training.linking.candidate_files import recalls
+    from hyblink.app.evaluation.linking.candidate_files import recalls
 
     found = {world: {str(k): value for k, value in own.items()} for world, own in recalls(made).items()}
     overall = found.pop("", {})
@@ -321,9 +321,9 @@ def convert(
 ) -> None:
     """Judged mentions from the common files of entity linking, in BLINK's form."""
     with reported(as_json):
-        from app.core.errors import InvalidInputError, NotFoundError
-        from training.linking.converters import CONVERTERS, zeshel
-        from training.linking.data import write_mentions
+        from hyblink.app.core.errors import InvalidInputError, NotFoundError
+        from hyblink.app.evaluation.linking.converters import CONVERTERS, zeshel
+        from hyblink.app.evaluation.linking.mentions import write_mentions
 
         _new(out)
         if form != "zeshel" and form not in CONVERTERS:
@@ -362,7 +362,7 @@ def spans(
     A row's id is the entity's, ':' and anything. Names of the knowledge base that nobody marked are to be ignored.
     """
     with reported(as_json), opened() as app:
-        from training.linking.spans import context_rows, joined_rows, write_spans
+        from hyblink.training.linking.spans import context_rows, joined_rows, write_spans
 
         _new(out)
         rows = _rows(app, kb, data, None)
@@ -388,7 +388,7 @@ def _wrong_candidates(
     app: App, kb: str, rows: Sequence[JudgedMention], count: int, *, in_context: bool, quiet: bool
 ) -> dict[int, tuple[str, ...]]:
     """The best wrong candidates of each mention, by the mention's digest."""
-    from training.linking.examples import retrieved
+    from hyblink.app.evaluation.linking.examples import retrieved
 
     found = {}
     reader = app.catalog.engine(kb).snapshot().reader
@@ -417,9 +417,9 @@ def distant(
     What else may be a name is left out of the loss. So a span head learns from your documents as they are.
     """
     with reported(as_json), opened() as app:
-        from app.core.errors import InvalidInputError
-        from training.linking.distant import distant_row
-        from training.linking.spans import write_spans
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.training.linking.distant import distant_row
+        from hyblink.training.linking.spans import write_spans
 
         _new(out)
         linker = app.linker
@@ -453,7 +453,7 @@ def _shuffled_texts(app: App, collection: str, *, described: bool) -> Iterator[t
     """Passages' ids and texts in an order drawn at random, always the same; of entities their ids and descriptions."""
     import numpy as np
 
-    from app.linking.knowledge_base import description_of
+    from hyblink.app.linking.knowledge_base import description_of
 
     reader = app.catalog.engine(collection).snapshot().reader
     rows = np.random.default_rng(0).permutation(reader.live_rows())
@@ -470,7 +470,7 @@ def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
     """The rows with what their entities are; mentions of what the knowledge base has not are to be ignored."""
     from dataclasses import replace
 
-    from training.data import Text
+    from hyblink.training.data.rows import Text
 
     entities = _known(app, kb, {one.id for row in rows for one in row.positives})
     known = {one: Text(entity.description, entity.title, one) for one, entity in entities.items()}
@@ -492,7 +492,7 @@ def _described(app: App, kb: str, ids: set[str]) -> dict[str, str]:
 
 
 def _known(app: App, kb: str, ids: set[str]) -> dict[str, Entity]:
-    from app.core.errors import NotFoundError
+    from hyblink.app.core.errors import NotFoundError
 
     found = {}
     for one in sorted(ids):
@@ -526,8 +526,9 @@ def evaluate_texts(
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
-        from app.core.linking import LinkRequest, Text
-        from training.linking.spans import best_joint, macro, micro, read_spans
+        from hyblink.app.core.types.linking import LinkRequest, Text
+        from hyblink.app.evaluation.linking.span_measures import best_joint, macro, micro
+        from hyblink.training.linking.spans import read_spans
 
         rows = read_spans(data)[:limit]
         ids = _labels(app, kb, rows)
@@ -583,7 +584,7 @@ def evaluate_texts(
 
 def _labels(app: App, kb: str, rows: Sequence[SpanRow]) -> dict[str, str]:
     """The entities that the labels of texts mean, "" for NIL. Raises InvalidInputError where they mean none at all."""
-    from training.linking.labels import Labels
+    from hyblink.app.evaluation.linking.labels import Labels
 
     given = {(one.id, "", "") for row in rows for one in row.positives}
     found = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).ids(given)
@@ -599,9 +600,9 @@ def _say_unknown(kb: str, unknown: Sequence[str], count: int) -> None:
 
 
 def _signals(names: str | None) -> tuple[Signal, ...] | None:
-    from app.core.errors import InvalidInputError
-    from app.core.linking import LINK_SIGNALS
-    from app.core.types import Signal
+    from hyblink.app.core.errors import InvalidInputError
+    from hyblink.app.core.types.linking import LINK_SIGNALS
+    from hyblink.app.core.types.ranking import Signal
 
     known = {one.value for one in LINK_SIGNALS}
     if names is not None and not set(names.split(",")) <= known:
@@ -617,8 +618,8 @@ def _rows(app: App, kb: str, data: Path, limit: int | None) -> list[JudgedMentio
     """Judged mentions by the knowledge base's own ids; says how many labels it has no entity for."""
     import random
 
-    from training.linking.data import read_mentions
-    from training.linking.labels import Labels
+    from hyblink.app.evaluation.linking.labels import Labels
+    from hyblink.app.evaluation.linking.mentions import read_mentions
 
     rows = read_mentions(data)
     if limit and limit < len(rows):
@@ -645,7 +646,7 @@ def _examples(
 
     import numpy as np
 
-    from training.linking.examples import drawn, example, retrieved
+    from hyblink.app.evaluation.linking.examples import drawn, example, retrieved
 
     reader = None
     model: Any = app.encoders.entity_cross() if cross else None
@@ -680,8 +681,8 @@ def count(
     Other commands take a judged mention that was counted as if it had not been, so one file may serve all of them.
     """
     with reported(as_json), opened() as app:
-        from app.linking.disambiguation import SHIPPED
-        from training.linking.data import counts_of
+        from hyblink.app.evaluation.linking.mentions import counts_of
+        from hyblink.app.linking.disambiguation import SHIPPED
 
         found = counts_of(_rows(app, kb, data, None))
         saved = app.catalog.save_link_profile(kb, app.catalog.link_profile(kb) or SHIPPED, found)
@@ -715,11 +716,11 @@ def evaluate(
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
-        from app.core.errors import InvalidInputError
-        from app.core.types import Signal
-        from app.linking.disambiguation import SHIPPED
-        from training.linking import evaluate as ev
-        from training.linking.examples import ambiguous as of_several
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.core.types.ranking import Signal
+        from hyblink.app.evaluation.linking import measures as ev
+        from hyblink.app.evaluation.linking.examples import ambiguous as of_several
+        from hyblink.app.linking.disambiguation import SHIPPED
 
         if ambiguous and signals is not None and Signal.PRIOR not in (_signals(signals) or ()):
             raise InvalidInputError(
@@ -800,9 +801,9 @@ def fit(
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
-        from training.linking.data import with_the_rest
-        from training.linking.examples import marked_or_ordinary
-        from training.linking.profile import fit_profile
+        from hyblink.app.evaluation.linking.examples import marked_or_ordinary
+        from hyblink.app.evaluation.linking.mentions import with_the_rest
+        from hyblink.training.linking.profile import fit_profile
 
         rows = _rows(app, kb, data, limit)
         if whole_texts:
@@ -853,9 +854,9 @@ def link(
     with reported(as_json), opened() as app:
         from dataclasses import replace
 
-        from app.bootstrap import EVIDENT_HITS
-        from app.core.errors import EncoderUnavailableError, InvalidInputError, UserError
-        from app.core.linking import LinkRequest, Text
+        from hyblink.app.bootstrap import EVIDENT_HITS
+        from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError, UserError
+        from hyblink.app.core.types.linking import LinkRequest, Text
 
         if (path is not None) + interactive + (mentions is not None) != 1:
             raise InvalidInputError(
@@ -898,7 +899,7 @@ def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | No
     """Link a file of mentions: a line of JSON for each, into a file or printed, or a line of text."""
     import orjson
 
-    from training.linking.data import read_mentions
+    from hyblink.app.evaluation.linking.mentions import read_mentions
 
     rows = read_mentions(data)
     made: list[bytes] = []
@@ -940,7 +941,7 @@ def annotate(
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
-        from app.core.types import Annotation
+        from hyblink.app.core.types.collections import Annotation
 
         annotation = Annotation(kb, threshold)
         if always is not None:
@@ -960,7 +961,7 @@ def annotate(
 
 
 def _read(path: str, limit: int) -> str:
-    from app.core.errors import InvalidInputError, NotFoundError
+    from hyblink.app.core.errors import InvalidInputError, NotFoundError
 
     try:
         raw = sys.stdin.buffer.read(4 * limit + 1) if path == "-" else Path(path).read_bytes()

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import audited, emit, note, opened, parse_json, progress, reported, say
-from app.cli.judgements import judgements_cli
-from app.cli.kb import annotate, kb_cli, link
-from app.cli.node import node_cli
-from app.cli.train import audit, mine, models_cli, train
-from app.cli.work import LocalWorkers, jobs_cli, worker
+from hyblink.app.cli.console import audited, emit, note, opened, parse_json, progress, reported, say
+from hyblink.app.cli.judgements import judgements_cli
+from hyblink.app.cli.kb import annotate, kb_cli, link
+from hyblink.app.cli.node import node_cli
+from hyblink.app.cli.train import audit, mine, models_cli, train
+from hyblink.app.cli.work import LocalWorkers, jobs_cli, worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.bootstrap import App
-    from app.core.ports import Engine
-    from app.core.types import RankingProfile, RerankReport, SearchRequest, SearchResult
-    from ranker.tuning import RerankedPool
+    from hyblink.app.bootstrap import App
+    from hyblink.app.core.ports.engine import Engine
+    from hyblink.app.core.types.ranking import RankingProfile, RerankReport
+    from hyblink.app.core.types.search import SearchRequest, SearchResult
+    from hyblink.ranker.tuning import RerankedPool
 
 cli = typer.Typer(
     name="hyblink",
@@ -75,8 +76,8 @@ def ingest(
 ) -> None:
     """Read documents into a collection. A run that was cut short goes on where it stopped."""
     with reported(as_json), opened() as app:
-        from app.core.errors import InvalidInputError
-        from indexer.readers import FileSource, PythonSource
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.indexer.readers import FileSource, PythonSource
 
         if (path is None) == (python_package is None):
             raise InvalidInputError("nothing to ingest", expected="either a path or --python-package NAME")
@@ -137,10 +138,11 @@ def run_ingest(
     import time
     from dataclasses import asdict, replace
 
-    from app.core.ports import SourceProgress
-    from app.core.types import BulkItem, BulkResult, CollectionSpec, Document
-    from indexer.pipeline import IngestReport, RejectsFile
-    from indexer.pipeline import ingest as run
+    from hyblink.app.core.ports.store import SourceProgress
+    from hyblink.app.core.types.collections import CollectionSpec
+    from hyblink.app.core.types.documents import BulkItem, BulkResult, Document
+    from hyblink.indexer.ingest.pipeline import IngestReport, RejectsFile
+    from hyblink.indexer.ingest.pipeline import ingest as run
 
     spec = CollectionSpec(
         collection,
@@ -229,8 +231,9 @@ def search(
         from contextlib import suppress
         from dataclasses import asdict
 
-        from app.core.errors import HyblinkError, InvalidInputError
-        from app.core.types import RerankRequest, SearchRequest, Signal
+        from hyblink.app.core.errors import HyblinkError, InvalidInputError
+        from hyblink.app.core.types.ranking import RerankRequest, Signal
+        from hyblink.app.core.types.search import SearchRequest
 
         limits = app.settings.search
         wanted = (limits.rerank_top if limits.rerank else 0) if rerank is None else rerank
@@ -416,16 +419,21 @@ def evaluate(
 ) -> None:
     """Measure any subset of legs on judged queries, with paired significance."""
     with reported(as_json), opened() as app:
-        from app.core.types import RerankRequest, SearchRequest
-        from training import evaluate as ev
-        from training import judgements as jd
+        from hyblink.app.core.types.ranking import RerankRequest
+        from hyblink.app.core.types.search import SearchRequest
+        from hyblink.app.evaluation.beir import read_beir
+        from hyblink.app.evaluation.charts import plot as draw
+        from hyblink.app.evaluation.measures import measure
+        from hyblink.app.evaluation.runs import read_run, write_per_query, write_run
+        from hyblink.app.evaluation.significance import compare
+        from hyblink.app.evaluation.systems import DEPTH, HYBRID, MEASURES, run_queries, search_runner, systems_from
 
-        queries, qrels = jd.read_beir(folder, split)
+        queries, qrels = read_beir(folder, split)
         if limit and limit < len(queries):
             ids = list(queries)
             queries = {ids[at]: queries[ids[at]] for at in (n * len(ids) // limit for n in range(limit))}
             qrels = {query: qrels[query] for query in queries}
-        chosen = ev.systems_from(systems.split(",")) if systems else {}
+        chosen = systems_from(systems.split(",")) if systems else {}
         if chosen:
             warm_queries(app, collection, list(queries.values()), generation)
         results = []
@@ -436,7 +444,7 @@ def evaluate(
                 task = bars.add_task(name, total=len(queries), rate="")
                 base = SearchRequest(
                     "",
-                    k=ev.DEPTH,
+                    k=DEPTH,
                     candidates=app.settings.search.candidates,
                     signals=system.signals,
                     highlight=False,
@@ -445,20 +453,20 @@ def evaluate(
                     rerank=RerankRequest(app.settings.search.rerank_top, rerank_ms) if system.rerank else None,
                     generation=generation,
                 )
-                runner = ev.search_runner(app.search, collection, base)
-                found = ev.run_queries(queries, runner, lambda n, task=task: bars.advance(task, n))  # type: ignore[misc]
-                results.append(ev.measure(name, qrels, found))
-        results += [ev.measure(path.stem, qrels, jd.read_run(path)) for path in run or []]
-        best_single = max((r for r in results if r.name != ev.HYBRID), key=lambda r: r.mean["nDCG@10"], default=None)
-        comparisons = [ev.compare(r, best_single) for r in results if best_single and r is not best_single]
+                runner = search_runner(app.search, collection, base)
+                found = run_queries(queries, runner, lambda n, task=task: bars.advance(task, n))  # type: ignore[misc]
+                results.append(measure(name, qrels, found))
+        results += [measure(path.stem, qrels, read_run(path)) for path in run or []]
+        best_single = max((r for r in results if r.name != HYBRID), key=lambda r: r.mean["nDCG@10"], default=None)
+        comparisons = [compare(r, best_single) for r in results if best_single and r is not best_single]
         if per_query:
-            jd.write_per_query(per_query, {r.name: r.per_query for r in results})
+            write_per_query(per_query, {r.name: r.per_query for r in results})
         if write_runs:
             write_runs.mkdir(parents=True, exist_ok=True)
             for result in results:
-                jd.write_run(write_runs / f"{result.name}.run", result.run, result.name)
+                write_run(write_runs / f"{result.name}.run", result.run, result.name)
         if plot:
-            ev.plot(results, plot, f"{folder.name} {split} ({len(qrels)} queries)")
+            draw(results, plot, f"{folder.name} {split} ({len(qrels)} queries)")
         if as_json:
             emit(
                 {
@@ -472,9 +480,9 @@ def evaluate(
             )
             return
         say(f"{folder.name} {split}: {len(qrels)} queries")
-        say(f"{'system':14}" + "".join(f"{m:>13}" for m in ev.MEASURES))
+        say(f"{'system':14}" + "".join(f"{m:>13}" for m in MEASURES))
         for result in results:
-            say(f"{result.name:14}" + "".join(f"{result.mean[m]:13.4f}" for m in ev.MEASURES))
+            say(f"{result.name:14}" + "".join(f"{result.mean[m]:13.4f}" for m in MEASURES))
         for c in comparisons:
             say(
                 f"{c.system} against {c.baseline}: nDCG@10 {c.difference:+.4f}, "
@@ -484,9 +492,9 @@ def evaluate(
 
 def warm_queries(app: App, collection: str, texts: list[str], generation: str | None = None) -> None:
     """Encode queries in batches, so that every system of an evaluation shares them."""
-    from app.core.text import fold
-    from app.encoders.cached import CachedQueries
-    from app.encoders.full import DenseOnly, SharedBackbone
+    from hyblink.app.core.checks import fold
+    from hyblink.app.encoders.cached_queries import CachedQueries
+    from hyblink.app.encoders.passages import DenseOnly, SharedBackbone
 
     record = app.catalog.engine(collection, generation).record
     if not record.dense_dimension:
@@ -504,9 +512,9 @@ def _reranked_pool(
 
     import numpy as np
 
-    from app.core.errors import UnavailableError
-    from app.core.types import RerankRequest, Signal
-    from ranker.tuning import RerankedPool, ideal_dcg
+    from hyblink.app.core.errors import UnavailableError
+    from hyblink.app.core.types.ranking import RerankRequest, Signal
+    from hyblink.ranker.tuning import RerankedPool, ideal_dcg
 
     result = app.search.search(
         collection,
@@ -556,12 +564,13 @@ def tune(
         import random
         from dataclasses import asdict, replace
 
-        from app.core.errors import InvalidInputError
-        from app.core.types import ALL_SIGNALS, SearchRequest, Signal
-        from app.indexes.catalog import profile_to_json
-        from ranker.tuning import judged_pool, tune_cross
-        from ranker.tuning import tune as run
-        from training.judgements import read_beir
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+        from hyblink.app.core.types.search import SearchRequest
+        from hyblink.app.engines.catalog import profile_to_json
+        from hyblink.app.evaluation.beir import read_beir
+        from hyblink.ranker.tuning import judged_pool, tune_cross
+        from hyblink.ranker.tuning import tune as run
 
         largest = min(app.settings.search.max_rerank, app.settings.search.candidates)
         if rerank > largest:
@@ -656,7 +665,7 @@ def export_(
 ) -> None:
     """Write a collection with its weights and vectors into a folder."""
     with reported(), opened() as app:
-        from indexer.transfer import export_collection
+        from hyblink.indexer.transfer import export_collection
 
         engine, spec = app.catalog.engine(collection), app.catalog.spec(collection)
         with progress() as bars:
@@ -676,8 +685,8 @@ def import_(
     with reported(), opened() as app:
         from dataclasses import replace
 
-        from app.core.errors import ConflictError
-        from indexer.transfer import import_collection, read_export
+        from hyblink.app.core.errors import ConflictError
+        from hyblink.indexer.transfer import import_collection, read_export
 
         manifest, spec = read_export(folder)
         spec = replace(spec, name=collection or spec.name)
@@ -744,7 +753,7 @@ def generations_rollback(collection: CollectionOption = "default") -> None:
 def profiles_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """List saved ranking profiles; the current one is marked."""
     with reported(as_json), opened() as app:
-        from app.indexes.catalog import profile_to_json
+        from hyblink.app.engines.catalog import profile_to_json
 
         current = app.catalog.profile(collection, app.catalog.current(collection))
         saved = app.catalog.profiles(collection)
@@ -774,8 +783,8 @@ def keys_create(
 ) -> None:
     """Make an API key. It is shown once."""
     with reported(), opened() as app, audited(app, f"keys create {role}"):
-        from app.api.keys import KeyStore
-        from app.indexes.catalog import now
+        from hyblink.app.access.keys import KeyStore
+        from hyblink.app.core.clock import now
 
         say(KeyStore(app.catalog.records()).create(role, now(), collection or (), note_text, per_minute, max_bytes))
 
@@ -784,8 +793,8 @@ def keys_create(
 def keys_list(as_json: JsonOption = False) -> None:
     """List keys, without their secrets."""
     with reported(as_json), opened() as app:
-        from app.api.access import shown_key
-        from app.api.keys import KeyStore
+        from hyblink.app.access.keys import KeyStore
+        from hyblink.app.api.routes.access import shown_key
 
         keys = KeyStore(app.catalog.records()).all()
         if as_json:
@@ -802,7 +811,7 @@ def keys_rotate(
 ) -> None:
     """Give a key a new secret. It is shown once."""
     with reported(), opened() as app, audited(app, f"keys rotate {key_id}"):
-        from app.api.keys import KeyStore
+        from hyblink.app.access.keys import KeyStore
 
         say(KeyStore(app.catalog.records()).rotate(key_id, grace_s=grace_s))
 
@@ -811,7 +820,7 @@ def keys_rotate(
 def keys_revoke(key_id: str) -> None:
     """Make a key useless."""
     with reported(), opened() as app, audited(app, f"keys revoke {key_id}"):
-        from app.api.keys import KeyStore
+        from hyblink.app.access.keys import KeyStore
 
         KeyStore(app.catalog.records()).revoke(key_id)
         say(f"{key_id} revoked")
@@ -823,7 +832,7 @@ def audit_log(
 ) -> None:
     """Show what administrators did, and who tried to, the newest first."""
     with reported(as_json), opened() as app:
-        from app.api.audit import Audit
+        from hyblink.app.access.audit import Audit
 
         found = [act for _, act in Audit(app.catalog.records()).list(limit=limit)]
         if as_json:
@@ -844,8 +853,8 @@ def serve(
 
         import uvicorn
 
-        from app.api.main import create_api
-        from app.core.logs import set_up
+        from hyblink.app.api.application import create_api
+        from hyblink.app.core.logs import set_up
 
         address = host or app.settings.api.host
         set_up(app.settings.log_level, app.settings.log_format)
@@ -870,7 +879,7 @@ def demo(
 ) -> None:
     """Ingest the documentation of this Python, then serve API and UI on loopback."""
     with reported():
-        from app.cli.demo import run_demo
+        from hyblink.app.cli.demo import run_demo
 
         run_demo(check=check, port=port, ui_port=ui_port)
 
@@ -879,7 +888,7 @@ def main() -> None:
     """Entry point of the `hyblink` command."""
     import logging
 
-    from app.core.logs import set_up
+    from hyblink.app.core.logs import set_up
 
     set_up(logging.WARNING)
     cli()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import emit, note, reported, say
+from hyblink.app.cli.console import emit, note, reported, say
 
 node_cli = typer.Typer(
     help="A local OpenSearch cluster (loopback, no security): start, stop, status, logs, remove.", no_args_is_help=True
@@ -31,7 +31,7 @@ def start(
 ) -> None:
     """Start it and wait until it is green. The first time, Maven fetches what it consists of."""
     with reported(as_json):
-        from app.node.cluster import Cluster, ClusterOptions
+        from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 
         options = ClusterOptions(version, nodes, port, heap_mb, agent, not stock, tuple(plugin or ()))
         if not as_json:
@@ -47,7 +47,7 @@ def start(
 def stop(name: NameOption = "local", as_json: JsonOption = False) -> None:
     """Stop its processes; its data stays."""
     with reported(as_json):
-        from app.node.cluster import Cluster
+        from hyblink.app.engines.opensearch.local.cluster import Cluster
 
         stopped = Cluster(name).stop()
         if as_json:
@@ -60,7 +60,7 @@ def stop(name: NameOption = "local", as_json: JsonOption = False) -> None:
 def remove(name: NameOption = "local", as_json: JsonOption = False) -> None:
     """Stop it and delete its data."""
     with reported(as_json):
-        from app.node.cluster import Cluster
+        from hyblink.app.engines.opensearch.local.cluster import Cluster
 
         Cluster(name).remove()
         if as_json:
@@ -73,7 +73,7 @@ def remove(name: NameOption = "local", as_json: JsonOption = False) -> None:
 def status(name: NameOption = "local", as_json: JsonOption = False) -> None:
     """Processes, addresses and health. Exits with 1 where it is not running or not green."""
     with reported(as_json):
-        from app.node.cluster import Cluster
+        from hyblink.app.engines.opensearch.local.cluster import Cluster
 
         cluster = Cluster(name)
         state = cluster.state()
@@ -99,6 +99,6 @@ def logs(
 ) -> None:
     """The end of a node's log."""
     with reported(False):
-        from app.node.cluster import Cluster
+        from hyblink.app.engines.opensearch.local.cluster import Cluster
 
         say(Cluster(name).tail(node, lines))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import emit, note, opened, parse_pairs, progress, reported, say
+from hyblink.app.cli.console import emit, note, opened, parse_pairs, progress, reported, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from app.bootstrap import App
-    from training.registry import ModelRegistry
+    from hyblink.app.bootstrap import App
+    from hyblink.training.registry import ModelRegistry
 
 models_cli = typer.Typer(help="Trained models: list, show, compare, promote, rollback.", no_args_is_help=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -45,9 +45,9 @@ def train(
     with reported(as_json):
         import time
 
-        from app.core.settings import Settings
-        from training.recipes import recipe as named
-        from training.run import train_model
+        from hyblink.app.core.settings import Settings
+        from hyblink.training.recipes import recipe as named
+        from hyblink.training.run import train_model
 
         config = named(recipe, parse_pairs(changes, "--set"))
         started = time.perf_counter()
@@ -108,9 +108,9 @@ def mine(
         import random
         from dataclasses import replace
 
-        from app.core.errors import ConflictError
-        from training import negatives as ng
-        from training.data import read_rows, write_jsonl
+        from hyblink.app.core.errors import ConflictError
+        from hyblink.training.data.rows import read_rows, write_jsonl
+        from hyblink.training.negatives import mining as ng
 
         if out.exists():
             raise ConflictError("the file exists already", received=str(out), expected="a new file")
@@ -137,13 +137,13 @@ def mine(
 
 
 def _source(app: App, data: Path, collection: str | None, source: str, queries: Sequence[str]) -> Any:
-    from app.cli.main import warm_queries
-    from app.core.errors import InvalidInputError
-    from app.core.text import Analyzer
-    from training.data import read_corpus
-    from training.evaluate import systems_from
-    from training.negatives import OfflineBm25, RandomPool
-    from training.sources import CollectionSource
+    from hyblink.app.analysis.analyzer import Analyzer
+    from hyblink.app.cli.main import warm_queries
+    from hyblink.app.core.errors import InvalidInputError
+    from hyblink.app.evaluation.systems import systems_from
+    from hyblink.training.data.rows import read_corpus
+    from hyblink.training.negatives.mining import OfflineBm25, RandomPool
+    from hyblink.training.negatives.sources import CollectionSource
 
     if collection is not None and source != "random":
         signals = systems_from([source])[source].signals
@@ -160,7 +160,7 @@ def _source(app: App, data: Path, collection: str | None, source: str, queries: 
 def _judge(app: App, model: str) -> Any:
     import math
 
-    from app.encoders.cross_encoder import TransformerCrossEncoder
+    from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 
     encoder = (
         app.encoders.cross()
@@ -181,8 +181,8 @@ def audit(
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
-        from training import negatives as ng
-        from training.data import read_rows
+        from hyblink.training.data.rows import read_rows
+        from hyblink.training.negatives import mining as ng
 
         found = ng.audit(read_rows(data), _judge(app, judge), sample=sample)
         if as_json:
@@ -198,8 +198,8 @@ def audit(
 
 
 def _registry() -> ModelRegistry:
-    from app.core.settings import Settings
-    from training.registry import ModelRegistry
+    from hyblink.app.core.settings import Settings
+    from hyblink.training.registry import ModelRegistry
 
     return ModelRegistry(Settings().models_dir)
 
@@ -257,6 +257,6 @@ def models_export(
 ) -> None:
     """Write a model as ONNX, for servers without Python."""
     with reported(True):
-        from app.encoders.export import export
+        from hyblink.app.encoders.runtimes.export import export
 
         emit(export(model, out, kind=kind, int8=int8))

@@ -6,19 +6,18 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from app.cli.console import audited, emit, note, opened, parse_pairs, reported, say
+from hyblink.app.cli.console import audited, emit, note, opened, parse_pairs, reported, say
+from hyblink.app.core.process import module_command, module_environment
 
 if TYPE_CHECKING:
-    from app.core.settings import Settings
-    from indexer.job_records import Job
+    from hyblink.app.core.settings import Settings
+    from hyblink.app.jobs.job import Job
 
 log = logging.getLogger(__name__)
 jobs_cli = typer.Typer(help="Background jobs: begin, list, cancel, resume; dead letters.", no_args_is_help=True)
@@ -39,10 +38,10 @@ def worker(
 ) -> None:
     """Work on queued tasks until told to stop."""
     with reported():
-        from app.core.errors import InvalidInputError
-        from app.core.logs import set_up
-        from app.core.settings import Settings
-        from indexer.broker import QUEUES, uses_celery
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.core.logs import set_up
+        from hyblink.app.core.settings import Settings
+        from hyblink.app.jobs.celery_jobs import QUEUES, uses_celery
 
         if device is not None:
             os.environ["HYBLINK_ENCODE__DEVICE"] = device
@@ -56,7 +55,7 @@ def worker(
             raise InvalidInputError("unknown pool", received=pool, expected="prefork or solo")
         if not uses_celery(settings):
             raise InvalidInputError("no broker is configured", received="jobs.broker none", expected="a broker")
-        from indexer.tasks import run_worker
+        from hyblink.app.worker.tasks import run_worker
 
         if until_eof:
             threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -74,7 +73,7 @@ class LocalWorkers:
     """The workers that a serving process starts beside itself; one that ends is started again."""
 
     def __init__(self, settings: Settings, *, quiet: bool = False) -> None:
-        from indexer.broker import uses_celery
+        from hyblink.app.jobs.celery_jobs import uses_celery
 
         self._count = settings.jobs.workers if uses_celery(settings) else 0
         self._environment = {**os.environ, "HYBLINK_DATA_DIR": str(settings.data_dir.resolve())}
@@ -92,10 +91,8 @@ class LocalWorkers:
 
     def _start(self, at: int) -> subprocess.Popen[bytes]:
         beat = ["--beat"] if at == 0 else []
-        command = [sys.executable, "-m", "app.cli.main", "worker", "--until-eof", *beat]
-        root = Path(__file__).resolve().parents[2]
-        path = os.pathsep.join(filter(None, [str(root), self._environment.get("PYTHONPATH", "")]))
-        environment = {**self._environment, "PYTHONPATH": path}
+        command = module_command("hyblink", "worker", "--until-eof", *beat)
+        environment = module_environment(self._environment)
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
     def _watch(self) -> None:
@@ -159,8 +156,8 @@ def jobs_retrain(
 ) -> None:
     """Train a collection's encoder anew from its own text and clicks; judgements decide whether it may answer."""
     with reported(as_json), opened() as app:
-        from app.api.audit import local_user
-        from app.core.errors import InvalidInputError
+        from hyblink.app.access.audit import local_user
+        from hyblink.app.core.errors import InvalidInputError
 
         bounds: dict[str, float | int] = {}
         for name, value in parse_pairs(gate, "--gate").items():
@@ -191,7 +188,7 @@ def jobs_retrain(
 def jobs_approve(job_id: str) -> None:
     """Let the candidate of a retraining answer."""
     with reported(), opened() as app, audited(app, f"jobs approve {job_id}"):
-        from app.api.audit import local_user
+        from hyblink.app.access.audit import local_user
 
         say(_line(app.approve(job_id, local_user())))
 
@@ -262,7 +259,7 @@ def jobs_dead(
 def jobs_workers(as_json: JsonOption = False) -> None:
     """Show live workers, and what waits."""
     with reported(as_json), opened() as app:
-        from app.api.jobs import queues_of
+        from hyblink.app.api.routes.jobs import queues_of
 
         found = queues_of(app)
         if as_json:

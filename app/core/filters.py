@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.errors import InvalidInputError
-from app.core.text import check_text
-from app.core.types import Metadata, MetaScalar, MetaValue
+from hyblink.app.core.checks import check_text
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.types.documents import Metadata, MetaScalar, MetaValue
 
 MAX_CLAUSES = 256
 MAX_DEPTH = 16

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from app.core.errors import CorruptionError
+from hyblink.app.core.errors import CorruptionError
 
 MANIFEST = "manifest.json"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.core.types import BoolArray, IdArray
+from hyblink.app.core.types.arrays import BoolArray, IdArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from app.core.types import IdArray, TermWeights
+from hyblink.app.core.types.arrays import IdArray, TermWeights
 
 SIGNIFICANT_BITS = 9
 _DROPPED = 24 - SIGNIFICANT_BITS

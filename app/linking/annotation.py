@@ -10,13 +10,17 @@ from typing import Protocol
 
 import numpy as np
 
-from app.core.errors import TooLargeError
-from app.core.filters import parse_filter
-from app.core.linking import LinkRequest, Text
-from app.core.ports import Engine, Snapshot, StoreReader
-from app.core.types import ANNOTATED_WITH, LINKED_ENTITIES, Annotation, Document, FacetCount, MetaValue
-from app.linking.linker import LinkService
-from indexer.documents import DocumentService
+from hyblink.app.core.errors import TooLargeError
+from hyblink.app.core.filters import parse_filter
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import StoreReader
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.types.collections import Annotation
+from hyblink.app.core.types.documents import Document, MetaValue
+from hyblink.app.core.types.linking import LinkRequest, Text
+from hyblink.app.core.types.search import ANNOTATED_WITH, LINKED_ENTITIES, FacetCount
+from hyblink.app.linking.service import LinkService
+from hyblink.indexer.ingest.documents import DocumentService
 
 _BATCH = 32
 _MOST = 1000

@@ -12,15 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from app.core.linking import LINK_SIGNALS
-from app.core.ports import Selection, Snapshot
-from app.core.text import fold
-from app.core.types import IdArray, RankingProfile, Scored, Signal, VectorArray
-from app.linking.dictionary import prior_scores
-from app.linking.surfaces import words_of
-from ranker.complete import CompleteScores, complete, fuse
-from ranker.normalization import ScoreStats, z_score
-from ranker.retrieve import Leg, QueryForms, dense_leg
+from hyblink.app.core.checks import fold
+from hyblink.app.core.ports.store import Selection
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.types.arrays import IdArray, VectorArray
+from hyblink.app.core.types.linking import LINK_SIGNALS
+from hyblink.app.core.types.ranking import RankingProfile, Scored, Signal
+from hyblink.app.linking.dictionary import prior_scores
+from hyblink.app.linking.surface_forms import words_of
+from hyblink.ranker.complete import CompleteScores, complete, fuse
+from hyblink.ranker.normalization import ScoreStats, z_score
+from hyblink.ranker.retrieve import Leg, QueryForms, dense_leg
 
 Floats = npt.NDArray[np.float64]
 POOL = 64

@@ -16,11 +16,23 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from app.core.linking import Mention
-from app.core.ports import PassageChange, Snapshot, StoreReader
-from app.core.types import EMPTY, IdArray, ScoreArray, Scored
-from app.linking.knowledge_base import names_of
-from app.linking.surfaces import FUNCTION_WORDS, MAX_TOKENS, Keys, Tokens, folded, keys_of, runs, tokens, unqualified
+from hyblink.app.core.ports.store import PassageChange, StoreReader
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.types.arrays import IdArray, ScoreArray
+from hyblink.app.core.types.linking import Mention
+from hyblink.app.core.types.ranking import EMPTY, Scored
+from hyblink.app.linking.knowledge_base import names_of
+from hyblink.app.linking.surface_forms import (
+    FUNCTION_WORDS,
+    MAX_TOKENS,
+    Keys,
+    Tokens,
+    folded,
+    keys_of,
+    runs,
+    tokens,
+    unqualified,
+)
 
 _TITLE, _EXACT_CASE, _SHORT = 1, 2, 4
 _ALIAS_WEIGHT = 0.5

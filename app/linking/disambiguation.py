@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.core.linking import LinkProfile, Utility
-from app.core.types import Signal, SignalValue, VectorArray
-from app.linking.candidate_generation import Candidates
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.linking import LinkProfile, Utility
+from hyblink.app.core.types.ranking import Signal, SignalValue
+from hyblink.app.linking.candidate_generation import Candidates
 
 Floats = npt.NDArray[np.float64]
 

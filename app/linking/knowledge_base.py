@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError, UserError
-from app.core.filters import check_metadata
-from app.core.linking import Entity
-from app.core.text import check_text
-from app.core.types import BulkItem, BulkResult, CollectionSpec, DocId, Document
-from indexer.documents import DocumentService
-from indexer.prepare import parse_document, rejected
+from hyblink.app.core.checks import check_text
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError, UserError
+from hyblink.app.core.filters import check_metadata
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import BulkItem, BulkResult, DocId, Document
+from hyblink.app.core.types.linking import Entity
+from hyblink.indexer.ingest.documents import DocumentService
+from hyblink.indexer.ingest.prepare import parse_document, rejected
 
 _ALIASES = "Also known as:\t"
 _SEPARATOR = "\t"

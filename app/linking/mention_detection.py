@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
 
 import regex
 
-from app.core.linking import Mention, apart
+from hyblink.app.core.types.linking import Mention, apart
 
 Detection = Callable[[str], list[Mention]]
 """The mentions of a text, in order."""
 
 DETECTORS = ("dictionary", "elq", "spacy:PIPELINE")
+
 _CHARACTER = regex.compile(r"\X")
+
 _LONGEST = 256
 """Code points of one character at most: what is longer than this was made to be, and is cut."""
-
-
-class SpanDetector(Protocol):
-    """Finds mentions in a text."""
-
-    @property
-    def id(self) -> str: ...
-
-    def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
-        """Of each text the mentions in order, none overlapping another; offsets are code points."""
-        ...
-
-
-@runtime_checkable
-class JointDetector(Protocol):
-    """A detector whose scores are probabilities, so that links can decide which of its spans are mentions."""
-
-    def possible(self, texts: Sequence[str], floor: float) -> list[list[Mention]]:
-        """Of each text all spans of at least this probability in order, overlapping ones too."""
-        ...
 
 
 def union(found: Sequence[Sequence[Mention]]) -> list[Mention]:

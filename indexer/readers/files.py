@@ -10,12 +10,12 @@ from typing import IO, Any, cast
 
 import orjson
 
-from app.core.errors import InvalidInputError, NotFoundError, UserError
-from app.core.types import Document
-from indexer.prepare import parse_document
-from indexer.readers.item import SourceItem
-from indexer.readers.rows import decode, lines, read_bounded
-from indexer.readers.texts import html_text, markdown_text, pdf_text
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, UserError
+from hyblink.app.core.types.documents import Document
+from hyblink.indexer.ingest.prepare import parse_document
+from hyblink.indexer.readers.item import SourceItem
+from hyblink.indexer.readers.rows import decode, lines, read_bounded
+from hyblink.indexer.readers.texts import html_text, markdown_text, pdf_text
 
 FORMATS = {
     ".jsonl": "jsonl",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.core.errors import UserError
-from app.core.types import Document
+from hyblink.app.core.errors import UserError
+from hyblink.app.core.types.documents import Document
 
 
 @dataclass(frozen=True, slots=True)

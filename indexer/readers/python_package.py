@@ -21,10 +21,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import InvalidInputError, NotFoundError, UserError
-from app.core.types import Document
-from indexer.prepare import parse_document
-from indexer.readers.item import SourceItem
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, UserError
+from hyblink.app.core.types.documents import Document
+from hyblink.indexer.ingest.prepare import parse_document
+from hyblink.indexer.readers.item import SourceItem
 
 STANDARD_LIBRARY = "python"
 _SKIPPED_PARTS = {

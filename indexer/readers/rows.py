@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from app.core.errors import InvalidInputError, TooLargeError, UserError
+from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
 
 _CHUNK = 1 << 20
 _BOMB_BYTES = 256 * 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 
-from app.core.errors import InvalidInputError
+from hyblink.app.core.errors import InvalidInputError
 
 _BLANK = re.compile(r"[ \t]*\n[ \t]*(?:\n[ \t]*)+")
 _BLOCKS = "p,div,section,article,li,tr,h1,h2,h3,h4,h5,h6,pre,blockquote,dt,dd,br,td,th"

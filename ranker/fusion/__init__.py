@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from app.core.types import FusionName
-from ranker.fusion.comb_mnz import comb_mnz
-from ranker.fusion.comb_sum import comb_sum
-from ranker.fusion.inputs import Floats, FusionInput
-from ranker.fusion.isr import isr
-from ranker.fusion.rrf import rrf
-from ranker.fusion.weighted_sum import weighted_sum
+from hyblink.app.core.types.ranking import FusionName
+from hyblink.ranker.fusion.comb_mnz import comb_mnz
+from hyblink.ranker.fusion.comb_sum import comb_sum
+from hyblink.ranker.fusion.inputs import Floats, FusionInput
+from hyblink.ranker.fusion.isr import isr
+from hyblink.ranker.fusion.rrf import rrf
+from hyblink.ranker.fusion.weighted_sum import weighted_sum
 
 FUSIONS: Mapping[FusionName, Callable[[FusionInput], Floats]] = {
     "weighted_sum": weighted_sum,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ranker.fusion.comb_sum import comb_sum
-from ranker.fusion.inputs import Floats, FusionInput
+from hyblink.ranker.fusion.comb_sum import comb_sum
+from hyblink.ranker.fusion.inputs import Floats, FusionInput
 
 
 def comb_mnz(scores: FusionInput) -> Floats:

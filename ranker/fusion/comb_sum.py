@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ranker.fusion.inputs import Floats, FusionInput
+from hyblink.ranker.fusion.inputs import Floats, FusionInput
 
 
 def comb_sum(scores: FusionInput) -> Floats:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.core.types import FIRST_RANK
+from hyblink.app.core.types.ranking import FIRST_RANK
 
 Floats = npt.NDArray[np.float64]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from app.core.types import NormalizationName
-from ranker.normalization.affine import Affine, ScoreStats
-from ranker.normalization.l2 import l2
-from ranker.normalization.min_max import min_max
-from ranker.normalization.none import none
-from ranker.normalization.theoretical import theoretical
-from ranker.normalization.z_score import z_score
+from hyblink.app.core.types.ranking import NormalizationName
+from hyblink.ranker.normalization.affine import Affine, ScoreStats
+from hyblink.ranker.normalization.l2 import l2
+from hyblink.ranker.normalization.min_max import min_max
+from hyblink.ranker.normalization.none import none
+from hyblink.ranker.normalization.theoretical import theoretical
+from hyblink.ranker.normalization.z_score import z_score
 
 NORMALIZATIONS: Mapping[NormalizationName, Callable[[ScoreStats], Affine]] = {
     "min_max": min_max,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.core.types import Signal
+from hyblink.app.core.types.ranking import Signal
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ranker.normalization.affine import Affine, ScoreStats
+from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 
 def l2(stats: ScoreStats) -> Affine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ranker.normalization.affine import Affine, ScoreStats
+from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 
 def min_max(stats: ScoreStats) -> Affine:

@@ -7,8 +7,8 @@ not depend on how bad the worst candidate is.
 
 from __future__ import annotations
 
-from app.core.types import Signal
-from ranker.normalization.affine import Affine, ScoreStats
+from hyblink.app.core.types.ranking import Signal
+from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 LOWER_BOUND = {Signal.BM25: 0.0, Signal.VDR: 0.0, Signal.DENSE: -1.0, Signal.PRIOR: 0.0, Signal.ENTITY: 0.0}
 

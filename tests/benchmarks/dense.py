@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bootstrap import build
-from app.core.selection import RowSelection
-from app.core.settings import DenseSettings, Settings
-from app.indexes.dense.faiss_index import KINDS, FaissIndex
-from app.indexes.derived import top
+from hyblink.app.bootstrap import build
+from hyblink.app.core.selection import RowSelection
+from hyblink.app.core.settings import DenseSettings, Settings
+from hyblink.app.engines.dense.index import KINDS, FaissIndex
+from hyblink.app.engines.derived import top
 from tests.benchmarks.timing import entities, latencies, questions, table
 
 _REAL = 6000

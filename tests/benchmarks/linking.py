@@ -10,26 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bootstrap import App, build
-from app.cli.kb import load_entities
-from app.core.errors import EncoderUnavailableError
-from app.core.linking import LinkRequest, Text
-from app.core.settings import LinkSettings, Settings
-from app.core.types import Signal
-from app.encoders.cross_encoder import load_scorer
-from app.encoders.entity_cross import DEFAULT as ENTITY_CROSS
-from app.encoders.mention import MentionTower
-from app.encoders.mention_text import marked
-from app.encoders.models import plain_tokenizer
-from app.encoders.prefixes import joined
-from app.linking.dictionary import AliasDictionary
-from app.linking.knowledge_base import entity_spec
+from hyblink.app.bootstrap import App, build
+from hyblink.app.cli.kb import load_entities
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.settings import LinkSettings, Settings
+from hyblink.app.core.types.linking import LinkRequest, Text
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.encoders.cross_encoder.entity import DEFAULT as ENTITY_CROSS
+from hyblink.app.encoders.cross_encoder.transformer import load_scorer
+from hyblink.app.encoders.loading.models import plain_tokenizer
+from hyblink.app.encoders.loading.prefixes import joined
+from hyblink.app.encoders.mention.text import marked
+from hyblink.app.encoders.mention.tower import MentionTower
+from hyblink.app.evaluation.linking.examples import drawn, example, retrieved
+from hyblink.app.evaluation.linking.measures import CUTOFFS, decided_rank, evaluate, fused_rank, leg_rank
+from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions
+from hyblink.app.linking.dictionary import AliasDictionary
+from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.training.linking.profile import fit_profile
+from hyblink.training.recipes import SHIPPED_BACKBONE
 from tests.benchmarks.timing import entities, latencies, resident_mb, table
-from training.linking.data import JudgedMention, read_mentions
-from training.linking.evaluate import CUTOFFS, decided_rank, evaluate, fused_rank, leg_rank
-from training.linking.examples import drawn, example, retrieved
-from training.linking.profile import fit_profile
-from training.recipes import SHIPPED_BACKBONE
 
 _MENTIONS = 512
 _READ = 64

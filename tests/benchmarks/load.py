@@ -38,10 +38,10 @@ _MINUTES = float(os.environ.get("HYBLINK_LOAD_MINUTES", "10"))
 @contextmanager
 def _served(work: Path) -> Iterator[tuple[int, psutil.Process]]:
     """A service over the documentation of this Python, in a process of its own."""
-    from app.bootstrap import build
-    from app.cli.main import run_ingest
-    from app.core.settings import Settings
-    from indexer.readers import PythonSource
+    from hyblink.app.bootstrap import build
+    from hyblink.app.cli.main import run_ingest
+    from hyblink.app.core.settings import Settings
+    from hyblink.indexer.readers import PythonSource
 
     folder = work / "load"
     app = build(Settings(data_dir=folder))
@@ -55,7 +55,7 @@ def _served(work: Path) -> Iterator[tuple[int, psutil.Process]]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli.main", "serve", "--port", str(port)], env=environment, cwd=folder
+        [sys.executable, "-m", "hyblink.app.cli.main", "serve", "--port", str(port)], env=environment, cwd=folder
     )
     try:
         deadline = time.monotonic() + 120

@@ -13,22 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from app.bootstrap import App, build
-from app.core.ports import EncodedQuery
-from app.core.settings import EncodeSettings, OpenSearchSettings, Settings
-from app.core.text import Analyzer, fold
-from app.core.types import ALL_SIGNALS, SearchRequest, Signal, TermWeights, VectorArray
-from app.encoders.cached import CachedQueries
-from app.indexes.opensearch import query_builder as build_query
-from app.indexes.opensearch.client import Json
-from app.indexes.opensearch.knn import KNN
-from app.indexes.opensearch.layout import PASSAGE_FIELDS
-from app.indexes.opensearch.passages import PassageSignals
-from app.node.cluster import Cluster, ClusterOptions
-from indexer.generations import copy_documents
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.checks import fold
+from hyblink.app.core.ports.encoders import EncodedQuery
+from hyblink.app.core.settings import EncodeSettings, OpenSearchSettings, Settings
+from hyblink.app.core.types.arrays import TermWeights, VectorArray
+from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.encoders.cached_queries import CachedQueries
+from hyblink.app.engines.opensearch import query_builder as build_query
+from hyblink.app.engines.opensearch.client import Json
+from hyblink.app.engines.opensearch.knn import KNN
+from hyblink.app.engines.opensearch.layout import PASSAGE_FIELDS
+from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
+from hyblink.app.engines.opensearch.passages import PassageSignals
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.evaluation.measures import measure
+from hyblink.indexer.generations.build import copy_documents
 from tests.benchmarks.timing import table
-from training import evaluate as ev
-from training.judgements import read_beir
 
 _SET = "scifact"
 _BAGS = EncodeSettings(vdr_model="none")
@@ -176,7 +179,7 @@ def _compare(app: App, data: Path) -> None:
                     runs[name][query] = found
     rows = []
     for name in systems:
-        result = ev.measure(name, qrels, {q: dict(found) for q, found in runs[name].items()}, ("nDCG@10",))
+        result = measure(name, qrels, {q: dict(found) for q, found in runs[name].items()}, ("nDCG@10",))
         p50, p95 = np.percentile(taken[name], [50, 95])
         rows.append([name, result.mean["nDCG@10"], float(p50), float(p95)])
     table(

@@ -14,21 +14,26 @@ import numpy as np
 from opensearchpy import helpers
 from scipy.sparse import csc_array
 
-from app.bootstrap import App, build
-from app.core.ports import PreparedDocument
-from app.core.settings import EncodeSettings, OpenSearchSettings, Settings
-from app.core.text import Analyzer, fold
-from app.core.types import ALL_SIGNALS, CollectionSpec, DocId, Document, SearchRequest, Signal, TermWeights, VectorArray
-from app.core.weights import heaviest, round_weights
-from app.encoders.bag import BagOfTokens
-from app.indexes.opensearch.client import Cluster as Connection
-from app.indexes.opensearch.layout import document_source, passage_sources
-from app.indexes.opensearch.passages import NO_WEIGHTS, PassageSignals
-from app.node.cluster import Cluster, ClusterOptions
-from indexer.prepare import content_hash
-from ranker.retrieve import AnalyzedQuery, QueryForms
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.checks import fold
+from hyblink.app.core.ports.store import PreparedDocument
+from hyblink.app.core.settings import EncodeSettings, OpenSearchSettings, Settings
+from hyblink.app.core.types.arrays import TermWeights, VectorArray
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import DocId, Document
+from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.core.weights import heaviest, round_weights
+from hyblink.app.encoders.vdr.bag import BagOfTokens
+from hyblink.app.engines.opensearch.client import Cluster as Connection
+from hyblink.app.engines.opensearch.layout import document_source, passage_sources
+from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
+from hyblink.app.engines.opensearch.passages import NO_WEIGHTS, PassageSignals
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.indexer.ingest.prepare import content_hash
+from hyblink.ranker.retrieve import AnalyzedQuery, QueryForms
 from tests.benchmarks.timing import entities, latencies, questions, table
-from training.judgements import read_beir
 
 _K = 100
 _DRAWN = (120, 256)

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bootstrap import App, build
-from app.cli.main import run_ingest, warm_queries
-from app.core.settings import Settings
-from app.core.text import Analyzer
-from app.core.types import ALL_SIGNALS, SearchRequest
-from indexer.readers import FileSource, PythonSource
-from ranker.tuning import Tuning, judged_pool, ndcg, tune
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App, build
+from hyblink.app.cli.main import run_ingest, warm_queries
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.ranking import ALL_SIGNALS
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.evaluation.measures import measure
+from hyblink.app.evaluation.qrels import Qrels
+from hyblink.indexer.readers import FileSource, PythonSource
+from hyblink.ranker.tuning import Tuning, judged_pool, ndcg, tune
 from tests.benchmarks.timing import table
-from training import evaluate as ev
-from training.judgements import Qrels, read_beir
 
 SETS = ("scifact", "squadshifts-new-wiki", "squadshifts-amazon-reviews", "squadshifts-reddit")
 _TRAIN_QUERIES = 600
@@ -56,7 +58,7 @@ def _bm25s(app: App, name: str, queries: dict[str, str], qrels: Qrels, stop_and_
     for query, terms in zip(queries, wanted, strict=True):
         found, scores = retriever.retrieve([terms or ["∅"]], k=100, show_progress=False)
         run[query] = {documents[int(at)].id: float(s) for at, s in zip(found[0], scores[0], strict=True) if s > 0}
-    return ev.measure("bm25s", qrels, run, ("nDCG@10",)).mean["nDCG@10"]
+    return measure("bm25s", qrels, run, ("nDCG@10",)).mean["nDCG@10"]
 
 
 def run(data: Path, work: Path, _passages: int) -> None:
@@ -78,7 +80,7 @@ def run(data: Path, work: Path, _passages: int) -> None:
             tuned = tune(_pools(app, collection, some, qrels), ALL_SIGNALS)
             queries, qrels = read_beir(data / name, "dev")
             pools = _pools(app, collection, queries, qrels)
-            from ranker.complete import fuse
+            from hyblink.ranker.complete import fuse
 
             hybrid = np.array([ndcg(pool, fuse(pool.scores, tuned.profile).scores_C) for pool in pools])
         singles = {

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.bootstrap import build
-from app.core.settings import DenseSettings, Settings
-from app.core.types import EMPTY, Scored
-from app.indexes.dense.faiss_index import KINDS, DenseKind, FaissIndex
-from app.indexes.derived import top
+from hyblink.app.bootstrap import build
+from hyblink.app.core.settings import DenseSettings, Settings
+from hyblink.app.core.types.ranking import EMPTY, Scored
+from hyblink.app.engines.dense.index import KINDS, DenseKind, FaissIndex
+from hyblink.app.engines.derived import top
 from tests.benchmarks.timing import entities, latencies, questions, table
 
 _TIMES = 31

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from app.bootstrap import build
-from app.core.settings import EncodeSettings, Settings
-from app.core.text import Analyzer
-from app.core.types import CollectionSpec, SearchRequest, Signal
-from app.indexes.embedded.engine import EmbeddedEngine
-from indexer.pipeline import RejectsFile, ingest
-from indexer.readers import FileSource
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import build
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.embedded.engine import EmbeddedEngine
+from hyblink.indexer.ingest.pipeline import RejectsFile, ingest
+from hyblink.indexer.readers import FileSource
 from tests.benchmarks.timing import entities, latencies, questions, resident_mb, table
 
 _K = 100

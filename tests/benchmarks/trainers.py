@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from hyblink.training.data.rows import read_rows
+from hyblink.training.recipes import SHIPPED_BACKBONE, recipe
 from tests.benchmarks.training import BATCH, STEPS, TOKENS
-from training.data import read_rows
-from training.recipes import SHIPPED_BACKBONE, recipe
 
 _SKIPPED = 8
 """First steps that are not counted."""
@@ -18,7 +18,7 @@ _RATE = 2e-5
 
 def ours(pairs: Path) -> list[float]:
     """When each step of our loop ended."""
-    from training.run import train_model
+    from hyblink.training.run import train_model
 
     changes = {"tuning": "full", "learning_rate": str(_RATE), "batch": str(BATCH), "steps": str(STEPS), "negatives": "0",
                "query_tokens": str(TOKENS), "passage_tokens": str(TOKENS), "checkpoint_every": "100000"}  # fmt: skip
@@ -40,7 +40,7 @@ def theirs(pairs: Path, peer: Path) -> list[float]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
-    from app.encoders.dense import load_sentence_transformer
+    from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 
     ended: list[float] = []
 

@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from app.core.settings import EncodeSettings
-from app.core.text import Analyzer
-from app.core.types import TermWeights
-from app.core.weights import calibrated, heaviest, idf
-from app.encoders.adapters import WEIGHTS
-from app.encoders.backbone import Backbone
-from app.encoders.cross_encoder import SHIPPED, TransformerCrossEncoder
-from app.encoders.dense import load_sentence_transformer
-from app.encoders.vdr_adapter import VdrAdapter
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.core.weights import calibrated, heaviest, idf
+from hyblink.app.encoders.cross_encoder.transformer import SHIPPED, TransformerCrossEncoder
+from hyblink.app.encoders.dense.backbone import Backbone
+from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.loading.adapters import WEIGHTS
+from hyblink.app.encoders.vdr.adapter import VdrAdapter
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.evaluation.measures import measure
+from hyblink.training.data.hidden_states import StateCache
+from hyblink.training.data.rows import TrainingRow, read_corpus, read_rows, write_jsonl
+from hyblink.training.negatives.mining import Mining, OfflineBm25, RandomPool, mine
+from hyblink.training.recipes import SHIPPED_BACKBONE, RunConfig, recipe
+from hyblink.training.run import train_model
 from tests.benchmarks.timing import table
-from training import evaluate as ev
-from training.data import TrainingRow, read_corpus, read_rows, write_jsonl
-from training.judgements import read_beir
-from training.negatives import Mining, OfflineBm25, RandomPool, mine
-from training.recipes import SHIPPED_BACKBONE, RunConfig, recipe
-from training.run import train_model
-from training.states import StateCache
 
 STEPS, BATCH, TOKENS = 40, 16, 128
 TRAIN, TEST = ("squadshifts-new-wiki", "scifact"), "squadshifts-amazon-reviews"
@@ -146,7 +146,7 @@ class _Judged:
             for query, scores in zip(self._queries, scores_QP, strict=True)
         }
         qrels = {query: self._qrels[query] for query in self._queries}
-        return ev.measure(name, qrels, results, ("nDCG@10",)).mean["nDCG@10"]
+        return measure(name, qrels, results, ("nDCG@10",)).mean["nDCG@10"]
 
     def _terms(self, adapter: VdrAdapter, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
         made = []

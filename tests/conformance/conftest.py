@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import use_fake_encoder
 
-from app.bootstrap import App, build
-from app.core.settings import OpenSearchSettings, Settings
-from app.node.cluster import Cluster
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.settings import OpenSearchSettings, Settings
+from hyblink.app.engines.opensearch.local.cluster import Cluster
 
 ENGINES = [
     pytest.param("embedded"),

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests_support import WORDS, byte_length, random_documents
 
-from app.bootstrap import App
-from app.core.filters import matches, parse_filter
-from app.core.text import Analyzer
-from app.core.types import ALL_SIGNALS, CollectionSpec, SearchRequest, Signal
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App
+from hyblink.app.core.filters import matches, parse_filter
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.search import SearchRequest
 
 ANALYZER = Analyzer("english")
 HISTORIES = 100 if SOAK else 20

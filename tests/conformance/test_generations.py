@@ -13,12 +13,14 @@ import pytest
 from conftest import SOAK, FakeDense
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
-from app.core.ports import DenseView, LexicalView
-from app.core.types import CollectionSpec, RankingProfile, Scored, SearchRequest, Signal
-from indexer.generations import build, differences, found_again
-from indexer.transfer import export_collection, import_collection, read_export
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from hyblink.app.core.ports.views import DenseView, LexicalView
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import RankingProfile, Scored, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.indexer.generations.build import build, differences, found_again
+from hyblink.indexer.transfer import export_collection, import_collection, read_export
 
 
 def filled(make_app: Callable[..., App], folder: str = "data") -> App:

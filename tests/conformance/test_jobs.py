@@ -12,10 +12,11 @@ import pytest
 from conftest import FakeDense
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.settings import IngestSettings, JobsSettings
-from app.core.types import CollectionSpec, VectorArray
-from indexer.claims import KIND, Claims
+from hyblink.app.bootstrap import App
+from hyblink.app.core.settings import IngestSettings, JobsSettings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.jobs.claims import KIND, Claims
 
 
 class CountingDense(FakeDense):
@@ -38,7 +39,7 @@ def counting(app: App) -> CountingDense:
 
 
 def test_several_who_encode_share_what_waits(make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.encode.BLOCK", 7)
+    monkeypatch.setattr("hyblink.indexer.encode.BLOCK", 7)
     apps = [make_app() for _ in range(3)]
     encoders = [counting(app) for app in apps]
     apps[0].ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
@@ -107,7 +108,7 @@ def test_a_job_reads_to_the_end_and_another_generation_knows_it(make_app: Callab
     assert app.jobs.wait(30)  # type: ignore[union-attr]
     counts = app.catalog.engine("c").store.reader().counts()
     assert counts.encoded == counts.passages > 0
-    from indexer.generations import build
+    from hyblink.indexer.generations.build import build
 
     sources = app.catalog.engine("c").store.sources()
     assert list(sources) == [f"job:{job.id}"]

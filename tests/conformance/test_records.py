@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.bootstrap import App
-from app.core.errors import ConflictError
-from app.core.ports import Record, Records
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ConflictError
+from hyblink.app.core.ports.work import Record, Records
 
 
 @pytest.fixture

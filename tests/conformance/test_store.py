@@ -14,13 +14,17 @@ import pytest
 from conftest import DIMENSION
 from tests_support import WORDS, random_documents
 
-from app.bootstrap import App
-from app.core.errors import ConflictError, WriterConflictError
-from app.core.filters import MAX_VALUES, matches, parse_filter
-from app.core.ports import Engine, SourceProgress, StoreReader
-from app.core.settings import IngestSettings
-from app.core.types import CollectionSpec, DocId, Document, SearchRequest, Signal, Tier
-from indexer.transfer import export_collection, import_collection, read_export
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ConflictError, WriterConflictError
+from hyblink.app.core.filters import MAX_VALUES, matches, parse_filter
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import SourceProgress, StoreReader
+from hyblink.app.core.settings import IngestSettings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import DocId, Document, Tier
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.indexer.transfer import export_collection, import_collection, read_export
 
 
 def collection(app: App, name: str = "c") -> Engine:
@@ -444,8 +448,8 @@ def test_an_export_of_one_engine_is_an_import_of_another(make_app: Callable[...,
     """From here to the embedded engine and back, without an encoder."""
     from conftest import use_fake_encoder
 
-    from app.bootstrap import build
-    from app.core.settings import Settings
+    from hyblink.app.bootstrap import build
+    from hyblink.app.core.settings import Settings
 
     app = make_app()
     engine = collection(app)

@@ -12,21 +12,14 @@ import pytest
 from conftest import FakeDense
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.errors import EncoderUnavailableError, InvalidInputError
-from app.core.ports import EncodedPassages, EncodedQuery
-from app.core.types import (
-    CollectionSpec,
-    RerankRequest,
-    ScoreArray,
-    SearchRequest,
-    Signal,
-    TermWeights,
-    TokenContribution,
-    TokenIdf,
-    VdrMode,
-)
-from app.core.weights import idf_weights, round_weights
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery
+from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import RerankRequest, Signal, TokenContribution, VdrMode
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.core.weights import idf_weights, round_weights
 
 EXPANSION = 29_000
 """A token that the fake encoder adds to every text of which the number of tokens is even."""

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.errors import InvalidInputError
-from app.core.selection import RowSelection
-from app.core.settings import DenseSettings
-from app.core.types import IdArray, VectorArray
-from app.indexes.dense.faiss_index import KINDS, FaissIndex, MappedVectors, choose_kind, visited_lists
-from app.indexes.derived import top
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.selection import RowSelection
+from hyblink.app.core.settings import DenseSettings
+from hyblink.app.core.types.arrays import IdArray, VectorArray
+from hyblink.app.engines.dense.index import KINDS, FaissIndex, MappedVectors, choose_kind, visited_lists
+from hyblink.app.engines.derived import top
 
 D = 32
 N = 6000

@@ -17,9 +17,10 @@ import httpx
 import pytest
 from conftest import SOAK
 
-from app.core.text import Analyzer, fold
-from app.node.cluster import Cluster
-from indexer.readers import FileSource, PythonSource
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.checks import fold
+from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.indexer.readers import FileSource, PythonSource
 
 pytestmark = pytest.mark.services
 

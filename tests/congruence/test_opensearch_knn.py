@@ -10,12 +10,14 @@ import pytest
 from conftest import use_fake_encoder
 from tests_support import WORDS, random_documents
 
-from app.bootstrap import App, build
-from app.core.errors import InvalidInputError, UnavailableError
-from app.core.filters import parse_filter
-from app.core.settings import OpenSearchSettings, Settings
-from app.core.types import CollectionSpec, SearchRequest, Signal
-from app.node.cluster import Cluster
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.errors import InvalidInputError, UnavailableError
+from hyblink.app.core.filters import parse_filter
+from hyblink.app.core.settings import OpenSearchSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.opensearch.local.cluster import Cluster
 
 pytestmark = pytest.mark.services
 

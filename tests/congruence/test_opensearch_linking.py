@@ -11,14 +11,14 @@ import pytest
 from conftest import use_fake_encoder
 from tests_support import WORDS
 
-from app.bootstrap import App, build
-from app.core.linking import LinkRequest, LinkResult, NameCounts, Text
-from app.core.settings import OpenSearchSettings, Settings
-from app.indexes.catalog import Catalog
-from app.linking.disambiguation import SHIPPED
-from app.linking.knowledge_base import entity_spec
-from app.node.cluster import Cluster
-from indexer.generations import build as build_generation
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.settings import OpenSearchSettings, Settings
+from hyblink.app.core.types.linking import LinkRequest, LinkResult, NameCounts, Text
+from hyblink.app.engines.catalog import Catalog
+from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.app.linking.disambiguation import SHIPPED
+from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.indexer.generations.build import build as build_generation
 
 pytestmark = pytest.mark.services
 KB = "things"

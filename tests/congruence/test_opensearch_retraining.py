@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import build
-from app.cli.main import run_ingest
-from app.core.errors import NotFoundError
-from app.core.settings import JobsSettings, OpenSearchSettings, Settings
-from app.core.types import SearchRequest
-from app.node.cluster import Cluster
-from indexer.readers import PythonSource
+from hyblink.app.bootstrap import build
+from hyblink.app.cli.main import run_ingest
+from hyblink.app.core.errors import NotFoundError
+from hyblink.app.core.settings import JobsSettings, OpenSearchSettings, Settings
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.indexer.readers import PythonSource
 
 pytestmark = pytest.mark.services
 C = "json"

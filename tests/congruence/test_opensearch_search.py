@@ -16,17 +16,20 @@ import pytest
 from conftest import SOAK
 from tests_support import WORDS, random_documents
 
-from app.bootstrap import App
-from app.core.errors import UnavailableError
-from app.core.filters import parse_filter
-from app.core.settings import OpenSearchSettings
-from app.core.text import Analyzer
-from app.core.types import ALL_SIGNALS, CollectionSpec, Scored, SearchRequest, Signal, TermWeights
-from app.core.weights import round_weights
-from app.indexes.opensearch import query_builder as build
-from app.indexes.opensearch.client import Cluster as Connection
-from app.indexes.opensearch.passages import NO_WEIGHTS, PassageSignals
-from app.node.cluster import Cluster
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import UnavailableError
+from hyblink.app.core.filters import parse_filter
+from hyblink.app.core.settings import OpenSearchSettings
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import ALL_SIGNALS, Scored, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.core.weights import round_weights
+from hyblink.app.engines.opensearch import query_builder as build
+from hyblink.app.engines.opensearch.client import Cluster as Connection
+from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.app.engines.opensearch.passages import NO_WEIGHTS, PassageSignals
 
 pytestmark = pytest.mark.services
 
@@ -86,8 +89,8 @@ def pair(
     """The embedded engine and OpenSearch after the same history."""
     from conftest import use_fake_encoder
 
-    from app.bootstrap import build
-    from app.core.settings import Settings
+    from hyblink.app.bootstrap import build
+    from hyblink.app.core.settings import Settings
 
     kind, shards, plugin = request.param
     state = (local_cluster() if kind == "one" else local_cluster("three", nodes=3)).state()
@@ -339,7 +342,7 @@ def test_an_alias_names_the_passages_that_answer(
     local_cluster: Callable[..., Cluster], make_app: Callable[..., App]
 ) -> None:
     """For other tools: it moves with every publication, whole."""
-    from indexer.generations import build as build_generation
+    from hyblink.indexer.generations.build import build as build_generation
 
     state = local_cluster().state()
     assert state is not None

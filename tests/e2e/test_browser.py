@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from browser import ROOT, opened_page, retrain, serving
 
-from app.api.keys import KeyStore
-from app.bootstrap import build
-from app.core.settings import Settings
-from app.core.types import CollectionSpec
-from app.linking.knowledge_base import entity_spec
-from indexer.readers import PythonSource
-from indexer.readers.entities import python_entities
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.bootstrap import build
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.indexer.readers import PythonSource
+from hyblink.indexer.readers.entities.files import python_entities
 
 pytestmark = pytest.mark.services
 EVIL = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"

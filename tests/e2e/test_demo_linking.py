@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import App, build
-from app.cli.demo import KB, SENTENCE, link_profile
-from app.cli.kb import load_entities
-from app.core.linking import LinkRequest, Text
-from app.core.settings import EncodeSettings, Settings
-from app.core.types import Signal
-from app.encoders.mention import DEFAULT, MentionTower
-from indexer.readers.entities import python_entities
-from training.linking.converters import marked
-from training.linking.data import REST, JudgedMention, with_the_rest
-from training.linking.evaluate import decided_rank, evaluate, fused_rank, leg_rank
-from training.linking.examples import Example, example, marked_or_ordinary, retrieved
-from training.linking.profile import fit_profile
+from hyblink.app.bootstrap import App, build
+from hyblink.app.cli.demo import KB, SENTENCE, link_profile
+from hyblink.app.cli.kb import load_entities
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.linking import LinkRequest, Text
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.encoders.mention.tower import DEFAULT, MentionTower
+from hyblink.app.evaluation.linking.converters import marked
+from hyblink.app.evaluation.linking.examples import Example, example, marked_or_ordinary, retrieved
+from hyblink.app.evaluation.linking.measures import decided_rank, evaluate, fused_rank, leg_rank
+from hyblink.app.evaluation.linking.mentions import REST, JudgedMention, with_the_rest
+from hyblink.indexer.readers.entities.files import python_entities
+from hyblink.training.linking.profile import fit_profile
 
 OPENED = {
     'You can open a text file for writing by passing mode "w" to the built-in function.': "python:open",

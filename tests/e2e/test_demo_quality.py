@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bootstrap import build
-from app.cli.main import run_ingest, warm_queries
-from app.core.settings import Settings
-from app.core.types import ALL_SIGNALS, SearchRequest, Signal
-from indexer.readers import PythonSource
-from ranker.complete import fuse
-from ranker.tuning import judged_pool, ndcg, tune
-from training.judgements import read_beir
+from hyblink.app.bootstrap import build
+from hyblink.app.cli.main import run_ingest, warm_queries
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.indexer.readers import PythonSource
+from hyblink.ranker.complete import fuse
+from hyblink.ranker.tuning import judged_pool, ndcg, tune
 
 QUESTIONS = Path(__file__).resolve().parents[1] / "demo_questions"
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from browser import ROOT, opened_page, retrain, serving
 
-from app.bootstrap import build
-from app.cli.main import run_ingest
-from app.core.settings import Settings
-from indexer.readers import PythonSource
-from training.judgements import read_beir
+from hyblink.app.bootstrap import build
+from hyblink.app.cli.main import run_ingest
+from hyblink.app.core.settings import Settings
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.indexer.readers import PythonSource
 
 QUESTIONS = ROOT / "tests" / "demo_questions"
 

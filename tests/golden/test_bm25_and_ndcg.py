@@ -12,13 +12,16 @@ from rank_bm25 import BM25Okapi
 from scipy.stats import kendalltau
 from tests_support import byte_length, random_documents
 
-from app.bootstrap import App
-from app.core.text import Analyzer
-from app.core.types import CollectionSpec, SearchRequest, Signal
-from indexer.readers import PythonSource
-from ranker.complete import CompleteScores
-from ranker.tuning import judged_pool, ndcg
-from training.evaluate import compare, measure
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.evaluation.measures import measure
+from hyblink.app.evaluation.significance import compare
+from hyblink.indexer.readers import PythonSource
+from hyblink.ranker.complete import CompleteScores
+from hyblink.ranker.tuning import judged_pool, ndcg
 
 ANALYZER = Analyzer("english")
 

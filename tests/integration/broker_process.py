@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from tests_support import FakeDense
 
-import app.bootstrap
-import indexer.tasks
-from app.core.logs import set_up
-from app.core.settings import Settings
-from app.core.types import VectorArray
+from hyblink.app import bootstrap
+from hyblink.app.core.logs import set_up
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.worker import tasks
 
 set_up(logging.WARNING, "json")
-plain = app.bootstrap.build
+plain = bootstrap.build
 
 
 class SlowDense(FakeDense):
@@ -30,7 +30,7 @@ class SlowDense(FakeDense):
         return super().encode_passages(titles, texts)
 
 
-def build(settings: Settings | None = None) -> app.bootstrap.App:
+def build(settings: Settings | None = None) -> bootstrap.App:
     made = plain(settings)
     slow = SlowDense()
     made.encoders.add_dense(FakeDense())
@@ -39,14 +39,14 @@ def build(settings: Settings | None = None) -> app.bootstrap.App:
     return made
 
 
-indexer.tasks.build = build  # type: ignore[assignment]
+tasks.build = build  # type: ignore[assignment]
 
 if sys.argv[1] == "worker":
-    sys.exit(indexer.tasks.run_worker(Settings(), sys.argv[2].split(","), concurrency=1, beat="beat" in sys.argv))
+    sys.exit(tasks.run_worker(Settings(), sys.argv[2].split(","), concurrency=1, beat="beat" in sys.argv))
 else:
     import uvicorn
 
-    from app.api.main import create_api
+    from hyblink.app.api.application import create_api
 
     made = build()
     uvicorn.run(create_api(made), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")

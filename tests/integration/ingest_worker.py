@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tests_support import use_fake_encoder
 
-from app.bootstrap import build
-from indexer.pipeline import RejectsFile, ingest
-from indexer.readers import FileSource
+from hyblink.app.bootstrap import build
+from hyblink.indexer.ingest.pipeline import RejectsFile, ingest
+from hyblink.indexer.readers import FileSource
 
 
 def main(rows: str, acknowledged: str, version: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.keys import KeyStore
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.logs import request_id, set_up
-from app.core.settings import ApiSettings
-from app.core.types import CollectionSpec
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.logs import request_id, set_up
+from hyblink.app.core.settings import ApiSettings
+from hyblink.app.core.types.collections import CollectionSpec
 
 
 @pytest.fixture

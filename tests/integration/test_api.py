@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests_support import random_documents
 
-from app.api.keys import KeyStore
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.errors import ForbiddenError
-from app.core.settings import ApiSettings
-from app.core.types import CollectionSpec, ScoreArray, TokenContribution, TokenIdf
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ForbiddenError
+from hyblink.app.core.settings import ApiSettings
+from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import TokenContribution
 
 LOOPBACK = "http://127.0.0.1"
 
@@ -366,7 +368,7 @@ def test_not_ready_says_what_is_damaged(client: TestClient, app: App) -> None:
 
 
 def test_a_leg_that_fails_is_missing_not_fatal(client: TestClient, app: App) -> None:
-    from app.core.errors import UnavailableError
+    from hyblink.app.core.errors import UnavailableError
 
     class Broken:
         id = app.encoders.default_dense.id

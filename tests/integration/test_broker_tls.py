@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from app.core.settings import JobsSettings, Settings
-from indexer.broker import ENCODE, celery_for
+from hyblink.app.core.settings import JobsSettings, Settings
+from hyblink.app.jobs.celery_jobs import ENCODE, celery_for
 
 pytestmark = pytest.mark.services
 KINDS: dict[str, Callable[[Path, Path], RedisTls | RabbitTls]] = {"redis": RedisTls, "rabbitmq": RabbitTls}

@@ -29,7 +29,7 @@ def hyblink(request: pytest.FixtureRequest, tmp_path: Path):  # type: ignore[no-
 
     def run(*arguments: str, status: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "app.cli.main", *arguments],
+            [sys.executable, "-m", "hyblink.app.cli.main", *arguments],
             capture_output=True,
             text=True,
             env=environment,
@@ -153,7 +153,7 @@ def test_bad_search_options(hyblink, tmp_path: Path) -> None:  # type: ignore[no
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys; sys.argv = ['hyblink', '--help']\ntry:\n  import app.cli.main as m; m.main()\nexcept SystemExit: pass\n"
+        "import sys; sys.argv = ['hyblink', '--help']\ntry:\n  import hyblink.app.cli.main as m; m.main()\nexcept SystemExit: pass\n"
         + (
             "heavy = {'torch', 'numpy', 'faiss', 'fastapi', 'numba', 'tantivy', 'pydantic'} & set(sys.modules)\nassert not heavy, heavy"
         )

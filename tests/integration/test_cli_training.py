@@ -31,7 +31,7 @@ def test_mine_train_and_promote(tmp_path: Path) -> None:
     environment |= {"PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(tmp_path / "data"), "PYTHONWARNINGS": "ignore"}
 
     def hyblink(*arguments: str, status: int = 0) -> str:
-        command = [sys.executable, "-m", "app.cli.main", *arguments]
+        command = [sys.executable, "-m", "hyblink.app.cli.main", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
         assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout if status == 0 else done.stdout + done.stderr

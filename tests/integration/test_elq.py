@@ -13,33 +13,32 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from app.bootstrap import App, build
-from app.cli.main import cli
-from app.core.errors import InvalidInputError
-from app.core.linking import Link, LinkRequest, Mention, MentionContext, Text, apart
-from app.core.ports import InTextEncoder
-from app.core.settings import EncodeSettings, LinkSettings, Settings
-from app.core.types import CollectionSpec, DocId, Document
-from app.encoders import span_head
-from app.encoders.models import plain_tokenizer, root_of
-from app.encoders.sentences import sentence_ends
-from app.encoders.span_head import ReadText, SpanHead, span_scores, span_windows, valid_spans, word_edges
-from app.linking.knowledge_base import entity_spec
-from training.data import Text as DataText
-from training.linking.data import JudgedMention
-from training.linking.distant import distant_row
-from training.linking.spans import (
-    SpanRow,
-    best_joint,
-    context_rows,
-    cut_to,
-    joined_rows,
-    macro,
-    micro,
-    place_of,
-    read_spans,
+from hyblink.app.analysis.sentences import sentence_ends
+from hyblink.app.bootstrap import App, build
+from hyblink.app.cli.main import cli
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.ports.encoders import InTextEncoder
+from hyblink.app.core.settings import EncodeSettings, LinkSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import DocId, Document
+from hyblink.app.core.types.linking import Link, LinkRequest, Mention, MentionContext, Text, apart
+from hyblink.app.encoders.loading.models import plain_tokenizer, root_of
+from hyblink.app.encoders.mention import span_head
+from hyblink.app.encoders.mention.span_head import (
+    ReadText,
+    SpanHead,
+    span_scores,
+    span_windows,
+    valid_spans,
+    word_edges,
 )
-from training.linking.vectors import EntityVectors
+from hyblink.app.evaluation.linking.mentions import JudgedMention
+from hyblink.app.evaluation.linking.span_measures import best_joint, macro, micro
+from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.training.data.rows import Text as DataText
+from hyblink.training.linking.distant import distant_row
+from hyblink.training.linking.spans import SpanRow, context_rows, cut_to, joined_rows, place_of, read_spans
+from hyblink.training.linking.vectors import EntityVectors
 
 ENTITIES = [
     {"id": "lisp", "title": "Lisp", "description": "A family of programming languages with many parentheses."},

@@ -18,11 +18,12 @@ import pytest
 from conftest import SOAK
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.errors import CorruptionError, StorageFullError, WriterConflictError
-from app.core.types import CollectionSpec, SearchRequest
-from app.indexes.embedded import schema
-from indexer.chunking import windows
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import CorruptionError, StorageFullError, WriterConflictError
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.embedded.store import schema
+from hyblink.indexer.ingest.chunking import windows
 
 WORKER = Path(__file__).with_name("ingest_worker.py")
 KILLS = 50 if SOAK else 5
@@ -261,7 +262,7 @@ def test_a_disk_that_fills_up_while_an_index_is_published(
 
 def test_the_second_writer_gets_a_clear_error(make_app: Callable[..., App]) -> None:
     first = filled(make_app)
-    from app.core.settings import IngestSettings
+    from hyblink.app.core.settings import IngestSettings
 
     second = make_app("data", ingest=IngestSettings(writer_wait_s=0.2))
     with first.catalog.engine("c").store.writer():
@@ -292,7 +293,7 @@ def test_migration_keeps_documents_and_a_newer_schema_is_refused(tmp_path: Path)
     assert schema.version(connection) == 1
     connection.execute("INSERT INTO documents VALUES (1, 'a', 't', 'x', '', '{}', 'h')")
     connection.close()
-    from app.indexes.embedded.store import SqliteStore
+    from hyblink.app.engines.embedded.store.store import SqliteStore
 
     store = SqliteStore(path)
     assert store.reader().get_document("a") is not None

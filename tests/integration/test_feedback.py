@@ -12,13 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 from tests_support import random_documents
 
-from app.api.keys import KeyStore
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.errors import InvalidInputError
-from training.click_model import Shown, fit_position_model
-from training.feedback import query_key, write_beir
-from training.judgements import read_beir
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.feedback.click_model import Shown, fit_position_model
+from hyblink.app.feedback.feedback import query_key, write_beir
 
 LOOPBACK = "http://127.0.0.1"
 

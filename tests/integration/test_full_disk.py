@@ -10,9 +10,11 @@ import pytest
 from conftest import missing_service
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.errors import StorageFullError
-from app.core.types import CollectionSpec, SearchRequest, Signal
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import StorageFullError
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
 
 pytestmark = pytest.mark.services
 

@@ -15,18 +15,20 @@ import pytest
 from fastapi.testclient import TestClient
 from training_support import tiny_model
 
-from app.api.main import create_api
-from app.bootstrap import build
-from app.core.errors import HyblinkError
-from app.core.manifest import sha256, write_manifest
-from app.core.settings import EncodeSettings, Settings
-from app.core.types import CollectionSpec, SearchRequest, Signal
-from app.encoders.cross_encoder import DEFAULT as LATE
-from app.encoders.cross_encoder import TransformerCrossEncoder
-from app.encoders.dense import DenseTransformer
-from app.encoders.vdr import load_encoder
-from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
-from training.registry import ModelRegistry
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import build
+from hyblink.app.core.errors import HyblinkError
+from hyblink.app.core.manifest import sha256, write_manifest
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.encoders.cross_encoder.transformer import DEFAULT as LATE
+from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
+from hyblink.app.encoders.vdr.head import load_encoder
+from hyblink.training.registry import ModelRegistry
 
 
 class Bomb:

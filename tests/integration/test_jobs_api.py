@@ -13,12 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 from tests_support import random_documents
 
-from app.api.keys import KeyStore
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.errors import UnavailableError
-from app.core.settings import IngestSettings, JobsSettings
-from indexer.job_records import JobRecords, TakenOverError
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import UnavailableError
+from hyblink.app.core.settings import IngestSettings, JobsSettings
+from hyblink.app.jobs.job import TakenOverError
+from hyblink.app.jobs.records import JobRecords
 
 LOOPBACK = "http://127.0.0.1"
 

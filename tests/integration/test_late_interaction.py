@@ -12,20 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_support import tiny_model, tiny_rows, tiny_rows_file
 
-from app.bootstrap import App, build
-from app.core.errors import EncoderUnavailableError, InvalidInputError
-from app.core.manifest import read_json, write_manifest
-from app.core.settings import EncodeSettings, Settings
-from app.core.types import CollectionSpec, Document, RerankRequest, SearchRequest, Signal, TermWeights, TokenIdf
-from app.core.weights import round_weights
-from app.encoders.cross_encoder import TransformerCrossEncoder
-from app.encoders.dense import load_sentence_transformer
-from app.encoders.late_interaction import in_torch
-from training.batches import draw
-from training.data import read_rows, write_jsonl
-from training.interaction_student import InteractionStudent
-from training.recipes import RunConfig, recipe
-from training.run import train_model
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.manifest import read_json, write_manifest
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.arrays import TermWeights, TokenIdf
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import Document
+from hyblink.app.core.types.ranking import RerankRequest, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.core.weights import round_weights
+from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.late_interaction.model import in_torch
+from hyblink.training.data.batches import draw
+from hyblink.training.data.rows import read_rows, write_jsonl
+from hyblink.training.families.late_interaction import InteractionStudent
+from hyblink.training.recipes import RunConfig, recipe
+from hyblink.training.run import train_model
 
 QUERY = "what sleeps and when"
 

@@ -13,18 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from app.bootstrap import App
-from app.cli.main import cli
-from app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError
-from app.core.linking import Entity, LinkRequest, MentionContext, NameCounts, Text
-from app.core.types import CollectionSpec, ScoreArray, Signal
-from app.linking.disambiguation import SHIPPED, features_of
-from app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
-from indexer.generations import build as build_generation
-from indexer.readers.entities import python_entities, read_entities
-from training.linking.candidate_files import Proposed, merged, read_candidates, recalls, write_candidates
-from training.linking.data import JudgedMention, counts_of
-from training.linking.examples import retrieved
+from hyblink.app.bootstrap import App
+from hyblink.app.cli.main import cli
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError
+from hyblink.app.core.types.arrays import ScoreArray
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.linking import Entity, LinkRequest, MentionContext, NameCounts, Text
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.evaluation.linking.candidate_files import Proposed, merged, read_candidates, recalls, write_candidates
+from hyblink.app.evaluation.linking.examples import retrieved
+from hyblink.app.evaluation.linking.mentions import JudgedMention, counts_of
+from hyblink.app.linking.disambiguation import SHIPPED, features_of
+from hyblink.app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
+from hyblink.indexer.generations.build import build as build_generation
+from hyblink.indexer.readers.entities.files import python_entities, read_entities
 
 KB = "things"
 ENTITIES = [

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.keys import KeyStore, Role
-from app.api.main import create_api
-from app.bootstrap import App
+from hyblink.app.access.keys import KeyStore, Role
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
 
 ENTITIES = [
     {"id": "json.dump", "title": "json.dump", "aliases": ["dump"], "description": "Serialize to a file.", "kind": "function"},

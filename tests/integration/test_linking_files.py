@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.main import cli
-from app.core.errors import InvalidInputError, NotFoundError
-from app.core.linking import Mention
-from indexer.readers.entities import read_entities
-from training.linking.converters import aida, elq, marked, nif, zeshel, zeshel_entities
-from training.linking.data import JudgedMention, read_mentions, with_the_rest, write_mentions
-from ui.rendering import nif as to_nif
+from hyblink.app.cli.main import cli
+from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.app.core.types.linking import Mention
+from hyblink.app.evaluation.linking.converters import aida, elq, marked, nif, zeshel, zeshel_entities
+from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions, with_the_rest, write_mentions
+from hyblink.indexer.readers.entities.files import read_entities
+from hyblink.ui.rendering import nif as to_nif
 
 DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">
 <siteinfo><sitename>Wikipedia</sitename></siteinfo>

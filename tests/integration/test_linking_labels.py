@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.bootstrap import App
-from app.cli.main import cli
-from app.core.errors import InvalidInputError
-from app.core.linking import MentionContext
-from app.linking.knowledge_base import entity_spec
-from indexer.readers.entities import read_entities
-from training.linking.converters import aida, elq, nif, zeshel
-from training.linking.data import JudgedMention, read_mentions, write_mentions
-from training.linking.labels import Labels
-from training.linking.spans import read_spans
+from hyblink.app.bootstrap import App
+from hyblink.app.cli.main import cli
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.types.linking import MentionContext
+from hyblink.app.evaluation.linking.converters import aida, elq, nif, zeshel
+from hyblink.app.evaluation.linking.labels import Labels
+from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions, write_mentions
+from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.indexer.readers.entities.files import read_entities
+from hyblink.training.linking.spans import read_spans
 
 KB = "things"
 

@@ -13,15 +13,15 @@ import httpx
 import psutil
 import pytest
 
-from app.core.errors import ConflictError
-from app.node.cluster import Cluster, ClusterOptions
+from hyblink.app.core.errors import ConflictError
+from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 
 pytestmark = pytest.mark.services
 
 
 def hyblink(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app.cli.main", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "hyblink.app.cli.main", *arguments], capture_output=True, text=True, check=False
     )
 
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi.testclient import TestClient
 
-import app.api.oidc as oidc
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.errors import ForbiddenError, InvalidInputError
-from app.core.settings import ApiSettings, OidcSettings
+import hyblink.app.access.oidc as oidc
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ForbiddenError, InvalidInputError
+from hyblink.app.core.settings import ApiSettings, OidcSettings
 
 AUDIENCE = "hyblink"
 

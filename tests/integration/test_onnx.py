@@ -10,21 +10,21 @@ import pytest
 import torch
 from training_support import tiny_model, tiny_rows
 
-from app.core.errors import ConflictError, InvalidInputError
-from app.core.manifest import check_manifest
-from app.core.settings import EncodeSettings
-from app.core.types import VectorArray
-from app.encoders.backbone import Backbone
-from app.encoders.cross_encoder import TransformerCrossEncoder
-from app.encoders.dense import load_sentence_transformer
-from app.encoders.vdr import load_encoder
-from app.encoders.vdr_adapter import DEFAULT, VdrAdapter, features_of
-from training.data import write_jsonl
-from training.recipes import SHIPPED_BACKBONE, recipe
-from training.run import train_model
+from hyblink.app.core.errors import ConflictError, InvalidInputError
+from hyblink.app.core.manifest import check_manifest
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+from hyblink.app.encoders.dense.backbone import Backbone
+from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter, features_of
+from hyblink.app.encoders.vdr.head import load_encoder
+from hyblink.training.data.rows import write_jsonl
+from hyblink.training.recipes import SHIPPED_BACKBONE, recipe
+from hyblink.training.run import train_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
-from app.encoders.export import export  # noqa: E402
+from hyblink.app.encoders.runtimes.export import export  # noqa: E402
 
 TEXTS = [
     "Swifts sleep on the wing and land only to breed.",

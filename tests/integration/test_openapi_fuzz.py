@@ -17,10 +17,10 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests_support import random_documents, use_fake_encoder
 
-from app.api.main import create_api
-from app.bootstrap import build
-from app.core.settings import Settings
-from app.core.types import CollectionSpec
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import build
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import CollectionSpec
 
 EXAMPLES = 200 if SOAK else 20
 

@@ -10,10 +10,10 @@ import pytest
 from conftest import use_fake_encoder
 from fastapi.testclient import TestClient
 
-from app.api.main import create_api
-from app.bootstrap import build
-from app.core.settings import OpenSearchSettings, Settings
-from app.node.cluster import Cluster, ClusterOptions
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import build
+from hyblink.app.core.settings import OpenSearchSettings, Settings
+from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 
 pytestmark = pytest.mark.services
 

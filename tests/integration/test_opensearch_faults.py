@@ -27,12 +27,15 @@ import numpy as np
 import pytest
 from conftest import SOAK, missing_service, use_fake_encoder
 
-from app.bootstrap import App, build
-from app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
-from app.core.ports import PreparedDocument
-from app.core.settings import IngestSettings, OpenSearchSettings, Settings
-from app.core.types import CollectionSpec, DocId, Document, SearchRequest, TermWeights
-from app.node.cluster import Cluster
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
+from hyblink.app.core.ports.store import PreparedDocument
+from hyblink.app.core.settings import IngestSettings, OpenSearchSettings, Settings
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import DocId, Document
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.opensearch.local.cluster import Cluster
 
 pytestmark = pytest.mark.services
 

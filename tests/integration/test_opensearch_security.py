@@ -20,11 +20,12 @@ import pytest
 import trustme
 from conftest import use_fake_encoder
 
-from app.bootstrap import build
-from app.core.errors import UnavailableError
-from app.core.settings import OpenSearchSettings, Settings
-from app.core.types import CollectionSpec, SearchRequest
-from app.node.cluster import Cluster
+from hyblink.app.bootstrap import build
+from hyblink.app.core.errors import UnavailableError
+from hyblink.app.core.settings import OpenSearchSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.opensearch.local.cluster import Cluster
 
 pytestmark = pytest.mark.services
 _KEY_ID, _SECRET, _REGION = "THETESTSKEY", "known to this test and the proxy", "eu-central-1"

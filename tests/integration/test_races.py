@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.errors import ConflictError, InvalidInputError, NotFoundError
-from app.core.settings import IngestSettings
-from app.core.text import Analyzer
-from app.core.types import CollectionSpec, RankingProfile, SearchRequest, Signal
-from app.indexes.derived import AheadError
-from app.indexes.embedded.bm25 import Bm25Index
-from app.indexes.embedded.sparse import SparseIndex
-from indexer.chunking import windows
-from indexer.generations import build
-from indexer.readers import FileSource
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
+from hyblink.app.core.settings import IngestSettings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import RankingProfile, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.engines.derived import AheadError
+from hyblink.app.engines.embedded.bm25 import Bm25Index
+from hyblink.app.engines.embedded.sparse.index import SparseIndex
+from hyblink.indexer.generations.build import build
+from hyblink.indexer.ingest.chunking import windows
+from hyblink.indexer.readers import FileSource
 
 
 def filled(make_app: Callable[..., App]) -> App:
@@ -243,7 +245,7 @@ def test_an_idle_snapshot_does_not_let_the_log_grow(
     make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
     """SQLite cannot shorten its log below the oldest open read: a snapshot that is out of date must go."""
-    monkeypatch.setattr("app.indexes.embedded.engine._RELEASE_S", 0.05)
+    monkeypatch.setattr("hyblink.app.engines.embedded.engine._RELEASE_S", 0.05)
     app = make_app()
     app.ensure_collection(CollectionSpec("c", dense_encoder="none"))
     app.documents.bulk("c", [{"id": "a", "text": "alpha"}])

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from tests_support import random_documents
 
-from app.bootstrap import App
-from app.core.errors import InvalidInputError, NotFoundError
-from app.core.types import CollectionSpec
-from indexer.pipeline import IngestReport, RejectsFile, ingest
-from indexer.readers import FileSource, PythonSource
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.indexer.ingest.pipeline import IngestReport, RejectsFile, ingest
+from hyblink.indexer.readers import FileSource, PythonSource
 
 
 def run(
@@ -148,7 +148,7 @@ def test_a_line_of_a_gigabyte_is_skipped_in_bounded_memory(tmp_path: Path) -> No
         file.seek(2**30, 1)
         file.write(b'\n{"id": "after", "text": "x"}\n')
     script = (
-        "import sys\nfrom pathlib import Path\nfrom indexer.readers import FileSource\n"
+        "import sys\nfrom pathlib import Path\nfrom hyblink.indexer.readers import FileSource\n"
         "for i in FileSource(Path(sys.argv[1])).items(): print(i.line, i.document.id if i.document else i.error.code)\n"
         "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))\n"
     )
@@ -228,8 +228,8 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_unpacks_without_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
 ) -> None:
-    monkeypatch.setattr("indexer.readers.rows._BOMB_BYTES", 2**20)
-    monkeypatch.setattr("indexer.readers.rows._BOMB_RATIO", 200)
+    monkeypatch.setattr("hyblink.indexer.readers.rows._BOMB_BYTES", 2**20)
+    monkeypatch.setattr("hyblink.indexer.readers.rows._BOMB_RATIO", 200)
     path, size = tmp_path / "bomb.jsonl.gz", 24 * 2**20
     path.write_bytes(gzip.compress(line * (size // len(line))))
     items = list(FileSource(path).items())
@@ -239,7 +239,7 @@ def test_a_file_that_unpacks_without_end_is_given_up(
 
 
 def test_a_file_of_ordinary_rows_packs_well_and_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.readers.rows._BOMB_BYTES", 2**16)
+    monkeypatch.setattr("hyblink.indexer.readers.rows._BOMB_BYTES", 2**16)
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(b'{"id": "%d", "text": "the same words"}\n' % n for n in range(20_000))))
     items = list(FileSource(path).items())

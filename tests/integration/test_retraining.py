@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-import app.retraining as stages
-from app.api.keys import KeyStore
-from app.api.main import create_api
-from app.bootstrap import App, build
-from app.cli.main import run_ingest
-from app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
-from app.core.settings import JobsSettings, Settings
-from app.core.types import CollectionSpec, SearchRequest
-from app.retraining import folder_of, model_name
-from indexer.readers import PythonSource
+import hyblink.app.operations.retraining as stages
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App, build
+from hyblink.app.cli.main import run_ingest
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from hyblink.app.core.settings import JobsSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.operations.retraining import folder_of, model_name
+from hyblink.indexer.readers import PythonSource
 
 C = "email"
 SHORT = {"rows": 60, "held_out": 40, "options": {"steps": "4", "batch": "4", "checkpoint_every": "1"}}
@@ -177,13 +178,13 @@ def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPat
 
 def test_a_stage_that_never_ends_is_given_up(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes through the finished stages and tells its own again each time: that is no progress."""
-    import training.run
+    from hyblink.training import run as training_run
 
     def fails(*_: Any, progress: Callable[[int, float], None], **__: Any) -> None:
         progress(10, 1.0)
         raise UnavailableError("out of memory")
 
-    monkeypatch.setattr(training.run, "train_model", fails)
+    monkeypatch.setattr(training_run, "train_model", fails)
     job = app.start_retraining(C, {**SHORT, "gate": LENIENT})
     deadline = time.monotonic() + 120
     while (seen := app.work.get(job.id)).state != "failed":
@@ -246,7 +247,7 @@ def test_by_the_clock(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.work.list(collection=C) == []
     now = time.time()
     with monkeypatch.context() as clock:
-        clock.setattr("app.bootstrap.time.time", lambda: now + 3601)
+        clock.setattr("hyblink.app.bootstrap.time.time", lambda: now + 3601)
         app.sweep()
     (job,) = app.work.list(collection=C)
     assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", 60)
@@ -309,7 +310,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) 
         "HYBLINK_JOBS__SWEEP_S": "1",
         "PYTHONPATH": str(_ROOT),
     }
-    command = [sys.executable, "-m", "app.cli.main", "worker", "--beat", "--queues", "train,maintenance,encode"]
+    command = [sys.executable, "-m", "hyblink.app.cli.main", "worker", "--beat", "--queues", "train,maintenance,encode"]
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)

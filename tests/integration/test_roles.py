@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.keys import KeyStore
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.types import CollectionSpec
-from app.linking.knowledge_base import entity_spec
+from hyblink.app.access.keys import KeyStore
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.linking.knowledge_base import entity_spec
 
 JOB, LETTER = "j20260101T000000000000-000000", "d20260101T000000000000-000000"
 ALL, HERE, NOWHERE = "whole installation", "a collection", "none"
@@ -76,8 +76,8 @@ RANK = {"search": 0, "ingest": 1, "admin": 2}
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from conftest import use_fake_encoder
 
-    from app.bootstrap import build
-    from app.core.settings import Settings
+    from hyblink.app.bootstrap import build
+    from hyblink.app.core.settings import Settings
 
     app = build(Settings(data_dir=tmp_path_factory.mktemp("roles")))
     use_fake_encoder(app)

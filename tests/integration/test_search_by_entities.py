@@ -12,14 +12,16 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from app.api.main import create_api
-from app.bootstrap import App
-from app.cli.main import cli
-from app.core.errors import NotFoundError
-from app.core.linking import LinkRequest, LinkResult
-from app.core.settings import LinkSettings
-from app.core.types import ANNOTATED_WITH, LINKED_ENTITIES, Annotation, CollectionSpec, Tier
-from app.linking.knowledge_base import entity_spec
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.cli.main import cli
+from hyblink.app.core.errors import NotFoundError
+from hyblink.app.core.settings import LinkSettings
+from hyblink.app.core.types.collections import Annotation, CollectionSpec
+from hyblink.app.core.types.documents import Tier
+from hyblink.app.core.types.linking import LinkRequest, LinkResult
+from hyblink.app.core.types.search import ANNOTATED_WITH, LINKED_ENTITIES
+from hyblink.app.linking.knowledge_base import entity_spec
 
 DOCUMENTS = [
     {

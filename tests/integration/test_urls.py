@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.main import create_api
-from app.bootstrap import App
-from app.core.errors import ForbiddenError, HyblinkError, InvalidInputError, NotFoundError, UnavailableError
-from app.core.settings import JobsSettings
-from indexer.fetch import Allowed, fetched, file_name
+from hyblink.app.api.application import create_api
+from hyblink.app.bootstrap import App
+from hyblink.app.core.errors import ForbiddenError, HyblinkError, InvalidInputError, NotFoundError, UnavailableError
+from hyblink.app.core.settings import JobsSettings
+from hyblink.indexer.ingest.fetch import Allowed, fetched, file_name
 
 ROWS = b"".join(json.dumps({"id": f"u{n}", "text": f"heron number {n} fishes"}).encode() + b"\n" for n in range(30))
 

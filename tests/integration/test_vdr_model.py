@@ -11,17 +11,19 @@ import pytest
 import torch
 from training_support import tiny_model, tiny_rows
 
-from app.bootstrap import App, build
-from app.core.errors import EncoderUnavailableError, InvalidInputError
-from app.core.manifest import read_json, write_json
-from app.core.settings import EncodeSettings, Settings
-from app.core.types import CollectionSpec, SearchRequest, Signal, VdrMode
-from app.encoders.vdr import explain, load_encoder, towers
-from app.encoders.vdr_model import VdrModel
-from training.data import write_jsonl
-from training.recipes import recipe
-from training.run import train_model
-from training.students import VdrStudent
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.manifest import read_json, write_json
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.ranking import Signal, VdrMode
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.encoders.vdr.head import explain, load_encoder, towers
+from hyblink.app.encoders.vdr.model import VdrModel
+from hyblink.training.data.rows import write_jsonl
+from hyblink.training.families.students import VdrStudent
+from hyblink.training.recipes import recipe
+from hyblink.training.run import train_model
 
 ROUNDING = 2.0**-8
 """Weights keep nine significant bits."""

@@ -20,12 +20,12 @@ import pytest
 from brokers import Files, Rabbit, Redis, broker, free_port, missing
 from conftest import SOAK, FakeDense, missing_service, use_fake_encoder
 
-from app.bootstrap import App, build
-from app.core.errors import UnavailableError
-from app.core.logs import request_id
-from app.core.settings import IngestSettings, JobsSettings, Settings
-from app.core.types import CollectionSpec
-from indexer.broker import ENCODE, QUEUES, RUN, celery_for
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.errors import UnavailableError
+from hyblink.app.core.logs import request_id
+from hyblink.app.core.settings import IngestSettings, JobsSettings, Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.jobs.celery_jobs import ENCODE, QUEUES, RUN, celery_for
 
 _ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000 if SOAK else 2_000

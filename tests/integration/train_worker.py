@@ -14,8 +14,8 @@ warnings.simplefilter("ignore")
 def main() -> None:
     base, data, out = (Path(part) for part in sys.argv[1:4])
     recipe_name, changes = sys.argv[4], json.loads(sys.argv[5])
-    from training.recipes import recipe
-    from training.run import train_model
+    from hyblink.training.recipes import recipe
+    from hyblink.training.run import train_model
 
     config = recipe(recipe_name, {"base": str(base), **changes})
     kill_at = int(os.environ.get("KILL_AT", "0"))

@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.types import ALL_SIGNALS, RankingProfile
-from app.indexes.derived import top
-from indexer.chunking import windows
-from ranker.collapse import collapse
-from ranker.complete import CompleteScores, fuse
-from ranker.fusion import FUSIONS
-from ranker.normalization import NORMALIZATIONS
-from ranker.tuning import grid, judged_pool, ndcg, tune
+from hyblink.app.core.types.ranking import ALL_SIGNALS, RankingProfile
+from hyblink.app.engines.derived import top
+from hyblink.indexer.ingest.chunking import windows
+from hyblink.ranker.collapse import collapse
+from hyblink.ranker.complete import CompleteScores, fuse
+from hyblink.ranker.fusion import FUSIONS
+from hyblink.ranker.normalization import NORMALIZATIONS
+from hyblink.ranker.tuning import grid, judged_pool, ndcg, tune
 
 raw_scores = st.lists(
     st.tuples(st.floats(0, 40), st.floats(0, 30), st.one_of(st.floats(-1, 1), st.just(float("nan")))),

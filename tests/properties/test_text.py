@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.core.text import Analyzer
+from hyblink.app.analysis.analyzer import Analyzer
 
 ANALYZERS = [Analyzer("english"), Analyzer("standard")]
 texts = st.one_of(

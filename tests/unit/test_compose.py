@@ -11,9 +11,9 @@ import pytest
 import typer
 import yaml
 
-from app.cli.main import cli
-from app.core.settings import Settings
-from indexer.broker import uses_celery
+from hyblink.app.cli.main import cli
+from hyblink.app.core.settings import Settings
+from hyblink.app.jobs.celery_jobs import uses_celery
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

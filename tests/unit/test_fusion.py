@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.core.types import Signal
-from ranker.fusion import FUSIONS, FusionInput, comb_mnz, comb_sum, isr, rrf, weighted_sum
-from ranker.normalization import NORMALIZATIONS, ScoreStats, l2, min_max, none, theoretical, z_score
+from hyblink.app.core.types.ranking import Signal
+from hyblink.ranker.fusion import FUSIONS, FusionInput, comb_mnz, comb_sum, isr, rrf, weighted_sum
+from hyblink.ranker.normalization import NORMALIZATIONS, ScoreStats, l2, min_max, none, theoretical, z_score
 
 RAW = np.array([[9.0, 3.0, 0.0], [0.2, 0.8, 0.5]])
 NORMALISED = np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])

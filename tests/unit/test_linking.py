@@ -9,28 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors import InvalidInputError
-from app.core.linking import Mention, MentionContext, Utility
-from app.core.types import Signal
-from app.encoders.mention_text import END_MARK, START_MARK, context_quota, marked
-from app.linking.candidate_generation import Candidates
-from app.linking.disambiguation import coherence, decide, ledger, softmax_with_nil
-from app.linking.mention_detection import union
-from app.linking.surfaces import keys_of, runs, tokens
-from indexer.readers.entities import _python_aliases
-from training.linking.data import REST, JudgedMention
-from training.linking.evaluate import decision
-from training.linking.examples import Example, marked_or_ordinary
-from training.linking.examples import drawn as drawn_places
-from training.linking.fit import (
-    Outcomes,
-    expected_calibration_error,
-    fit_coefficients,
-    fit_probabilities,
-    outcomes,
-    threshold_for,
-)
-from training.linking.profile import fit_profile
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.types.linking import Mention, MentionContext, Utility
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.encoders.mention.text import END_MARK, START_MARK, context_quota, marked
+from hyblink.app.evaluation.linking.calibration import Outcomes, expected_calibration_error, outcomes
+from hyblink.app.evaluation.linking.examples import Example, marked_or_ordinary
+from hyblink.app.evaluation.linking.examples import drawn as drawn_places
+from hyblink.app.evaluation.linking.measures import decision
+from hyblink.app.evaluation.linking.mentions import REST, JudgedMention
+from hyblink.app.linking.candidate_generation import Candidates
+from hyblink.app.linking.disambiguation import coherence, decide, ledger, softmax_with_nil
+from hyblink.app.linking.mention_detection import union
+from hyblink.app.linking.surface_forms import keys_of, runs, tokens
+from hyblink.indexer.readers.entities.files import _python_aliases
+from hyblink.training.linking.fit import fit_coefficients, fit_probabilities, threshold_for
+from hyblink.training.linking.profile import fit_profile
 
 
 @given(st.text(alphabet="abc .-+日本ßÉ'’_1", max_size=30))

@@ -10,12 +10,12 @@ import torch
 from sentence_transformers.sparse_encoder.losses import SparseDistillKLDivLoss
 from torch.autograd import gradcheck
 
-from training.losses.cached import cached_backward
-from training.losses.contrastive_mask import contrastive_mask
-from training.losses.distillation import kl_divergence, margin_mse
-from training.losses.flops import flops
-from training.losses.in_batch_nll import in_batch_nll
-from training.losses.semi_parametric import VocabularyBatch, svdr_loss, vdr_loss
+from hyblink.training.losses.cached import cached_backward
+from hyblink.training.losses.contrastive_mask import contrastive_mask
+from hyblink.training.losses.distillation import kl_divergence, margin_mse
+from hyblink.training.losses.flops import flops
+from hyblink.training.losses.in_batch_nll import in_batch_nll
+from hyblink.training.losses.semi_parametric import VocabularyBatch, svdr_loss, vdr_loss
 
 
 def logsumexp(values: list[float]) -> float:

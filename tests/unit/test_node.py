@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import ConflictError, InvalidInputError, UnavailableError
-from app.node import java
-from app.node.assemble import PLUGIN, POM, VERSIONS, assemble, parse_tree
-from app.node.cluster import Cluster, ClusterOptions, ClusterState, NodeState
+from hyblink.app.core.errors import ConflictError, InvalidInputError, UnavailableError
+from hyblink.app.engines.opensearch.local import java
+from hyblink.app.engines.opensearch.local.assemble import PLUGIN, POM, VERSIONS, assemble, parse_tree
+from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions, ClusterState, NodeState
 
 TREE = """me:me:pom:1
 +- org.opensearch:opensearch:jar:3.8.0:compile
@@ -75,7 +75,7 @@ def test_another_process_with_the_same_id_is_not_ours(tmp_path: Path) -> None:
 def test_the_data_of_another_cluster_is_not_mixed_in(tmp_path: Path) -> None:
     from dataclasses import asdict
 
-    from app.core.manifest import write_json
+    from hyblink.app.core.manifest import write_json
 
     cluster = Cluster("x", tmp_path)
     old = NodeState("node1", str(tmp_path), 1, 2, os.getpid(), started=0.0)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from opensearchpy.exceptions import ConnectionError as OpenSearchConnectionError
 from opensearchpy.exceptions import TransportError
 
-from app.core.errors import ConflictError, StorageFullError, UnavailableError, WriterConflictError
-from app.core.filters import parse_filter
-from app.core.settings import OpenSearchSettings
-from app.core.types import TermWeights
-from app.indexes.opensearch import layout
-from app.indexes.opensearch import query_builder as build
-from app.indexes.opensearch.client import Cluster, _parts, translate
-from app.indexes.owner import has_died, new_owner
+from hyblink.app.core.errors import ConflictError, StorageFullError, UnavailableError, WriterConflictError
+from hyblink.app.core.filters import parse_filter
+from hyblink.app.core.process import has_died, new_owner
+from hyblink.app.core.settings import OpenSearchSettings
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.engines.opensearch import layout
+from hyblink.app.engines.opensearch import query_builder as build
+from hyblink.app.engines.opensearch.client import Cluster, _parts, translate
 
 
 def test_filters() -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from app.core.errors import InvalidInputError, NotFoundError
-from app.indexes.embedded.records import SqliteRecords
-from indexer.schedules import Schedules
-from training.data import Text
-from training.feedback import Judgement
-from training.generated import Source, generate, masked, sentences
-from training.retrain import Answers, Data, Gate, Plan, judge, lower_bound, overlap, plan_from, split
+from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.app.engines.embedded.records import SqliteRecords
+from hyblink.app.feedback.feedback import Judgement
+from hyblink.app.jobs.schedules import Schedules
+from hyblink.training.data.rows import Text
+from hyblink.training.retraining.inverse_cloze import Source, generate, masked, sentences
+from hyblink.training.retraining.plan import Answers, Data, Gate, Plan, judge, lower_bound, overlap, plan_from, split
 
 TEXT = """open_door(key)
 

@@ -11,14 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import app
-import indexer
-import ranker
-import training
-import ui
-from app.api.keys import KeyStore, RateLimits, Role, authorize, is_loopback
-from app.core import errors
-from app.core.errors import (
+import hyblink
+from hyblink.app.access.keys import KeyStore, RateLimits, Role, authorize, is_loopback
+from hyblink.app.core import errors
+from hyblink.app.core.errors import (
     ConflictError,
     ForbiddenError,
     InvalidInputError,
@@ -26,26 +22,25 @@ from app.core.errors import (
     RateLimitedError,
     UnauthorizedError,
 )
-from app.core.filters import And, Exists, Not, Range, Terms, check_metadata, matches, parse_filter
-from app.core.settings import EncodeSettings, Settings
-from app.core.types import Signal
-from app.core.weights import RELATIVE_ERROR, idf_weights, round_weights
-from app.encoders.cross_encoder import TransformerCrossEncoder
-from app.encoders.prefixes import prefixes_for
-from app.indexes.embedded.records import SqliteRecords
-from app.search import check_weights
-from indexer.chunking import windows
-from ui import rendering
+from hyblink.app.core.filters import And, Exists, Not, Range, Terms, check_metadata, matches, parse_filter
+from hyblink.app.core.settings import EncodeSettings, Settings
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.weights import RELATIVE_ERROR, idf_weights, round_weights
+from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+from hyblink.app.encoders.loading.prefixes import prefixes_for
+from hyblink.app.engines.embedded.records import SqliteRecords
+from hyblink.app.search.service import check_weights
+from hyblink.indexer.ingest.chunking import windows
+from hyblink.ui import rendering
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def modules() -> list[str]:
     found = []
-    for package in (app, indexer, ranker, training, ui):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if module.name not in {"ui.streamlit_app"}:
-                found.append(module.name)
+    for module in pkgutil.walk_packages(hyblink.__path__, "hyblink."):
+        if module.name not in {"hyblink.ui.streamlit_app", "hyblink.__main__"}:
+            found.append(module.name)
     return found
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.errors import InvalidInputError
-from app.core.text import MAX_TOKEN_CHARS, Analyzer, check_text
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.analysis.terms import MAX_TOKEN_CHARS
+from hyblink.app.core.checks import check_text
+from hyblink.app.core.errors import InvalidInputError
 
 ENGLISH = Analyzer("english")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from training_support import tiny_rows
 
-from app.core.errors import InvalidInputError, NotFoundError
-from training.batches import draw, rows_of_step
-from training.data import Text, TrainingRow, fingerprint, read_rows, write_jsonl
-from training.negatives import (
+from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.training.data.batches import draw, rows_of_step
+from hyblink.training.data.rows import Text, TrainingRow, fingerprint, read_rows, write_jsonl
+from hyblink.training.negatives.mining import (
     Mining,
     OfflineBm25,
     Proposal,
@@ -22,7 +22,7 @@ from training.negatives import (
     mine,
     select,
 )
-from training.recipes import RECIPES, recipe
+from hyblink.training.recipes import RECIPES, recipe
 
 
 def test_jsonl_round_trip_and_fingerprint(tmp_path: Path) -> None:

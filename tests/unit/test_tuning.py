@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ranker.tuning import CROSS_WEIGHTS, RerankedPool, ideal_dcg, tune_cross
+from hyblink.ranker.tuning import CROSS_WEIGHTS, RerankedPool, ideal_dcg, tune_cross
 
 
 def pool(fused: list[float], cross: list[float], relevant: int) -> RerankedPool:

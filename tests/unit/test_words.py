@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.core.words import LETTER, MAX_WORD, MID_LETTER, ODD, OTHER, Values, WordTable, join_values
+from hyblink.app.analysis.word_table import LETTER, MAX_WORD, MID_LETTER, ODD, OTHER, Values, WordTable, join_values
 
 
 def table(*, lower: bool = False) -> WordTable:

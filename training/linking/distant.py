@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.core.linking import Mention
-from app.linking.surfaces import FUNCTION_WORDS, folded
-from training.data import Text
-from training.linking.spans import Span, SpanRow
+from hyblink.app.core.types.linking import Mention
+from hyblink.app.linking.surface_forms import FUNCTION_WORDS, folded
+from hyblink.training.data.rows import Text
+from hyblink.training.linking.spans import Span, SpanRow
 
 _WORD = re.compile(r"\w+(?:[-.&/]\w+|['\u2019](?!s\b)\w+)*")
 _BEGINNING = re.compile('[.!?:;|\n"\u201c\u2018]')

@@ -7,23 +7,29 @@ probabilities are fitted on are apart, and what is reported is measured on a thi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from app.core.errors import InvalidInputError
-from app.core.linking import Utility
-from app.linking.disambiguation import calibrated, softmax_with_nil
-from training.linking.examples import Example
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.types.linking import Utility
+from hyblink.app.evaluation.linking.calibration import (
+    Floats,
+    Outcomes,
+    expected_calibration_error,
+    joined,
+    probabilities,
+)
+from hyblink.app.evaluation.linking.examples import Example
 
-Floats = npt.NDArray[np.float64]
 FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "match", "title", "unsupported", "prior", "context_z", "context")
+
 CROSS = (*FAST, "cross")
+
 _PENALTY = 1e-3
+
 _KNOTS = 40
+
 _LEAST = 50
-_BINS = 10
 
 
 def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utility:
@@ -68,44 +74,6 @@ def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utili
     return Utility(dict(zip(used, weights[:-1], strict=True)), weights[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """For each mention the best candidate's softmax probability and whether linking to it is right."""
-
-    probability_N: Floats
-    right_N: npt.NDArray[np.bool_]
-
-
-def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
-    """What a utility makes of examples."""
-    probability = np.zeros(len(examples))
-    right = np.zeros(len(examples), dtype=bool)
-    for at, one in enumerate(examples):
-        if not one.count:
-            continue
-        total = utility_of(one, utility)
-        best = int(np.argmax(total))
-        probability[at] = softmax_with_nil(total, utility.nil)[best]
-        right[at] = best == one.gold
-    return Outcomes(probability, right)
-
-
-def joined(parts: Sequence[Outcomes]) -> Outcomes:
-    """The outcomes of several parts as one."""
-    return Outcomes(
-        np.concatenate([one.probability_N for one in parts]), np.concatenate([one.right_N for one in parts])
-    )
-
-
-def utility_of(one: Example, utility: Utility) -> Floats:
-    """Each candidate's utility, shape (C,)."""
-    total = np.zeros(one.count)
-    for name, weight in utility.coefficients.items():
-        if name in one.features:
-            total = total + weight * one.features[name]
-    return total
-
-
 def fit_probabilities(found: Outcomes) -> tuple[tuple[float, float], ...]:
     """Isotonic regression (Zadrozny & Elkan 2002) of being right on the softmax probability, as ascending knots."""
     from sklearn.isotonic import IsotonicRegression
@@ -115,11 +83,6 @@ def fit_probabilities(found: Outcomes) -> tuple[tuple[float, float], ...]:
     x = np.unique(np.quantile(found.probability_N, np.linspace(0, 1, _KNOTS)))
     y = model.predict(x)
     return tuple((round(float(a), 6), round(float(b), 6)) for a, b in zip(x, y, strict=True))
-
-
-def probabilities(found: Outcomes, utility: Utility) -> Floats:
-    """The calibrated probabilities, shape (N,)."""
-    return np.array([calibrated(utility, float(p)) for p in found.probability_N])
 
 
 def threshold_for(found: Outcomes, utility: Utility, rate: float) -> float:
@@ -132,17 +95,6 @@ def threshold_for(found: Outcomes, utility: Utility, rate: float) -> float:
     last = np.append(p[order][1:] != p[order][:-1], True)
     good = np.flatnonzero((share <= rate) & last)
     return float(p[order][good[-1]]) if len(good) else 1.0
-
-
-def expected_calibration_error(probability_N: Floats, right_N: npt.NDArray[np.bool_]) -> float:
-    """ECE over ten bins of equal width (Naeini et al. 2015)."""
-    bins = np.minimum((probability_N * _BINS).astype(int), _BINS - 1)
-    total = 0.0
-    for number in range(_BINS):
-        own = bins == number
-        if own.any():
-            total += own.mean() * abs(probability_N[own].mean() - right_N[own].mean())
-    return float(total)
 
 
 def figures(measured: Sequence[tuple[Outcomes, Utility, float]], known: int) -> Mapping[str, float]:

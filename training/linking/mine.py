@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from app.core.linking import Utility
-from app.core.ports import Engine, StoreReader
-from app.core.types import Signal
-from app.encoders.mention_text import marked
-from app.linking.candidate_generation import Candidates
-from app.linking.disambiguation import decide
-from app.linking.knowledge_base import description_of
-from app.linking.linker import LinkService
-from training.data import Text, TrainingRow
-from training.linking.data import JudgedMention
-from training.linking.examples import retrieved
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import StoreReader
+from hyblink.app.core.types.linking import Utility
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.encoders.mention.text import marked
+from hyblink.app.evaluation.linking.examples import retrieved
+from hyblink.app.evaluation.linking.mentions import JudgedMention
+from hyblink.app.linking.candidate_generation import Candidates
+from hyblink.app.linking.disambiguation import decide
+from hyblink.app.linking.knowledge_base import description_of
+from hyblink.app.linking.service import LinkService
+from hyblink.training.data.rows import Text, TrainingRow
 
 
 def training_rows(

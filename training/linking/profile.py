@@ -7,21 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.core.errors import InvalidInputError
-from app.core.linking import LinkProfile, Utility
-from app.linking.disambiguation import SHIPPED
-from training.linking.examples import Example
-from training.linking.fit import (
-    CROSS,
-    FAST,
-    Outcomes,
-    figures,
-    fit_coefficients,
-    fit_probabilities,
-    joined,
-    outcomes,
-    threshold_for,
-)
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.types.linking import LinkProfile, Utility
+from hyblink.app.evaluation.linking.calibration import Outcomes, joined, outcomes
+from hyblink.app.evaluation.linking.examples import Example
+from hyblink.app.linking.disambiguation import SHIPPED
+from hyblink.training.linking.fit import CROSS, FAST, figures, fit_coefficients, fit_probabilities, threshold_for
 
 _LEAST = 150
 _LEAST_TEXTS = 5

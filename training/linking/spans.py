@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from app.encoders.sentences import sentence_ends
-from app.encoders.span_head import span_windows
-from training.data import Text, TrainingRow, read_each
-from training.linking.data import JudgedMention, label_of
+from hyblink.app.analysis.sentences import sentence_ends
+from hyblink.app.encoders.mention.span_head import span_windows
+from hyblink.app.evaluation.json_lines import read_each
+from hyblink.app.evaluation.linking.mentions import JudgedMention, label_of
+from hyblink.training.data.rows import Text, TrainingRow
 
 Span = tuple[int, int]
-_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,57 +175,3 @@ def cut_to(rows: Sequence[SpanRow], tokenizer: Any, most: int) -> list[SpanRow]:
 
 def _moved(spans: Sequence[Span], by: int) -> tuple[Span, ...]:
     return tuple((a - by, b - by) for a, b in spans)
-
-
-@dataclass(frozen=True, slots=True)
-class SpanFigures:
-    """Micro precision, recall and F1."""
-
-    precision: float
-    recall: float
-    f1: float
-
-
-def micro(
-    found: Sequence[set[tuple[int, int, str]]], gold: Sequence[set[tuple[int, int, str]]], *, weak: bool
-) -> SpanFigures:
-    """Micro figures over texts; the entity counts where it is given ("" for detection alone)."""
-
-    def same(one: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
-        if one[2] != other[2]:
-            return False
-        return (one[0] < other[1] and other[0] < one[1]) if weak else one[:2] == other[:2]
-
-    right = sum(any(same(one, other) for other in b) for a, b in zip(found, gold, strict=True) for one in a)
-    met = sum(any(same(one, other) for one in a) for a, b in zip(found, gold, strict=True) for other in b)
-    predicted, wanted = sum(map(len, found)), sum(map(len, gold))
-    precision = right / predicted if predicted else 0.0
-    recall = met / wanted if wanted else 0.0
-    both = precision + recall
-    return SpanFigures(precision, recall, 2 * precision * recall / both if both else 0.0)
-
-
-def macro(
-    found: Sequence[set[tuple[int, int, str]]], gold: Sequence[set[tuple[int, int, str]]], *, weak: bool
-) -> float:
-    """The mean of the texts' F1; that of a text in which nothing is and nothing was found is 1."""
-    each = [1.0 if not a and not b else micro([a], [b], weak=weak).f1 for a, b in zip(found, gold, strict=True)]
-    return sum(each) / len(each) if each else 0.0
-
-
-def best_joint(
-    found: Sequence[Sequence[tuple[int, int, str, float]]], gold: Sequence[set[tuple[int, int, str]]]
-) -> tuple[float, float]:
-    """The least joint probability at which the links' micro F1 (weak, as in Li et al. 2020) is best, and that F1.
-
-    `found` has each text's links with their joint probability, none overlapping another.
-    """
-    values = sorted({joint for own in found for *_, joint in own})
-    steps = values[:: max(1, len(values) // _STEPS)]
-    best = (1.0, 0.0)
-    for least in steps:
-        kept = [{(a, b, entity) for a, b, entity, joint in own if joint >= least} for own in found]
-        f1 = micro(kept, gold, weak=True).f1
-        if f1 > best[1]:
-            best = (least, f1)
-    return best

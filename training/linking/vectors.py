@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from app.core.errors import InvalidInputError, NotFoundError
-from app.core.ports import Engine
-from app.core.types import VectorArray
-from app.encoders.models import identity, is_dense
+from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.encoders.loading.models import identity, is_dense
 
 
 def write_vectors(engine: Engine, path: Path) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from ui import rendering
-from ui.client import ApiError, Client
+from hyblink.ui import rendering
+from hyblink.ui.client import ApiError, Client
 
 _NONE = {
     "entities": "There is no knowledge base yet. Load entities with `hyblink kb load`.",

@@ -6,9 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from ui import rendering
-from ui.client import ApiError, Client
-from ui.views.common import collections_of
+from hyblink.ui import rendering
+from hyblink.ui.client import ApiError, Client
+from hyblink.ui.views.common import collections_of
 
 _FOUND = 10
 _NEIGHBOURS = 12

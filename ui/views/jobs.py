@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from ui import rendering
-from ui.client import ApiError, Client
+from hyblink.ui import rendering
+from hyblink.ui.client import ApiError, Client
 
 _SHOWN = 20
 _TYPES = ["jsonl", "ndjson", "csv", "tsv", "md", "txt", "rst", "html", "pdf", "gz"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from ui import rendering
-from ui.client import ApiError, Client
-from ui.examples import EXAMPLES
-from ui.views.common import collections_of
+from hyblink.ui import rendering
+from hyblink.ui.client import ApiError, Client
+from hyblink.ui.examples import EXAMPLES
+from hyblink.ui.views.common import collections_of
 
 _PAGE = 10
 _CANDIDATES = 200

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from ui.client import ApiError, Client
+from hyblink.ui.client import ApiError, Client
 
 _ASKED = 401
 

@@ -1,0 +1,252 @@
+"""API keys: made once, shown once, stored as hashes.
+
+A key reads `hyb_<id>_<secret>`; the secret has 256 random bits, so a plain SHA-256 of it tells nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+from hyblink.app.core.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitedError,
+    UnauthorizedError,
+)
+from hyblink.app.core.ports.work import Record, Records
+
+_ID = re.compile(r"[0-9a-f]{8}")
+_DOTS_OF_A_TOKEN = 2
+
+
+class Role(StrEnum):
+    """What a key may do. `admin` may do everything, `ingest` may also search."""
+
+    SEARCH = "search"
+    INGEST = "ingest"
+    ADMIN = "admin"
+
+
+_IMPLIED = {
+    Role.SEARCH: {Role.SEARCH},
+    Role.INGEST: {Role.SEARCH, Role.INGEST},
+    Role.ADMIN: {Role.SEARCH, Role.INGEST, Role.ADMIN},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A stored key. `collections` empty means all of them; `per_minute` and `max_bytes` (of a request's body)
+    0 mean the setting's limit.
+
+    After a rotation the `former` secret is good until `former_until` (seconds since 1970).
+    """
+
+    id: str
+    sha256: str
+    role: Role
+    created: str
+    collections: tuple[str, ...] = ()
+    revoked: bool = False
+    note: str = ""
+    per_minute: int = 0
+    former: str = ""
+    former_until: float = 0.0
+    max_bytes: int = 0
+
+    def allows(self, role: Role, collection: str | None) -> bool:
+        """Whether the key may act in this role on this collection."""
+        return role in _IMPLIED[self.role] and (
+            collection is None or not self.collections or collection in self.collections
+        )
+
+
+_KIND = "key"
+_NOBODY = hashlib.sha256(b"").hexdigest()
+
+
+class KeyStore:
+    """Keys as records, looked up for every check so that a revoked key stops working at once, everywhere."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def all(self) -> list[ApiKey]:
+        """Every key, oldest first."""
+        found = [_key(one) for one in self._records.list(_KIND, limit=10_000)]
+        return sorted(found, key=lambda key: (key.created, key.id))
+
+    def create(
+        self,
+        role: str,
+        created: str,
+        collections: Sequence[str] = (),
+        note: str = "",
+        per_minute: int = 0,
+        max_bytes: int = 0,
+    ) -> str:
+        """Make a key; the returned text is the only copy of its secret."""
+        if role not in set(Role):
+            raise InvalidInputError("unknown role", received=role, expected=f"one of {', '.join(Role)}")
+        if per_minute < 0 or max_bytes < 0:
+            raise InvalidInputError(
+                "bad limit", received=f"{per_minute}, {max_bytes}", expected="0 or more; 0 for the setting's"
+            )
+        key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+        key = ApiKey(
+            key_id, _digest(secret), Role(role), created, tuple(collections), note=note, per_minute=per_minute,
+            max_bytes=max_bytes,
+        )  # fmt: skip
+        self._put(key, 0)
+        return f"hyb_{key_id}_{secret}"
+
+    def rotate(self, key_id: str, *, grace_s: float = 0.0) -> str:
+        """Give a key a new secret, the returned text; the former one is good for so long. Raises NotFoundError."""
+        found, version = self._get(key_id)
+        if found.revoked:
+            raise ConflictError("the key is revoked", received=key_id, expected="a usable key")
+        secret = secrets.token_urlsafe(32)
+        self._put(
+            replace(found, sha256=_digest(secret), former=found.sha256, former_until=time.time() + grace_s), version
+        )
+        return f"hyb_{key_id}_{secret}"
+
+    def revoke(self, key_id: str) -> None:
+        """Make a key useless from now on. Raises NotFoundError."""
+        found, version = self._get(key_id)
+        self._put(replace(found, revoked=True, former=""), version)
+
+    def find(self, presented: str) -> ApiKey:
+        """The key that was presented. Raises UnauthorizedError; compares in constant time."""
+        prefix, _, rest = presented.partition("_")
+        key_id, _, secret = rest.partition("_")
+        record = self._records.get(_KIND, key_id) if _ID.fullmatch(key_id) else None
+        key = None if record is None else _key(record)
+        digest = _digest(secret)
+        good = hmac.compare_digest(key.sha256 if key else _NOBODY, digest)
+        former = hmac.compare_digest((key.former if key else "") or _NOBODY, digest)
+        in_time = key is not None and time.time() < key.former_until
+        if prefix != "hyb" or key is None or key.revoked or not (good or (former and in_time)):
+            raise UnauthorizedError("the API key is not known", expected="a key made by `hyblink keys create`")
+        return key
+
+    def any_active(self) -> bool:
+        """Whether a usable key exists."""
+        return any(not key.revoked for key in self.all())
+
+    def _get(self, key_id: str) -> tuple[ApiKey, int]:
+        record = self._records.get(_KIND, key_id)
+        if record is None:
+            raise NotFoundError("no such key", received=key_id)
+        return _key(record), record.version
+
+    def _put(self, key: ApiKey, version: int) -> None:
+        self._records.put(Record(_KIND, key.id, asdict(key), version=version))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _key(record: Record) -> ApiKey:
+    body = dict(record.body)
+    return ApiKey(**{**body, "role": Role(body["role"]), "collections": tuple(body["collections"])})
+
+
+class RateLimits:
+    """Requests of each key, in this process: a bucket that holds a minute's worth and fills evenly."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: dict[str, tuple[float, float, str]] = {}
+
+    def take(self, key: ApiKey, request: str) -> None:
+        """Count a request, once however often it is checked. Raises RateLimitedError saying when to come back."""
+        limit = key.per_minute or self._per_minute
+        if not limit:
+            return
+        now = self._clock()
+        with self._lock:
+            left, then, last = self._buckets.get(key.id, (float(limit), now, ""))
+            if request and request == last:
+                return
+            left = min(float(limit), left + (now - then) * limit / 60)
+            if left < 1:
+                raise RateLimitedError(
+                    "too many requests by this key",
+                    expected=f"at most {limit} a minute",
+                    retry_after_s=(1 - left) * 60 / limit,
+                )
+            self._buckets[key.id] = (left - 1, now, request)
+
+
+def check_everywhere(key: ApiKey | None) -> None:
+    """What concerns the whole installation is for keys of all collections. Raises ForbiddenError."""
+    if key is not None and key.collections:
+        raise ForbiddenError("the key is limited to collections", expected="an admin key of all collections")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Tokens(Protocol):
+    """Knows tokens of an identity provider."""
+
+    def identity(self, token: str) -> ApiKey: ...
+
+
+def identify(keys: KeyStore, tokens: Tokens | None, header: str) -> ApiKey:
+    """Who presents an `Authorization` header. Raises UnauthorizedError; ForbiddenError for a token without a role."""
+    scheme, _, presented = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnauthorizedError("unknown authorization scheme", expected="Authorization: Bearer hyb_…")
+    presented = presented.strip()
+    if tokens is not None and presented.count(".") == _DOTS_OF_A_TOKEN and not presented.startswith("hyb_"):
+        return tokens.identity(presented)
+    return keys.find(presented)
+
+
+def authorize(
+    keys: KeyStore,
+    header: str | None,
+    role: Role,
+    collection: str | None,
+    *,
+    open_door: bool,
+    tokens: Tokens | None = None,
+) -> ApiKey | None:
+    """Who is asking; None for an anonymous caller at an open door. Raises UnauthorizedError or ForbiddenError."""
+    if header is None:
+        if open_door:
+            return None
+        raise UnauthorizedError("an API key is needed", expected="the header `Authorization: Bearer hyb_…`")
+    key = identify(keys, tokens, header)
+    if not key.allows(role, collection):
+        limits = f" on {', '.join(key.collections)}" if key.collections else ""
+        raise ForbiddenError(
+            "the API key may not do this",
+            received=f"role {key.role}{limits}",
+            expected=f"role {role} on {collection}",
+        )
+    return key

@@ -1,0 +1,1 @@
+"""The seams: small protocols that engines, encoders and job carriers implement."""

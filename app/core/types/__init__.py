@@ -1,0 +1,1 @@
+"""The data model: what passes between the layers. Frozen, slotted, no behaviour beyond small derivations."""

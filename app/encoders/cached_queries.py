@@ -1,0 +1,42 @@
+"""An encoder that knows some queries by heart: evaluation encodes them once, in batches, for all systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery, FullEncoder
+from hyblink.app.core.types.arrays import ScoreArray
+
+
+class BatchEncoder(FullEncoder, Protocol):
+    """An encoder that takes many queries at once."""
+
+    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]: ...
+
+
+class CachedQueries:
+    """Wraps an encoder; unknown queries go through to it."""
+
+    def __init__(self, encoder: FullEncoder, known: dict[str, EncodedQuery]) -> None:
+        self._encoder = encoder
+        self._known = known
+
+    @classmethod
+    def of(cls, encoder: BatchEncoder, texts: Sequence[str]) -> CachedQueries:
+        """Encode the texts now."""
+        unique = list(dict.fromkeys(texts))
+        return cls(encoder, dict(zip(unique, encoder.encode_queries(unique), strict=True)))
+
+    def encode_query(self, text: str) -> EncodedQuery:
+        known = self._known.get(text)
+        return self._encoder.encode_query(text) if known is None else known
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:
+        return self._encoder.encode_passages(titles, texts)
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+        return self._encoder.prior_idf(ids)

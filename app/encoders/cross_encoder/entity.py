@@ -1,0 +1,63 @@
+"""BLINK's cross-encoder (Wu et al. 2020, section 4.2): a mention in its context, read together with each candidate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import ScoreArray
+from hyblink.app.core.types.linking import MentionContext
+from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+from hyblink.app.encoders.loading.adapters import WEIGHTS, trained
+from hyblink.app.encoders.loading.models import plain_tokenizer
+from hyblink.app.encoders.mention.text import marked
+
+DEFAULT = WEIGHTS / "entity-cross-minilm"
+_BATCHES = 4
+"""Mentions are read together until there are so many batches of pairs: then those of one length go together, and time
+that runs out costs no more than these mentions."""
+
+
+class EntityCrossEncoder:
+    """A cross-encoder that `hyblink train blink_cross` made, or any other, over marked mentions."""
+
+    def __init__(self, model: str, settings: EncodeSettings, *, mention_tokens: int, cache: Path | None = None) -> None:
+        self._model = model
+        self._mention_tokens = mention_tokens
+        self._pairs = TransformerCrossEncoder(model, settings, cache)
+        self._lock = threading.Lock()
+
+    @property
+    def id(self) -> str:
+        return self._pairs.id
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return plain_tokenizer(str(trained(self._model).get("base", self._model)))
+
+    def load(self) -> None:
+        """Be ready to score. Raises EncoderUnavailableError if it cannot be."""
+        self._pairs.load()
+
+    def score(
+        self, mentions: Sequence[MentionContext], entities: Sequence[Sequence[tuple[str, str]]], deadline: float
+    ) -> list[ScoreArray]:
+        with self._lock:
+            queries = marked(self._tokenizer, mentions, self._mention_tokens)
+        found: list[ScoreArray] = []
+        together: list[tuple[str, tuple[str, str]]] = []
+        sizes: list[int] = []
+        for at, (query, candidates) in enumerate(zip(queries, entities, strict=True), 1):
+            together += [(query, one) for one in candidates]
+            sizes.append(len(candidates))
+            if len(together) >= _BATCHES * self._pairs.batch or at == len(queries):
+                scores = self._pairs.score_pairs(together, deadline)
+                found += np.split(scores, np.cumsum(sizes)[:-1])
+                together, sizes = [], []
+        return found

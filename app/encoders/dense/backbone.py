@@ -1,0 +1,130 @@
+"""One backbone for several heads: a forward pass gives each text's dense vector and its token states.
+
+A text longer than the window is read in overlapping windows. Every token keeps its state from the window in which it
+stands nearest to the middle, so heads that pool over tokens see the whole text once. The dense vector is that of the
+first window: what the dense model alone would make of the text.
+
+Shapes: L tokens of a text with [CLS] and [SEP], H hidden.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.core.types.arrays import VectorArray
+
+_OVERLAP = 0.25
+"""Share of a window that it has in common with the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """A text as the backbone sees it: `vector_D` L2-normalised, token ids, their states."""
+
+    vector_D: VectorArray
+    ids_L: npt.NDArray[np.int32]
+    states_LH: npt.NDArray[np.float32]
+
+
+def windows(tokens: int, size: int) -> list[tuple[int, int]]:
+    """Overlapping windows over so many tokens; the last one ends with the text.
+
+    >>> windows(10, 4)
+    [(0, 4), (3, 7), (6, 10)]
+    >>> windows(3, 4)
+    [(0, 3)]
+    """
+    if tokens <= size:
+        return [(0, tokens)]
+    step = max(1, size - round(size * _OVERLAP))
+    starts = [*range(0, tokens - size, step), tokens - size]
+    return [(start, start + size) for start in starts]
+
+
+def owners(spans: Sequence[tuple[int, int]], tokens: int) -> npt.NDArray[np.int64]:
+    """For every token the window in whose middle it stands best."""
+    at = np.arange(tokens)
+    starts, ends = np.array(spans).reshape(-1, 2).T
+    middles = (starts + ends - 1) / 2
+    inside = (starts <= at[:, None]) & (at[:, None] < ends)
+    distance = np.where(inside, np.abs(at[:, None] - middles[None, :]), np.inf)
+    nearest: npt.NDArray[np.int64] = distance.argmin(axis=1)
+    return nearest
+
+
+class Backbone:
+    """A sentence-transformers model of one transformer and its pooling. Safe to share between threads."""
+
+    def __init__(self, model: Any, *, window: int, max_tokens: int, batch_size: int = 32) -> None:
+        self._model = model
+        self._window = window - 2  # [CLS] and [SEP]
+        self._max_tokens = max(max_tokens - 2, self._window)
+        self._batch_size = batch_size
+        self._tokenizing = threading.Lock()  # a fast tokenizer must not be borrowed twice
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        with self._tokenizing:
+            tokenizer = self._model.tokenizer
+            made = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return [ids[: self._max_tokens] for ids in made]
+
+    def states(self, texts: Sequence[str]) -> Iterator[tuple[int, TextStates]]:
+        """(place, states) of every text, the longest first."""
+        for group in self.groups(texts):
+            yield from group
+
+    def groups(self, texts: Sequence[str]) -> Iterator[list[tuple[int, TextStates]]]:
+        """The same, as many at a time as are computed together."""
+        tokens = self._ids(texts)
+        order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
+        group: list[int] = []
+        count = 0
+        for at in order:
+            group.append(at)
+            count += len(windows(len(tokens[at]), self._window))
+            if count >= self._batch_size:
+                yield self._group(group, tokens)
+                group, count = [], 0
+        if group:
+            yield self._group(group, tokens)
+
+    def _group(self, group: Sequence[int], tokens: Sequence[Sequence[int]]) -> list[tuple[int, TextStates]]:
+        import torch
+
+        tokenizer, device = self._model.tokenizer, self._model.device
+        first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+        spans = {at: windows(len(tokens[at]), self._window) for at in group}
+        flat = [(at, span) for at in group for span in spans[at]]
+        longest = max(end - start for _, (start, end) in flat) + 2
+        ids_NL = torch.full((len(flat), longest), tokenizer.pad_token_id, dtype=torch.int64)
+        mask_NL = torch.zeros((len(flat), longest), dtype=torch.int64)
+        for row, (at, (start, end)) in enumerate(flat):
+            ids_NL[row, : end - start + 2] = torch.tensor([first, *tokens[at][start:end], last])
+            mask_NL[row, : end - start + 2] = 1
+        features = {"input_ids": ids_NL.to(device), "attention_mask": mask_NL.to(device)}
+        with torch.inference_mode():
+            out = self._model(features)
+            vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
+            states_NLH = out["token_embeddings"].float().cpu().numpy()
+        found = []
+        row = 0
+        for at in group:
+            own, text = spans[at], tokens[at]
+            parts = states_NLH[row : row + len(own)]
+            inner = np.empty((len(text), parts.shape[2]), dtype=np.float32)
+            holder = owners(own, len(text))
+            for number, (start, end) in enumerate(own):
+                mine = np.flatnonzero(holder[start:end] == number) + start
+                inner[mine] = parts[number, mine - start + 1]
+            ids = np.array([first, *text, last], dtype=np.int32)
+            end_state = parts[len(own) - 1, own[-1][1] - own[-1][0] + 1]
+            states = np.concatenate([parts[:1, 0], inner, end_state[None]])
+            found.append((at, TextStates(vectors[row], ids, states)))
+            row += len(own)
+        return found

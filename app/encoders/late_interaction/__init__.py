@@ -1,0 +1,1 @@
+"""Late interaction: token states compared pair by pair (ColBERT)."""

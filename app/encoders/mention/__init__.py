@@ -1,0 +1,1 @@
+"""Models that find mentions in texts and encode them."""

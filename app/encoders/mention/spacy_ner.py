@@ -1,0 +1,78 @@
+"""Named entities that a spaCy pipeline finds, as mentions. spaCy (the extra `spacy`) and pipelines are optional."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any
+
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.types.linking import Mention
+
+_NO_NAMES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
+"""Kinds of OntoNotes that are numbers: nothing that a knowledge base has an entity for."""
+_PIECE_CHARS = 100_000
+"""spaCy refuses texts of more than a million characters, and takes about a gigabyte for each 100,000."""
+
+
+def installed_pipelines() -> list[str]:
+    """The pipelines that are installed as packages; spaCy itself is not loaded.
+
+    They are what a request may name: `spacy.load` would take any path of the server and import any package.
+    """
+    return sorted(one.name for one in entry_points(group="spacy_models"))
+
+
+class SpacyDetector:
+    """A pipeline by name. Loaded at the first use; one thread at a time computes."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self.id = f"spacy:{name}"
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        try:
+            import spacy
+        except ImportError as error:
+            raise EncoderUnavailableError("spaCy is not installed", expected="pip install spacy") from error
+        try:
+            return spacy.load(self._name)
+        except (OSError, ValueError) as error:  # no such pipeline; a folder that holds none, or an older one
+            raise EncoderUnavailableError(
+                f"spaCy cannot load the pipeline {self._name!r}: {error}", received=self._name,
+                expected=f"one of {', '.join(installed_pipelines()) or '(none is installed)'}, or a folder of one",
+            ) from error  # fmt: skip
+
+    def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
+        return [self._found(text) for text in texts]
+
+    def _found(self, text: str) -> list[Mention]:
+        found: list[Mention] = []
+        with self._lock:
+            for start, piece in pieces(text, _PIECE_CHARS):
+                for one in self._pipeline(piece).ents:
+                    name = one.text.strip()
+                    if name and one.label_ not in _NO_NAMES:
+                        at = start + one.start_char + one.text.index(name)
+                        found.append(Mention(at, at + len(name), name, self.id))
+        return found
+
+
+def pieces(text: str, longest: int) -> Iterator[tuple[int, str]]:
+    """(start, piece) of a text, cut behind a line's end or a space where one is in a piece's latter half.
+
+    >>> list(pieces("one two\\nthree four", 10))
+    [(0, 'one two\\n'), (8, 'three four')]
+    """
+    start = 0
+    while start < len(text):
+        end = min(start + longest, len(text))
+        if end < len(text):
+            cuts = (text.rfind(sign, start + longest // 2, end) for sign in ("\n", " "))
+            end = next((at + 1 for at in cuts if at >= 0), end)
+        yield start, text[start:end]
+        start = end

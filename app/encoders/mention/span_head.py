@@ -1,0 +1,304 @@
+"""ELQ's heads (Li et al. 2020): mentions of a text, and their vectors, in one pass.
+
+Each token has three logits: it begins a mention, it ends one, it is within one. A span's score is
+``s(i, j) = start_i + end_j + Σ_{t=i..j} mention_t`` (equation 1 there), its probability ``σ(s)``; its vector is the
+mean of its tokens' states, projected into the space of the entities' dense vectors, which stay. Spans are whole words.
+
+Texts are read a few sentences at a time, as heads that learned from short texts miss mentions in long ones. A sentence
+longer than the head reads is read in overlapping windows; a token's logits and state are those of the window in whose
+middle it stands best. Shapes: L tokens, H hidden, D dimension, S spans.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.analysis.sentences import sentence_ends
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.linking import Mention, apart
+from hyblink.app.encoders.dense.backbone import windows
+from hyblink.app.encoders.dense.transformer import device_of, load_sentence_transformer
+from hyblink.app.encoders.loading.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, adapts_passages, merge_lora
+from hyblink.app.encoders.loading.models import identity, is_dense
+
+DEFAULT = WEIGHTS / "elq-minilm"
+HEADS = "heads.safetensors"
+MAX_WIDTH = 10
+"""Tokens of a span at most."""
+_REMEMBERED_TOKENS, _REMEMBERED_SPANS = 32_768, 32_768
+"""Of texts read lately all tokens' states, of more of them the vectors of the spans found: about 50 MB each."""
+_LEAST = 1e-4
+"""Spans less probable than this are not looked at, however few others there are."""
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Offsets = tuple[tuple[int, int], ...]
+
+
+def word_edges(offsets: Sequence[tuple[int, int]], text: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which tokens begin and which end a word: no letter, digit or mark stands against them in the text.
+
+    >>> [edge.tolist() for edge in word_edges([(0, 3), (3, 6), (6, 7)], "dumper!")]
+    [[True, False, True], [False, True, True]]
+    """
+
+    def joint(at: int) -> bool:
+        return 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()
+
+    return (
+        np.array([not joint(start) for start, _ in offsets], dtype=bool),
+        np.array([not joint(end) for _, end in offsets], dtype=bool),
+    )
+
+
+def valid_spans(begins_L: npt.NDArray[np.bool_], ends_L: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """First and last tokens of all spans of whole words, at most `MAX_WIDTH` wide, shape (S,) each."""
+    first = np.flatnonzero(begins_L)
+    pairs = [(i, j) for i in first.tolist() for j in range(i, min(i + MAX_WIDTH, len(ends_L))) if ends_L[j]]
+    if not pairs:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    i, j = zip(*pairs, strict=True)
+    return np.array(i, dtype=np.int64), np.array(j, dtype=np.int64)
+
+
+def span_scores(logits_L3: Any, first_S: Any, last_S: Any) -> Any:
+    """Every span's score, shape (S,); works on arrays and on tensors.
+
+    >>> logits = np.array([[1.0, 0.0, 0.5], [0.0, 2.0, 0.5]])
+    >>> span_scores(logits, np.array([0, 0]), np.array([0, 1])).tolist()
+    [1.5, 4.0]
+    """
+    within = logits_L3[:, 2].cumsum(0)
+    return logits_L3[first_S, 0] + logits_L3[last_S, 1] + within[last_S] - within[first_S] + logits_L3[first_S, 2]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """A text as the heads see it."""
+
+    offsets: Offsets
+    logits_L3: Floats
+    states_LH: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens that are read together, from `start` to `end`; those from `own_start` to `own_end` are taken from it."""
+
+    start: int
+    end: int
+    own_start: int
+    own_end: int
+
+
+def span_windows(ends: Sequence[int], most: int, longest: int) -> list[Window]:
+    """Whole sentences (their ends in tokens, ascending) up to `most` tokens together, one at least; one of more than
+    `longest` in overlapping parts.
+
+    >>> [(w.start, w.end) for w in span_windows([3, 5, 9, 10], 5, 20)]
+    [(0, 5), (5, 10)]
+    >>> span_windows([5], 2, 4)
+    [Window(start=0, end=4, own_start=0, own_end=2), Window(start=1, end=5, own_start=2, own_end=5)]
+    """
+    together: list[tuple[int, int]] = []
+    start = last = 0
+    for end in ends:
+        if end - start > most and last > start:
+            together.append((start, last))
+            start = last
+        last = end
+    if last > start:
+        together.append((start, last))
+    made = []
+    for begin, stop in together:
+        parts = [(begin + one, begin + other) for one, other in windows(stop - begin, longest)]
+        cuts = [begin, *((other[0] + one[1]) // 2 for one, other in pairwise(parts)), stop]
+        made += [Window(*part, *own) for part, own in zip(parts, pairwise(cuts), strict=True)]
+    return made
+
+
+class SpanHead:
+    """A span head in `folder`, with the LoRA adapter that it was trained with. Safe to share between threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: EncodeSettings,
+        *,
+        threshold: float,
+        keep: int = 0,
+        at_least: int = 0,
+        window: int = 0,
+    ) -> None:
+        """`threshold` is the least probability of a mention; of a text the `keep` surest are taken at most (0: all),
+        and the `at_least` surest if fewer reach it. `window` tokens are read together (0: as many as the head learned
+        from).
+        """
+        self._folder = folder
+        self._settings = settings
+        self._manifest = adapter_manifest(folder, SPAN_HEAD)
+        self._threshold, self._keep, self._at_least = threshold, keep, at_least
+        self._lock = threading.Lock()
+        self._computing = threading.Lock()
+        self._read: OrderedDict[str, ReadText] = OrderedDict()
+        self._found: OrderedDict[tuple[str, int, int], VectorArray] = OrderedDict()
+        self.base = str(self._manifest["base"])
+        self.tokens = int(self._manifest["config"]["query_tokens"])
+        self._window = min(window or self.tokens, self.tokens) - 2
+        self.id = f"elq:{identity(str(folder))}"
+
+    def fits(self, dense_id: str) -> bool:
+        """Whether its vectors can be compared with those of a dense encoder: its base, or itself if it learned both."""
+        return is_dense(dense_id, str(self._folder) if adapts_passages(self._manifest) else self.base)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, dict[str, Floats]]:
+        from safetensors.numpy import load_file
+
+        model = load_sentence_transformer(self.base, device_of(self._settings))
+        merge_lora(model, self._folder)
+        heads = {name: value.astype(np.float32) for name, value in load_file(str(self._folder / HEADS)).items()}
+        return model.eval(), heads
+
+    def read(self, texts: Sequence[str]) -> Iterator[ReadText]:
+        """Texts as the heads see them, windows of several at once, one after the other: all together may be too large
+        to hold. Those read lately are remembered.
+        """
+        with self._lock:
+            known = {text: self._read[text] for text in texts if text in self._read}
+        passes = self._pass([text for text in dict.fromkeys(texts) if text not in known])
+        again = Counter(texts)
+        for text in texts:
+            again[text] -= 1
+            read = known.pop(text, None)
+            if read is None:
+                read = next(passes)
+                self._remember_text(text, read)
+            if again[text]:
+                known[text] = read
+            yield read
+
+    def _remember_text(self, text: str, read: ReadText) -> None:
+        with self._lock:
+            self._read[text] = read
+            while len(self._read) > 1 and sum(len(one.offsets) for one in self._read.values()) > _REMEMBERED_TOKENS:
+                self._read.popitem(last=False)
+
+    def _pass(self, texts: Sequence[str]) -> Iterator[ReadText]:
+        """Each text read; no more texts at once than fill a batch of windows, or are one."""
+        model, heads = self._loaded
+        waiting: list[tuple[list[int], Offsets, list[Window]]] = []
+        for number, text in enumerate(texts, 1):
+            with self._computing:  # a fast tokenizer must not be borrowed twice
+                made = model.tokenizer(
+                    text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+                )
+            offsets = tuple((int(a), int(b)) for a, b in made["offset_mapping"])
+            ends = sentence_ends(text, [start for start, _ in offsets])
+            waiting.append((made["input_ids"], offsets, span_windows(ends, self._window, self.tokens - 2)))
+            if number == len(texts) or sum(len(own) for *_, own in waiting) >= self._settings.batch_size:
+                for (_, seen, _), states in zip(waiting, self._states(waiting), strict=True):
+                    yield ReadText(seen, states @ heads["weight"].T + heads["bias"], states)
+                waiting = []
+
+    def _states(self, texts: Sequence[tuple[list[int], Offsets, list[Window]]]) -> list[Floats]:
+        import torch
+
+        model, heads = self._loaded
+        tokenizer = model.tokenizer
+        states = [np.zeros((len(ids), heads["projection"].shape[1]), dtype=np.float32) for ids, _, _ in texts]
+        parts = [(at, window) for at, (_, _, own) in enumerate(texts) for window in own]
+        parts.sort(key=lambda part: part[1].start - part[1].end)  # those of one length together
+        for first in range(0, len(parts), self._settings.batch_size):
+            some = parts[first : first + self._settings.batch_size]
+            longest = max(window.end - window.start for _, window in some) + 2
+            ids_NL = torch.full((len(some), longest), tokenizer.pad_token_id, dtype=torch.int64)
+            mask_NL = torch.zeros_like(ids_NL)
+            for row, (at, window) in enumerate(some):
+                one = [tokenizer.cls_token_id, *texts[at][0][window.start : window.end], tokenizer.sep_token_id]
+                ids_NL[row, : len(one)] = torch.tensor(one)
+                mask_NL[row, : len(one)] = 1
+            features = {"input_ids": ids_NL.to(model.device), "attention_mask": mask_NL.to(model.device)}
+            with self._computing, torch.inference_mode():  # others take their turn between batches
+                out = model[0](features)["token_embeddings"].float().cpu().numpy()
+            for row, (at, window) in enumerate(some):
+                shift = 1 - window.start  # behind [CLS]
+                mine = out[row, window.own_start + shift : window.own_end + shift]
+                states[at][window.own_start : window.own_end] = mine
+        return states
+
+    def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
+        """Of each text the spans with ``σ(s)`` of at least the threshold, none overlapping another."""
+        floor = min(_LEAST, self._threshold) if self._at_least else self._threshold
+        return [self._kept(found) for found in self.possible(texts, floor)]
+
+    def _kept(self, found: list[Mention]) -> list[Mention]:
+        """ELQ's rule: what passes the threshold, the surest `keep` of it; if little does, the surest `at_least`."""
+        apart_ = [found[at] for at in apart([(one.start, one.end) for one in found], [one.score for one in found])]
+        surest = sorted(apart_, key=lambda one: -one.score)
+        passing = sum(one.score >= self._threshold for one in surest)
+        count = max(passing, self._at_least)
+        kept = surest[: min(count, self._keep) if self._keep else count]
+        return sorted(kept, key=lambda one: one.start)
+
+    def possible(self, texts: Sequence[str], floor: float) -> list[list[Mention]]:
+        """Of each text all spans with ``σ(s)`` of at least `floor`, overlapping ones too."""
+        return [self._spans(text, read, floor) for text, read in zip(texts, self.read(texts), strict=True)]
+
+    def _spans(self, text: str, read: ReadText, floor: float) -> list[Mention]:
+        first, last = valid_spans(*word_edges(read.offsets, text))
+        if not len(first):
+            return []
+        score = span_scores(read.logits_L3, first, last)
+        probability = 1.0 / (1.0 + np.exp(-np.clip(score, -60, 60)))
+        found = []
+        for place in np.flatnonzero(probability >= floor).tolist():
+            start, end = read.offsets[first[place]][0], read.offsets[last[place]][1]
+            found.append(Mention(start, end, text[start:end], "elq", float(probability[place])))
+        if floor > _LEAST:
+            self._remember(text, read, found)
+        return found
+
+    def _remember(self, text: str, read: ReadText, found: Sequence[Mention]) -> None:
+        """Keep the vectors of spans, which are about to be asked for, longer than the states of all tokens."""
+        vectors = [self._vector(read, one.start, one.end) for one in found[:_REMEMBERED_SPANS]]
+        with self._lock:
+            for one, vector in zip(found, vectors, strict=False):
+                self._found[text, one.start, one.end] = vector
+            while len(self._found) > _REMEMBERED_SPANS:
+                self._found.popitem(last=False)
+
+    def _vector(self, read: ReadText, start: int, end: int) -> VectorArray:
+        _, heads = self._loaded
+        first = bisect_right(read.offsets, start, key=lambda one: one[1])
+        last = bisect_left(read.offsets, end, key=lambda one: one[0])
+        if last <= first:
+            return np.zeros(heads["projection"].shape[0], dtype=np.float32)
+        vector = heads["projection"] @ read.states_LH[first:last].mean(axis=0)
+        made: VectorArray = vector / max(float(np.linalg.norm(vector)), 1e-6)
+        return made
+
+    def encode_spans(self, items: Sequence[tuple[str, int, int]]) -> VectorArray:
+        """Vectors of (text, start, end), shape (n, D): each text is read once, whatever is mentioned in it."""
+        with self._lock:
+            known = {item: self._found[item] for item in items if item in self._found}
+        wanted: dict[str, list[tuple[str, int, int]]] = {}
+        for item in items:
+            if item not in known:
+                wanted.setdefault(item[0], []).append(item)
+        for own, read in zip(wanted.values(), self.read(list(wanted)), strict=True):
+            known |= {item: self._vector(read, item[1], item[2]) for item in own}
+        if not items:
+            return np.zeros((0, self._loaded[1]["projection"].shape[0]), dtype=np.float32)
+        return np.stack([known[item] for item in items])

@@ -1,0 +1,102 @@
+"""Mention encoders: the query tower of a bi-encoder for entity linking (Wu et al. 2020), an adapter of the dense model.
+
+The entity tower is the collection's own dense encoder, frozen: entities need no second vector, an adapter can be
+exchanged without encoding a knowledge base anew, and training sees every entity's final vector.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyblink.app.core.ports.encoders import DenseEncoder
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.linking import MentionContext
+from hyblink.app.encoders.dense.transformer import device_of, load_sentence_transformer, on_device
+from hyblink.app.encoders.loading.adapters import (
+    DENSE_LORA,
+    MENTION_LORA,
+    WEIGHTS,
+    adapter_manifest,
+    merge_lora,
+    trained,
+)
+from hyblink.app.encoders.loading.models import identity, is_dense, plain_tokenizer, root_of
+from hyblink.app.encoders.loading.prefixes import prefixes_for
+from hyblink.app.encoders.mention.text import marked
+
+DEFAULT = WEIGHTS / "mention-minilm"
+_SIDE = 200
+
+
+class PlainMention:
+    """The dense encoder as it is, untrained for mentions: it reads the name, then the words around it."""
+
+    def __init__(self, dense: DenseEncoder) -> None:
+        self._dense = dense
+        self.id = f"mention:plain:{dense.id}"
+
+    def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
+        texts = [f"{one.mention}. {one.left[-_SIDE:]}{one.mention}{one.right[:_SIDE]}" for one in mentions]
+        many = getattr(self._dense, "encode_queries", None)
+        if many is not None:
+            found: VectorArray = many(texts)
+            return found
+        return np.stack([self._dense.encode_query(text) for text in texts])
+
+
+class MentionTower:
+    """A LoRA adapter that `hyblink train blink_bi` made. Loaded at the first use; safe to share between threads."""
+
+    def __init__(self, folder: Path, settings: EncodeSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        shared = trained(str(folder)).get("kind") == DENSE_LORA  # one adapter for both towers
+        self._manifest = adapter_manifest(folder, DENSE_LORA if shared else MENTION_LORA)
+        self._entities = str(folder) if shared else str(self._manifest["base"])
+        self._lock = threading.Lock()
+        self.base = str(self._manifest["base"])
+        self.tokens = int(self._manifest["config"]["query_tokens"])
+        self.id = f"mention:{identity(str(folder))}"
+
+    def fits(self, dense_id: str) -> bool:
+        """Whether its vectors can be compared with those of a dense encoder."""
+        return is_dense(dense_id, self._entities)
+
+    @cached_property
+    def model(self) -> Any:
+        """The adapted model."""
+        model = load_sentence_transformer(self.base, device_of(self._settings))
+        merge_lora(model, self._folder)
+        model.max_seq_length = self.tokens
+        return model.eval()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return plain_tokenizer(root_of(self.base))
+
+    def texts(self, mentions: Sequence[MentionContext]) -> list[str]:
+        """Mentions as the model reads them."""
+        prefix = prefixes_for(root_of(self.base)).query
+        return [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
+
+    def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
+        import torch
+
+        with self._lock:
+            texts = self.texts(mentions)
+            found = np.empty((len(texts), int(self.model.get_embedding_dimension())), dtype=np.float32)
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        for at in range(0, len(order), self._settings.batch_size):
+            some = order[at : at + self._settings.batch_size]
+            with self._lock, torch.inference_mode():  # others take their turn between batches
+                features = on_device(self.model.preprocess([texts[n] for n in some]), self.model.device)
+                vectors = self.model(features)["sentence_embedding"].float()
+                found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+        return found

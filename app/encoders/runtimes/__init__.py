@@ -1,0 +1,1 @@
+"""Where a model computes: torch, or an exported graph."""

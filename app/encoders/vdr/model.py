@@ -1,0 +1,159 @@
+"""A whole VDR encoder of its own, beside whatever makes the dense vectors: a folder that `hyblink train vdr` made.
+
+It costs a second forward pass; a head on the dense model's states (`vdr_adapter.py`) costs none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.manifest import MANIFEST, check_manifest
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import ScoreArray, TermWeights
+from hyblink.app.core.types.ranking import VdrMode
+from hyblink.app.encoders.dense.backbone import Backbone
+from hyblink.app.encoders.dense.transformer import device_of
+from hyblink.app.encoders.loading.models import identity, root_of, weights_version
+from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
+from hyblink.app.encoders.vdr.adapter import prior_of, weights_of
+
+if TYPE_CHECKING:
+    from hyblink.app.encoders.vdr.head import VdrHead
+
+
+VDR_HEAD_MODULE = "hyblink.app.encoders.vdr.head.VdrHead"
+
+
+def is_whole_model(folder: Path) -> bool:
+    """Whether it holds a model of modules, not a head. Raises EncoderUnavailableError for one of another kind."""
+    return (folder / "modules.json").is_file() and bool(module_folders(folder))
+
+
+def module_folders(folder: Path) -> dict[str, tuple[str, str]]:
+    """Where the transformer and the head of each task lie, `query` and `document`: the same where towers are shared.
+
+    Separate towers are the routes of a sentence-transformers `Router`. Raises EncoderUnavailableError for other models.
+    """
+    listed = _json(folder / "modules.json", [])
+    types = [str(one.get("type", "")) for one in listed]
+    paths = [str(one.get("path", "")) for one in listed]
+    routes = {"query": paths, "document": paths}
+    kinds = {"query": types, "document": types}
+    if len(types) == 1 and types[0].startswith("sentence_transformers.") and types[0].endswith(".Router"):
+        told = _json(folder / paths[0] / "router_config.json", {})
+        named, structure = told.get("types") or {}, told.get("structure") or {}
+        routes = {task: [str(Path(paths[0], name)) for name in names] for task, names in structure.items()}
+        kinds = {task: [str(named.get(name)) for name in names] for task, names in structure.items()}
+    ours = all(
+        len(own) == 2 and own[0].startswith("sentence_transformers.") and own[1] == VDR_HEAD_MODULE
+        for own in kinds.values()
+    )
+    if routes.keys() != {"query", "document"} or not ours:
+        raise EncoderUnavailableError(
+            "not a VDR model",
+            received=kinds,
+            expected=f"a transformer, then {VDR_HEAD_MODULE}; or a Router of two such",
+        )
+    return {task: (own[0], own[1]) for task, own in routes.items()}
+
+
+def _json(path: Path, default: Any) -> Any:
+    return orjson.loads(path.read_bytes()) if path.is_file() else default
+
+
+class VdrModel:
+    """A transformer and its VDR head in `folder`. Loaded at the first use; safe to share between threads."""
+
+    def __init__(self, folder: Path, settings: EncodeSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _manifest(self) -> dict[str, Any]:
+        """Its checked manifest; empty for a folder that has none."""
+        return check_manifest(self._folder) if (self._folder / MANIFEST).is_file() else {}
+
+    @cached_property
+    def id(self) -> str:
+        if not (self._folder / MANIFEST).is_file():
+            digest = weights_version(self._folder)
+            if not digest:
+                raise EncoderUnavailableError("the VDR model has no safetensors file", received=self._folder.name)
+            return f"vdr:{self._folder.name}:{digest}:{self._settings.passage_weights}"
+        return f"vdr:{identity(str(self._folder))}:{self._settings.passage_weights}"
+
+    @property
+    def mode(self) -> VdrMode:
+        return cast("VdrMode", self._manifest.get("mode", "full"))
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[Backbone, VdrHead], ...]:
+        from hyblink.app.encoders.vdr.head import load_encoder, towers
+
+        encoder = load_encoder(self._folder, device_of(self._settings))
+        encoder.eval()
+        found = []
+        for transformer, head in towers(encoder):
+            window = min(transformer.max_seq_length or self._settings.max_seq_tokens, self._settings.max_seq_tokens)
+            backbone = Backbone(
+                _States(transformer, encoder.device),
+                window=window,
+                max_tokens=self._settings.max_vdr_tokens,
+                batch_size=self._settings.batch_size,
+            )
+            found.append((backbone, head))
+        return tuple(found)
+
+    def _loaded(self, *, query: bool) -> tuple[Backbone, VdrHead]:
+        with self._lock:
+            return self._parts[0 if query else 1]
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+        """The idf that the model's weights of passages hold; None where they hold none that could be replaced."""
+        return prior_of(self._loaded(query=False)[1], ids) if self._manifest.get("calibrated") else None
+
+    def encode_query(self, text: str) -> TermWeights:
+        """A query's weights, heaviest kept."""
+        return self._encode([self._prefixes.query + text], query=True)[0]
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[TermWeights]:
+        """Each passage's weights: the largest, and those of its own tokens."""
+        whole = [self._prefixes.passage + joined(title, text) for title, text in zip(titles, texts, strict=True)]
+        return self._encode(whole, query=False)
+
+    @cached_property
+    def _prefixes(self) -> Any:
+        return prefixes_for(root_of(str(self._folder)))
+
+    def _encode(self, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
+        backbone, head = self._loaded(query=query)
+        made: dict[int, TermWeights] = {}
+        for part in backbone.groups(texts):
+            states = [one for _, one in part]
+            weights = weights_of(head, states, query=query, passage_weights=self._settings.passage_weights)
+            made |= {at: own for (at, _), own in zip(part, weights, strict=True)}
+        return [made[at] for at in range(len(texts))]
+
+
+class _States:
+    """A SparseEncoder's transformer alone, in the form in which `Backbone` asks models."""
+
+    def __init__(self, transformer: Any, device: Any) -> None:
+        self._transformer = transformer
+        self.tokenizer = transformer.tokenizer
+        self.device = device
+
+    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
+        made = dict(self._transformer(features))
+        made["sentence_embedding"] = made["token_embeddings"][:, 0]  # there is no dense vector; nobody reads this one
+        return made

@@ -1,0 +1,1 @@
+"""Where passages live: the embedded engine, OpenSearch, and dense indexes on FAISS."""

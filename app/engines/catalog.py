@@ -1,0 +1,443 @@
+"""Collections, their generations and ranking profiles: small JSON documents in a registry.
+
+::
+
+    collection                      the collection's choices
+    current                         which generation answers, and which did before; replaced atomically
+    generations/<id>/building       a generation that is not whole yet
+    generations/<id>/generation     what a whole generation binds
+    generations/<id>/profile        which ranking profile the generation uses
+    profiles/<version>              ranking profiles, never overwritten
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from hashlib import sha256
+from typing import Any, Protocol
+
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from hyblink.app.core.ports.engine import Engine, Present
+from hyblink.app.core.ports.work import Records
+from hyblink.app.core.settings import DenseSettings
+from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
+from hyblink.app.core.types.linking import LinkProfile, NameCounts, Utility, check_annotation
+from hyblink.app.core.types.ranking import RankingProfile, Signal
+from hyblink.app.engines.dense.index import choose_kind
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+_GENERATION = re.compile(r"g\d{6}")
+
+_HISTORY = 100
+
+Json = dict[str, Any]
+
+
+class Registry(Protocol):
+    """Where the documents of collections are kept, and the engines that hold the data of their generations."""
+
+    def names(self) -> list[str]:
+        """Every collection that has a `collection` document."""
+        ...
+
+    def read(self, name: str, key: str) -> Json | None:
+        """A document, None where there is none."""
+        ...
+
+    def write(self, name: str, key: str, value: Json) -> None:
+        """Put or replace a document: whoever reads sees the old one or the new one."""
+        ...
+
+    def remove(self, name: str, key: str) -> None:
+        """Delete a document if it is there."""
+        ...
+
+    def generations(self, name: str) -> list[str]:
+        """The ids of all generations, unfinished ones too, ascending."""
+        ...
+
+    def profiles(self, name: str) -> list[int]:
+        """The versions of all ranking profiles, ascending."""
+        ...
+
+    def drop(self, name: str, generation: str | None = None) -> None:
+        """Delete a generation with its documents and data; the whole collection where none is named."""
+        ...
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Held by whoever changes a collection. Raises WriterConflictError where that takes too long."""
+        ...
+
+    def moment(self, name: str, generation: str) -> AbstractContextManager[None]:
+        """Within it, what a search of this generation reads may come from one look at the present."""
+        ...
+
+    def published(self, name: str, generation: str) -> None:
+        """Called when a generation begins to answer."""
+        ...
+
+    def open(self, record: GenerationRecord) -> Engine:
+        """The engine of a generation; its data is made where there is none yet."""
+        ...
+
+    def records(self) -> Records:
+        """Where jobs, claims, judgements and their like are kept."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def check_name(name: str) -> str:
+    """A collection name, or InvalidInputError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            "bad collection name",
+            received=name,
+            expected="1 to 63 of a-z, 0-9, _ and -, not starting with _ or -",
+        )
+    return name
+
+
+def check_spec(spec: CollectionSpec) -> None:
+    """Raises InvalidInputError for choices that make no sense."""
+    check_name(spec.name)
+    Analyzer(spec.analyzer)
+    if spec.dense_index != "knn":  # the cluster's own, where there is one
+        choose_kind(spec.dense_index, 0, DenseSettings())
+    if spec.chunk_chars < 0 or not 0 <= spec.chunk_overlap_chars <= spec.chunk_chars // 2:
+        raise InvalidInputError(
+            "bad chunking",
+            received=f"chunk_chars {spec.chunk_chars}, chunk_overlap_chars {spec.chunk_overlap_chars}",
+            expected="an overlap from 0 to half of chunk_chars",
+        )
+
+
+class Catalog:
+    """All collections of a registry. Keeps the engines that are in use open."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = threading.RLock()
+        self._engines: dict[tuple[str, str], Engine] = {}
+        self._answering: dict[str, str] = {}
+
+    def names(self) -> list[str]:
+        """Every collection, sorted."""
+        return sorted(self._registry.names())
+
+    def spec(self, name: str) -> CollectionSpec:
+        """The collection's choices. Raises NotFoundError."""
+        found = self._registry.read(check_name(name), "collection")
+        if found is None:
+            raise NotFoundError(
+                "no such collection",
+                received=name,
+                expected=f"one of {', '.join(self.names()) or '(none yet)'}",
+            )
+        try:
+            return CollectionSpec(**found)
+        except TypeError as error:
+            raise CorruptionError(f"the collection {name!r} has unknown fields") from error
+
+    def create(
+        self,
+        spec: CollectionSpec,
+        record: GenerationRecord,
+        fill: Callable[[Engine], None] = lambda _engine: None,
+    ) -> None:
+        """Make a collection with its first generation; `fill` may write into it before anybody sees it.
+
+        Raises ConflictError where it exists, InvalidInputError for choices that make no sense.
+        """
+        check_spec(spec)
+        with self._registry.lock(spec.name):
+            if self._registry.read(spec.name, "collection") is not None:
+                raise ConflictError("the collection exists already", received=spec.name)
+            # What a process that died left behind was never seen by anybody.
+            self._registry.drop(spec.name)
+            self.add_generation(record)
+            try:
+                fill(self.engine(spec.name, record.id))
+                self.finish_generation(record)
+                self.publish(spec.name, record.id)
+                self._registry.write(spec.name, "collection", asdict(spec))
+            except BaseException:
+                self._forget(spec.name, record.id)
+                self._registry.drop(spec.name)
+                raise
+
+    def next_generation_id(self, name: str) -> str:
+        """One above the highest that exists, e.g. `g000002`."""
+        taken = [int(generation[1:]) for generation in self._registry.generations(check_name(name))]
+        return f"g{max(taken, default=0) + 1:06d}"
+
+    def add_generation(self, record: GenerationRecord) -> None:
+        """Begin a generation: until it is finished it can be neither listed nor published."""
+        if record.id in self._registry.generations(record.collection):
+            raise ConflictError("the generation exists already", received=record.id)
+        self._registry.write(record.collection, f"generations/{record.id}/building", asdict(record))
+
+    def finish_generation(self, record: GenerationRecord) -> None:
+        """Declare a generation whole."""
+        folder = f"generations/{record.id}"
+        self._registry.write(record.collection, f"{folder}/generation", asdict(record))
+        self._registry.remove(record.collection, f"{folder}/building")
+
+    def drop_unfinished(self, name: str) -> None:
+        """Delete what builds that died have left. The caller holds the collection's writer lock."""
+        for generation in self._registry.generations(name):
+            if not self._exists(name, generation):
+                self._forget(name, generation)
+                self._registry.drop(name, generation)
+
+    def copy_profile(self, name: str, source: str, target: str) -> None:
+        """Let one generation use the ranking profile of another."""
+        pointer = self._registry.read(name, f"generations/{source}/profile")
+        if pointer is not None:
+            self._registry.write(name, f"generations/{target}/profile", pointer)
+
+    def generations(self, name: str) -> list[GenerationRecord]:
+        """Every finished generation, oldest first."""
+        found = (self._registry.read(name, f"generations/{one}/generation") for one in self._registry.generations(name))
+        return [GenerationRecord(**record) for record in found if record is not None]
+
+    def current(self, name: str) -> str:
+        """The id of the generation that answers."""
+        found = self._registry.read(check_name(name), "current")
+        if found is None:
+            self.spec(name)
+            raise CorruptionError(f"collection {name!r} has no published generation")
+        return str(found["generation"])
+
+    def history(self, name: str) -> list[str]:
+        """Published generations, latest last."""
+        found = self._registry.read(check_name(name), "current")
+        return list(found["history"]) if found is not None else []
+
+    def publish(self, name: str, generation: str) -> None:
+        """Let a generation answer from now on. Readers see the old one or the new one, nothing between."""
+        self.record(name, generation)
+        history = [*self.history(name), generation][-_HISTORY:]
+        self._registry.write(name, "current", {"generation": generation, "history": history})
+        self._registry.published(name, generation)
+
+    def record(self, name: str, generation: str) -> GenerationRecord:
+        """A finished generation. Raises NotFoundError where there is none of that id."""
+        if not _GENERATION.fullmatch(generation):
+            raise InvalidInputError("bad generation id", received=generation, expected="such as g000001")
+        found = self._registry.read(check_name(name), f"generations/{generation}/generation")
+        if found is None:
+            known = ", ".join(record.id for record in self.generations(name))
+            raise NotFoundError("no such generation", received=generation, expected=f"one of {known}")
+        return GenerationRecord(**found)
+
+    def earlier(self, name: str) -> str:
+        """The generation that answered before the current one. Raises ConflictError where there is none."""
+        current = self.current(name)
+        for earlier in reversed(self.history(name)):
+            if earlier != current and self._exists(name, earlier):
+                return earlier
+        raise ConflictError("there is no earlier generation to go back to", received=current)
+
+    def _exists(self, name: str, generation: str) -> bool:
+        return self._registry.read(name, f"generations/{generation}/generation") is not None
+
+    def drop_old(self, name: str, keep: int) -> list[str]:
+        """Delete all but the newest `keep` generations that have answered; the current one stays. What was deleted.
+
+        What has never answered is a candidate, and not counted.
+        """
+        current = self.current(name)
+        answered = set(self.history(name)) - {current}
+        others = [record.id for record in self.generations(name) if record.id in answered]
+        dropped = others[: max(0, len(others) - (keep - 1))]
+        for generation in dropped:
+            self._forget(name, generation)
+            self._registry.drop(name, generation)
+        return dropped
+
+    def discard(self, name: str, generation: str) -> None:
+        """Delete an unpublished generation."""
+        if generation == self.current(name):
+            raise ConflictError("the current generation cannot be deleted", received=generation)
+        self._forget(name, generation)
+        self._registry.drop(name, generation)
+
+    def _forget(self, name: str, generation: str) -> None:
+        # Searches in flight may still use it: it closes when the last of them lets go.
+        with self._lock:
+            self._engines.pop((name, generation), None)
+
+    def engine(self, name: str, generation: str | None = None) -> Engine:
+        """The open engine of a generation, by default the current one."""
+        wanted = generation or self.current(name)
+        with self._lock:
+            engine = self._engines.get((name, wanted))
+            if engine is None or engine.replaced():
+                self._forget_gone(name)
+                unfinished = self._registry.read(check_name(name), f"generations/{wanted}/building")
+                finished = self._exists(name, wanted) or unfinished is None
+                record = self.record(name, wanted) if finished else GenerationRecord(**(unfinished or {}))
+                engine = self._registry.open(record)
+                self._engines[name, wanted] = engine
+            return engine
+
+    def present(self, name: str, generation: str | None = None) -> Present:
+        """What answers a search that begins now: the current generation, or another one that is whole.
+
+        Raises NotFoundError where there is none of that id.
+        """
+        if generation is not None:
+            self.record(name, generation)
+            engine = self.engine(name, generation)
+            return Present(engine, engine.snapshot(), self.profile(name, generation))
+        with self._registry.moment(name, self._answering.get(name, "")):
+            engine = self.engine(name)
+            self._answering[name] = engine.record.id
+            return Present(engine, engine.snapshot(), self.profile(name, engine.record.id))
+
+    def _forget_gone(self, name: str) -> None:
+        """Let go of generations that another process has deleted or made anew."""
+        for key in [key for key, engine in self._engines.items() if key[0] == name and engine.replaced()]:
+            del self._engines[key]
+
+    def delete(self, name: str) -> None:
+        """Delete a collection with everything in it."""
+        self.spec(name)
+        with self._registry.lock(name):
+            for key in [key for key in self._engines if key[0] == name]:
+                self._forget(*key)
+            self._registry.drop(name)
+
+    def records(self) -> Records:
+        """Where jobs, claims, judgements and their like are kept."""
+        return self._registry.records()
+
+    def close(self) -> None:
+        """Close every open engine."""
+        with self._lock:
+            for engine in self._engines.values():
+                engine.close()
+            self._engines.clear()
+            self._registry.close()
+
+    def profile(self, name: str, generation: str) -> RankingProfile:
+        """The ranking profile that the generation points to; the shipped default where it points to none."""
+        pointer = self._registry.read(check_name(name), f"generations/{generation}/profile")
+        return RankingProfile() if pointer is None else self._read_profile(name, int(pointer["version"]))
+
+    def _read_profile(self, name: str, version: int) -> RankingProfile:
+        found = self._registry.read(name, f"profiles/{version}")
+        if found is None:
+            raise NotFoundError("no such ranking profile", received=version)
+        return profile_from_json(found)
+
+    def profiles(self, name: str) -> list[RankingProfile]:
+        """Every saved profile, oldest first."""
+        return [self._read_profile(name, version) for version in self._registry.profiles(check_name(name))]
+
+    def save_profile(self, name: str, profile: RankingProfile) -> RankingProfile:
+        """Save under the next version and let the current generation point to it."""
+        with self._registry.lock(name):
+            version = max(self._registry.profiles(name), default=0) + 1
+            saved = replace(profile, version=version)
+            self._registry.write(name, f"profiles/{version}", profile_to_json(saved))
+            self.use_profile(name, version)
+        return saved
+
+    def use_profile(self, name: str, version: int) -> None:
+        """Let the current generation point to a saved profile."""
+        self._read_profile(check_name(name), version)
+        self._registry.write(name, f"generations/{self.current(name)}/profile", {"version": version})
+
+    def annotation(self, name: str) -> Annotation | None:
+        """How the collection's documents are annotated as they come; None where they are not."""
+        found = self._registry.read(check_name(name), "annotation")
+        return Annotation(**found) if found and found["kb"] else None
+
+    def save_annotation(self, name: str, annotation: Annotation | None) -> None:
+        """Annotate documents as they come from now on, or no more. Raises NotFoundError for either collection,
+        ConflictError for a knowledge base, InvalidInputError for what is no probability.
+        """
+        spec = self.spec(name)
+        if annotation is not None:
+            self.spec(annotation.kb)
+            check_annotation(spec, annotation)
+        with self._registry.lock(name):
+            self._registry.write(name, "annotation", asdict(annotation or Annotation("")))
+
+    def link_profile(self, name: str) -> LinkProfile | None:
+        """How the collection's entities are linked; None for as shipped."""
+        found = self._registry.read(check_name(name), "link_profile")
+        return None if found is None else link_profile_from_json(found)
+
+    def save_link_profile(self, name: str, profile: LinkProfile, counts: NameCounts | None = None) -> LinkProfile:
+        """Link by this profile from now on, and by these counts where they are given; it gets the next version."""
+        self.spec(name)
+        with self._registry.lock(name):
+            known = self.link_profile(name)
+            saved = replace(profile, version=known.version + 1 if known else 1)
+            if counts is None and saved.counted and self._registry.read(name, "name_counts") is None:
+                counts = self.name_counts(name)
+            if counts is not None:
+                written = _counts_to_json(counts)
+                saved = replace(saved, counted=sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16])
+                self._registry.write(name, "name_counts", written)
+            self._registry.write(name, "link_profile", asdict(saved))
+        return saved
+
+    def name_counts(self, name: str) -> NameCounts:
+        """What names were last judged to mean; a profile goes by it where it has `counted`."""
+        found = self._registry.read(check_name(name), "name_counts")
+        if found is not None:
+            return NameCounts(found["names"], _digests(found["judged"]))
+        earlier = self._registry.read(name, "link_profile") or {}  # earlier releases kept them in the profile
+        return NameCounts(earlier.get("counts") or {})
+
+
+def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
+    """The profile that was written as plain JSON."""
+    made = {
+        name: Utility(
+            value[name]["coefficients"], float(value[name]["nil"]), tuple((a, b) for a, b in value[name]["knots"])
+        )
+        for name in ("fast", "cross")
+    }
+    value = {**value, **made}
+    if value.pop("counts", None):  # of an earlier release; see `name_counts`
+        value["counted"] = "earlier"
+    return LinkProfile(**value)
+
+
+def _counts_to_json(counts: NameCounts) -> dict[str, Any]:
+    judged = b"".join(one.to_bytes(8, "little") for one in sorted(counts.judged))
+    return {"names": {name: dict(own) for name, own in counts.names.items()}, "judged": b64encode(judged).decode()}
+
+
+def _digests(value: str) -> frozenset[int]:
+    raw = b64decode(value)
+    return frozenset(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
+
+
+def profile_to_json(profile: RankingProfile) -> dict[str, Any]:
+    """The profile as plain JSON."""
+    return {
+        **asdict(profile),
+        "weights": {signal.value: weight for signal, weight in profile.weights.items()},
+    }
+
+
+def profile_from_json(value: dict[str, Any]) -> RankingProfile:
+    """The profile that `profile_to_json` wrote."""
+    weights = {Signal(name): float(weight) for name, weight in value["weights"].items()}
+    return RankingProfile(**{**value, "weights": weights})

@@ -1,0 +1,175 @@
+"""An open generation of the embedded engine: the store and its indexes, and snapshots of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError
+from hyblink.app.core.ports.views import WAITING_COUNTED, Snapshot
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.engines.dense.index import FaissIndex
+from hyblink.app.engines.derived import AheadError
+from hyblink.app.engines.embedded.bm25 import Bm25Index
+from hyblink.app.engines.embedded.sparse.index import SparseIndex
+from hyblink.app.engines.embedded.store.store import SqliteStore
+
+if TYPE_CHECKING:
+    from hyblink.app.engines.embedded.follower import Follower
+
+_TRIES = 200
+_RELEASE_S = 5.0
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """A full disk is named as such, whoever runs into it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # tantivy reports everything as a ValueError with the system's message in it
+        full = {errno.ENOSPC, errno.EDQUOT}
+        if getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full):
+            raise StorageFullError(
+                f"an index could not be brought up to date; nothing stored is lost: {error}"
+            ) from error
+        raise
+
+
+def _release_stale(release: weakref.WeakMethod[Callable[[], None]], closed: threading.Event) -> None:
+    while not closed.wait(_RELEASE_S) and (method := release()) is not None:
+        with suppress(HyblinkError):
+            method()
+        del method
+
+
+class EmbeddedEngine:
+    """One generation folder: `store.sqlite`, and derived from it `bm25/`, `sparse/`, `vdr/`, `dense/`."""
+
+    def __init__(self, folder: Path, record: GenerationRecord, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._record = record
+        self.store = SqliteStore(folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s)
+        self.bm25 = Bm25Index(folder / "bm25", Analyzer(record.analyzer))
+        self.sparse = SparseIndex(folder / "sparse", record.vdr_encoder)
+        self.vdr = SparseIndex(folder / "vdr", record.vdr_model, encoded=True) if record.vdr_model else None
+        self.dense: FaissIndex | None = None
+        if record.dense_dimension:
+            self.dense = FaissIndex(
+                folder / "dense",
+                record.dense_encoder,
+                record.dense_dimension,
+                record.dense_index,
+                settings.dense,
+            )
+        self._inode = self.store.path.stat().st_ino
+        self._lock = threading.Lock()
+        self._latest: Snapshot | None = None
+        self._closed = threading.Event()
+        let_go, release = weakref.WeakMethod(self._let_go), weakref.WeakMethod(self._release)
+        self.store.after_change = lambda: (method := let_go()) and method()
+        threading.Thread(target=_release_stale, args=(release, self._closed), daemon=True, name="hyblink-wal").start()
+
+    @property
+    def record(self) -> GenerationRecord:
+        return self._record
+
+    def replaced(self) -> bool:
+        """Whether the store's file is no longer the one that was opened: deleted, or made anew by another process."""
+        try:
+            return self.store.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _let_go(self) -> None:
+        # A snapshot that is out of date is given to nobody, but its open read keeps SQLite from shortening its log.
+        self._latest = None
+
+    def _release(self) -> None:
+        """As `_let_go`, if another process has written."""
+        latest = self._latest
+        if latest is not None and latest.change < self.store.change():
+            self._let_go()
+
+    def snapshot(self) -> Snapshot:
+        latest = self._latest
+        if latest is not None and latest.change >= self.store.change():
+            return latest
+        with self._lock:
+            for _ in range(_TRIES):
+                latest = self._latest
+                if latest is not None and latest.change >= self.store.change():
+                    return latest
+                try:
+                    with _disk_errors():
+                        reader = self.store.reader()
+                        latest = Snapshot(
+                            reader.change,
+                            reader,
+                            self.bm25.catch_up(reader),
+                            self.sparse.catch_up(reader),
+                            self.vdr.catch_up(reader) if self.vdr else None,
+                            self.dense.catch_up(reader) if self.dense else None,
+                            len(reader.unencoded(WAITING_COUNTED)) if self._record.vdr_model else 0,
+                        )
+                except AheadError:
+                    time.sleep(0.01)  # another process has just applied a newer write
+                    continue
+                self._latest = latest
+                return latest
+        raise UnavailableError("the indexes did not settle on one moment of the store")
+
+    def follow(self) -> Follower:
+        """Keeps the indexes up with a run that is writing."""
+        from hyblink.app.engines.embedded.follower import Follower
+
+        return Follower(self)
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        """Problems found, in words. With `repair`, an index that differs is derived again."""
+        with self._lock, self.store.writer(), _disk_errors():
+            self._latest = None
+            reader = self.store.reader()
+            problems = reader.integrity()
+            for index in (self.bm25, self.sparse, self.vdr, self.dense):
+                if index is None:
+                    continue
+                found = index.check(reader)
+                problems += found
+                if found and repair:
+                    index.rebuild(reader)
+            return problems
+
+    def compact(self, *, patience_s: float = 0.0) -> None:  # noqa: ARG002
+        """Fold everything that came since the last build into new bases."""
+        with self._lock, _disk_errors():
+            reader = self.store.reader()
+            self.bm25.compact(reader)
+            self.sparse.compact(reader)
+            if self.vdr:
+                self.vdr.compact(reader)
+            if self.dense:
+                self.dense.rebuild(reader)
+            self._latest = None
+
+    def publish_sparse(self) -> None:
+        """Publish what the sparse index holds only in memory."""
+        with self._lock, _disk_errors():
+            self.sparse.compact(self.store.reader())
+            self._latest = None
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            self._latest = None
+            self.store.close()

@@ -1,0 +1,96 @@
+"""Bringing indexes to the present while documents are still being written.
+
+A short run is followed by a thread. A long one by a process of its own, so that analysis and indexing use another
+core than reading and storing. Nothing depends on a follower: whatever it has not applied, the next search does.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from hyblink.app.core.manifest import read_json
+from hyblink.app.core.process import module_command, module_environment
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.engines.embedded.engine import EmbeddedEngine
+
+log = logging.getLogger(__name__)
+_PROCESS_AFTER = 5
+"""Nudges (transactions) after which a run counts as long."""
+
+
+class Follower:
+    """Applies what is stored to the indexes; many nudges while it works count as one."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine = engine
+        self._nudged = threading.Event()
+        self._closing = False
+        self._nudges = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="hyblink-index", daemon=True)
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """There is something new in the store."""
+        self._nudges += 1
+        if self._nudges == _PROCESS_AFTER:
+            self._process = _start(self._engine)
+        if self._process is None:
+            self._nudged.set()
+            return
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b".")
+            self._process.stdin.flush()
+        except OSError as error:
+            log.warning("the indexing process ended early: %s", error)
+            self._process.wait()
+            self._process = None
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._nudged.wait()
+            self._nudged.clear()
+            if not self._closing:
+                self._engine.snapshot()
+
+    def close(self) -> None:
+        """Wait until everything stored is applied. Raises what the engine raises."""
+        self._closing = True
+        self._nudged.set()
+        if self._process is not None:
+            self._process.communicate()
+            if self._process.returncode:
+                log.warning("the indexing process failed with status %s", self._process.returncode)
+        self._thread.join()
+        self._engine.snapshot()
+
+
+def _start(engine: EmbeddedEngine) -> subprocess.Popen[bytes]:
+    command = module_command("hyblink.app.engines.embedded.follower", str(engine.folder.resolve()))
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=module_environment())
+    assert process.stdin is not None
+    process.stdin.write(engine.settings.model_dump_json().encode() + b"\n")
+    return process
+
+
+def follow(folder: Path, source: BinaryIO) -> None:
+    """The process: a line with the settings, then a byte for each nudge, until the end."""
+    settings = Settings.model_validate_json(source.readline())
+    record = next(path for path in (folder / "generation.json", folder / "building.json") if path.exists())
+    engine = EmbeddedEngine(folder, GenerationRecord(**read_json(record)), settings)
+    while source.read1(65536):  # type: ignore[attr-defined]
+        engine.snapshot()
+    engine.snapshot()
+    engine.publish_sparse()  # so that the process that waits need not derive it again
+    engine.close()
+
+
+if __name__ == "__main__":
+    follow(Path(sys.argv[1]), sys.stdin.buffer)

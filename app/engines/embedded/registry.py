@@ -1,0 +1,95 @@
+"""The registry of the embedded engine: JSON files, replaced atomically, with the data of each generation beside them.
+
+::
+
+    <data_dir>/collections/<name>/collection.json   current.json   profiles/<version>.json
+                                  generations/<id>/ generation.json, profile.json, store.sqlite, bm25/, sparse/, dense/
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from hyblink.app.core.errors import InvalidInputError, WriterConflictError
+from hyblink.app.core.manifest import read_json, write_json
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.engines.embedded.engine import EmbeddedEngine
+from hyblink.app.engines.embedded.records import SqliteRecords
+
+
+class FileRegistry:
+    """Collections under one data directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._root = settings.data_dir / "collections"
+        self._records = SqliteRecords(settings.data_dir / "records.sqlite")
+
+    def names(self) -> list[str]:
+        return [path.parent.name for path in self._root.glob("*/collection.json")]
+
+    def _path(self, name: str, key: str) -> Path:
+        return self._root / name / f"{key}.json"
+
+    def read(self, name: str, key: str) -> dict[str, Any] | None:
+        try:
+            return read_json(self._path(name, key))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, key: str, value: dict[str, Any]) -> None:
+        write_json(self._path(name, key), value)
+
+    def remove(self, name: str, key: str) -> None:
+        self._path(name, key).unlink(missing_ok=True)
+
+    def generations(self, name: str) -> list[str]:
+        return sorted(path.name for path in (self._root / name / "generations").glob("g??????"))
+
+    def profiles(self, name: str) -> list[int]:
+        return sorted(int(path.stem) for path in (self._root / name / "profiles").glob("*.json"))
+
+    def drop(self, name: str, generation: str | None = None) -> None:
+        folder = self._root / name
+        shutil.rmtree(folder / "generations" / generation if generation else folder, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        self._root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self._root / f".{name}.lock")
+        try:
+            lock.acquire(timeout=self._settings.ingest.writer_wait_s)
+        except filelock.Timeout:
+            raise WriterConflictError("another process is changing this collection", received=name) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def moment(self, name: str, generation: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()  # files are at hand
+
+    def published(self, name: str, generation: str) -> None:
+        pass
+
+    def close(self) -> None:
+        self._records.close()
+
+    def records(self) -> SqliteRecords:
+        return self._records
+
+    def open(self, record: GenerationRecord) -> EmbeddedEngine:
+        if record.dense_index == "knn":
+            raise InvalidInputError(
+                "the embedded engine has no k-NN index of its own",
+                received=record.dense_index,
+                expected="another dense_index, or HYBLINK_ENGINE=opensearch",
+            )
+        return EmbeddedEngine(self._root / record.collection / "generations" / record.id, record, self._settings)

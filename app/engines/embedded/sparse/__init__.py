@@ -1,0 +1,1 @@
+"""Exact dot products over stored term weights."""

@@ -1,0 +1,1 @@
+"""The store of the embedded engine: one SQLite file."""

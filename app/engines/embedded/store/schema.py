@@ -1,0 +1,89 @@
+"""The embedded store's schema and its migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from hyblink.app.core.errors import CorruptionError
+
+SCHEMA_VERSION = 5
+
+_V1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE documents (
+  pk INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL, lang TEXT NOT NULL,
+  metadata TEXT NOT NULL, content_hash TEXT NOT NULL
+);
+CREATE TABLE passages (
+  row INTEGER PRIMARY KEY, doc_pk INTEGER NOT NULL REFERENCES documents (pk), ordinal INTEGER NOT NULL,
+  start INTEGER NOT NULL, "end" INTEGER NOT NULL, change INTEGER NOT NULL, vector_change INTEGER
+);
+CREATE INDEX passages_by_document ON passages (doc_pk, ordinal);
+CREATE INDEX passages_by_change ON passages (change);
+CREATE INDEX passages_by_vector_change ON passages (vector_change) WHERE vector_change IS NOT NULL;
+CREATE INDEX passages_unencoded ON passages (row) WHERE vector_change IS NULL;
+CREATE TABLE terms (row INTEGER PRIMARY KEY, ids BLOB NOT NULL, weights BLOB);
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE facets (doc_pk INTEGER NOT NULL, key TEXT NOT NULL, text TEXT, number REAL);
+CREATE INDEX facets_by_text ON facets (key, text, doc_pk);
+CREATE INDEX facets_by_number ON facets (key, number, doc_pk) WHERE number IS NOT NULL;
+CREATE INDEX facets_by_document ON facets (doc_pk);
+CREATE TABLE tombstones (row INTEGER PRIMARY KEY, change INTEGER NOT NULL);
+CREATE INDEX tombstones_by_change ON tombstones (change);
+INSERT INTO meta VALUES ('change', 0), ('next_row', 1), ('next_pk', 1), ('tombstone_floor', 0);
+"""
+
+_V2 = """
+CREATE TABLE progress (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+# Ids by key without touching the pages that hold the texts.
+_V3 = """
+CREATE INDEX documents_ids ON documents (pk, id);
+"""
+
+# The VDR encoder's weights, beside the bags of tokens that every passage has.
+_V4 = """
+CREATE TABLE weights (row INTEGER PRIMARY KEY, ids BLOB NOT NULL, weights BLOB);
+"""
+
+# When a document was last written or changed: a generation that is being built catches up with its source by it.
+_V5 = """
+ALTER TABLE documents ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX documents_by_change ON documents (change, id);
+"""
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
+"""Statement lists; number n brings a store of version n to n + 1. Never edited once released."""
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """The store's schema version; 0 for an empty file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:
+    """Bring the store to the newest version, all steps or none.
+
+    Raises CorruptionError for a store that a newer hyblink has written.
+    """
+    found = version(connection)
+    if found > len(migrations):
+        raise CorruptionError(
+            "the store was written by a newer hyblink",
+            received=f"schema version {found}",
+            expected=f"at most {len(migrations)}",
+        )
+    if found == len(migrations):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for number in range(version(connection), len(migrations)):
+            for statement in migrations[number].split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

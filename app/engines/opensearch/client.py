@@ -1,0 +1,402 @@
+"""The connection to a cluster: retries, back-pressure, limits, and errors in our words."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import (
+    AuthenticationException,
+    AuthorizationException,
+    ConnectionError,  # noqa: A004
+    OpenSearchException,
+    SSLError,
+    TransportError,
+)
+from opensearchpy.helpers.signer import Urllib3AWSV4SignerAuth
+
+from hyblink.app.core.errors import (
+    ConflictError,
+    HyblinkError,
+    InvalidInputError,
+    StorageFullError,
+    UnavailableError,
+    WriterConflictError,
+)
+from hyblink.app.core.settings import OpenSearchSettings
+
+PLUGIN = "opensearch-hyblink"
+_LONGEST_CALL = 3
+"""Nothing is tried again after so many times the longest wait for one answer."""
+
+_PLUGIN_KNOWN_S = 60.0
+BULK_PATIENCE_S = 5
+"""How long the cluster may hold a bulk request that waits for a shard."""
+
+_PIT_KEPT = "5m"
+_REPLICAS_PATIENCE_S = 10
+"""How long a new index' replicas are waited for; empty ones take a moment."""
+
+_TRY_AGAIN = {429, 502, 503, 504}
+_OLDEST_PLUGIN = (0, 4, 0)
+log = logging.getLogger(__name__)
+_OLDEST = (3, 0)
+"""Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why one item of a bulk request was refused."""
+
+    index: str
+    item_id: str
+    status: int
+    reason: str
+
+
+def _version(said: str) -> tuple[int, ...]:
+    """A version as numbers.
+
+    >>> _version("3.8.0-SNAPSHOT")
+    (3, 8, 0)
+    """
+    return tuple(int(part) for part in str(said).split("-")[0].split("."))
+
+
+def _reason(error: object) -> str:
+    """An item's error in words, with what caused it."""
+    if not isinstance(error, Mapping):
+        return str(error)
+    said = f"{error.get('type')}: {error.get('reason')}"
+    return f"{said}: {_reason(error['caused_by'])}" if isinstance(error.get("caused_by"), Mapping) else said
+
+
+def _is_disk_full(said: str) -> bool:
+    return "flood-stage" in said or "disk usage exceeded" in said
+
+
+def _disk_full(said: str) -> StorageFullError:
+    return StorageFullError(f"OpenSearch takes no more writes, its disk is full: {said}")
+
+
+def translate(error: OpenSearchException) -> HyblinkError:
+    """The hyblink error that a client's error means."""
+    status = error.status_code if isinstance(error, TransportError) else "N/A"
+    said = str(error)[:500]
+    if isinstance(error, SSLError):
+        return UnavailableError(f"the TLS connection to OpenSearch failed: {said}")
+    if isinstance(error, AuthenticationException | AuthorizationException):
+        return UnavailableError(f"OpenSearch refused the credentials: {said}", expected="a user that may do this")
+    if isinstance(error, ConnectionError):
+        return UnavailableError(f"OpenSearch did not answer: {said}")
+    if _is_disk_full(said):
+        return _disk_full(said)
+    if status == 409 or "resource_already_exists_exception" in said:
+        return ConflictError(f"OpenSearch: {said}")
+    return UnavailableError(f"OpenSearch answered {status}: {said}")
+
+
+def check_shards(answer: Json) -> None:
+    """Raises UnavailableError for a search's answer that is not of all shards: it would look complete and not be."""
+    shards = answer["_shards"]
+    if answer["timed_out"] or shards["failed"]:
+        raise UnavailableError(
+            "OpenSearch answered for some shards only",
+            received=f"{shards['failed']} of {shards['total']} failed",
+            expected="all shards in time",
+        )
+
+
+class Cluster:
+    """A cluster as hyblink uses it. Safe to share between threads."""
+
+    def __init__(self, settings: OpenSearchSettings) -> None:
+        self.settings = settings
+        self.prefix = settings.prefix
+        self._plugin_everywhere, self._plugin_known_until = False, 0.0
+        self._pool = ThreadPoolExecutor(2 * settings.bulk_requests, thread_name_prefix="hyblink-bulk")
+        self.client = OpenSearch(hosts=list(settings.hosts), **_connection_options(settings))
+
+    def close(self) -> None:
+        """Close the connection pool."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.client.close()
+
+    def call(self, run: Callable[[], Any]) -> Any:
+        """What a call answers; tried again with growing, jittered pauses while the cluster is busy or away.
+
+        Raises UnavailableError, StorageFullError or ConflictError.
+        """
+        deadline = time.monotonic() + _LONGEST_CALL * self.settings.timeout_s
+        for attempt in range(self.settings.retries + 1):
+            try:
+                return run()
+            except OpenSearchException as error:
+                status = error.status_code if isinstance(error, TransportError) else "N/A"
+                away = isinstance(error, ConnectionError) and not isinstance(error, SSLError)
+                last = attempt == self.settings.retries or time.monotonic() > deadline
+                if last or not (away or status in _TRY_AGAIN):
+                    raise translate(error) from error
+                self._pause(attempt)
+        raise AssertionError("unreachable")
+
+    def _pause(self, attempt: int) -> None:
+        time.sleep(min(self.settings.longest_pause_s, 0.1 * 2**attempt) * (0.5 + random.random() / 2))
+
+    def check_version(self) -> tuple[int, ...]:
+        """The server's version. Raises UnavailableError for one that is too old."""
+        found = self.call(self.client.info)["version"]
+        version = _version(found["number"])
+        if found.get("distribution") != "opensearch" or version < _OLDEST:
+            raise UnavailableError(
+                "the server is not one that hyblink can use",
+                received=f"{found.get('distribution', 'unknown')} {found['number']}",
+                expected="OpenSearch 3.0 or newer",
+            )
+        return version
+
+    @property
+    def has_plugin(self) -> bool:
+        """Whether every node has our plugin, new enough, and the settings allow it. Looked up once a minute."""
+        if not self.settings.plugin:
+            return False
+        if self._plugin_known_until < time.monotonic():
+            self._plugin_everywhere = self._look_for_plugin()
+            self._plugin_known_until = time.monotonic() + _PLUGIN_KNOWN_S
+        return self._plugin_everywhere
+
+    def _look_for_plugin(self) -> bool:
+        asked = {"filter_path": "nodes.*.plugins.name,nodes.*.plugins.version"}
+        found = self.call(lambda: self.client.nodes.info(metric="plugins", params=asked))
+        nodes = [{one["name"]: one["version"] for one in node.get("plugins", [])} for node in found["nodes"].values()]
+        return bool(nodes) and all(_version(node.get(PLUGIN, "0")) >= _OLDEST_PLUGIN for node in nodes)
+
+    def complete(self, index: str, body: Json) -> Json:
+        """The answer of our plugin's `complete` endpoint. Raises UnavailableError where a shard did not answer."""
+        path = f"/{index}/_hyblink/complete"
+        answer: Json = self.call(lambda: self.client.transport.perform_request("POST", path, body=body))
+        shards = answer["_shards"]
+        if shards["successful"] < shards["total"]:
+            reasons = [one.get("reason", {}).get("reason", "") for one in shards.get("failures", [])]
+            raise UnavailableError(
+                f"OpenSearch answered for some shards only{': ' + reasons[0] if reasons else ''}",
+                received=f"{shards['successful']} of {shards['total']}",
+                expected="all shards in time",
+            )
+        return answer
+
+    def search_many(self, index: str, bodies: Sequence[Json]) -> list[Json]:
+        """The answers to several searches in one request, with statistics of all shards. Raises UnavailableError.
+
+        An answer in which a shard failed is refused: it would look complete and not be.
+        """
+        if not bodies:
+            return []
+        head = {"index": index, "search_type": self.settings.search_type}
+        lines = [line for body in bodies for line in (head, body)]
+        for attempt in range(self.settings.retries + 1):
+            answers: list[Json] = self.call(lambda: self.client.msearch(body=lines))["responses"]
+            if attempt == self.settings.retries or not any(one.get("status") in _TRY_AGAIN for one in answers):
+                break
+            self._pause(attempt)
+        for answer in answers:
+            if "error" in answer:
+                error = answer["error"]
+                if answer.get("status") == 404:
+                    raise UnavailableError(f"OpenSearch has no index {index!r}")
+                cause = (error.get("root_cause") or [error])[0]
+                raise UnavailableError(f"OpenSearch could not search: {cause.get('type')}: {cause.get('reason')}")
+            check_shards(answer)
+        return answers
+
+    def search(self, index: str, body: Json) -> Json:
+        """The answer to one search, as `search_many` gives it."""
+        return self.search_many(index, [body])[0]
+
+    def get_many(self, index: str, ids: Sequence[str], fields: Sequence[str] = ()) -> list[Json]:
+        """Those of the given documents that exist, in real time, with the named fields or all.
+
+        Raises UnavailableError where one could not be read: that is not the same as not there.
+        """
+        options = {"_source": ",".join(fields)} if fields else {}
+        answer = self.call(lambda: self.client.mget(index=index, body={"ids": list(ids)}, params=options))
+        for one in answer["docs"]:
+            if "error" in one:
+                raise UnavailableError("OpenSearch could not read a document", received=one["error"].get("reason"))
+        return [one for one in answer["docs"] if one.get("found")]
+
+    def scan(self, index: str, body: Json, field: str, size: int) -> Iterator[list[Json]]:
+        """All hits of a search, `size` at a time, ascending by a field of unique numbers, as they are now."""
+        found = self.call(lambda: self.client.create_pit(index=index, params={"keep_alive": _PIT_KEPT}))
+        pit = found["pit_id"]
+        try:
+            if found["_shards"]["failed"]:
+                raise UnavailableError("OpenSearch could not open all shards", received=found["_shards"])
+            page: Json = {**body, "size": size, "sort": [{field: "asc"}], "track_total_hits": False}
+            while True:
+                page["pit"] = {"id": pit, "keep_alive": _PIT_KEPT}
+                answer = self.call(lambda: self.client.search(body=page))
+                check_shards(answer)
+                pit = answer.get("pit_id", pit)
+                hits = answer["hits"]["hits"]
+                if hits:
+                    yield hits
+                if len(hits) < size:
+                    return
+                page["search_after"] = hits[-1]["sort"]
+        finally:
+            with suppress(OpenSearchException):
+                self.client.delete_pit(body={"pit_id": [pit]})
+
+    def refresh(self, *indexes: str) -> None:
+        """Make what was written visible to searches. Raises UnavailableError where a shard did not."""
+        answer = self.call(lambda: self.client.indices.refresh(index=",".join(indexes)))
+        if answer["_shards"]["failed"]:
+            raise UnavailableError("OpenSearch could not refresh all shards", received=answer["_shards"])
+
+    def bulk(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
+        """Send (action, source) pairs in requests of bounded size, a few at once; what was refused for good.
+
+        Every target has to be an alias: a writer writes under the alias of its own term and cannot after it. Items
+        that the cluster was too busy for are sent again. Raises UnavailableError, StorageFullError.
+        """
+        refused: list[ItemError] = []
+        under_way: deque[Future[list[ItemError]]] = deque()
+        try:
+            for part in _parts(actions, self.settings.bulk_bytes):
+                if len(under_way) == self.settings.bulk_requests:
+                    refused += under_way.popleft().result()
+                under_way.append(self._pool.submit(self._send, part))
+            while under_way:
+                refused += under_way.popleft().result()
+        finally:
+            wait(under_way)  # nothing may arrive after the caller has been told of a failure
+        return refused
+
+    def _send(self, lines: list[bytes]) -> list[ItemError]:
+        refused: list[ItemError] = []
+        # The client would take a parameter `timeout` for its own.
+        path = f"/_bulk?require_alias=true&timeout={BULK_PATIENCE_S}s"
+        send = self.client.transport.perform_request
+        for attempt in range(self.settings.retries + 1):
+            answer = self.call(partial(send, "POST", path, body=b"".join(lines)))
+            again: list[bytes] = []
+            for line, item in zip(lines, answer["items"], strict=True):
+                result = next(iter(item.values()))
+                error = result.get("error")
+                if error is None:
+                    continue
+                reason = _reason(error)
+                if _is_disk_full(reason):
+                    raise _disk_full(reason)
+                if "create" in item and result["status"] == 409:
+                    continue  # sent twice, for the first answer was lost: keys are nobody else's
+                if "require_alias" in reason:
+                    raise WriterConflictError(
+                        "another process has taken over writing to this collection", expected="one writer at a time"
+                    )
+                if (
+                    result["status"] in _TRY_AGAIN or ("update" in item and result["status"] == 409)
+                ) and attempt < self.settings.retries:
+                    again.append(line)
+                else:
+                    refused.append(ItemError(str(result["_index"]), str(result["_id"]), int(result["status"]), reason))
+            if not again:
+                break
+            lines = again
+            self._pause(attempt)
+        return refused
+
+    def ensure_index(self, name: str, body: Json | None = None, alias: str | None = None) -> None:
+        """Make an index unless there is one of this name (or alias); it answers when this returns."""
+        asked = alias or name
+        if not self.call(lambda: self.client.indices.exists(index=asked)):
+            self.create_index(name, body)
+        # One that another process is just making exists, and is "yellow", before it answers.
+        self.call(lambda: self.client.cluster.health(index=asked, params={"wait_for_active_shards": "1"}))
+
+    def create_index(self, name: str, body: Json | None = None) -> None:
+        """Make an index, unless another process was faster; its replicas are there when this returns.
+
+        A copy that is still being made is not promoted: with the node of the only other one, writes that it had
+        acknowledged would be out of reach. Replicas for which there is no node are not waited for.
+        """
+        with suppress(ConflictError):
+            self.call(lambda: self.client.indices.create(index=name, body=body or {}))
+        wanted = 1
+        for _ in range(_REPLICAS_PATIENCE_S):
+            path = f"/_cluster/health/{name}?wait_for_active_shards={wanted}&timeout=1s"
+            found = self.call(lambda path=path: self.client.transport.perform_request("GET", path, ignore=(408,)))  # type: ignore[misc]
+            active, primaries = found["active_shards"], max(1, found["active_primary_shards"])
+            copies = (active + found["initializing_shards"] + found["unassigned_shards"]) // primaries
+            wanted = primaries * min(copies, found["number_of_data_nodes"])
+            if 0 < wanted <= active:
+                return
+        log.warning("the replicas of %s are not there after %d s", name, _REPLICAS_PATIENCE_S)
+
+    def delete_index(self, index: str) -> None:
+        """Delete an index if it is there."""
+        self.call(lambda: self.client.indices.delete(index=index, params={"ignore_unavailable": "true"}))
+
+
+def _parts(actions: Iterable[tuple[Json, Json | None]], limit: int) -> Iterator[list[bytes]]:
+    """Bulk requests of at most `limit` bytes (or of one item, where that alone is larger); an entry is an item."""
+    part: list[bytes] = []
+    size = 0
+    for action, source in actions:
+        line = orjson.dumps(action) + b"\n" + (orjson.dumps(source) + b"\n" if source is not None else b"")
+        if part and size + len(line) > limit:
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += len(line)
+    if part:
+        yield part
+
+
+def _connection_options(settings: OpenSearchSettings) -> Json:
+    options: Json = {
+        "timeout": settings.timeout_s,
+        "max_retries": 0,  # ours: with pauses that know what was answered
+        # A node that does not answer is left alone for a second, one that is busy no longer than that.
+        "retry_on_timeout": True,
+        "dead_timeout": 1,
+        "timeout_cutoff": 0,
+        "maxsize": settings.connections,
+        "http_compress": settings.compress,
+        "pool_maxsize": settings.connections,
+    }
+    if settings.aws_region:
+        try:
+            import boto3
+        except ImportError as error:
+            raise InvalidInputError(
+                "signing requests for AWS needs boto3", expected="pip install 'hyblink[aws]'"
+            ) from error
+        credentials = boto3.Session().get_credentials()
+        options["http_auth"] = Urllib3AWSV4SignerAuth(credentials, settings.aws_region, settings.aws_service)
+    elif settings.user:
+        # The client would send Latin-1; OpenSearch reads UTF-8.
+        named = f"{settings.user}:{settings.password.get_secret_value()}".encode()
+        options["headers"] = {"authorization": f"Basic {b64encode(named).decode()}"}
+    if any(host.startswith("https") for host in settings.hosts):
+        options |= {"verify_certs": settings.verify_certs, "ssl_show_warn": False}
+        if settings.ca_file:
+            options["ca_certs"] = str(settings.ca_file)
+        if settings.client_certificate:
+            options["client_cert"] = str(settings.client_certificate)
+            options["client_key"] = str(settings.client_key)
+    return options

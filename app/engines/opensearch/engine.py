@@ -1,0 +1,150 @@
+"""An open generation on OpenSearch: its store on the cluster, and a FAISS index derived from it on this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from hyblink.app.core.errors import NotFoundError, UnavailableError
+from hyblink.app.core.ports.views import WAITING_COUNTED, DenseView, Snapshot
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.core.types.documents import SparseForm
+from hyblink.app.engines.dense.index import FaissIndex
+from hyblink.app.engines.derived import AheadError
+from hyblink.app.engines.opensearch.client import Cluster, Json
+from hyblink.app.engines.opensearch.knn import KNN, KnnView
+from hyblink.app.engines.opensearch.layout import VDR
+from hyblink.app.engines.opensearch.passages import Bm25OnCluster, JointOnCluster, PassageSignals, SparseOnCluster
+from hyblink.app.engines.opensearch.reader import ClusterReader
+from hyblink.app.engines.opensearch.store import OpenSearchStore
+
+_TRIES = 200
+
+
+class SnapshotOnly:
+    """Nothing has to follow a run: the cluster indexes what is written. The dense index catches up at the end."""
+
+    def __init__(self, engine: OpenSearchEngine) -> None:
+        self._engine = engine
+
+    def nudge(self) -> None:
+        """There is something new in the store."""
+
+    def close(self) -> None:
+        """Bring the dense index to the end of the run."""
+        self._engine.snapshot()
+
+
+class OpenSearchEngine:
+    """One generation. What one process writes, every other one finds in its next search."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: OpenSearchStore,
+        uid: str,
+        record: GenerationRecord,
+        folder: Path,
+        settings: Settings,
+    ) -> None:
+        self._cluster = cluster
+        self.store = store
+        self._uid = uid
+        self._record = record
+        self.dense: FaissIndex | None = None
+        if record.dense_dimension and record.dense_index != KNN:
+            self.dense = FaissIndex(
+                folder / "dense", record.dense_encoder, record.dense_dimension, record.dense_index, settings.dense
+            )
+        self._lock = threading.Lock()
+        self._latest: Snapshot | None = None
+
+    @property
+    def record(self) -> GenerationRecord:
+        return self._record
+
+    def _state(self) -> Json:
+        state = self.store.state()
+        if state["uid"] != self._uid:
+            raise NotFoundError("the generation has been deleted and made anew", received=self._record.id)
+        return state
+
+    def replaced(self) -> bool:
+        try:
+            return bool(self.store.state()["uid"] != self._uid)
+        except NotFoundError:
+            return True
+
+    def snapshot(self) -> Snapshot:
+        state = self._state()
+        latest = self._latest
+        if latest is not None and latest.change >= state["change"]:
+            return latest
+        with self._lock:
+            for _ in range(_TRIES):
+                latest = self._latest
+                if latest is not None and latest.change >= state["change"]:
+                    return latest
+                reader = self.store.reader_at(state)
+                bags = PassageSignals(self._cluster, reader)
+                waiting = len(reader.unencoded(WAITING_COUNTED)) if self._record.vdr_model else 0
+                vdr = PassageSignals(self._cluster, reader, field=VDR, settled=not waiting)
+                try:
+                    dense = self._dense(reader)
+                except AheadError:
+                    time.sleep(0.01)  # another process on this machine has just published a newer build
+                    state = self._state()
+                    continue
+                latest = Snapshot(
+                    reader.change,
+                    reader,
+                    Bm25OnCluster(bags),
+                    SparseOnCluster(bags),
+                    SparseOnCluster(vdr) if self._record.vdr_model else None,
+                    dense,
+                    waiting,
+                    {SparseForm.BAG: JointOnCluster(bags), SparseForm.VDR: JointOnCluster(vdr)},
+                )
+                self._latest = latest
+                return latest
+        raise UnavailableError("the dense index did not settle on one moment of the store")
+
+    def _dense(self, reader: ClusterReader) -> DenseView | None:
+        if self._record.dense_index == KNN and self._record.dense_dimension:
+            return KnnView(self._cluster, reader, self._record.dense_dimension)
+        return self.dense.catch_up(reader) if self.dense else None
+
+    def follow(self) -> SnapshotOnly:
+        return SnapshotOnly(self)
+
+    def check(self, *, repair: bool = False) -> list[str]:
+        with self.store.writer(), self._lock:
+            self._latest = None
+            problems = self.store.leftovers(repair=repair)
+            reader = self.store.reader()
+            problems += reader.integrity()
+            if self.dense is not None:
+                found = self.dense.check(reader)
+                problems += found
+                if found and repair:
+                    self.dense.rebuild(reader)
+            return problems
+
+    def compact(self, *, patience_s: float = 0.0) -> None:
+        """Purge what no search can look at any more, merge the cluster's segments, rebuild the dense index.
+
+        Lucene keeps deleted entries for copies that recover, until the shards have told each other how far they are:
+        twice a minute.
+        """
+        self.store.purge(self._cluster.settings.keep_removed_s)
+        self.store.merge(patience_s)
+        with self._lock:
+            self._latest = None
+            if self.dense is not None:
+                self.dense.rebuild(self.store.reader())
+
+    def close(self) -> None:
+        with self._lock:
+            self._latest = None

@@ -1,0 +1,1 @@
+"""Judged mentions in, figures out: recall of candidates, accuracy, NIL, calibration."""

@@ -1,0 +1,71 @@
+"""What a utility makes of judged mentions: outcomes, probabilities, calibration error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.core.types.linking import Utility
+from hyblink.app.evaluation.linking.examples import Example
+from hyblink.app.linking.disambiguation import calibrated, softmax_with_nil
+
+Floats = npt.NDArray[np.float64]
+
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """For each mention the best candidate's softmax probability and whether linking to it is right."""
+
+    probability_N: Floats
+    right_N: npt.NDArray[np.bool_]
+
+
+def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
+    """What a utility makes of examples."""
+    probability = np.zeros(len(examples))
+    right = np.zeros(len(examples), dtype=bool)
+    for at, one in enumerate(examples):
+        if not one.count:
+            continue
+        total = utility_of(one, utility)
+        best = int(np.argmax(total))
+        probability[at] = softmax_with_nil(total, utility.nil)[best]
+        right[at] = best == one.gold
+    return Outcomes(probability, right)
+
+
+def joined(parts: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of several parts as one."""
+    return Outcomes(
+        np.concatenate([one.probability_N for one in parts]), np.concatenate([one.right_N for one in parts])
+    )
+
+
+def utility_of(one: Example, utility: Utility) -> Floats:
+    """Each candidate's utility, shape (C,)."""
+    total = np.zeros(one.count)
+    for name, weight in utility.coefficients.items():
+        if name in one.features:
+            total = total + weight * one.features[name]
+    return total
+
+
+def probabilities(found: Outcomes, utility: Utility) -> Floats:
+    """The calibrated probabilities, shape (N,)."""
+    return np.array([calibrated(utility, float(p)) for p in found.probability_N])
+
+
+def expected_calibration_error(probability_N: Floats, right_N: npt.NDArray[np.bool_]) -> float:
+    """ECE over ten bins of equal width (Naeini et al. 2015)."""
+    bins = np.minimum((probability_N * _BINS).astype(int), _BINS - 1)
+    total = 0.0
+    for number in range(_BINS):
+        own = bins == number
+        if own.any():
+            total += own.mean() * abs(probability_N[own].mean() - right_N[own].mean())
+    return float(total)

@@ -1,0 +1,147 @@
+"""Evaluation on given mentions: recall@k, accuracy over all and over those whose entity was retrieved, by world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyblink.app.core.types.linking import Utility
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.evaluation.linking.calibration import expected_calibration_error, outcomes, probabilities, utility_of
+from hyblink.app.evaluation.linking.examples import Example
+
+CUTOFFS = (1, 4, 8, 10, 16, 32, 64)
+_SAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Figures of some mentions, of all that mean an entity. Recall@1 is the unnormalised accuracy; `normalised` is
+    that over the mentions whose entity was retrieved."""
+
+    mentions: int
+    recall: Mapping[int, float]
+    normalised: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system's figures. `interval` is the 95 % bootstrap interval of recall@1; `macro_accuracy` and
+    `macro_normalised` are the means of the worlds' accuracies, each world counting once (Logeswaran et al. 2019)."""
+
+    system: str
+    mentions: int
+    recall: Mapping[int, float]
+    interval: tuple[float, float]
+    normalised: float
+    macro_accuracy: float
+    macro_normalised: float
+    worlds: Mapping[str, Counted]
+
+
+def leg_rank(signal: Signal) -> Callable[[Example], int | None]:
+    """The rank in a signal's own list."""
+    return lambda one: one.leg_ranks.get(signal)
+
+
+def fused_rank(one: Example) -> int | None:
+    """The rank by the fused score."""
+    return one.gold + 1 if one.gold >= 0 else None
+
+
+def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
+    """The rank by a utility."""
+
+    def rank(one: Example) -> int | None:
+        if one.gold < 0:
+            return None
+        total = utility_of(one, utility)
+        before = (total > total[one.gold]) | ((total == total[one.gold]) & (np.arange(one.count) < one.gold))
+        return int(before.sum()) + 1
+
+    return rank
+
+
+def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example], int | None]) -> Row:
+    """A system's figures over mentions that mean an entity of the knowledge base, overall and of each world."""
+    judged = [one for one in examples if one.row.entity_id]
+    found = [order(one) for one in judged]
+    by_world: dict[str, list[int | None]] = {}
+    for one, rank in zip(judged, found, strict=True):
+        by_world.setdefault(one.row.world, []).append(rank)
+    overall = counted(found)
+    worlds = {world: counted(own) for world, own in sorted(by_world.items())}
+    return Row(
+        system,
+        overall.mentions,
+        overall.recall,
+        _interval(np.array([rank == 1 for rank in found], dtype=float)),
+        overall.normalised,
+        _mean([one.recall[1] for one in worlds.values()]),
+        _mean([one.normalised for one in worlds.values()]),
+        worlds,
+    )
+
+
+def counted(ranks: Sequence[int | None]) -> Counted:
+    """The figures of mentions whose entities have these ranks, None where they were not retrieved.
+
+    >>> found = counted([1, 3, None, 70])
+    >>> found.recall[1], found.recall[4], found.recall[64], found.normalised
+    (0.25, 0.5, 0.5, 0.3333333333333333)
+    """
+    retrieved = [rank == 1 for rank in ranks if rank is not None]
+    recall = {k: _mean([rank is not None and rank <= k for rank in ranks]) for k in CUTOFFS}
+    return Counted(len(ranks), recall, _mean(retrieved))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a utility links at its threshold, over all mentions; a mention without an entity is NIL.
+
+    `false_links` are those that are wrong or should be NIL, of all links made; `ece` is the expected calibration error.
+    """
+
+    threshold: float
+    linked: float
+    false_links: float
+    nil_precision: float
+    nil_recall: float
+    ece: float
+
+
+def decision(examples: Sequence[Example], utility: Utility, threshold: float) -> Decision:
+    """How a utility decides examples."""
+    found = outcomes(examples, utility)
+    p = probabilities(found, utility)
+    linked = p >= threshold
+    nil = np.array([not one.row.entity_id for one in examples], dtype=bool)
+
+    def share(
+        part: np.ndarray[tuple[int], np.dtype[np.bool_]], whole: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ) -> float:
+        return float((part & whole).sum() / whole.sum()) if whole.any() else 0.0
+
+    return Decision(
+        threshold,
+        float(linked.mean()) if len(linked) else 0.0,
+        share(~found.right_N, linked),
+        share(nil, ~linked),
+        share(~linked, nil),
+        expected_calibration_error(p, found.right_N),
+    )
+
+
+def _interval(hits: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
+    if not len(hits):
+        return (0.0, 0.0)
+    rng = np.random.default_rng(0)
+    means = np.array([hits[rng.integers(len(hits), size=len(hits))].mean() for _ in range(_SAMPLES)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return (float(low), float(high))

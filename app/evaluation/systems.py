@@ -1,0 +1,90 @@
+"""Systems under evaluation: which legs run, how their answers become a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, cast, get_args
+
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal, VdrMode
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.evaluation.runs import Run
+from hyblink.app.search.service import SearchService
+
+MEASURES = ("nDCG@10", "RR@10", "R@100", "Success@1", "Success@10", "Success@100")
+
+HYBRID = "hybrid"
+
+DEPTH = 100
+
+
+class Runner(Protocol):
+    """Runs one query; document ids with scores."""
+
+    def __call__(self, text: str) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What a system of an evaluation asks for."""
+
+    signals: tuple[Signal, ...]
+    vdr: VdrMode | None = None
+    rerank: bool = False
+
+
+def systems_from(names: Sequence[str]) -> dict[str, System]:
+    """Systems by name: legs joined by `+`, `hybrid` for all of them, `vdr:MODE`, `cross` for re-ranking.
+
+    >>> systems_from(["bm25+dense"])["bm25+dense"].signals == (Signal.BM25, Signal.DENSE)
+    True
+    >>> systems_from(["hybrid+cross"])["hybrid+cross"].rerank
+    True
+    >>> systems_from(["vdr:alpha"])["vdr:alpha"].vdr
+    'alpha'
+    """
+    return {name: _system(name) for name in names}
+
+
+def _system(name: str) -> System:
+    signals: list[Signal] = []
+    vdr: VdrMode | None = None
+    rerank = False
+    for part in name.split("+"):
+        leg, colon, mode = part.partition(":")
+        if part == Signal.CROSS:
+            rerank = True
+        elif part == HYBRID:
+            signals += ALL_SIGNALS
+        elif leg in set(ALL_SIGNALS) and (not colon or (leg == Signal.VDR and mode in get_args(VdrMode))):
+            signals.append(Signal(leg))
+            vdr = cast("VdrMode", mode) if colon else vdr
+        else:
+            raise InvalidInputError(
+                "unknown system",
+                received=name,
+                expected=f"{', '.join(ALL_SIGNALS)}, hybrid, vdr:MODE, joined by +, and +cross to re-rank",
+            )
+    if not signals or len(set(signals)) != len(signals):
+        raise InvalidInputError("a system runs each leg once", received=name, expected="such as bm25+dense")
+    return System(tuple(signals), vdr, rerank)
+
+
+def search_runner(service: SearchService, collection: str, request: SearchRequest) -> Runner:
+    """A runner over the search use case. Scores are made strictly descending so that ties keep our order."""
+
+    def run(text: str) -> dict[str, float]:
+        result = service.search(collection, replace(request, query=text))
+        return {hit.doc_id: float(len(result.hits) - at) for at, hit in enumerate(result.hits)}
+
+    return run
+
+
+def run_queries(queries: Mapping[str, str], runner: Runner, progress: Callable[[int], None] = lambda _: None) -> Run:
+    """Run every query."""
+    run: Run = {}
+    for query, text in queries.items():
+        run[query] = runner(text)
+        progress(1)
+    return run

@@ -1,0 +1,1 @@
+"""What people clicked and judged, and what a click model makes of it."""

@@ -1,0 +1,233 @@
+"""What people say of results: judgements, the searches that were shown to them, and what they clicked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hyblink.app.core.checks import check_text, fold
+from hyblink.app.core.clock import now, oldest_id, sortable_id
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError
+from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.evaluation.qrels import Qrels
+from hyblink.app.feedback.click_model import MAX_GRADE, PositionModel, Shown, fit_position_model
+
+_JUDGEMENT, _SEARCH, _CLICK = "judgement", "shown", "click"
+_PAGE = 1000
+MAX_AT_ONCE = 10_000
+MAX_QUERY_CHARS = 2000
+MAX_ID_CHARS = 512
+Source = Literal["person", "import", "clicks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How well a document answers a query: 0 (not at all) to 3 (perfectly), who says so, and whence."""
+
+    query: str
+    document_id: str
+    grade: int
+    source: Source = "person"
+    by: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FromClicks:
+    """What became of a click log."""
+
+    searches: int
+    clicks: int
+    judged: int
+    examination: tuple[float, ...]
+
+
+class Feedback:
+    """Judgements and clicks of all collections, kept as records."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def judge(self, collection: str, rows: Sequence[Mapping[str, Any]], *, source: Source, by: str = "") -> int:
+        """Store judgements, each over an earlier one of the same query and document; how many.
+
+        Rows have `query`, `document_id`, `grade`. Raises InvalidInputError naming the first bad one, and stores none.
+        """
+        if len(rows) > MAX_AT_ONCE:
+            raise TooLargeError("too many judgements", received=len(rows), expected=f"at most {MAX_AT_ONCE}")
+        made = [_judgement(number, row, source, by) for number, row in enumerate(rows)]
+        self._records.add([self._record(collection, one) for one in made])
+        return len(made)
+
+    @staticmethod
+    def _id(collection: str, query: str, document_id: str) -> str:
+        return f"{collection}/{_digest(query_key(query))}/{_digest(document_id)}"
+
+    def _record(self, collection: str, one: Judgement) -> Record:
+        return Record(_JUDGEMENT, self._id(collection, one.query, one.document_id), asdict(one), one.source, collection)
+
+    def judgements(self, collection: str) -> list[Judgement]:
+        """All judgements of a collection."""
+        return [Judgement(**one.body) for one in self._all(_JUDGEMENT, collection)]
+
+    def withdraw(self, collection: str, query: str, document_id: str) -> None:
+        """Delete a judgement. Raises NotFoundError."""
+        if not self._records.remove(_JUDGEMENT, [self._id(collection, query, document_id)]):
+            raise NotFoundError("no such judgement", received=f"{query} / {document_id}")
+
+    def qrels(self, collection: str) -> tuple[dict[str, str], Qrels]:
+        """Queries by id, and grades by query and document."""
+        queries: dict[str, str] = {}
+        qrels: Qrels = {}
+        for one in self.judgements(collection):
+            query = _digest(query_key(one.query))
+            queries[query] = one.query
+            qrels.setdefault(query, {})[one.document_id] = one.grade
+        return queries, qrels
+
+    def shown(self, collection: str, query: str, ranks: Mapping[str, int], *, generation: str, by: str = "") -> str:
+        """Log a page of results (documents by rank); the search's id, by which clicks refer to it."""
+        search_id = sortable_id("s")
+        body = {"query": query, "ranks": dict(ranks), "generation": generation, "by": by, "at": now()}
+        self._records.put(Record(_SEARCH, search_id, body, collection=collection))
+        return search_id
+
+    def collection_of(self, search_id: str) -> str:
+        """The collection of a logged search. Raises NotFoundError."""
+        return self._search(search_id).collection
+
+    def _search(self, search_id: str) -> Record:
+        found = self._records.get(_SEARCH, search_id)
+        if found is None:
+            raise NotFoundError("no such search was logged", received=search_id)
+        return found
+
+    def click(self, search_id: str, document_id: str) -> int:
+        """Log a click on a document of a logged search; the rank at which it stood. Twice is once.
+
+        Raises NotFoundError, or InvalidInputError for a document that was not on the page.
+        """
+        search = self._search(search_id)
+        rank = search.body["ranks"].get(document_id)
+        if rank is None:
+            raise InvalidInputError("the document was not on that page", received=document_id)
+        body = {"document_id": document_id, "rank": rank, "at": now()}
+        self._records.add([Record(_CLICK, f"{search_id}/{_digest(document_id)}", body, collection=search.collection)])
+        return int(rank)
+
+    def pages(self, collection: str) -> list[Shown]:
+        """All logged searches of a collection with their clicks, the newest first."""
+        clicked: dict[str, set[str]] = {}
+        for one in self._all(_CLICK, collection):
+            clicked.setdefault(one.id.partition("/")[0], set()).add(one.body["document_id"])
+        return [
+            Shown(query_key(one.body["query"]), one.body["ranks"], frozenset(clicked.get(one.id, ())))
+            for one in self._all(_SEARCH, collection)
+        ]
+
+    def judge_by_clicks(self, collection: str, *, min_views: int = 10) -> tuple[FromClicks, PositionModel]:
+        """Make judgements of the click log, where no person has judged; ranks' examination is corrected for.
+
+        Each is of the time of its newest click, "" where a document was shown and never clicked.
+
+        Raises InvalidInputError where nothing was logged.
+        """
+        pages = self.pages(collection)
+        model = fit_position_model(pages)
+        people = {
+            (query_key(one.query), one.document_id) for one in self.judgements(collection) if one.source != "clicks"
+        }
+        searches = {one.id: one for one in self._all(_SEARCH, collection)}
+        texts = {query_key(one.body["query"]): one.body["query"] for one in searches.values()}
+        newest: dict[tuple[str, str], str] = {}
+        for click in self._all(_CLICK, collection):
+            search = searches.get(click.id.partition("/")[0])
+            if search is not None:
+                what = (query_key(search.body["query"]), click.body["document_id"])
+                newest[what] = max(newest.get(what, ""), click.body["at"])
+        made = [
+            Judgement(texts[query], document, grade, "clicks", at=newest.get((query, document), ""))
+            for query, grades in model.grades(min_views=min_views).items()
+            for document, grade in grades.items()
+            if (query, document) not in people
+        ]
+        old = [one.id for one in self._all(_JUDGEMENT, collection, states=("clicks",))]
+        new = [self._record(collection, one) for one in made]
+        for at in range(0, len(new), _PAGE):
+            self._records.add(new[at : at + _PAGE])
+        gone = sorted(set(old) - {one.id for one in new})
+        for at in range(0, len(gone), _PAGE):
+            self._records.remove(_JUDGEMENT, gone[at : at + _PAGE])
+        clicks = sum(len(page.clicked) for page in pages)
+        return FromClicks(len(pages), clicks, len(made), model.examination), model
+
+    def tidy(self, keep_days: float) -> int:
+        """Forget logged searches and their clicks that are older; how many searches."""
+        oldest = oldest_id("s", keep_days)
+        gone = self._records.list(_SEARCH, before=oldest, limit=_PAGE)
+        clicks = self._records.list(_CLICK, before=oldest, limit=_PAGE)
+        self._records.remove(_CLICK, [one.id for one in clicks])
+        return self._records.remove(_SEARCH, [one.id for one in gone])
+
+    def _all(self, kind: str, collection: str, states: Sequence[str] = ()) -> list[Record]:
+        found: list[Record] = []
+        before = None
+        while True:
+            page = self._records.list(kind, collection=collection, states=states, before=before, limit=_PAGE)
+            found += page
+            if len(page) < _PAGE:
+                return found
+            before = page[-1].id
+
+
+def query_key(query: str) -> str:
+    """What makes two queries the same: folded, in one case, single spaces."""
+    return " ".join(fold(query).lower().split())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def _judgement(number: int, row: Mapping[str, Any], source: Source, by: str) -> Judgement:
+    def bad(what: str, received: object, expected: str) -> InvalidInputError:
+        return InvalidInputError(f"judgement {number}: {what}", received=received, expected=expected)
+
+    query = check_text(row.get("query"), f"judgement {number}: query")
+    document = check_text(row.get("document_id"), f"judgement {number}: document_id")
+    grade = row.get("grade")
+    if not query.strip() or len(query) > MAX_QUERY_CHARS:
+        raise bad("bad query", query, f"1 to {MAX_QUERY_CHARS} characters")
+    if not 0 < len(document) <= MAX_ID_CHARS:
+        raise bad("bad document id", document, f"1 to {MAX_ID_CHARS} characters")
+    if isinstance(grade, bool) or not isinstance(grade, int) or not 0 <= grade <= MAX_GRADE:
+        raise bad("bad grade", grade, f"0 to {MAX_GRADE}")
+    return Judgement(query, document, grade, source, by, now())
+
+
+def write_beir(folder: Path, queries: Mapping[str, str], qrels: Qrels, texts: Mapping[str, tuple[str, str]]) -> None:
+    """A BEIR folder with one split, `train`: what `hyblink train`, `tune` and `evaluate` read.
+
+    `texts` has title and text of each judged document. Raises InvalidInputError where the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InvalidInputError("the folder is not empty", received=str(folder), expected="a new one")
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, rows: list[str]) -> None:
+        (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+    write("queries.jsonl", [json.dumps({"_id": one, "text": text}) for one, text in queries.items()])
+    write(
+        "corpus.jsonl",
+        [json.dumps({"_id": one, "title": title, "text": text}) for one, (title, text) in texts.items()],
+    )
+    write(
+        "qrels/train.tsv",
+        ["query-id\tcorpus-id\tscore"]
+        + [f"{query}\t{document}\t{grade}" for query, grades in qrels.items() for document, grade in grades.items()],
+    )

@@ -1,1 +1,0 @@
-"""Engines: the embedded one (SQLite, tantivy, our sparse postings) and dense indexes on FAISS."""

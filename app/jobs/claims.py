@@ -1,0 +1,97 @@
+"""Who encodes what: several processes share the passages that wait, and none is given out twice at a time.
+
+A claim says no more than "somebody is at it". It runs out, and a claimant that has died loses it at once; passages that
+two have encoded all the same are stored once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from hyblink.app.core.errors import ConflictError, HyblinkError, UnavailableError
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.process import has_died, new_owner
+from hyblink.app.core.types.arrays import IdArray, as_rows
+
+KIND = "claim"
+BLOCK = 128
+"""Passages claimed, encoded and written together. Within a block texts are sorted by length: larger ones waste less."""
+_TRIES = 100
+_PAUSE_S = 0.02
+
+
+class Claims:
+    """Claims of one process on waiting passages."""
+
+    def __init__(self, records: Records, *, lease_s: float) -> None:
+        self._records = records
+        self._lease_s = lease_s
+        self._owner = new_owner()
+
+    @contextmanager
+    def some(self, engine: Engine, most: int) -> Iterator[IdArray]:
+        """Up to `most` waiting rows of a generation that nobody else is at, the oldest first; may be none."""
+        name = f"{engine.record.collection}/{engine.record.id}"
+        rows, mark = self._take(engine, name, most)
+        try:
+            yield rows
+        finally:
+            if mark:
+                self._give_back(name, mark)
+
+    def live(self, engine: Engine) -> bool:
+        """Whether somebody is at passages of a generation."""
+        found = self._records.get(KIND, f"{engine.record.collection}/{engine.record.id}")
+        return bool(found and _alive(found.body["claims"]))
+
+    def _take(self, engine: Engine, name: str, most: int) -> tuple[IdArray, str]:
+        for attempt in range(_TRIES):
+            found = self._records.get(KIND, name)
+            reader = engine.store.reader()  # after the claims: who has given one back has stored what it was for
+            claims = _alive(found.body["claims"]) if found else []
+            taken = as_rows([row for one in claims for row in one["rows"]])
+            rows, after = as_rows([]), 0
+            while not len(rows):
+                waiting = reader.unencoded(most, after=after)
+                if not len(waiting):
+                    return rows, ""
+                after = int(waiting[-1])
+                rows = np.setdiff1d(waiting, taken)
+            mark = f"{self._owner} {time.monotonic_ns()}"
+            mine = {"owner": self._owner, "mark": mark, "until": time.time() + self._lease_s, "rows": rows.tolist()}
+            try:
+                self._put(found, name, [*claims, mine])
+            except ConflictError:
+                time.sleep(_PAUSE_S * (1 + attempt % 5))
+                continue
+            return rows, mark
+        raise UnavailableError("too many processes claim passages at once", received=name)
+
+    def _give_back(self, name: str, mark: str) -> None:
+        for attempt in range(_TRIES):
+            found = self._records.get(KIND, name)
+            if found is None:
+                return
+            try:
+                self._put(found, name, [one for one in found.body["claims"] if one["mark"] != mark])
+            except ConflictError:
+                time.sleep(_PAUSE_S * (1 + attempt % 5))
+            except HyblinkError:
+                return  # it runs out
+            else:
+                return
+
+    def _put(self, found: Record | None, name: str, claims: list[dict[str, Any]]) -> None:
+        collection = name.partition("/")[0]
+        self._records.put(Record(KIND, name, {"claims": claims}, "", collection, found.version if found else 0))
+
+
+def _alive(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    now = time.time()
+    return [one for one in claims if one["until"] > now and not has_died(one["owner"])]

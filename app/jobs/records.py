@@ -1,0 +1,218 @@
+"""Jobs that people see: what was asked for, how far it is, who is at it, how it ended.
+
+A job's record is the truth about it; tasks carry its id only. Whoever runs a job raises its `fence`; a worker that was
+taken for dead finds another number there when it reports, and stops. A task delivered twice finds the job running.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from hyblink.app.core.clock import now, oldest_id, sortable_id
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from hyblink.app.core.ports.work import Jobs, Records
+from hyblink.app.core.process import has_died, new_owner
+from hyblink.app.jobs.job import ALONE, ENDED, OPEN, STATES, DeadLetter, Job, State
+from hyblink.app.jobs.running import RunningJob
+from hyblink.app.jobs.single_flight import single_flight
+from hyblink.app.jobs.table import DEAD_LETTER, JOB, PAGE, REJECTED_ROW, TRIES, JobTable, job_of
+
+
+class JobRecords:
+    """Makes jobs, lets workers take them, and queues again what nobody is at."""
+
+    def __init__(self, records: Records, jobs: Jobs, *, silent_s: float, max_attempts: int, retry_s: float) -> None:
+        self._records = records
+        self._table = JobTable(records)
+        self._jobs = jobs
+        self._silent_s = silent_s
+        self._max_attempts = max_attempts
+        self._retry_s = retry_s
+        self._owner = new_owner()
+
+    @contextmanager
+    def _only_one(self, kind: str, collection: str) -> Iterator[None]:
+        """Within it no other job of the kind is open, and none can be made."""
+        with single_flight(self._records, f"create/{kind}/{collection}", "a job of this kind is being made"):
+            for one in self.list(states=OPEN, collection=collection, limit=PAGE):
+                if one.kind == kind:
+                    raise ConflictError(
+                        f"a {kind} job of this collection is {one.state}", received=one.id, expected="one at a time"
+                    )
+            yield
+
+    def create(self, kind: str, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
+        """Record a job and queue it. Raises ConflictError where its kind is one at a time, and there is one."""
+        with self._only_one(kind, collection) if kind in ALONE else nullcontext():
+            job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=time.time())
+            job = self._table.put(job)
+            self._jobs.run(job.id, job.kind)
+            return job
+
+    def get(self, job_id: str) -> Job:
+        """A job as it is now. Raises NotFoundError."""
+        return self._table.get(job_id)
+
+    def exists(self, job_id: str) -> bool:
+        """Whether there is a record of a job."""
+        return self._records.get(JOB, job_id) is not None
+
+    def list(
+        self,
+        *,
+        states: Sequence[str] = (),
+        collection: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
+        """Jobs, the newest first. Raises InvalidInputError for a state that there is not."""
+        unknown = sorted(set(states) - set(STATES))
+        if unknown:
+            raise InvalidInputError("unknown state", received=unknown, expected=", ".join(STATES))
+        found = self._records.list(JOB, states=states, collection=collection, before=before, limit=limit)
+        return [job_of(one) for one in found]
+
+    def count(self, state: State) -> int:
+        """How many jobs are in a state."""
+        return self._records.count(JOB, states=[state])
+
+    def count_dead(self) -> int:
+        """How many dead letters there are."""
+        return self._records.count(DEAD_LETTER)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to stop; one that has not begun stops at once. Raises ConflictError for one that has ended."""
+        for _ in range(TRIES):
+            job = self.get(job_id)
+            if job.state in ENDED:
+                raise ConflictError("the job has ended", received=job.state, expected="a queued or running job")
+            if job.state == "cancelling":
+                return job
+            state: State = "cancelled" if job.state in {"queued", "waiting"} else "cancelling"
+            ended = now() if state == "cancelled" else ""
+            try:
+                return self._table.put(replace(job, state=state, ended=ended, message="cancelled by request"))
+            except ConflictError:
+                continue
+        raise ConflictError("the job changes all the time", received=job_id)
+
+    def resume(self, job_id: str) -> Job:
+        """Queue a cancelled or failed job again; it goes on where it stopped. Raises ConflictError for others."""
+        job = self.get(job_id)
+        if job.state not in {"cancelled", "failed"}:
+            raise ConflictError("the job cannot be resumed", received=job.state, expected="cancelled or failed")
+        with self._only_one(job.kind, job.collection) if job.kind in ALONE else nullcontext():
+            return self._queue(replace(job, attempts=0, error="", message="", ended=""))
+
+    def approve(self, job_id: str, by: str = "") -> Job:
+        """Let a job that waits for it go on. Raises ConflictError for others."""
+        job = self.get(job_id)
+        if job.state != "waiting":
+            raise ConflictError("the job does not wait for approval", received=job.state, expected="waiting")
+        told = {**job.progress, "approved_by": by, "approved_at": now()}
+        return self._queue(replace(job, stage="switch", message="approved", progress=told))
+
+    def take(self, job_id: str) -> RunningJob | None:
+        """Begin, or go on with, a job; None where there is nothing to do or somebody else is at it."""
+        for _ in range(TRIES):
+            found = self._records.get(JOB, job_id)
+            if found is None:
+                return None
+            job = job_of(found)
+            if job.state == "cancelling" and not self._alive(job):
+                self._cancelled(job)
+                return None
+            if job.state in {*ENDED, "cancelling", "waiting"} or (job.state == "running" and self._alive(job)):
+                return None
+            taken = replace(
+                job,
+                state="running",
+                fence=job.fence + 1,
+                owner=self._owner,
+                heartbeat=time.time(),
+                started=job.started or now(),
+                # Whoever ran it before has died without a word: that counts as a try.
+                attempts=job.attempts + (job.state == "running"),
+            )
+            try:
+                running = RunningJob(
+                    self._table,
+                    self._jobs,
+                    self._table.put(taken),
+                    max_attempts=self._max_attempts,
+                    retry_s=self._retry_s,
+                )
+            except ConflictError:
+                continue
+            if taken.attempts >= self._max_attempts:
+                running.failed(UnavailableError("every worker that ran it died"), "", may_pass=False)
+                return None
+            return running
+        return None
+
+    def _alive(self, job: Job) -> bool:
+        return job.heartbeat > time.time() - self._silent_s and not has_died(job.owner)
+
+    def sweep(self) -> int:
+        """Queue again what nobody is at; how many jobs that were."""
+        count = 0
+        for job in self.list(states=("queued", "running", "cancelling"), limit=PAGE):
+            try:
+                if job.state == "queued":
+                    # Sent, but not taken for so long: the task is lost, or waits behind others; a second does no harm.
+                    if job.heartbeat > time.time() - self._silent_s or job.not_before > time.time():
+                        continue
+                    self._queue(job)
+                elif self._alive(job):
+                    continue
+                elif job.state == "cancelling":
+                    self._cancelled(job)
+                else:
+                    self._jobs.run(job.id, job.kind)
+                count += 1
+            except ConflictError:
+                continue
+        return count
+
+    def tidy(self, keep_days: float) -> int:
+        """Forget what ended long ago; how many jobs and dead letters."""
+        ended = self._records.list(JOB, states=ENDED, before=oldest_id("j", keep_days), limit=PAGE)
+        for one in ended:
+            while rejects := self._records.list(REJECTED_ROW, collection=one.id, limit=PAGE):
+                self._records.remove(REJECTED_ROW, [row.id for row in rejects])
+        dead = self._records.list(DEAD_LETTER, before=oldest_id("d", keep_days), limit=PAGE)
+        return self._records.remove(JOB, [one.id for one in ended]) + self._records.remove(
+            DEAD_LETTER, [one.id for one in dead]
+        )
+
+    def rejects(self, job_id: str, limit: int = 100) -> Sequence[Mapping[str, Any]]:
+        """Rejected rows of an ingestion job, by file and line, the last first."""
+        self.get(job_id)
+        return [one.body for one in self._records.list(REJECTED_ROW, collection=job_id, limit=limit)]
+
+    def bury(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
+        """Keep a task that failed for good; the dead letter's id."""
+        return self._table.bury(task, args, error, detail)
+
+    def dead_letters(self, before: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
+        """What failed for good, the newest first."""
+        return [DeadLetter(one.id, **one.body) for one in self._records.list(DEAD_LETTER, before=before, limit=limit)]
+
+    def unbury(self, letter: str) -> DeadLetter:
+        """Take a dead letter away, so that its task may be tried again. Raises NotFoundError."""
+        found = self._records.get(DEAD_LETTER, letter)
+        if found is None or not self._records.remove(DEAD_LETTER, [letter]):
+            raise NotFoundError("no such dead letter", received=letter)
+        return DeadLetter(found.id, **found.body)
+
+    def _queue(self, job: Job) -> Job:
+        queued = self._table.put(replace(job, state="queued", owner="", heartbeat=time.time(), not_before=0.0))
+        self._jobs.run(job.id, job.kind)
+        return queued
+
+    def _cancelled(self, job: Job) -> Job:
+        return self._table.put(replace(job, state="cancelled", owner="", ended=now()))

@@ -1,0 +1,66 @@
+"""Job records as the store keeps them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import cast
+
+from hyblink.app.core.clock import now, sortable_id
+from hyblink.app.core.errors import NotFoundError
+from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.types.documents import Reject
+from hyblink.app.jobs.job import Job, State
+
+JOB, REJECTED_ROW, DEAD_LETTER = "job", "reject", "dead"
+"""Kinds of records."""
+PAGE = 1000
+TRIES = 20
+log = logging.getLogger(__name__)
+
+
+class JobTable:
+    """Jobs, their rejected rows and dead letters as records."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+
+    def get(self, job_id: str) -> Job:
+        found = self.records.get(JOB, job_id)
+        if found is None:
+            raise NotFoundError("no such job", received=job_id)
+        return job_of(found)
+
+    def put(self, job: Job) -> Job:
+        body = asdict(job)
+        for name in ("id", "state", "collection", "version"):
+            del body[name]
+        stored = self.records.put(Record(JOB, job.id, body, job.state, job.collection, job.version))
+        return replace(job, version=stored.version)
+
+    def add_rejects(self, job_id: str, rows: Sequence[Reject]) -> None:
+        self.records.add(
+            [
+                Record(REJECTED_ROW, f"{job_id}/{one.file}:{one.line:09d}"[:512], asdict(one), collection=job_id)
+                for one in rows
+            ]
+        )
+
+    def bury(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
+        letter = sortable_id("d")
+        body = {"task": task, "args": list(args), "error": error[:2000], "detail": detail[-8000:], "at": now()}
+        self.records.put(Record(DEAD_LETTER, letter, body))
+        log.error("%s %s is a dead letter now (%s): %s", task, args, letter, error)
+        return letter
+
+
+def job_of(record: Record) -> Job:
+    """The job that a record holds."""
+    return Job(
+        id=record.id,
+        state=cast("State", record.state),
+        collection=record.collection,
+        version=record.version,
+        **record.body,
+    )

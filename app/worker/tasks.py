@@ -1,0 +1,212 @@
+"""What workers do. Tasks carry ids only; each calls the same functions that an application without a broker calls."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from hyblink.app.bootstrap import App, build
+from hyblink.app.core.errors import HyblinkError, InvalidInputError
+from hyblink.app.core.logs import new_request_id, request_id
+from hyblink.app.core.ports.work import Record
+from hyblink.app.core.process import new_owner
+from hyblink.app.core.settings import Settings
+from hyblink.app.jobs.celery_jobs import ANNOTATE, CHECK, ENCODE, MERGE, RUN, RUN_LONG, SWEEP, TIDY, celery_for
+from hyblink.app.jobs.in_process import TRY_AGAIN
+from hyblink.app.jobs.job import WORKER
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+
+log = logging.getLogger(__name__)
+BEAT_S = 10.0
+_ID = re.compile(r"[\w/-]{1,200}")
+
+
+class WorkerApp:
+    """The application of a worker's process: made at its first task, after the process was forked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._app: App | None = None
+        self._process = 0
+
+    def get(self) -> App:
+        """The application of this process."""
+        if self._app is None or self._process != os.getpid():
+            self._app, self._process = build(self.settings), os.getpid()
+        return self._app
+
+    def close(self) -> None:
+        """Close it if this process has made one."""
+        if self._app is not None and self._process == os.getpid():
+            self._app.close()
+            self._app = None
+
+
+def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
+    """A Celery application that knows our tasks, and what they work with."""
+    celery = celery_for(settings)
+    mine = WorkerApp(settings)
+    jobs = settings.jobs
+
+    def until_enough() -> Callable[[], bool]:
+        end = time.monotonic() + jobs.slice_s
+        return lambda: time.monotonic() > end
+
+    def attempt(this: Task, args: tuple[object, ...], do: Callable[[App], object]) -> None:
+        """Run a task; what may pass is tried again, what fails for good becomes a dead letter."""
+        ids = [str(one) for one in args]
+        request_id.set(new_request_id(str((this.request.headers or {}).get("request_id", ""))))
+        try:
+            for one in ids:
+                if not _ID.fullmatch(one):
+                    raise InvalidInputError("a task with a bad id", received=one)
+            do(mine.get())
+        except TRY_AGAIN as error:
+            tried = this.request.retries + 1
+            if tried < jobs.max_attempts:
+                raise this.retry(exc=error, countdown=jobs.retry_s * 2 ** (tried - 1), max_retries=None) from error
+            log.warning("%s %s gives up, the sweep queues it again: %s", this.name, ids, error)
+        except Exception as error:  # noqa: BLE001
+            # A task that fails in a way nobody foresaw must not come back for ever.
+            _bury(mine, this.name, ids, error)
+
+    def task(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        made = celery.task(name=name, bind=True, **options)
+        return cast("Callable[[Callable[..., None]], Callable[..., None]]", made)
+
+    @task(ENCODE)
+    def encode(self: Task, collection: str, generation: str) -> None:
+        def do(app: App) -> None:
+            app.encode_waiting(collection, generation, until_enough())
+            engine = app.catalog.engine(collection, generation)
+            left = engine.store.reader().unencoded(1)
+            if len(left) and app.catalog.current(collection) == generation and not app.claims.live(engine):
+                app.jobs.encode(collection, generation, left.tolist())
+
+        attempt(self, (collection, generation), do)
+
+    @task(ANNOTATE)
+    def annotate(self: Task, collection: str) -> None:
+        attempt(self, (collection,), lambda app: app.annotate_waiting(collection, until_enough()))
+
+    @task(RUN)
+    def run(self: Task, job_id: str) -> None:
+        attempt(self, (job_id,), lambda app: app.run_job(job_id, lambda: False))
+
+    @task(RUN_LONG, acks_late=False, time_limit=None, soft_time_limit=None)
+    def run_long(self: Task, job_id: str) -> None:
+        attempt(self, (job_id,), lambda app: app.run_job(job_id, lambda: False))
+
+    @task(SWEEP)
+    def sweep(self: Task) -> None:
+        attempt(self, (), lambda app: app.sweep())
+
+    @task(TIDY)
+    def tidy(self: Task) -> None:
+        attempt(self, (), lambda app: app.tidy())
+
+    @task(MERGE)
+    def merge(self: Task) -> None:
+        attempt(self, (), lambda app: app.merge())
+
+    @task(CHECK)
+    def check(self: Task) -> None:
+        attempt(self, (), lambda app: app.check())
+
+    return celery, mine
+
+
+def _bury(mine: WorkerApp, task: str, ids: list[str], error: Exception) -> None:
+    text = str(error) if isinstance(error, HyblinkError) else f"{type(error).__name__}: {error}"
+    try:
+        mine.get().work.bury(task, ids, text, traceback.format_exc())
+    except HyblinkError as failed:
+        log.error("%s %s failed (%s), and no dead letter could be kept: %s", task, ids, text, failed)
+
+
+class Presence:
+    """A worker's record of itself, renewed while it lives."""
+
+    def __init__(self, app: App, queues: list[str], device: str) -> None:
+        self._records = app.catalog.records()
+        self._id = new_owner()
+        self._body: dict[str, Any] = {"queues": queues, "device": device, "pid": os.getpid()}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hyblink-presence", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew it."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                body = {**self._body, "seen": time.time()}
+                self._records.add([Record(WORKER, self._id, body)])
+            except HyblinkError as error:
+                log.warning("the worker's record could not be renewed: %s", error)
+            if self._ended.wait(BEAT_S):
+                return
+
+    def end(self) -> None:
+        """Take it away."""
+        self._ended.set()
+        self._thread.join(5)
+        try:
+            self._records.remove(WORKER, [self._id])
+        except HyblinkError as error:
+            log.warning("the worker's record could not be removed: %s", error)
+
+
+def run_worker(
+    settings: Settings, queues: list[str], *, concurrency: int, beat: bool, pool: str = "prefork", name: str = ""
+) -> int:
+    """Work until told to stop (SIGTERM: after the tasks in hand); the exit status."""
+    from celery import signals
+    from celery.exceptions import SecurityWarning
+
+    celery, mine = worker_celery(settings)
+
+    def closed(**_: Any) -> None:
+        mine.close()
+
+    # The process that forks keeps its own records open in one thread; its children open theirs.
+    here = build(settings)
+    presence = Presence(here, queues, settings.encode.device)
+
+    def ready(**_: Any) -> None:
+        presence.start()
+        log.info("worker ready: %s", ", ".join(queues))
+
+    # It is about pickled messages from strangers: ours are JSON, and ids only.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    signals.worker_process_shutdown.connect(closed, weak=False)
+    signals.worker_ready.connect(ready, weak=False)
+    worker = celery.Worker(
+        queues=queues,
+        concurrency=concurrency,
+        pool=pool,
+        beat=beat,
+        hostname=name or f"hyblink-{os.getpid()}@{socket.gethostname()}",
+        loglevel=settings.log_level,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+    )
+    try:
+        worker.start()
+    finally:
+        presence.end()
+        mine.close()
+        here.close()
+    return int(worker.exitcode or 0)

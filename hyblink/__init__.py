@@ -1,0 +1,1 @@
+"""Hybrid search and entity linking over your own documents."""

@@ -1,8 +1,0 @@
-"""For Celery's own commands, such as `celery -A indexer.celery_app inspect`. The usual way is `hyblink worker`."""
-
-from __future__ import annotations
-
-from app.core.settings import Settings
-from indexer.tasks import worker_celery
-
-app, _ = worker_celery(Settings())

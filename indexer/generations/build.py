@@ -1,0 +1,434 @@
+"""Generations: build beside, verify, publish, roll back. What answers queries changes in one atomic act."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, WriterConflictError
+from hyblink.app.core.ports.encoders import BagEncoder, FullEncoder
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import ExportedDocument, PreparedDocument, SourceProgress, StoreReader
+from hyblink.app.core.ports.work import Jobs, Record, Records
+from hyblink.app.core.types.arrays import TermWeights, VectorArray, as_rows
+from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
+from hyblink.app.core.types.ranking import Scored
+from hyblink.app.jobs.claims import Claims
+from hyblink.app.jobs.single_flight import single_flight
+from hyblink.indexer.encode import encode_all
+from hyblink.indexer.ingest.prepare import prepare
+
+_EQUAL = "equal"
+"""The kind of record that says: this generation has what its source had at that change."""
+_BATCH = 1000
+_LITTLE = 100
+"""So many changes may be left to the moment in which writers wait."""
+_ROUNDS = 50
+_HELP = 4096
+_SAMPLES = 20
+_TERMS = 64
+_DEEP = 50
+
+
+class GenerationStore(Protocol):
+    """What the life of generations needs of a catalog."""
+
+    def spec(self, name: str) -> CollectionSpec: ...
+
+    def current(self, name: str) -> str: ...
+
+    def engine(self, name: str, generation: str | None = None) -> Engine: ...
+
+    def add_generation(self, record: GenerationRecord) -> None: ...
+
+    def finish_generation(self, record: GenerationRecord) -> None: ...
+
+    def drop_unfinished(self, name: str) -> None: ...
+
+    def copy_profile(self, name: str, source: str, target: str) -> None: ...
+
+    def publish(self, name: str, generation: str) -> None: ...
+
+    def discard(self, name: str, generation: str) -> None: ...
+
+    def drop_old(self, name: str, keep: int) -> list[str]: ...
+
+
+def copy_documents(
+    source: Iterator[ExportedDocument],
+    target: Engine,
+    *,
+    keep_vectors: bool,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write exported documents into an engine, vectors too where they are of the same encoder; how many."""
+    total = 0
+    while batch := list(islice(source, _BATCH)):
+        result = target.store.write([PreparedDocument(d.document, d.windows, d.bags, d.content_hash) for d in batch])
+        total += len(batch)
+        progress(len(batch))
+        if not keep_vectors:
+            continue
+        # Rows are given out in the order of the documents and their passages.
+        vectors = [vector for d in batch for vector in d.vectors]
+        if len(vectors) != len(result.rows):
+            raise ConflictError("the target holds some of these documents already", expected="an empty generation")
+        present = [at for at, vector in enumerate(vectors) if vector is not None]
+        if present:
+            rows = as_rows([result.rows[at] for at in present])
+            weights = [own for d in batch for own in d.weights if own is not None]
+            target.store.put_vectors(rows, np.stack([v for v in vectors if v is not None]), weights)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the life of generations works with. `patience_s`: how long to wait for a writer that does not let go.
+
+    With `jobs`, workers help to encode.
+    """
+
+    store: GenerationStore
+    records: Records
+    claims: Claims
+    jobs: Jobs | None = None
+    patience_s: float = 3600.0
+    progress: Callable[[str, int], None] = lambda _stage, _count: None
+
+
+def build(
+    means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None, keep: int
+) -> GenerationRecord:
+    """Build a generation beside the current one from its documents, verify it, publish it.
+
+    Passages are cut and encoded anew where the collection's choices or encoders differ, copied where they do not. While
+    it runs, searches and writes go on; what is written meanwhile is caught up with, the last of it while writers wait
+    a moment.
+
+    Raises ConflictError where another build of the collection is under way, or another generation is published
+    meanwhile; CorruptionError where the new one does not match. Nothing of it is left then.
+    """
+    with _alone(means, record.collection):
+        work = _begun(means, record, bag, encoder)
+        try:
+            _switch(work, finish=True)
+        except BaseException:
+            means.store.discard(record.collection, record.id)
+            raise
+        means.store.drop_old(record.collection, keep)
+        return record
+
+
+def build_candidate(
+    means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None
+) -> GenerationRecord:
+    """Like `build`, but it does not answer yet: `publish` brings it up to date and lets it."""
+    name = record.collection
+    with _alone(means, name):
+        work = _begun(means, record, bag, encoder)
+        try:
+            work.catch_up()
+            means.store.finish_generation(record)
+            means.store.copy_profile(name, work.source, record.id)
+            work.remember()
+        except BaseException:
+            means.store.discard(name, record.id)
+            raise
+        return record
+
+
+def publish(means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None) -> None:
+    """Let a whole generation answer: a candidate, or an earlier one. It gets what was written since it was current.
+
+    Raises ConflictError where another is published meanwhile, CorruptionError where it cannot be brought up to date:
+    the current one answers on then.
+    """
+    if means.store.current(record.collection) == record.id:
+        return
+    work = _Build(means, record, bag, encoder)
+    work.recall()
+    _switch(work, finish=False)
+
+
+def _alone(means: Means, name: str) -> AbstractContextManager[None]:
+    return single_flight(means.records, f"build/{name}", "a generation of this collection is being built")
+
+
+def _begun(means: Means, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> _Build:
+    """A generation with all documents and vectors, checked, not finished. Nothing of it is left on failure."""
+    store = means.store
+    store.drop_unfinished(record.collection)
+    store.add_generation(record)
+    try:
+        work = _Build(means, record, bag, encoder)
+        work.copy()
+        work.encode()
+        work.check()
+    except BaseException:
+        store.discard(record.collection, record.id)
+        raise
+    return work
+
+
+def _switch(work: _Build, *, finish: bool) -> None:
+    """Catch up and publish, as soon as no writer is in the way; one switch of a collection at a time."""
+    with single_flight(work.means.records, f"switch/{work.collection}", "a generation is being published"):
+        _switch_alone(work, finish=finish)
+
+
+def _switch_alone(work: _Build, *, finish: bool) -> None:
+    deadline = time.monotonic() + work.means.patience_s
+    while True:
+        work.catch_up()
+        try:
+            with work.current.store.writer():
+                work.finish()
+                work.publish(finish=finish)
+            return
+        except WriterConflictError:
+            if time.monotonic() > deadline:
+                raise
+
+
+class _Build:
+    """A generation on its way from its source."""
+
+    def __init__(self, means: Means, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> None:
+        store = means.store
+        self.means = means
+        self.current = store.engine(record.collection)
+        self._store = store
+        self._record = record
+        self._spec = store.spec(record.collection)
+        self._target = store.engine(record.collection, record.id)
+        self._bag = bag
+        self._encoder = encoder
+        self._progress = means.progress
+        self._since = 0
+        of_source = self.current.record
+        self._same_bag = of_source.vdr_encoder == record.vdr_encoder
+        self._same_full = (of_source.dense_encoder, of_source.vdr_model) == (record.dense_encoder, record.vdr_model)
+
+    @property
+    def collection(self) -> str:
+        """Whose it is."""
+        return self._record.collection
+
+    @property
+    def source(self) -> str:
+        """The generation that it is made of."""
+        return self.current.record.id
+
+    def copy(self) -> None:
+        """All documents as they are now."""
+        reader = self.current.store.reader()
+        exported = reader.export()
+        if self._same_bag:
+            copy_documents(exported, self._target, keep_vectors=self._same_full, progress=self._copied)
+        else:
+            while batch := list(islice(exported, _BATCH)):
+                self._target.store.write(prepare([one.document for one in batch], self._spec, self._bag))
+                self._copied(len(batch))
+        self._since = reader.change
+
+    def _copied(self, count: int) -> None:
+        self._progress("copied", count)
+
+    def encode(self) -> None:
+        """Vectors of all that have none; workers help, if there are any."""
+        if self._encoder is None:
+            return
+        if self.means.jobs is not None:
+            waiting = self._target.store.reader().unencoded(_HELP)
+            self.means.jobs.encode(self._record.collection, self._record.id, waiting.tolist())
+        encode_all(self._target, self._encoder, self.means.claims, lambda count: self._progress("encoded", count))
+
+    def check(self) -> None:
+        """The slow part of what is verified. Raises CorruptionError."""
+        _refuse([*self._target.check(), *found_again(self._target)])
+
+    def catch_up(self) -> None:
+        """What was written meanwhile, until little is left."""
+        for _ in range(_ROUNDS):
+            if self._catch_up_once() < _LITTLE:
+                return
+
+    def _catch_up_once(self) -> int:
+        reader = self.current.store.reader()
+        changed = reader.changed_documents(self._since)
+        for at in range(0, len(changed), _BATCH):
+            self._write(list(reader.export(changed[at : at + _BATCH])))
+        gone = self._gone(reader)
+        for at in range(0, len(gone), _BATCH):
+            self._target.store.delete(gone[at : at + _BATCH])
+        if self._encoder is not None:
+            encode_all(self._target, self._encoder, self.means.claims)
+        self._target.snapshot()
+        self._since = reader.change
+        if changed or gone:
+            self._progress("caught up", len(changed) + len(gone))
+        return len(changed) + len(gone)
+
+    def _write(self, batch: Sequence[ExportedDocument]) -> None:
+        """Documents that may be there already: those that are as they were stay as they are."""
+        if not self._same_bag:
+            self._target.store.write(prepare([one.document for one in batch], self._spec, self._bag))
+            return
+        made = [PreparedDocument(one.document, one.windows, one.bags, one.content_hash) for one in batch]
+        items = self._target.store.write(made).items
+        if not self._same_full:
+            return
+        rows: list[int] = []
+        vectors: list[VectorArray] = []
+        weights: list[TermWeights] = []
+        reader = self._target.store.reader()
+        for one, item in zip(batch, items, strict=True):
+            own = [vector for vector in one.vectors if vector is not None]
+            there = reader.document_rows(one.document.id) if own and item.status != "unchanged" else as_rows([])
+            if len(there) == len(own) == len(one.windows):
+                rows += there.tolist()
+                vectors += own
+                weights += [found for found in one.weights if found is not None]
+        if rows:
+            self._target.store.put_vectors(as_rows(rows), np.stack(vectors), weights)
+
+    def _gone(self, reader: StoreReader) -> list[str]:
+        """Documents of the new generation that its source has no more."""
+        copied = self._target.store.reader()
+        if copied.counts().documents == reader.counts().documents:
+            return []
+        there = _ids_of(reader)
+        gone: list[str] = []
+        for ids in copied.document_ids():
+            unknown = ~np.isin(_hashes(ids), there)
+            gone += [one for one, is_gone in zip(ids, unknown.tolist(), strict=True) if is_gone]
+        return gone
+
+    def finish(self) -> None:
+        """The last of it, while nobody writes. Raises ConflictError, CorruptionError."""
+        if self._store.current(self._record.collection) != self.current.record.id:
+            raise ConflictError("another generation was published meanwhile", expected="build again")
+        self._catch_up_once()
+        for source, position in self.current.store.sources().items():
+            before = self._target.store.progress(source)
+            if before != position:
+                self._target.store.write([], progress=SourceProgress(source, before, position))
+        _refuse(differences(self.current, self._target))
+
+    def publish(self, *, finish: bool) -> None:
+        """Let it answer, while nobody writes; from then on the former one lacks what is written into this one."""
+        name, record = self._record.collection, self._record
+        if finish:
+            self._store.finish_generation(record)
+            self._store.copy_profile(name, self.source, record.id)
+        self._equal(self.source, record.id, self._target.store.change())
+        self._store.publish(name, record.id)
+
+    def remember(self) -> None:
+        """Up to which change of its source it has everything."""
+        self._equal(self._record.id, self.source, self._since)
+
+    def recall(self) -> None:
+        """Begin to catch up where it has everything; at the very beginning where that is not known."""
+        found = self.means.records.get(_EQUAL, f"{self._record.collection}/{self._record.id}")
+        if found is not None and found.body["source"] == self.source:
+            self._since = int(found.body["change"])
+
+    def _equal(self, generation: str, source: str, change: int) -> None:
+        name = self._record.collection
+        body = {"source": source, "change": change}
+        self.means.records.add([Record(_EQUAL, f"{name}/{generation}", body, collection=name)])
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise CorruptionError("the new generation does not match the old one: " + "; ".join(problems))
+
+
+def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """64 bits of each id."""
+    found = b"".join(hashlib.blake2b(one.encode("utf-8", "surrogatepass"), digest_size=8).digest() for one in ids)
+    return np.frombuffer(found, dtype="<u8")
+
+
+def _ids_of(reader: StoreReader) -> npt.NDArray[np.uint64]:
+    """64 bits of the id of each document, ascending."""
+    return np.sort(np.concatenate([_hashes(ids) for ids in reader.document_ids()] or [_hashes([])]))
+
+
+def differences(old: Engine, new: Engine) -> list[str]:
+    """Why a generation must not be published, in words: documents, passages, vectors, and which encoder made them."""
+    source, reader = old.store.reader(), new.store.reader()
+    before, after = source.counts(), reader.counts()
+    problems = []
+    if before.documents != after.documents:
+        problems.append(f"{after.documents} documents instead of {before.documents}")
+    if not np.array_equal(_ids_of(reader), _ids_of(source)):
+        problems.append("their documents are others")
+    if new.record.dense_dimension:
+        if after.encoded != after.passages:
+            problems.append(f"{after.passages - after.encoded} passages are not encoded")
+        _, vectors = reader.vectors(reader.live_rows(encoded=True)[:1])
+        if len(vectors) and vectors.shape[1] != new.record.dense_dimension:
+            problems.append(f"vectors of {vectors.shape[1]} numbers instead of {new.record.dense_dimension}")
+    return problems
+
+
+def found_again(engine: Engine, sample: int = _SAMPLES) -> list[str]:
+    """Which of some passages, evenly spread, their own words and vectors do not find, in words.
+
+    What stands before a passage has to score as much as it does. Approximate dense indexes may miss one in ten.
+    """
+    snapshot = engine.snapshot()
+    rows = snapshot.reader.live_rows()
+    if not len(rows):
+        return []
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, sample).astype(int))]
+    analyzer = Analyzer(engine.record.analyzer)
+    problems: list[str] = []
+    for row, passage in snapshot.reader.passages(chosen).items():
+        terms = list(dict.fromkeys(analyzer.terms(passage.content)))[:_TERMS]
+        if not terms:
+            continue
+        found = snapshot.bm25.search(terms, _DEEP, None)
+        own = float(snapshot.bm25.score(terms, as_rows([row]))[0])
+        if not _is_among(found, row, own):
+            problems.append(f"passage {passage.id} is not found by its own words")
+    if snapshot.dense is not None:
+        having, vectors = snapshot.reader.vectors(chosen)
+        missed = []
+        for row, vector in zip(having.tolist(), vectors, strict=True):
+            own = float(snapshot.dense.score(vector, as_rows([row]))[0])
+            if not _is_among(snapshot.dense.search(vector, _DEEP, None), row, own):
+                missed.append(row)
+        if len(missed) > len(having) / 10:
+            problems.append(f"{len(missed)} of {len(having)} passages are not found by their own vectors")
+    return problems
+
+
+def _is_among(found: Scored, row: int, own: float) -> bool:
+    worst = float(found.scores[-1]) if len(found) >= _DEEP else -np.inf
+    return row in found.rows.tolist() or own <= worst + 1e-4
+
+
+def check_importable(record: GenerationRecord, manifest: dict[str, object]) -> bool:
+    """Whether vectors and VDR weights of an export fit a generation. Raises InvalidInputError where its
+    bags of tokens do not.
+    """
+    if manifest.get("vdr_encoder") != record.vdr_encoder:
+        raise InvalidInputError(
+            "the export's vocabulary is another one",
+            received=manifest.get("vdr_encoder"),
+            expected=record.vdr_encoder,
+        )
+    of_export = (manifest.get("dense_encoder"), manifest.get("vdr_model", ""))
+    return of_export == (record.dense_encoder, record.vdr_model)

@@ -1,0 +1,138 @@
+"""The documents use case: bulk upsert, delete, read. Acknowledged means durable and visible to the next search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hyblink.app.core.checks import check_text
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
+from hyblink.app.core.ports.encoders import BagEncoder
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import PreparedDocument, SourceProgress
+from hyblink.app.core.ports.work import Jobs
+from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
+from hyblink.app.core.types.documents import BulkItem, BulkResult, Document
+from hyblink.indexer.ingest.prepare import parse_document, prepare, rejected
+
+
+class Collections(Protocol):
+    """What the use case needs to know of collections; the catalog is one."""
+
+    def engine(self, name: str, generation: str | None = None) -> Engine: ...
+
+    def spec(self, name: str) -> CollectionSpec: ...
+
+    def current(self, name: str) -> str: ...
+
+    def generations(self, name: str) -> list[GenerationRecord]: ...
+
+    def annotation(self, name: str) -> Annotation | None: ...
+
+
+class DocumentService:
+    """Writes documents through the current generation of a collection and queues what has to be encoded."""
+
+    def __init__(
+        self,
+        collections: Collections,
+        bag: Callable[[str], BagEncoder],
+        jobs: Jobs,
+        *,
+        max_document_chars: int,
+        max_bulk_documents: int,
+    ) -> None:
+        self._collections = collections
+        self._bag = bag
+        self._jobs = jobs
+        self._max_chars = max_document_chars
+        self._max_bulk = max_bulk_documents
+
+    def spec(self, collection: str) -> CollectionSpec:
+        """What the collection is. Raises NotFoundError."""
+        return self._collections.spec(collection)
+
+    def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
+        """Upsert JSON objects; item by item, in order. Raises only for the request as a whole."""
+        if not isinstance(rows, list):
+            raise InvalidInputError("documents has the wrong type", received=rows, expected="a list of objects")
+        if len(rows) > self._max_bulk:
+            raise TooLargeError("too many documents", received=len(rows), expected=f"at most {self._max_bulk}")
+        documents: list[Document | BulkItem] = []
+        for row in rows:
+            try:
+                documents.append(parse_document(row, self._max_chars))
+            except UserError as error:
+                documents.append(rejected(row.get("id") if isinstance(row, dict) else None, error))
+        return self.upsert(collection, documents, encode=encode)
+
+    def upsert(
+        self,
+        collection: str,
+        documents: Sequence[Document | BulkItem],
+        *,
+        encode: bool = True,
+        progress: SourceProgress | None = None,
+    ) -> BulkResult:
+        """Upsert documents in one transaction."""
+        spec = self._collections.spec(collection)
+        prepared: list[PreparedDocument | BulkItem] | None = None
+        bag_id = ""
+        while True:
+            engine = self._collections.engine(collection)
+            if prepared is None or bag_id != engine.record.vdr_encoder:
+                bag_id = engine.record.vdr_encoder
+                prepared = prepare(documents, spec, self._bag(bag_id))
+            with engine.store.writer():
+                if self._collections.current(collection) != engine.record.id:
+                    continue  # a generation was published while this write waited for its turn
+                result = engine.store.write(prepared, progress=progress)
+            if encode and engine.record.dense_dimension:
+                self._jobs.encode(collection, engine.record.id, result.rows)
+            if self._collections.annotation(collection) is not None:
+                self._jobs.annotate(collection)
+            return result
+
+    def update_metadata(self, collection: str, changes: Sequence[tuple[Document, Document]]) -> int:
+        """Replace documents, as they were read, by others that differ in metadata only; how many were.
+
+        One that somebody has changed or deleted since it was read stays as it is.
+        """
+        spec = self._collections.spec(collection)
+        while True:
+            engine = self._collections.engine(collection)
+            with engine.store.writer():
+                if self._collections.current(collection) != engine.record.id:
+                    continue
+                reader = engine.store.reader()
+                new = [after for before, after in changes if reader.get_document(before.id) == before]
+                engine.store.write(prepare(new, spec, self._bag(engine.record.vdr_encoder)))
+            return len(new)
+
+    def delete(self, collection: str, doc_ids: Sequence[str], *, everywhere: bool = False) -> BulkResult:
+        """Delete documents; those that are not there are reported as not found.
+
+        With `everywhere` they are deleted from the other generations as well, so that no roll-back brings them back.
+        """
+        for doc_id in doc_ids:
+            check_text(doc_id, "id")
+        while True:
+            engine = self._collections.engine(collection)
+            with engine.store.writer():
+                if self._collections.current(collection) != engine.record.id:
+                    continue
+                others = [one.id for one in self._collections.generations(collection)] if everywhere else []
+                for generation in others:
+                    if generation != engine.record.id:
+                        other = self._collections.engine(collection, generation)
+                        with other.store.writer():
+                            other.store.delete(doc_ids)
+                return engine.store.delete(doc_ids)
+
+    def get(self, collection: str, doc_id: str) -> Document:
+        """A document as it was sent. Raises NotFoundError."""
+        check_text(doc_id, "id")
+        document = self._collections.engine(collection).snapshot().reader.get_document(doc_id)
+        if document is None:
+            raise NotFoundError("no such document", received=doc_id)
+        return document

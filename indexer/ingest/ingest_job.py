@@ -1,0 +1,238 @@
+"""Bulk ingestion as a job: an upload or a folder, read in slices, by whichever worker comes next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import SourceProgress
+from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import BulkItem, BulkResult, Document
+from hyblink.app.jobs.running import RunningJob
+from hyblink.indexer.ingest.fetch import Allowed, fetched, file_name
+from hyblink.indexer.ingest.pipeline import IngestReport, ingest, is_done
+from hyblink.indexer.ingest.uploads import Uploads
+from hyblink.indexer.readers import FileSource, PythonSource
+
+_COUNTS = ("created", "updated", "unchanged", "rejected", "passages")
+_LOOK_S = 2.0
+_BUSY_S = 5.0
+
+
+class Documents(Protocol):
+    """`DocumentService`, so far as a job writes through it."""
+
+    def upsert(
+        self, collection: str, documents: list[Document | BulkItem], *, progress: SourceProgress | None = None
+    ) -> BulkResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IngestParams:
+    """What an ingestion job reads: an `upload`, a `folder` below one of `jobs.roots`, a Python `package`, or a `url`.
+
+    `columns` says which fields hold id, title and text.
+    """
+
+    upload: str = ""
+    folder: str = ""
+    package: str = ""
+    url: str = ""
+    format: str | None = None
+    columns: Mapping[str, str] | None = None
+    whole: bool = False
+    analyzer: str = "english"
+    dense_index: str = "auto"
+    no_dense: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Which of the places to read from are named."""
+        return tuple(name for name in ("upload", "folder", "package", "url") if getattr(self, name))
+
+    def spec(self, collection: str) -> CollectionSpec:
+        """The collection to make where there is none."""
+        spec = CollectionSpec(
+            collection,
+            analyzer=self.analyzer,
+            dense_encoder="none" if self.no_dense else "default",
+            dense_index=self.dense_index,
+        )
+        return replace(spec, chunk_chars=0, chunk_overlap_chars=0) if self.whole else spec
+
+
+def source_of(
+    params: IngestParams, settings: Settings, uploads: Uploads, source_id: str | None = None
+) -> FileSource | PythonSource:
+    """What a job reads. Raises UserError where it may not, or where there is nothing."""
+    if len(params.sources) != 1:
+        raise InvalidInputError(
+            "what to ingest?", received=list(params.sources), expected="one of upload, folder, package, url"
+        )
+    limits = settings.ingest
+    if params.package:
+        return PythonSource(params.package, max_chars=limits.max_document_chars, source_id=source_id)
+    path = uploads.path(params.upload) if params.upload else allowed_folder(params.folder, settings.jobs.roots)
+    return FileSource(
+        path,
+        format=params.format,
+        columns=params.columns,
+        max_row_bytes=limits.max_row_bytes,
+        max_chars=limits.max_document_chars,
+        source_id=source_id,
+    )
+
+
+def allowed_folder(wanted: str, roots: tuple[Path, ...]) -> Path:
+    """A path on the server, links followed, if it lies below a root. Raises InvalidInputError, NotFoundError."""
+    try:
+        path = Path(wanted).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"not a path: {error}", received=wanted) from error
+    if not any(path.is_relative_to(root.expanduser().resolve()) for root in roots):
+        raise InvalidInputError(
+            "the folder is not among those that jobs may read",
+            received=wanted,
+            expected="a path below one of jobs.roots",
+        )
+    if not path.exists():
+        raise NotFoundError("no such file or folder", received=wanted)
+    return path
+
+
+def run_ingest_job(
+    running: RunningJob,
+    *,
+    engine: Engine,
+    service: Documents,
+    uploads: Uploads,
+    settings: Settings,
+    is_current: Callable[[], bool],
+    stop: Callable[[], bool],
+) -> None:
+    """Read on for a slice of time; the job is then done, or queued again. Raises JobCancelledError, TakenOverError."""
+    job = running.job
+    params = IngestParams(**job.params)
+    if params.url:
+        params = _fetch(running, params, uploads, settings)
+    source = source_of(params, settings, uploads, f"job:{job.id}")
+    collection = job.collection
+    if is_done(engine.store.progress(source.id)):
+        running.done(job.progress)
+        return
+    before: Mapping[str, Any] = job.progress
+    kept = {"upload": params.upload} if job.params.get("url") else {}
+    total = source.bytes_total if isinstance(source, FileSource) else None
+    began = time.monotonic()
+    looked = began
+    first: float | None = None
+    busy = False
+
+    def upsert(documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult:
+        return service.upsert(collection, documents, progress=progress)
+
+    def so_far(report: IngestReport) -> dict[str, Any]:
+        seconds = float(before.get("seconds", 0.0)) + time.monotonic() - began
+        counts = {name: int(before.get(name, 0)) + getattr(report, name) for name in _COUNTS}
+        found = {
+            **kept,
+            **counts,
+            "rows": report.rows,
+            "seconds": round(seconds, 3),
+            "rows_per_s": round(report.rows / seconds, 1),
+        }
+        if total and isinstance(source, FileSource):
+            read = min(total, source.bytes_read)
+            found |= {"bytes": read, "bytes_total": total}
+            if read:
+                found["eta_s"] = round(seconds * (total - read) / read, 1)
+        return found
+
+    def enough() -> bool:
+        nonlocal first, looked, busy
+        now = time.monotonic()
+        if stop():
+            return True
+        if first is None:  # the slice begins with its first row: finding the place in a long file moves nothing on
+            first = now
+            return False
+        if now - first > settings.jobs.slice_s:
+            return True
+        if now - looked > _LOOK_S and engine.record.dense_dimension:
+            looked = now
+            counts = engine.store.reader().counts()
+            busy = counts.passages - counts.encoded > settings.jobs.max_waiting
+        return busy
+
+    running.report(stage="reading", message="")
+    report = ingest(
+        source,
+        engine,
+        upsert,
+        rejects=lambda rows: running.reject(rows, settings.jobs.max_rejects),
+        batch_documents=settings.ingest.batch_documents,
+        exclusive=False,
+        is_current=is_current,
+        progress=lambda report: running.report(progress=so_far(report)),
+        stop=enough,
+    )
+    if report.finished:
+        running.done(running.job.progress)
+    elif busy:
+        running.again("waits until fewer passages wait for vectors", _BUSY_S)
+    else:
+        running.again()
+
+
+def _fetch(running: RunningJob, params: IngestParams, uploads: Uploads, settings: Settings) -> IngestParams:
+    """What an address leads to, as an upload; fetched once, whoever goes on with the job."""
+    known = running.job.progress.get("upload")
+    if known is None:
+        running.report(stage="fetching", message="")
+        looked = began = time.monotonic()
+        longest = settings.jobs.url_timeout_s
+
+        def watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal looked
+            for chunk in chunks:
+                if time.monotonic() - began > longest:
+                    raise UnavailableError(
+                        "it takes too long to read", received=params.url, expected=f"{longest:g} s (jobs.url_timeout_s)"
+                    )
+                if time.monotonic() - looked > _LOOK_S:
+                    looked = time.monotonic()
+                    running.report()  # it may have been cancelled
+                yield chunk
+
+        with running.alive(settings.jobs.silent_s / 3), fetched(params.url, allowed_urls(settings)) as chunks:
+            known = uploads.store(file_name(params.url), watched(chunks)).id
+        running.report(progress={**running.job.progress, "upload": known})
+    return replace(params, url="", upload=str(known))
+
+
+def allowed_urls(settings: Settings) -> Allowed:
+    """Which servers ingestion jobs may ask. Raises InvalidInputError for settings that make no sense."""
+    return Allowed.of(settings.jobs.url_hosts, settings.jobs.url_networks)
+
+
+def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads) -> IngestParams:
+    """The parameters of a job that is asked for. Raises UserError where it could not run."""
+    try:
+        checked = IngestParams(**params)
+    except TypeError as error:
+        raise InvalidInputError(f"bad parameters: {error}", received=sorted(params)) from error
+    try:
+        if checked.sources == ("url",):
+            allowed_urls(settings).check(checked.url)
+            uploads.check(file_name(checked.url))
+        else:
+            source_of(checked, settings, uploads)
+    except OSError as error:
+        raise InvalidInputError(f"it cannot be read: {error}", received=dict(params)) from error
+    return checked

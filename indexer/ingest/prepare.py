@@ -1,0 +1,104 @@
+"""From what a user sent to what the store takes: checked, cut into passages, with bags of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from hyblink.app.core.checks import check_text
+from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
+from hyblink.app.core.filters import check_metadata
+from hyblink.app.core.ports.encoders import BagEncoder
+from hyblink.app.core.ports.store import PreparedDocument
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import BulkItem, DocId, Document
+from hyblink.indexer.ingest.chunking import windows
+
+MAX_ID_CHARS = 512
+MAX_TITLE_CHARS = 4096
+MAX_LANG_CHARS = 64
+_FIELDS = {"id", "title", "text", "lang", "metadata"}
+
+
+_JOINERS = {0x200C: None, 0x200D: None}
+"""Not printable by themselves, and part of words and signs."""
+
+
+def parse_document(row: object, max_chars: int) -> Document:
+    """A document from a JSON object. Raises InvalidInputError or TooLargeError, naming the field."""
+    if not isinstance(row, Mapping):
+        raise InvalidInputError("a document has the wrong type", received=row, expected="an object")
+    unknown = set(row) - _FIELDS
+    if unknown:
+        raise InvalidInputError(
+            "unknown document field",
+            received=sorted(map(str, unknown)),
+            expected=f"only {', '.join(sorted(_FIELDS))}",
+        )
+    doc_id = check_text(row.get("id"), "id")
+    if not 0 < len(doc_id) <= MAX_ID_CHARS or not doc_id.translate(_JOINERS).isprintable():
+        raise InvalidInputError("bad id", received=doc_id, expected=f"1 to {MAX_ID_CHARS} printable characters")
+    title = check_text(row.get("title") or "", "title")
+    text = check_text(row.get("text", ""), "text")
+    lang = check_text(row.get("lang") or "", "lang")
+    if len(lang) > MAX_LANG_CHARS:
+        raise InvalidInputError(
+            "bad lang", received=lang, expected=f"a language tag of up to {MAX_LANG_CHARS} characters"
+        )
+    if len(title) > MAX_TITLE_CHARS:
+        raise TooLargeError("the title is too long", received=len(title), expected=f"{MAX_TITLE_CHARS} characters")
+    if len(text) > max_chars:
+        raise TooLargeError("the text is too long", received=len(text), expected=f"{max_chars} characters")
+    if not title.strip() and not text.strip():
+        raise InvalidInputError("the document is empty", received=row, expected="a title or a text")
+    return Document(DocId(doc_id), text, title, lang, check_metadata(row.get("metadata") or {}))
+
+
+def content_hash(document: Document, spans: Sequence[tuple[int, int]]) -> str:
+    """Changes when passages would: title, text, language and windows; not metadata."""
+    digest = hashlib.sha256()
+    for part in (document.title, document.text, document.lang, repr(tuple(spans))):
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def prepare(
+    documents: Sequence[Document | BulkItem], spec: CollectionSpec, bag: BagEncoder
+) -> list[PreparedDocument | BulkItem]:
+    """Ready for the store, in order. A second document of the same id in one batch is rejected."""
+    seen: set[str] = set()
+    cut: list[tuple[Document, tuple[tuple[int, int], ...]] | BulkItem] = []
+    contents: list[str] = []
+    for one in documents:
+        if isinstance(one, BulkItem):
+            cut.append(one)
+            continue
+        if one.id in seen:
+            message = f"the id {one.id!r} stands twice in one batch; expected each id once"
+            cut.append(BulkItem(one.id, "rejected", 0, "duplicate_id", message))
+            continue
+        seen.add(one.id)
+        spans = windows(one.text, spec.chunk_chars, spec.chunk_overlap_chars)
+        cut.append((one, spans))
+        contents += [f"{one.title}\n{one.text[a:b]}" if one.title else one.text[a:b] for a, b in spans]
+    bags = bag.encode_passages(contents)
+    prepared: list[PreparedDocument | BulkItem] = []
+    at = 0
+    for item in cut:
+        if isinstance(item, BulkItem):
+            prepared.append(item)
+            continue
+        document, spans = item
+        prepared.append(
+            PreparedDocument(document, spans, tuple(bags[at : at + len(spans)]), content_hash(document, spans))
+        )
+        at += len(spans)
+    return prepared
+
+
+def rejected(doc_id: object, error: UserError) -> BulkItem:
+    """The bulk item of a document that was refused."""
+    shown = doc_id if isinstance(doc_id, str) else ""
+    return BulkItem(shown.encode("utf-8", "replace").decode()[:MAX_ID_CHARS], "rejected", 0, error.code, str(error))

@@ -1,0 +1,123 @@
+"""Files that were sent for ingestion: one folder each, whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from hyblink.app.core.clock import sortable_id
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, StorageFullError, TooLargeError
+from hyblink.app.core.manifest import read_json, write_json
+from hyblink.indexer.readers.files import detect_format
+
+_ID = re.compile(r"u\d{8}T\d{12}-[0-9a-f]{6}")
+_NAME = re.compile(r"[\w][\w .()+@=-]{0,199}")
+_META = "upload.json"
+_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A stored file: its id, the name it was sent under, its size and sha256."""
+
+    id: str
+    name: str
+    bytes: int
+    sha256: str
+
+
+class _Incoming:
+    """A file on its way, in a folder that nobody sees yet."""
+
+    def __init__(self, upload: str, name: str, most: int, out: BinaryIO, beside: Path, root: Path) -> None:
+        self._upload, self._name, self._most, self._out = upload, name, most, out
+        self._beside, self._root = beside, root
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def add(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._most:
+            raise TooLargeError(
+                "the upload is too large", received=f"over {self._size}", expected=f"at most {self._most} bytes"
+            )
+        self._digest.update(chunk)
+        self._out.write(chunk)
+
+    def finish(self) -> Upload:
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        made = Upload(self._upload, self._name, self._size, self._digest.hexdigest())
+        write_json(self._beside / _META, {"name": made.name, "bytes": made.bytes, "sha256": made.sha256})
+        self._beside.rename(self._root / self._upload)
+        return made
+
+
+class Uploads:
+    """Below one folder, which every machine that runs workers has to see."""
+
+    def __init__(self, root: Path, *, max_bytes: int) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+
+    def check(self, name: str) -> None:
+        """Raises InvalidInputError for a name that is no plain file's, or says nothing of its format."""
+        if not _NAME.fullmatch(name) or detect_format(Path(name)) is None:
+            raise InvalidInputError(
+                "bad file name",
+                received=name,
+                expected="a plain name ending in .jsonl, .csv, .tsv, .md, .txt, .html, .pdf (.gz)",
+            )
+
+    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
+        """Store a stream, whole or not at all. Raises InvalidInputError (bad name), TooLargeError, StorageFullError."""
+        with self._incoming(name) as incoming:
+            async for chunk in chunks:
+                incoming.add(chunk)
+            return incoming.finish()
+
+    def store(self, name: str, chunks: Iterable[bytes]) -> Upload:
+        """Like `receive`."""
+        with self._incoming(name) as incoming:
+            for chunk in chunks:
+                incoming.add(chunk)
+            return incoming.finish()
+
+    @contextmanager
+    def _incoming(self, name: str) -> Iterator[_Incoming]:
+        self.check(name)
+        upload = sortable_id("u")
+        beside = self._root / f".{upload}"
+        try:
+            beside.mkdir(parents=True)
+            with (beside / name).open("wb") as out:
+                yield _Incoming(upload, name, self._max_bytes, out, beside, self._root)
+        except OSError as error:
+            raise StorageFullError(f"the upload could not be stored: {error}") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def path(self, upload: str) -> Path:
+        """The file of an upload. Raises NotFoundError."""
+        folder = self._root / upload
+        if not _ID.fullmatch(upload) or not (folder / _META).is_file():
+            raise NotFoundError("no such upload", received=upload)
+        return folder / str(read_json(folder / _META)["name"])
+
+    def tidy(self, keep_days: float) -> int:
+        """Delete uploads that are older, and what was cut short; how many."""
+        oldest = time.time() - keep_days * _DAY
+        gone = 0
+        for folder in self._root.glob("*") if self._root.is_dir() else ():
+            unfinished = folder.name.startswith(".")
+            if folder.stat().st_mtime < (time.time() - _DAY if unfinished else oldest):
+                shutil.rmtree(folder, ignore_errors=True)
+                gone += 1
+        return gone

@@ -1,0 +1,1 @@
+"""Entities from files, dumps and installed packages."""

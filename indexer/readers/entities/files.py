@@ -1,0 +1,246 @@
+"""Entities from files and from installed Python packages, as rows that a knowledge base takes.
+
+Forms: JSONL of ours (`id, title, description, aliases, kind, world, lang, metadata`; `text` for `description`), BLINK's
+(`text, idx, title, entity`), Zeshel's documents (`document_id, title, text`, a world a file), CSV or TSV with a header
+(aliases in a column are joined by `|`, other columns become metadata), a Wikipedia dump, Wikidata's JSON, and the files
+of DICT servers.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
+from hyblink.indexer.readers.entities.dictd import dict_entities
+from hyblink.indexer.readers.entities.wikidata import wikidata_entities
+from hyblink.indexer.readers.entities.wikipedia import page_props_beside, wikipedia_entities
+from hyblink.indexer.readers.python_package import PythonSource
+from hyblink.indexer.readers.rows import decode, lines, open_packed
+
+_MAX_ROW = 16 * 2**20
+_OURS = ("id", "title", "description", "aliases", "kind", "world", "lang", "metadata")
+_CURID = re.compile(r"[?&]curid=(\d+)\b")
+
+
+def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
+    """The rows of a file by its name, or of Zeshel's folder. What is no row is given as it is, or as the error that it
+    is, for the knowledge base to reject in its place; None stands for what a form has beside entities.
+
+    `lang` is the language of Wikidata's labels. Raises NotFoundError, or InvalidInputError for an unknown form or a
+    broken file.
+    """
+    if (path / "documents").is_dir():
+        return (row for file in sorted((path / "documents").glob("*.json")) for row in _zeshel(file))
+    if not path.is_file():
+        raise NotFoundError("no such file of entities", received=str(path))
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _jsonl(path)
+    if path.name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+        return _table(path)
+    if path.name.endswith((".xml", ".xml.bz2", ".xml.gz")):
+        return iter(wikipedia_entities(path, page_props_beside(path)))
+    if path.name.endswith((".json", ".json.gz", ".json.bz2")):
+        return _zeshel(path) if _is_zeshel(path) else _wikidata(path, lang)
+    if path.suffix == ".index":
+        return dict_entities(path)
+    raise InvalidInputError(
+        "unknown form of entities", received=path.name,
+        expected=".jsonl, .csv, .tsv (each .gz too), .json[.gz|.bz2] (Wikidata, Zeshel), .xml[.bz2] (Wikipedia) or "
+        ".index (DICT)",
+    )  # fmt: skip
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """A broken packing is named as what it is."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise InvalidInputError(f"{path.name} is broken: {error}", expected="a whole file") from error
+
+
+def _wikidata(path: Path, lang: str) -> Iterator[object]:
+    with _whole(path):
+        yield from wikidata_entities(path, lang)
+
+
+def _is_zeshel(path: Path) -> bool:
+    with _whole(path), open_packed(path) as file:
+        return b'"document_id"' in file.readline(_MAX_ROW)
+
+
+def _zeshel(path: Path) -> Iterator[object]:
+    world = path.name.partition(".")[0]
+    for row in _jsonl(path):
+        yield {**row, "world": world} if isinstance(row, Mapping) else row
+
+
+def _jsonl(path: Path) -> Iterator[object]:
+    for number, line in lines(path, _MAX_ROW):
+        if not isinstance(line, bytes):
+            if not isinstance(line, TooLargeError):
+                raise line  # the file is broken, not a row
+            yield line
+            continue
+        bare = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not bare.strip():
+            continue
+        try:
+            row = orjson.loads(bare)
+        except orjson.JSONDecodeError as error:
+            yield InvalidInputError(
+                f"{path.name}:{number} is not JSON ({error})", received=line[:80], expected="an object"
+            )
+            continue
+        yield normalised(row) if isinstance(row, Mapping) else row
+
+
+def normalised(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of any known form as one of ours. BLINK's `idx` is a Wikipedia page, `kb_idx` its Wikidata item.
+
+    >>> normalised({"text": "A language.", "idx": "https://x/wiki?curid=12", "title": "Lisp", "kb_idx": "Q132874"})
+    {'id': '12', 'title': 'Lisp', 'description': 'A language.', 'metadata': {'page': 12, 'wikidata': 'Q132874'}}
+    """
+    found = {name: row[name] for name in _OURS if name in row}
+    if "id" not in found:
+        given = row.get("idx", row.get("document_id"))
+        page = _CURID.search(str(given))
+        if given is not None:
+            found = {"id": page.group(1) if page else given, **found}
+        beside = {"page": int(page.group(1))} if page else {}
+        beside |= {"wikidata": row["kb_idx"]} if isinstance(row.get("kb_idx"), str) and row["kb_idx"] else {}
+        if beside and "metadata" not in found:
+            found["metadata"] = beside
+    if "description" not in found and "text" in row:
+        found["description"] = row["text"]
+    if not found.get("title") and row.get("entity"):
+        found["title"] = row["entity"]
+    if isinstance(found.get("id"), int) and not isinstance(found["id"], bool):
+        found["id"] = str(found["id"])
+    return {name: found[name] for name in _OURS if name in found}
+
+
+def _table(path: Path) -> Iterator[object]:
+    """CSV as in RFC 4180; in TSV a quotation mark is nothing but one."""
+    csv.field_size_limit(_MAX_ROW)
+    tabs = path.name.removesuffix(".gz").endswith(".tsv")
+
+    def text() -> Iterator[str]:
+        for number, line in lines(path, _MAX_ROW):
+            if not isinstance(line, bytes):
+                raise line
+            try:
+                yield decode(line) + "\n"
+            except UserError as error:
+                raise InvalidInputError(f"{path.name}:{number}: {error}") from None
+
+    reader = csv.reader(text(), delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text(), strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            yield InvalidInputError(
+                f"{path.name}:{reader.line_num}: bad row: {error}", expected="fields as in RFC 4180"
+            )
+            continue
+        if fields is None:
+            break
+        if header is None:
+            header = [one.strip().lower() for one in fields]
+            if not {"id", "title"} <= set(header):
+                raise InvalidInputError(
+                    "no column of ids or of titles", received=header, expected="a header with id and title"
+                )
+        elif any(fields):
+            yield _of_columns(header, fields, f"{path.name}:{reader.line_num}")
+    if header is None:
+        raise InvalidInputError("the file is empty", received=path.name, expected="a header with id and title")
+
+
+def _of_columns(header: list[str], fields: list[str], place: str) -> object:
+    if len(fields) != len(header):
+        return InvalidInputError(
+            f"{place}: the row has another number of fields than the header", received=fields[:8],
+            expected=f"{len(header)} fields",
+        )  # fmt: skip
+    row = {name: value for name, value in zip(header, fields, strict=True) if name and value}
+    others = {name: row[name] for name in row if name not in {*_OURS, "text"}}
+    made = normalised({name: value for name, value in row.items() if name != "metadata"})
+    if "aliases" in made:
+        made["aliases"] = [one.strip() for one in made["aliases"].split("|") if one.strip()]
+    try:
+        given = orjson.loads(row["metadata"]) if "metadata" in row else {}
+    except orjson.JSONDecodeError:
+        given = None
+    if not isinstance(given, Mapping):
+        return InvalidInputError(f"{place}: bad metadata", received=row["metadata"], expected="a JSON object")
+    return {**made, "metadata": {**others, **given}} if others or given else made
+
+
+_IMPORTED_AS = {
+    "datetime": ("dt",),
+    "multiprocessing": ("mp",),
+    "subprocess": ("sp",),
+    "xml.etree.ElementTree": ("ET",),
+    "collections": ("c",),
+    "tkinter": ("tk",),
+    "unittest.mock": ("mock",),
+    "concurrent.futures": ("futures",),
+}
+_PUBLIC = {
+    "posixpath": "os.path",
+    "_pydatetime": "datetime",
+    "_pydecimal": "decimal",
+    "_pyio": "io",
+    "genericpath": "os.path",
+}
+_CALLABLE = {"class", "function", "method"}
+
+
+def python_entities(name: str) -> Iterator[object]:
+    """The API of an installed package: modules, classes, functions, methods.
+
+    Aliases are short names, dotted tails, names without inner modules (`asyncio.run` for `asyncio.runners.run`) and the
+    names that modules are usually imported as.
+    """
+    for item in PythonSource(name, undocumented=True).items():
+        document = item.document
+        if document is None or document.metadata.get("kind") not in {*_CALLABLE, "module", "property"}:
+            continue
+        kind, module = str(document.metadata["kind"]), str(document.metadata["module"])
+        if kind in {"method", "property"} and "\n\n" not in document.text:
+            continue  # nothing but a signature: modules, classes and functions are worth a name, methods too many
+        yield {
+            "id": document.id,
+            "title": document.title,
+            "description": re.sub(r"\s+", " ", document.text).strip(),
+            "aliases": _python_aliases(document.title, module, kind),
+            "kind": kind,
+            "world": str(document.metadata["package"]),
+            "lang": "en",
+            "metadata": {"module": module},
+        }
+
+
+def _python_aliases(title: str, module: str, kind: str) -> list[str]:
+    parts = title.split(".")
+    own = title.removeprefix(f"{module}.").split(".") if module != title else []
+    found = [parts[-1]]
+    found += [".".join(parts[at:]) for at in range(1, len(parts) - 1)]
+    if own and module.count("."):
+        found += [".".join([*module.split(".")[:depth], *own]) for depth in range(1, module.count(".") + 1)]
+    public = _PUBLIC.get(module)
+    if public:
+        found.append(".".join([public, *own]))
+    found += _IMPORTED_AS.get(title, ())
+    if kind in {"function", "method"}:
+        found.append(f"{parts[-1]}()")
+    return [one for one in dict.fromkeys(found) if one != title]

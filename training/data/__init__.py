@@ -1,0 +1,1 @@
+"""Training rows and batches, and hidden states of a frozen backbone."""

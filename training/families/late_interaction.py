@@ -1,0 +1,99 @@
+"""Late interaction's training: a head on the frozen states of a backbone's lower layers, by listwise cross-entropy.
+
+Shapes: L tokens with [CLS] and [SEP], H hidden, A tokens of a query, N passages of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hyblink.app.core.weights import idf
+from hyblink.app.encoders.dense.backbone import Backbone, TextStates
+from hyblink.app.encoders.dense.transformer import cut_layers
+from hyblink.app.encoders.late_interaction.head import InteractionHead, save_head
+from hyblink.app.encoders.loading.models import identity
+from hyblink.training.data.batches import Drawn
+from hyblink.training.data.hidden_states import StateCache
+from hyblink.training.data.rows import TrainingRow
+from hyblink.training.families.students import load_backbone, mean_reciprocal_rank, token_ids
+from hyblink.training.recipes import RunConfig
+
+
+class InteractionStudent:
+    """An `InteractionHead` on states that are computed once and kept: a step costs its products alone."""
+
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self.config = config
+        self.model = load_backbone(config).eval().requires_grad_(False)
+        transformer = self.model[0].model
+        cut_layers(transformer, config.kept_layers)
+        words = transformer.get_input_embeddings().weight
+        self.head = InteractionHead(words.shape[0], words.shape[1]).to(self.model.device)
+        window = min(self.model.max_seq_length, config.passage_tokens)
+        backbone = Backbone(self.model, window=window, max_tokens=window)
+        self._states = StateCache(
+            cache, lambda: backbone, f"{identity(config.base)} {config.kept_layers} layers {window}"
+        )
+
+    def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
+        """The idf of tokens over the passages of all sources, as weights to begin with."""
+        frequency_V = np.zeros(len(self.head.idf))
+        passages = [one for some in texts.values() for one in some]
+        for ids in token_ids(self.model.tokenizer, passages):
+            frequency_V[np.unique(np.array(ids, dtype=np.int64))] += 1
+        self.head.idf.copy_(torch.from_numpy(idf(frequency_V, len(passages))))
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return dict(self.head.named_parameters())
+
+    def learning_rate(self, name: str) -> float:
+        """The map's; three times as much for the tokens' weights, and for the scale what moves it by units."""
+        rate = self.config.head_learning_rate
+        return {"project.weight": rate, "scale": 150 * rate}.get(name, 3 * rate)
+
+    def train(self, on: bool) -> None:
+        self.head.train(on)
+
+    def _tensors(self, text: TextStates) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and ids of a text's own tokens."""
+        device = self.model.device
+        ids = torch.from_numpy(text.ids_L[1:-1].astype(np.int64))
+        return torch.from_numpy(text.states_LH[1:-1]).to(device), ids.to(device)
+
+    def scores(self, query: str, passages: Sequence[str]) -> torch.Tensor:
+        """Scores (N,) of a query's passages, as `LateInteraction` gives them."""
+        asked, *found = (self._tensors(one) for one in self._states.get([query, *passages]))
+        if not len(asked[1]):
+            return torch.zeros(len(passages), device=self.model.device) * self.head.scale
+        vectors_AH, learned_A, idf_A = self.head(*asked)
+        weights_A = learned_A * idf_A
+        states_MH = torch.cat([states for states, _ in found])
+        vectors_MH, _, _ = self.head(states_MH, torch.cat([ids for _, ids in found]))
+        parts = (vectors_AH @ vectors_MH.T).split([len(ids) for _, ids in found], dim=1)
+        share_A = weights_A / weights_A.sum()
+        nothing = torch.zeros((), device=self.model.device)
+        best = [(share_A * one.amax(dim=1)).sum() if one.shape[1] else nothing for one in parts]
+        return self.head.scale * torch.stack(best)
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        total = 0.0
+        for one in drawn:
+            scores_N = self.scores(one.row.query, [text.joined for text in one.passages])
+            if self.config.residual:
+                scores_N = scores_N + self.config.residual * torch.tensor(one.teacher, device=scores_N.device)
+            value = -torch.log_softmax(scores_N, dim=0)[0] / len(drawn)
+            (value * scale).backward()
+            total += float(value.detach())
+        return total
+
+    def metric(self, rows: Sequence[TrainingRow]) -> float:
+        """MRR@10 over each row's own positives and negatives."""
+        return mean_reciprocal_rank(rows, self.scores)
+
+    def save(self, folder: Path) -> list[str]:
+        return save_head(self.head, folder)

@@ -1,0 +1,231 @@
+"""The loop: draw, forward, backward, step; look at dev, keep the best, write checkpoints, end with a model or an error.
+
+It runs in one process, or in one per GPU under torchrun: each takes its share of a step's queries, negatives of all of
+them count, and gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.training.data.batches import Drawn, draw
+from hyblink.training.data.rows import Text, TrainingRow
+from hyblink.training.loop import checkpoint
+from hyblink.training.loop.checkpoint import RunState
+from hyblink.training.recipes import RunConfig
+
+_SEED_STRIDE = 1_000_003
+
+
+class Student(Protocol):
+    """A model that learns."""
+
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """What is trained, by name."""
+        ...
+
+    def learning_rate(self, name: str) -> float:
+        """The peak learning rate of a parameter."""
+        ...
+
+    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        """Add the gradients of `scale ·` the mean loss of these queries; that loss, not scaled."""
+        ...
+
+    def metric(self, rows: Sequence[TrainingRow]) -> float:
+        """How good it is on dev rows, larger is better."""
+        ...
+
+    def train(self, on: bool) -> None:
+        """Switch dropout on or off."""
+        ...
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the model's files into a folder; their names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `early` says that the dev metric had stopped rising."""
+
+    state: RunState
+    early: bool
+
+
+class NonFiniteLossError(InvalidInputError):
+    """The loss became NaN or infinite: the learning rate, the data or the precision is at fault."""
+
+    code = "non_finite_loss"
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and how many there are. Joins the others where torchrun has started some."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), size
+
+
+def rate(step: int, config: RunConfig) -> float:
+    """Share of the peak learning rate: up in a line over the warm-up, then down in a line to 0 (Devlin et al. 2019)."""
+    warm = max(1, round(config.warm_up * config.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return max(0.0, (config.steps - step) / max(1, config.steps - warm))
+
+
+def train(
+    student: Student,
+    rows: Sequence[TrainingRow],
+    config: RunConfig,
+    work: Path,
+    *,
+    run: str,
+    dev: Sequence[TrainingRow] = (),
+    pool: Callable[[int], Sequence[Text]] = lambda _: (),
+    progress: Callable[[int, float], None] = lambda _step, _loss: None,
+    on_step: Callable[[int], None] = lambda _step: None,
+) -> Outcome:
+    """Train to the end, from the newest checkpoint in `work` if there is one; the student ends with its best weights.
+
+    `run` identifies configuration and data. `on_step` is called before each step, such as to mine negatives anew.
+    Raises NonFiniteLossError at the first loss that is not a number.
+    """
+    config.check()
+    rank, size = world()
+    if config.batch // config.accumulate % size:
+        raise InvalidInputError(
+            "the processes do not divide the batch", received=size, expected=f"a divisor of {config.batch}"
+        )
+    parameters = dict(student.parameters())
+    if not parameters:
+        raise InvalidInputError("nothing to train", received=config.tuning, expected="a model with trainable weights")
+    work.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [tensor], "peak": student.learning_rate(name), "lr": 0.0,
+             "weight_decay": config.weight_decay if tensor.ndim > 1 else 0.0}
+            for name, tensor in parameters.items()
+        ]
+    )  # fmt: skip
+    state = checkpoint.load(work, run, parameters, optimizer) or RunState(0)
+    scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16" and torch.cuda.is_available())
+    scaler.scale(torch.zeros(1, device="cuda") if scaler.is_enabled() else torch.zeros(1))
+    student.train(True)
+    early = bool(state.dev) and state.looks_without_gain >= config.patience
+    for step in range(state.step, config.steps if not early else 0):
+        on_step(step)
+        loss = _step(student, rows, config, step, optimizer, parameters, pool, scaler, rank, size)
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss of step {step} is not a number",
+                received=loss,
+                expected=f"a finite loss; the last whole checkpoint is kept in {work.name}",
+            )
+        state = replace(state, step=step + 1, losses=(*state.losses, loss))
+        progress(step + 1, loss)
+        last = step + 1 == config.steps
+        if dev and (last or (config.evaluate_every and (step + 1) % config.evaluate_every == 0)):
+            state = _look(student, dev, state, parameters, work, rank, run)
+            early = state.looks_without_gain >= config.patience
+        if rank == 0 and (last or early or (step + 1) % config.checkpoint_every == 0):
+            checkpoint.save(work, state, run, parameters, optimizer)
+        if early:
+            break
+    student.train(False)
+    if state.best > float("-inf"):
+        checkpoint.restore_weights(work / "best", parameters, run)
+    return Outcome(state, early)
+
+
+def _step(
+    student: Student,
+    rows: Sequence[TrainingRow],
+    config: RunConfig,
+    step: int,
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, torch.nn.Parameter],
+    pool: Callable[[int], Sequence[Text]],
+    scaler: Any,
+    rank: int,
+    size: int,
+) -> float:
+    drawn = draw(rows, batch=config.batch, negatives=config.negatives, seed=config.seed, step=step, pool=pool)
+    torch.manual_seed(config.seed * _SEED_STRIDE + step * size + rank)
+    share = rate(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+    optimizer.zero_grad(set_to_none=True)
+    part = config.batch // config.accumulate
+    own = part // size
+    total = 0.0
+    for first in range(0, config.batch, part):
+        mine = drawn[first + rank * own : first + (rank + 1) * own]
+        with _autocast(config):
+            total += student.backward(mine, scaler.get_scale() / config.accumulate) / config.accumulate
+    if size > 1:
+        _average(parameters.values(), size)
+        together = torch.tensor(total)
+        dist.all_reduce(together)
+        total = float(together) / size
+    if not math.isfinite(total):
+        return total
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(list(parameters.values()), config.clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return total
+
+
+def _autocast(config: RunConfig) -> Any:
+    if config.precision == "fp32":
+        return nullcontext()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(
+        device, dtype=torch.bfloat16 if config.precision == "bf16" or device == "cpu" else torch.float16
+    )
+
+
+def _average(parameters: Any, size: int) -> None:
+    for tensor in parameters:
+        if tensor.grad is None:
+            tensor.grad = torch.zeros_like(tensor)
+        dist.all_reduce(tensor.grad)
+        tensor.grad /= size
+
+
+def _look(
+    student: Student,
+    dev: Sequence[TrainingRow],
+    state: RunState,
+    parameters: Mapping[str, torch.nn.Parameter],
+    work: Path,
+    rank: int,
+    run: str,
+) -> RunState:
+    student.train(False)
+    with torch.no_grad():
+        value = student.metric(dev)
+    student.train(True)
+    better = value > state.best
+    if better and rank == 0:
+        checkpoint.keep_weights(work / "best", parameters, run)
+    return replace(
+        state,
+        dev=(*state.dev, (state.step, value)),
+        best=max(state.best, value),
+        looks_without_gain=0 if better else state.looks_without_gain + 1,
+    )

@@ -1,0 +1,1 @@
+"""Where negatives come from: searches, random draws, the model itself (ANCE)."""

@@ -1,0 +1,45 @@
+"""Negatives from a collection: what its search proposes, by any signals, with complete scores."""
+
+from __future__ import annotations
+
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.search.service import SearchService
+from hyblink.training.data.rows import Text
+from hyblink.training.negatives.mining import Proposal
+
+
+class CollectionSource:
+    """A collection's own search as a source of proposals; a document stands for its best passage."""
+
+    def __init__(
+        self,
+        service: SearchService,
+        collection: str,
+        signals: tuple[Signal, ...],
+        name: str,
+        *,
+        candidates: int = 200,
+        generation: str | None = None,
+    ) -> None:
+        self._service = service
+        self._collection = collection
+        self._signals = signals
+        self._name = name
+        self._candidates = candidates
+        self._generation = generation
+
+    def __call__(self, query: str, depth: int) -> list[Proposal]:
+        request = SearchRequest(
+            query,
+            k=min(depth, self._candidates),
+            candidates=self._candidates,
+            signals=self._signals,
+            highlight=False,
+            passages_per_document=1,
+            generation=self._generation,
+        )
+        return [
+            Proposal(Text(hit.passages[0].text, hit.title, hit.doc_id), self._name, hit.rank, hit.score)
+            for hit in self._service.search(self._collection, request).hits
+        ]

@@ -1,0 +1,1 @@
+"""Training a collection's encoder anew from its own text and clicks."""

@@ -1,0 +1,121 @@
+"""Questions made of a corpus itself: a sentence of a document asks for the document, its name masked.
+
+The inverse cloze task (Lee, Chang & Toutanova 2019, section 5): a sentence stands for a question, what it was taken
+from for the answer; every second answer is learned without the sentence, so that its own words are not all that is
+learned. Documents are either learned from or held out, by a digest of their id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hyblink.app.core.checks import fold
+
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s*(?=[A-Z\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3])")
+_CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]")
+_WORD = re.compile(r"\w+")
+_CODE = re.compile(r"^(\s*>>>|\s{4,}\S|\s*[-*|+=]{3,})", re.MULTILINE)
+_PARTS = re.compile(r"[\s./:_()\[\],]+")
+_LEAST_WORDS, _MOST_WORDS = 5, 40
+_LEAST_CHARS, _MOST_CHARS = 12, 120
+_LETTERS = 0.7
+_AROUND = 800
+_KEPT = 2
+"""One row in so many keeps its sentence in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that questions are made of."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A question made of a document, the sentence it was, and the paragraph around it as it is learned from."""
+
+    query: str
+    document_id: str
+    title: str
+    answer: str
+    held_out: bool
+
+
+def digest(*parts: str) -> int:
+    """64 bits of some texts, the same on every machine."""
+    joined = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "big")
+
+
+def masked(sentence: str, title: str) -> str:
+    """A sentence without a document's name: the whole of it, and the words that it is made of.
+
+    >>> masked("json.dumps is like dump(), but dumps returns text.", "json.dumps")
+    'is like dump(), but returns text.'
+    """
+    names = {title, *(part for part in _PARTS.split(title) if len(part) > 2)}
+    found = sentence
+    for name in sorted(filter(None, names), key=len, reverse=True):
+        edge = r"\b" if not _CJK.search(name) else ""
+        found = re.sub(rf"{edge}{re.escape(name)}{edge}(\(\))?", " ", found, flags=re.IGNORECASE)
+    return " ".join(found.split())
+
+
+def sentences(text: str) -> Iterator[tuple[str, str]]:
+    """Sentences that could be questions, each with its paragraph; code, tables and signatures are left out."""
+    for paragraph in _PARAGRAPH.split(text):
+        if _CODE.search(paragraph):
+            continue
+        flat = " ".join(paragraph.split())
+        for sentence in _SENTENCE.split(flat):
+            if _speaks(sentence):
+                yield sentence, flat
+
+
+def _speaks(sentence: str) -> bool:
+    letters = sum(char.isalpha() or char.isspace() for char in sentence)
+    if letters < _LETTERS * len(sentence) or sentence[-1:] not in set(".!?。！？"):
+        return False
+    if _CJK.search(sentence):
+        return _LEAST_CHARS <= len(sentence) <= _MOST_CHARS
+    return _LEAST_WORDS <= len(_WORD.findall(sentence)) <= _MOST_WORDS
+
+
+def _around(text: str, sentence: str, keep: bool) -> str:
+    """What stands around a sentence, without it unless it is kept, or nothing else is there."""
+    flat = " ".join(text.split())
+    at = flat.index(sentence)
+    end = at + len(sentence)
+    before, after = flat[max(0, at - _AROUND) : at], flat[end : end + _AROUND]
+    without = " ".join(f"{before} {after}".split())
+    return f"{before}{sentence}{after}" if keep or not _WORD.search(without) else without
+
+
+def generate(documents: Iterable[Source], *, seed: int = 0, held_out_share: float = 0.25) -> list[Generated]:
+    """One question for each document that has a sentence for it; those that two documents would share are dropped."""
+    made: dict[str, Generated | None] = {}
+    for one in documents:
+        found = _question(one, seed, held_out_share)
+        if found is not None:
+            key = fold(found.query).casefold()
+            made[key] = None if key in made else found
+    return [one for one in made.values() if one is not None]
+
+
+def _question(one: Source, seed: int, held_out_share: float) -> Generated | None:
+    choices = sorted(sentences(one.text), key=lambda found: digest(str(seed), one.id, found[0]))
+    for sentence, _ in choices:
+        query = masked(sentence, one.title)
+        if not _speaks(query):
+            continue
+        keep = digest("kept", str(seed), one.id) % _KEPT == 0
+        held_out = digest("held out", one.id) % 10_000 < held_out_share * 10_000
+        return Generated(query, one.id, one.title, _around(one.text, sentence, keep), held_out)
+    return None
