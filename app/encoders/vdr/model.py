@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 VDR_HEAD_MODULE = "hyblink.app.encoders.vdr.head.VdrHead"
+_EARLIER = "app.encoders.vdr.VdrHead"
+"""Its name in folders that were saved before the code had one name."""
 
 
 def is_whole_model(folder: Path) -> bool:
@@ -54,7 +56,7 @@ def module_folders(folder: Path) -> dict[str, tuple[str, str]]:
         routes = {task: [str(Path(paths[0], name)) for name in names] for task, names in structure.items()}
         kinds = {task: [str(named.get(name)) for name in names] for task, names in structure.items()}
     ours = all(
-        len(own) == 2 and own[0].startswith("sentence_transformers.") and own[1] == VDR_HEAD_MODULE
+        len(own) == 2 and own[0].startswith("sentence_transformers.") and own[1] in {VDR_HEAD_MODULE, _EARLIER}
         for own in kinds.values()
     )
     if routes.keys() != {"query", "document"} or not ours:
