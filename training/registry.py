@@ -15,17 +15,8 @@ from typing import Any
 
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from hyblink.app.core.manifest import MANIFEST, check_manifest, read_json, write_json, write_manifest
-from hyblink.app.encoders.loading.adapters import (
-    CROSS_ENCODER,
-    CROSS_ENCODER_LORA,
-    DENSE_LORA,
-    FORMAT,
-    LATE_INTERACTION,
-    MENTION_LORA,
-    SPAN_HEAD,
-    VDR_HEAD,
-)
-from hyblink.training.recipes import RunConfig
+from hyblink.app.encoders.loading.adapters import FORMAT
+from hyblink.training.run_config import RunConfig
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PROMOTED = "promoted.json"
@@ -40,29 +31,17 @@ class Lineage:
     parent: str = ""
 
 
-def kind_of(config: RunConfig) -> str:
-    """What a run's result is: an adapter of ours, or a whole sentence-transformers folder."""
-    if config.kind == "vdr":
-        return VDR_HEAD if config.tuning == "head" else "vdr"
-    if config.kind == "late":
-        return LATE_INTERACTION
-    if config.kind in {"mention", "span"}:
-        return MENTION_LORA if config.kind == "mention" else SPAN_HEAD
-    if config.kind == "cross":
-        return CROSS_ENCODER_LORA if config.tuning == "lora" else CROSS_ENCODER
-    return DENSE_LORA if config.tuning == "lora" else "dense"
-
-
 def finish(
     folder: Path,
     name: str,
     config: RunConfig,
+    kind: str,
     lineage: Lineage,
     metrics: Mapping[str, Any],
     write: Callable[[Path], Sequence[str]],
     **fields: Any,
 ) -> dict[str, Any]:
-    """Write a model beside `folder`, its manifest last, and rename it: an interrupted run leaves nothing that loads.
+    """Write a model of a kind beside `folder`, its manifest last, and rename it: what is interrupted leaves nothing.
 
     Raises ConflictError where the folder exists.
     """
@@ -77,7 +56,7 @@ def finish(
             beside,
             files,
             format=FORMAT,
-            kind=kind_of(config),
+            kind=kind,
             name=name,
             base=config.base,
             recipe=config.recipe,

@@ -28,7 +28,7 @@ from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions
 from hyblink.app.linking.dictionary import AliasDictionary
 from hyblink.app.linking.knowledge_base import entity_spec
 from hyblink.training.linking.profile import fit_profile
-from hyblink.training.recipes import SHIPPED_BACKBONE
+from hyblink.training.run_config import SHIPPED_BACKBONE
 from tests.benchmarks.timing import entities, latencies, resident_mb, table
 
 _MENTIONS = 512

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from hyblink.training.data.rows import read_rows
-from hyblink.training.recipes import SHIPPED_BACKBONE, recipe
+from hyblink.training.recipes import recipe
+from hyblink.training.run_config import SHIPPED_BACKBONE
 from tests.benchmarks.training import BATCH, STEPS, TOKENS
 
 _SKIPPED = 8

@@ -32,8 +32,9 @@ from hyblink.app.evaluation.measures import measure
 from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import TrainingRow, read_corpus, read_rows, write_jsonl
 from hyblink.training.negatives.mining import Mining, OfflineBm25, RandomPool, mine
-from hyblink.training.recipes import SHIPPED_BACKBONE, RunConfig, recipe
+from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
+from hyblink.training.run_config import SHIPPED_BACKBONE, RunConfig
 from tests.benchmarks.timing import table
 
 STEPS, BATCH, TOKENS = 40, 16, 128

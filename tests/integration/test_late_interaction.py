@@ -27,9 +27,10 @@ from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.late_interaction.model import in_torch
 from hyblink.training.data.batches import draw
 from hyblink.training.data.rows import read_rows, write_jsonl
-from hyblink.training.families.late_interaction import InteractionStudent
-from hyblink.training.recipes import RunConfig, recipe
+from hyblink.training.families.late_interaction.trainable import LateInteractionTrainable
+from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
+from hyblink.training.run_config import RunConfig
 
 QUERY = "what sleeps and when"
 
@@ -109,7 +110,7 @@ def test_the_score_is_the_papers_weighted_sum_and_is_told_token_by_token(base: P
 
 
 def test_it_learns_what_the_first_stage_lacks(base: Path, data: Path, tmp_path: Path) -> None:
-    student = InteractionStudent(config(base, residual="0.5"), tmp_path / "states")
+    student = LateInteractionTrainable(config(base, residual="0.5"), tmp_path / "states")
     student.set_statistics({"rows": [text.joined for row in read_rows(data) for text in row.positives]})
     drawn = draw(read_rows(data), batch=3, negatives=2, seed=0, step=0)
     plain = []

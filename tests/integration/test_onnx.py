@@ -20,8 +20,9 @@ from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter, features_of
 from hyblink.app.encoders.vdr.head import load_encoder
 from hyblink.training.data.rows import write_jsonl
-from hyblink.training.recipes import SHIPPED_BACKBONE, recipe
+from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
+from hyblink.training.run_config import SHIPPED_BACKBONE
 
 onnxruntime = pytest.importorskip("onnxruntime")
 from hyblink.app.encoders.runtimes.export import export  # noqa: E402

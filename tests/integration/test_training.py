@@ -29,14 +29,17 @@ from hyblink.app.encoders.runtimes.export import export
 from hyblink.training.data.batches import draw
 from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import Text, read_rows, write_jsonl
-from hyblink.training.families.students import CrossStudent, DenseStudent, MentionStudent
+from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
+from hyblink.training.families.dense.trainable import DenseTrainable
+from hyblink.training.families.mention.trainable import MentionTrainable
 from hyblink.training.loop import checkpoint
 from hyblink.training.loop.trainer import NonFiniteLossError, rate
 from hyblink.training.negatives.ance import OwnNegatives, corpus_of
 from hyblink.training.negatives.mining import Mining
-from hyblink.training.recipes import RunConfig, recipe
+from hyblink.training.recipes import recipe
 from hyblink.training.registry import ModelRegistry
 from hyblink.training.run import train_model
+from hyblink.training.run_config import RunConfig
 
 WORKER = Path(__file__).with_name("train_worker.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,9 +106,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_an_adapter_goes_on_from_an_earlier_one(name: str, base: Path, data: Path, tmp_path: Path) -> None:
     one = config(name, base, steps="2")
     train_model(one, [data], tmp_path / "earlier", cache=tmp_path / "states")
-    student = {"cross_encoder": CrossStudent, "dense": DenseStudent}.get(name, partial(MentionStudent, vectors=None))(
-        one
-    )
+    student = {"cross_encoder": CrossEncoderTrainable, "dense": DenseTrainable}.get(
+        name, partial(MentionTrainable, vectors=None)
+    )(one)
     begun = {name: tensor.detach().clone() for name, tensor in student.parameters().items()}
     student.go_on_from(tmp_path / "earlier")
     again = tmp_path / "again"
@@ -142,7 +145,7 @@ def test_frozen_layers_stay_as_they_are_and_dropout_can_be_left_out(tuning: str,
     base = tiny_model(tmp_path / "base", layers=2)
     before = load_file(base / "model.safetensors")
     changes = {"tuning": tuning, "frozen_layers": "1", "dropout": "false", "lora_rank": "4"}
-    student = CrossStudent(config("cross_encoder", base, **changes))
+    student = CrossEncoderTrainable(config("cross_encoder", base, **changes))
     assert {module.p for module in student.model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
     learning = set(student.parameters())
     assert any("layer.1." in name for name in learning)
@@ -160,11 +163,11 @@ def test_frozen_layers_stay_as_they_are_and_dropout_can_be_left_out(tuning: str,
             (found,) = [value for key, value in after.items() if key.endswith(name)]
             assert torch.equal(found, before[name])
     with pytest.raises(InvalidInputError, match="no layer is left"):
-        CrossStudent(config("cross_encoder", base, tuning=tuning, frozen_layers="2", lora_rank="4"))
+        CrossEncoderTrainable(config("cross_encoder", base, tuning=tuning, frozen_layers="2", lora_rank="4"))
 
 
 def test_what_remains_to_learn_beside_the_first_stage(still: Path, data: Path, tmp_path: Path) -> None:
-    student = CrossStudent(config("cross_encoder", still, residual="0.5", dropout="false"))
+    student = CrossEncoderTrainable(config("cross_encoder", still, residual="0.5", dropout="false"))
     drawn = draw(read_rows(data), batch=3, negatives=2, seed=0, step=0)
     with torch.no_grad():
         scores_QP = [
@@ -197,11 +200,11 @@ def test_a_cross_encoder_of_the_lower_layers_alone(data: Path, tmp_path: Path) -
     export(str(tmp_path / "model"), tmp_path / "onnx")
     np.testing.assert_allclose(Exported(tmp_path / "onnx", 64)(pairs), loaded.predict(pairs), atol=1e-4)
     with pytest.raises(EncoderUnavailableError, match="layers cannot be cut off; received 4"):
-        CrossStudent(config("cross_encoder", base, kept_layers="4"))
+        CrossEncoderTrainable(config("cross_encoder", base, kept_layers="4"))
     with pytest.raises(InvalidInputError, match="cut layers off"):
         config("dense", base, kept_layers="1")
     with pytest.raises(InvalidInputError, match="no layer is left"):
-        CrossStudent(config("cross_encoder", base, kept_layers="1", frozen_layers="1"))
+        CrossEncoderTrainable(config("cross_encoder", base, kept_layers="1", frozen_layers="1"))
 
 
 @pytest.mark.parametrize("name", list(KINDS))
@@ -279,7 +282,7 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
 ) -> None:
     rows = read_rows(data)
     made = config("dense", base)
-    student, shadow = DenseStudent(made), DenseStudent(made)
+    student, shadow = DenseTrainable(made), DenseTrainable(made)
     corpus = corpus_of(rows, [Text("a whole corpus has more passages")])
     mining = Mining(keep=5, last_rank=50, drop_near_duplicates=False)
     own = OwnNegatives(student, shadow, rows, corpus, tmp_path, every=2, steps=6, mining=mining)
@@ -297,7 +300,7 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     assert all(
         torch.equal(a, b) for a, b in zip(student.parameters().values(), shadow.parameters().values(), strict=True)
     )
-    fresh = DenseStudent(made)
+    fresh = DenseTrainable(made)
     fresh.train(False)
     with torch.no_grad():
         first = fresh.scores(fresh.queries(rows[:1]), fresh.passages(corpus))[0]
@@ -308,7 +311,7 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     assert [one.source for one in own.pool(0)] == [f"self-0@{rank}" for rank in range(1, 6)]
     # Whoever goes on in the middle of a period draws the same, and mines again what had not been written.
     again = OwnNegatives(
-        DenseStudent(made), DenseStudent(made), rows, corpus, tmp_path, every=2, steps=6, mining=mining
+        DenseTrainable(made), DenseTrainable(made), rows, corpus, tmp_path, every=2, steps=6, mining=mining
     )
     checkpoint.keep_weights(tmp_path / "copied-1", dict(student.parameters()))
     (tmp_path / "mined-1.json").unlink()

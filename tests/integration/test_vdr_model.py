@@ -21,7 +21,7 @@ from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.vdr.head import explain, load_encoder, towers
 from hyblink.app.encoders.vdr.model import VdrModel
 from hyblink.training.data.rows import write_jsonl
-from hyblink.training.families.students import VdrStudent
+from hyblink.training.families.vdr.trainable import VdrTrainable
 from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
 
@@ -86,7 +86,7 @@ def test_separate_towers_begin_alike_and_part(model: Path, tmp_path: Path) -> No
     ours, theirs = of_queries.model.state_dict(), of_passages.model.state_dict()
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
     config = recipe("vdr", {"base": str(model.parent / "base" / "model"), "separate_towers": "true"})
-    student = VdrStudent(config, tmp_path / "states")
+    student = VdrTrainable(config, tmp_path / "states")
     parameters = student.parameters()
     pairs = [(name, f"passages.{name}") for name in parameters if not name.startswith("passages.")]
     assert all(torch.equal(parameters[one], parameters[two]) for one, two in pairs)

@@ -12,47 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.training.data.batches import Drawn, draw
+from hyblink.training.data.batches import draw
 from hyblink.training.data.rows import Text, TrainingRow
+from hyblink.training.families.base import Trainable
 from hyblink.training.loop import checkpoint
 from hyblink.training.loop.checkpoint import RunState
-from hyblink.training.recipes import RunConfig
+from hyblink.training.run_config import RunConfig
 
 _SEED_STRIDE = 1_000_003
-
-
-class Student(Protocol):
-    """A model that learns."""
-
-    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
-        """What is trained, by name."""
-        ...
-
-    def learning_rate(self, name: str) -> float:
-        """The peak learning rate of a parameter."""
-        ...
-
-    def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
-        """Add the gradients of `scale ·` the mean loss of these queries; that loss, not scaled."""
-        ...
-
-    def metric(self, rows: Sequence[TrainingRow]) -> float:
-        """How good it is on dev rows, larger is better."""
-        ...
-
-    def train(self, on: bool) -> None:
-        """Switch dropout on or off."""
-        ...
-
-    def save(self, folder: Path) -> list[str]:
-        """Write the model's files into a folder; their names."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +61,7 @@ def rate(step: int, config: RunConfig) -> float:
 
 
 def train(
-    student: Student,
+    model: Trainable,
     rows: Sequence[TrainingRow],
     config: RunConfig,
     work: Path,
@@ -99,24 +72,23 @@ def train(
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     on_step: Callable[[int], None] = lambda _step: None,
 ) -> Outcome:
-    """Train to the end, from the newest checkpoint in `work` if there is one; the student ends with its best weights.
+    """Train to the end, from the newest checkpoint in `work` if there is one; the model ends with its best weights.
 
     `run` identifies configuration and data. `on_step` is called before each step, such as to mine negatives anew.
     Raises NonFiniteLossError at the first loss that is not a number.
     """
-    config.check()
     rank, size = world()
     if config.batch // config.accumulate % size:
         raise InvalidInputError(
             "the processes do not divide the batch", received=size, expected=f"a divisor of {config.batch}"
         )
-    parameters = dict(student.parameters())
+    parameters = dict(model.parameters())
     if not parameters:
         raise InvalidInputError("nothing to train", received=config.tuning, expected="a model with trainable weights")
     work.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(
         [
-            {"params": [tensor], "peak": student.learning_rate(name), "lr": 0.0,
+            {"params": [tensor], "peak": model.learning_rate(name), "lr": 0.0,
              "weight_decay": config.weight_decay if tensor.ndim > 1 else 0.0}
             for name, tensor in parameters.items()
         ]
@@ -124,11 +96,11 @@ def train(
     state = checkpoint.load(work, run, parameters, optimizer) or RunState(0)
     scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16" and torch.cuda.is_available())
     scaler.scale(torch.zeros(1, device="cuda") if scaler.is_enabled() else torch.zeros(1))
-    student.train(True)
+    model.train(True)
     early = bool(state.dev) and state.looks_without_gain >= config.patience
     for step in range(state.step, config.steps if not early else 0):
         on_step(step)
-        loss = _step(student, rows, config, step, optimizer, parameters, pool, scaler, rank, size)
+        loss = _step(model, rows, config, step, optimizer, parameters, pool, scaler, rank, size)
         if not math.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss of step {step} is not a number",
@@ -139,20 +111,20 @@ def train(
         progress(step + 1, loss)
         last = step + 1 == config.steps
         if dev and (last or (config.evaluate_every and (step + 1) % config.evaluate_every == 0)):
-            state = _look(student, dev, state, parameters, work, rank, run)
+            state = _look(model, dev, state, parameters, work, rank, run)
             early = state.looks_without_gain >= config.patience
         if rank == 0 and (last or early or (step + 1) % config.checkpoint_every == 0):
             checkpoint.save(work, state, run, parameters, optimizer)
         if early:
             break
-    student.train(False)
+    model.train(False)
     if state.best > float("-inf"):
         checkpoint.restore_weights(work / "best", parameters, run)
     return Outcome(state, early)
 
 
 def _step(
-    student: Student,
+    model: Trainable,
     rows: Sequence[TrainingRow],
     config: RunConfig,
     step: int,
@@ -175,7 +147,7 @@ def _step(
     for first in range(0, config.batch, part):
         mine = drawn[first + rank * own : first + (rank + 1) * own]
         with _autocast(config):
-            total += student.backward(mine, scaler.get_scale() / config.accumulate) / config.accumulate
+            total += model.backward(mine, scaler.get_scale() / config.accumulate) / config.accumulate
     if size > 1:
         _average(parameters.values(), size)
         together = torch.tensor(total)
@@ -208,7 +180,7 @@ def _average(parameters: Any, size: int) -> None:
 
 
 def _look(
-    student: Student,
+    model: Trainable,
     dev: Sequence[TrainingRow],
     state: RunState,
     parameters: Mapping[str, torch.nn.Parameter],
@@ -216,10 +188,10 @@ def _look(
     rank: int,
     run: str,
 ) -> RunState:
-    student.train(False)
+    model.train(False)
     with torch.no_grad():
-        value = student.metric(dev)
-    student.train(True)
+        value = model.metric(dev)
+    model.train(True)
     better = value > state.best
     if better and rank == 0:
         checkpoint.keep_weights(work / "best", parameters, run)

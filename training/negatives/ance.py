@@ -36,7 +36,7 @@ _WIDE = 4096
 
 
 class Retriever(Protocol):
-    """A student that embeds queries and passages; a score is a dot product of what `embedding` gives."""
+    """A model that embeds queries and passages; a score is a dot product of what `embedding` gives."""
 
     def parameters(self) -> Any: ...
 
@@ -50,11 +50,11 @@ class Retriever(Protocol):
 
 
 class OwnNegatives:
-    """What each row may draw as negatives, step by step. `shadow` is a second student that is only ever copied to."""
+    """What each row may draw as negatives, step by step. `shadow` is a second model that is only ever copied to."""
 
     def __init__(
         self,
-        student: Retriever,
+        model: Retriever,
         shadow: Retriever,
         rows: Sequence[TrainingRow],
         corpus: Sequence[Text],
@@ -64,7 +64,7 @@ class OwnNegatives:
         steps: int,
         mining: Mining,
     ) -> None:
-        self._student, self._shadow = student, shadow
+        self._model, self._shadow = model, shadow
         self._rows, self._corpus = rows, corpus
         self._folder = folder
         self._every, self._steps = every, steps
@@ -126,13 +126,13 @@ class OwnNegatives:
         return Text(one.text, one.title, one.id, f"self-{step}@{rank}")
 
     def _start(self, period: int, *, fresh: bool) -> None:
-        """Mine with the weights of the period's first step: the student's, or those kept of them."""
+        """Mine with the weights of the period's first step: the model's, or those kept of them."""
         last = (period + 1) * self._every >= self._steps  # no step would draw from what it mines
         if last or (not fresh and self._file(period).is_file()):
             return
         parameters = dict(self._shadow.parameters())
         if fresh:
-            checkpoint.keep_weights(self._copy(period), dict(self._student.parameters()))
+            checkpoint.keep_weights(self._copy(period), dict(self._model.parameters()))
         checkpoint.restore_weights(self._copy(period), parameters)
         self._pending = _Work(lambda: self._write(period))
         self._pending.start()
@@ -175,11 +175,11 @@ class OwnNegatives:
         return [one.text.joined for one in select(row, proposals, mining)]
 
 
-def _embedded(student: Retriever, encode: Callable[[Any], tuple[torch.Tensor, ...]], items: Sequence[Any]) -> Any:
+def _embedded(model: Retriever, encode: Callable[[Any], tuple[torch.Tensor, ...]], items: Sequence[Any]) -> Any:
     """Embeddings of rows or texts, one line each; sparse where they are wide."""
     parts = []
     for at in range(0, len(items), _BATCH):
-        part = student.embedding(encode(items[at : at + _BATCH])).float().cpu().numpy()
+        part = model.embedding(encode(items[at : at + _BATCH])).float().cpu().numpy()
         parts.append(sp.csr_matrix(part) if part.shape[1] > _WIDE else part)
     return sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
 

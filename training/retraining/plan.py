@@ -23,8 +23,9 @@ from hyblink.app.evaluation.systems import DEPTH, MEASURES
 from hyblink.app.feedback.feedback import Judgement, query_key
 from hyblink.app.search.service import SearchService
 from hyblink.training.data.rows import Text, TrainingRow
-from hyblink.training.recipes import RunConfig, recipe
+from hyblink.training.recipes import recipe
 from hyblink.training.retraining.inverse_cloze import Generated, digest
+from hyblink.training.run_config import RunConfig
 
 TARGETS = {Signal.VDR.value: "vdr_again"}
 """What can be trained anew while a collection is served, and the recipe that does it."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 VDR_HEAD_MODULE = "hyblink.app.encoders.vdr.head.VdrHead"
-_EARLIER = "app.encoders.vdr.VdrHead"
+_EARLIER = "hyblink.app.encoders.vdr.VdrHead"
 """Its name in folders that were saved before the code had one name."""
 
 

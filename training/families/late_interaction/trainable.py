@@ -20,14 +20,16 @@ from hyblink.app.encoders.loading.models import identity
 from hyblink.training.data.batches import Drawn
 from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import TrainingRow
-from hyblink.training.families.students import load_backbone, mean_reciprocal_rank, token_ids
-from hyblink.training.recipes import RunConfig
+from hyblink.training.families.backbone import load_backbone
+from hyblink.training.families.dev_metric import mean_reciprocal_rank
+from hyblink.training.families.late_interaction.family import LateInteractionConfig
+from hyblink.training.families.vdr.trainable import token_ids
 
 
-class InteractionStudent:
+class LateInteractionTrainable:
     """An `InteractionHead` on states that are computed once and kept: a step costs its products alone."""
 
-    def __init__(self, config: RunConfig, cache: Path) -> None:
+    def __init__(self, config: LateInteractionConfig, cache: Path) -> None:
         self.config = config
         self.model = load_backbone(config).eval().requires_grad_(False)
         transformer = self.model[0].model

@@ -28,19 +28,20 @@ from hyblink.app.encoders.mention.span_head import HEADS, span_scores, valid_spa
 from hyblink.app.evaluation.linking.span_measures import micro
 from hyblink.training.data.batches import Drawn
 from hyblink.training.data.rows import Text, TrainingRow
-from hyblink.training.families.students import load_adapter, load_backbone, prepare, save_adapter
+from hyblink.training.families.adapters import load_adapter, save_adapter
+from hyblink.training.families.backbone import load_backbone, prepare
+from hyblink.training.families.span.family import SpanConfig
 from hyblink.training.linking.spans import SpanRow
 from hyblink.training.linking.vectors import EntityVectors
-from hyblink.training.recipes import RunConfig
 
 _OTHERS = 1024
 """Entities drawn at random as further negatives of a step."""
 
 
-class SpanStudent:
+class SpanTrainable:
     """Heads on a backbone with LoRA: start, end and within logits, and a projection into the space of entities."""
 
-    def __init__(self, config: RunConfig, vectors: EntityVectors | None) -> None:
+    def __init__(self, config: SpanConfig, vectors: EntityVectors | None) -> None:
         if vectors is not None:
             vectors.check_encoder(config.base)
         self.config = config

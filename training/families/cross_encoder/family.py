@@ -1,0 +1,74 @@
+"""Cross-encoders: query and passage are read together; one score comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, CROSS_ENCODER_LORA
+from hyblink.training.data.rows import TrainingRow
+from hyblink.training.families.base import Family, Inputs, Say, with_first_stage_scores, with_negatives
+from hyblink.training.load import Loaded
+from hyblink.training.run_config import RerankerConfig, RunConfig, check_not_negative
+
+if TYPE_CHECKING:
+    from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEncoderConfig(RerankerConfig):
+    """A cross-encoder's run."""
+
+    kind: str = "cross"
+    distil: float = 0.0
+    """Weight of the teacher's scores, where rows have them (listwise)."""
+    teacher_temperature: float = 1.0
+    gold_bonus: float = 1.0
+    """Added to a teacher's score of the positive: a judgement outweighs it."""
+
+    def check(self) -> None:
+        """Raises InvalidInputError for what makes no sense."""
+        RerankerConfig.check(self)
+        check_not_negative(self, "distil", "gold_bonus")
+        if self.kept_layers and self.tuning != "lora":
+            raise InvalidInputError(
+                "only adapters that re-rank cut layers off", received=f"{self.kind}, {self.tuning}", expected="lora"
+            )
+
+
+class RerankerFamily(Family):
+    """What re-ranks: it learns from negatives, and may learn beside the first stage's scores."""
+
+    def rows(self, config: RunConfig, loaded: Loaded, say: Say) -> tuple[RunConfig, list[TrainingRow]]:
+        config, rows = with_negatives(config, loaded.rows, say)
+        rows = with_first_stage_scores(rows, cast("RerankerConfig", config).residual, say)
+        if not config.negatives:
+            raise InvalidInputError(
+                "what re-ranks learns from negatives", received="none", expected="rows with negatives"
+            )
+        return config, rows
+
+    def manifest(self, config: RunConfig) -> dict[str, Any]:
+        kept = cast("RerankerConfig", config).kept_layers
+        return {"layers": kept} if kept else {}
+
+
+class CrossEncoderFamily(RerankerFamily):
+    """Cross-encoders, whole or as LoRA adapters."""
+
+    kind = "cross"
+    config: ClassVar[type[RunConfig]] = CrossEncoderConfig
+    losses = ("listwise", "bce", "lambda", "margin_mse")
+
+    def trainable(self, config: RunConfig, inputs: Inputs, beside: Any = None) -> CrossEncoderTrainable:
+        del beside
+        from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
+
+        made = CrossEncoderTrainable(cast("CrossEncoderConfig", config))
+        if inputs.go_on_from is not None:
+            made.go_on_from(inputs.go_on_from)
+        return made
+
+    def artifact(self, config: RunConfig) -> str:
+        return CROSS_ENCODER_LORA if config.tuning == "lora" else CROSS_ENCODER

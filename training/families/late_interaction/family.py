@@ -1,0 +1,46 @@
+"""Late interaction (Khattab & Zaharia 2020): token states of query and passage are compared pair by pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hyblink.app.encoders.loading.adapters import LATE_INTERACTION
+from hyblink.training.families.base import Inputs
+from hyblink.training.families.cross_encoder.family import RerankerFamily
+from hyblink.training.run_config import RerankerConfig, RunConfig
+
+if TYPE_CHECKING:
+    from hyblink.training.families.late_interaction.trainable import LateInteractionTrainable
+
+
+@dataclass(frozen=True, slots=True)
+class LateInteractionConfig(RerankerConfig):
+    """A late-interaction run."""
+
+    kind: str = "late"
+
+
+class LateInteractionFamily(RerankerFamily):
+    """Heads for late interaction on the frozen states of a backbone's lower layers."""
+
+    kind = "late"
+    config: ClassVar[type[RunConfig]] = LateInteractionConfig
+    losses = ("listwise",)
+    tunings = ("head",)
+
+    def goes_on(self, config: RunConfig) -> bool:
+        del config
+        return False
+
+    def trainable(self, config: RunConfig, inputs: Inputs, beside: Any = None) -> LateInteractionTrainable:
+        del beside
+        from hyblink.training.families.late_interaction.trainable import LateInteractionTrainable
+
+        made = LateInteractionTrainable(cast("LateInteractionConfig", config), inputs.cache)
+        made.set_statistics(inputs.statistics)
+        return made
+
+    def artifact(self, config: RunConfig) -> str:
+        del config
+        return LATE_INTERACTION

@@ -1,0 +1,1 @@
+"""BLINK's mention tower."""

@@ -1,0 +1,53 @@
+"""BLINK's bi-encoder (Wu et al. 2020): a mention tower that learns beside entities whose vectors stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.encoders.loading.adapters import MENTION_LORA
+from hyblink.training.families.base import Family, Inputs
+from hyblink.training.linking.vectors import EntityVectors
+from hyblink.training.run_config import InBatchConfig, RunConfig
+
+if TYPE_CHECKING:
+    from hyblink.training.families.mention.trainable import MentionTrainable
+
+
+@dataclass(frozen=True, slots=True)
+class MentionConfig(InBatchConfig):
+    """A mention tower's run."""
+
+    kind: str = "mention"
+
+
+class MentionFamily(Family):
+    """Mention towers: LoRA adapters of the entities' own encoder."""
+
+    kind = "mention"
+    config: ClassVar[type[RunConfig]] = MentionConfig
+    losses = ("nll", "margin_mse")
+    tunings = ("lora",)
+
+    def check(self, config: RunConfig) -> None:
+        if cast("MentionConfig", config).refresh_every:
+            raise InvalidInputError(
+                "only a retriever that learns from negatives can mine them", received=config.kind,
+                expected="vdr or dense, negatives above 0",
+            )  # fmt: skip
+        super().check(config)
+
+    def trainable(self, config: RunConfig, inputs: Inputs, beside: Any = None) -> MentionTrainable:
+        del beside
+        from hyblink.training.families.mention.trainable import MentionTrainable
+
+        vectors = EntityVectors(*inputs.entities) if inputs.entities else None
+        made = MentionTrainable(cast("MentionConfig", config), vectors)
+        if inputs.go_on_from is not None:
+            made.go_on_from(inputs.go_on_from)
+        return made
+
+    def artifact(self, config: RunConfig) -> str:
+        del config
+        return MENTION_LORA

@@ -1,0 +1,53 @@
+"""The mention tower of BLINK's bi-encoder, beside entities whose vectors stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hyblink.app.encoders.dense.transformer import on_device
+from hyblink.app.encoders.loading.adapters import MENTION_LORA
+from hyblink.training.data.rows import Text
+from hyblink.training.families.adapters import save_adapter
+from hyblink.training.families.backbone import load_backbone
+from hyblink.training.families.dense.trainable import DenseTrainable
+from hyblink.training.families.in_batch import DEV_BATCH
+from hyblink.training.families.mention.family import MentionConfig
+from hyblink.training.linking.vectors import EntityVectors
+
+
+class MentionTrainable(DenseTrainable[MentionConfig]):
+    """The mention tower of a bi-encoder (Wu et al. 2020) beside entities whose vectors stay.
+
+    Those are a knowledge base's, or what the frozen base makes of their texts.
+    """
+
+    artifact = MENTION_LORA
+
+    def __init__(self, config: MentionConfig, vectors: EntityVectors | None) -> None:
+        super().__init__(config)
+        self._vectors = vectors
+        self._frozen: Any = None if vectors is not None else load_backbone(config).eval().requires_grad_(False)
+        self._made: dict[str, torch.Tensor] = {}
+        if vectors is not None:
+            vectors.check_encoder(config.base)
+
+    def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
+        if self._vectors is not None:
+            return (torch.from_numpy(self._vectors.get([one.id for one in texts])).to(self.model.device),)
+        new = list({one.joined: one for one in texts if one.joined not in self._made}.values())
+        for at in range(0, len(new), DEV_BATCH):
+            part = [self._prefixes.passage + one.joined for one in new[at : at + DEV_BATCH]]
+            self._frozen.max_seq_length = self.config.passage_tokens
+            with torch.no_grad():
+                features = on_device(self._frozen.preprocess(part), self._frozen.device)
+                made = nn.functional.normalize(self._frozen(features)["sentence_embedding"].float(), dim=-1)
+            self._made |= {one.joined: own for one, own in zip(new[at : at + DEV_BATCH], made, strict=True)}
+        return (torch.stack([self._made[one.joined] for one in texts]),)
+
+    def save(self, folder: Path) -> list[str]:
+        return save_adapter(self.model[0].model, self.config.base, folder, half=True)

@@ -1,0 +1,1 @@
+"""ELQ's span head."""

@@ -1,0 +1,1 @@
+"""VDR heads and encoders."""
