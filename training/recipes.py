@@ -8,13 +8,13 @@ from typing import Any, get_args, get_type_hints
 
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.registry import Registry
-from hyblink.training.families.cross_encoder.family import CrossEncoderConfig
-from hyblink.training.families.dense.family import DenseConfig
-from hyblink.training.families.late_interaction.family import LateInteractionConfig
-from hyblink.training.families.mention.family import MentionConfig
+from hyblink.training.families.cross_encoder.config import CrossEncoderConfig
+from hyblink.training.families.dense.config import DenseConfig
+from hyblink.training.families.late_interaction.config import LateInteractionConfig
+from hyblink.training.families.mention.config import MentionConfig
 from hyblink.training.families.registry import family_of
-from hyblink.training.families.span.family import SpanConfig
-from hyblink.training.families.vdr.family import VdrConfig
+from hyblink.training.families.span.config import SpanConfig
+from hyblink.training.families.vdr.config import VdrConfig
 from hyblink.training.run_config import RunConfig
 
 

@@ -494,14 +494,11 @@ def warm_queries(app: App, collection: str, texts: list[str], generation: str | 
     """Encode queries in batches, so that every system of an evaluation shares them."""
     from hyblink.app.core.checks import fold
     from hyblink.app.encoders.cached_queries import CachedQueries
-    from hyblink.app.encoders.passages import DenseOnly, SharedBackbone
 
     record = app.catalog.engine(collection, generation).record
     if not record.dense_dimension:
         return
-    encoder = app.encoders.full(record)
-    if isinstance(encoder, DenseOnly | SharedBackbone):
-        app.encoders.put_full(record, CachedQueries.of(encoder, [fold(text) for text in texts]))
+    app.encoders.put_full(record, CachedQueries.of(app.encoders.full(record), [fold(text) for text in texts]))
 
 
 def _reranked_pool(

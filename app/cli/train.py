@@ -160,12 +160,12 @@ def _source(app: App, data: Path, collection: str | None, source: str, queries: 
 def _judge(app: App, model: str) -> Any:
     import math
 
-    from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
+    from hyblink.app.encoders.reranker import Reranker
 
     encoder = (
         app.encoders.cross()
         if model == "default"
-        else TransformerCrossEncoder(model, app.settings.encode, app.settings.data_dir / "onnx")
+        else Reranker(model, app.settings.encode, app.settings.data_dir / "onnx")
     )
     encoder.load()
     return lambda query, texts: encoder.score(query, [("", text) for text in texts], math.inf).tolist()

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery, FullEncoder
 from hyblink.app.core.types.arrays import ScoreArray
-
-
-class BatchEncoder(FullEncoder, Protocol):
-    """An encoder that takes many queries at once."""
-
-    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]: ...
 
 
 class CachedQueries:
@@ -26,7 +19,7 @@ class CachedQueries:
         self._known = known
 
     @classmethod
-    def of(cls, encoder: BatchEncoder, texts: Sequence[str]) -> CachedQueries:
+    def of(cls, encoder: FullEncoder, texts: Sequence[str]) -> CachedQueries:
         """Encode the texts now."""
         unique = list(dict.fromkeys(texts))
         return cls(encoder, dict(zip(unique, encoder.encode_queries(unique), strict=True)))
@@ -34,6 +27,9 @@ class CachedQueries:
     def encode_query(self, text: str) -> EncodedQuery:
         known = self._known.get(text)
         return self._encoder.encode_query(text) if known is None else known
+
+    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:
+        return [self.encode_query(text) for text in texts]
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:
         return self._encoder.encode_passages(titles, texts)

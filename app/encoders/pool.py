@@ -25,21 +25,22 @@ from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.ranking import VdrMode
 from hyblink.app.encoders.cross_encoder.entity import DEFAULT as SHIPPED_ENTITY_CROSS
 from hyblink.app.encoders.cross_encoder.entity import EntityCrossEncoder
-from hyblink.app.encoders.cross_encoder.transformer import DEFAULT as DEFAULT_CROSS
-from hyblink.app.encoders.cross_encoder.transformer import SHIPPED, TransformerCrossEncoder
 from hyblink.app.encoders.dense.transformer import DenseTransformer
-from hyblink.app.encoders.loading.adapters import WEIGHTS
+from hyblink.app.encoders.families import family_of
+from hyblink.app.encoders.family import VdrEncoder
+from hyblink.app.encoders.loading.adapters import DENSE_LORA, MENTION_LORA, VDR_HEAD, WEIGHTS
 from hyblink.app.encoders.loading.models import is_dense, plain_tokenizer, root_of
 from hyblink.app.encoders.mention.spacy_ner import SpacyDetector, installed_pipelines
 from hyblink.app.encoders.mention.span_head import DEFAULT as SHIPPED_SPAN_HEAD
 from hyblink.app.encoders.mention.span_head import SpanHead
 from hyblink.app.encoders.mention.tower import DEFAULT as SHIPPED_MENTION
-from hyblink.app.encoders.mention.tower import MentionTower, PlainMention
-from hyblink.app.encoders.passages import Beside, DenseOnly, SharedBackbone, VdrWeights
+from hyblink.app.encoders.mention.tower import PlainMention
+from hyblink.app.encoders.passages import DenseOnly
+from hyblink.app.encoders.reranker import DEFAULT as DEFAULT_CROSS
+from hyblink.app.encoders.reranker import SHIPPED, Reranker
 from hyblink.app.encoders.vdr.adapter import DEFAULT as SHIPPED_VDR
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.encoders.vdr.bag import BagOfTokens
-from hyblink.app.encoders.vdr.model import VdrModel, is_whole_model
 
 _T = TypeVar("_T")
 _TRAINED = re.compile(r"vdr:(?P<name>[a-z0-9][a-z0-9._-]{0,62}):[0-9a-f]{12}:\d+")
@@ -53,7 +54,7 @@ class EncoderPool:
         self._settings = settings
         self._lock = threading.RLock()
         self._dense: dict[str, DenseEncoder] = {}
-        self._vdr: dict[str, VdrWeights | VdrModel] = {}
+        self._vdr: dict[str, VdrEncoder] = {}
         self._full: dict[tuple[str, str], FullEncoder] = {}
         self._cross: CrossEncoder | None = None
         self._mention: dict[str, MentionEncoder | InTextEncoder] = {}
@@ -67,34 +68,33 @@ class EncoderPool:
         self._default_dense = shipped.id
         self._default_vdr, self._default_vdr_reads = self._configured_vdr(shipped), shipped.id
 
-    def _configured_vdr(self, dense: DenseTransformer) -> str:
+    def _configured_vdr(self, dense: DenseEncoder) -> str:
         """The id of the VDR encoder that the settings name, "" where they name none or it is for another model."""
         wanted = self._settings.encode.vdr_model
         folder = SHIPPED_VDR if wanted == "default" else Path(wanted).expanduser()
-        if is_whole_model(folder):
-            model = VdrModel(folder, self._settings.encode)
-            self._vdr[model.id] = model
-            self._bag = BagOfTokens(str(folder))  # its own vocabulary
-            self._bags[self._bag.id] = self._bag
-            return model.id
         if wanted == "none" or (wanted == "default" and not (folder / MANIFEST).is_file()):
             return ""
-        adapter = VdrAdapter(
-            folder,
-            passage_weights=self._settings.encode.passage_weights,
-            embeddings=dense.input_embeddings,
-            device=lambda: dense.device,
-        )
-        if adapter.base != self._settings.encode.dense_model:
+        encoder = self._load_vdr(folder, dense)
+        if encoder.base not in {"", self._settings.encode.dense_model}:
             if wanted == "default":
                 return ""
             raise InvalidInputError(
                 "the VDR adapter reads another model's states",
                 received=f"encode.dense_model {self._settings.encode.dense_model}",
-                expected=adapter.base,
+                expected=encoder.base,
             )
-        self._vdr[adapter.id] = adapter
-        return adapter.id
+        self._vdr[encoder.id] = encoder
+        if encoder.vocabulary:
+            self._bag = BagOfTokens(encoder.vocabulary)
+            self._bags[self._bag.id] = self._bag
+        return encoder.id
+
+    def _load_vdr(self, folder: Path, dense: DenseEncoder) -> VdrEncoder:
+        """A VDR encoder in a folder. Raises EncoderUnavailableError where it holds none."""
+        family = family_of(str(folder), VDR_HEAD)
+        if family.vdr is None:
+            raise EncoderUnavailableError("not a VDR encoder", received=family.kind, expected="a VDR head or model")
+        return family.vdr(folder, self._settings.encode, dense)
 
     @property
     def default_dense(self) -> DenseEncoder:
@@ -115,7 +115,7 @@ class EncoderPool:
         """Bind new generations to a known encoder."""
         self._default_dense = self.dense(encoder_id).id
 
-    def add_vdr(self, encoder: VdrWeights, *, reads: str) -> None:
+    def add_vdr(self, encoder: VdrEncoder, *, reads: str) -> None:
         """Make a VDR encoder known; new generations whose dense encoder it reads are bound to it."""
         self._vdr[encoder.id] = encoder
         self._default_vdr, self._default_vdr_reads = encoder.id, reads
@@ -137,22 +137,22 @@ class EncoderPool:
         """What the generation's VDR encoder does best; bags where it has none."""
         return self._vdr_of(record.vdr_model, record.dense_encoder).mode if record.vdr_model else "bag"
 
-    def _vdr_of(self, encoder_id: str, dense_id: str) -> VdrWeights | VdrModel:
+    def _vdr_of(self, encoder_id: str, dense_id: str) -> VdrEncoder:
         """A VDR encoder by its id: of the settings, or among the trained models. Raises EncoderUnavailableError."""
         with self._lock:
             match = _TRAINED.fullmatch(encoder_id)
             folder = self._settings.models_dir / match["name"] if match else None
             if encoder_id not in self._vdr and folder is not None and folder.is_dir():
-                adapter = self._adapter(folder, self.dense(dense_id))
-                self._vdr.setdefault(adapter.id, adapter)
+                encoder = self._trained_on(folder, self.dense(dense_id))
+                self._vdr.setdefault(encoder.id, encoder)
             return _known(self._vdr, encoder_id, "VDR encoder")
 
     def trained_vdr(self, name: str, dense_id: str) -> str:
         """The id of a trained VDR head for generations with this dense encoder. Raises EncoderUnavailableError."""
-        adapter = self._adapter(self._settings.models_dir / name, self.dense(dense_id))
+        encoder = self._trained_on(self._settings.models_dir / name, self.dense(dense_id))
         with self._lock:
-            self._vdr.setdefault(adapter.id, adapter)
-        return adapter.id
+            self._vdr.setdefault(encoder.id, encoder)
+        return encoder.id
 
     def trained_name(self, vdr_id: str) -> str:
         """The name of the trained model that a VDR encoder is; "" for that of the settings and others."""
@@ -163,22 +163,15 @@ class EncoderPool:
     def vdr_adapter(self, record: GenerationRecord) -> VdrAdapter | None:
         """The head of a generation's VDR encoder; None where it has none of ours."""
         found = self._vdr_of(record.vdr_model, record.dense_encoder) if record.vdr_model else None
-        return found if isinstance(found, VdrAdapter) else None
+        return found.adapter if found is not None else None
 
-    def _adapter(self, folder: Path, dense: DenseEncoder) -> VdrAdapter:
-        if not isinstance(dense, DenseTransformer):
-            raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
-        adapter = VdrAdapter(
-            folder,
-            passage_weights=self._settings.encode.passage_weights,
-            embeddings=dense.input_embeddings,
-            device=lambda: dense.device,
-        )
-        if not is_dense(dense.id, adapter.base):
+    def _trained_on(self, folder: Path, dense: DenseEncoder) -> VdrEncoder:
+        encoder = self._load_vdr(folder, dense)
+        if encoder.base and not is_dense(dense.id, encoder.base):
             raise EncoderUnavailableError(
-                "the VDR adapter reads another model's states", received=dense.id, expected=adapter.base
+                "the VDR adapter reads another model's states", received=dense.id, expected=encoder.base
             )
-        return adapter
+        return encoder
 
     def full(self, record: GenerationRecord) -> FullEncoder:
         """A generation's encoders together. Raises EncoderUnavailableError where one of them is not configured."""
@@ -188,12 +181,7 @@ class EncoderPool:
                 dense = self.dense(record.dense_encoder)
                 if not record.vdr_model:
                     return DenseOnly(dense)
-                vdr = self._vdr_of(record.vdr_model, record.dense_encoder)
-                if isinstance(vdr, VdrModel):
-                    return self._full.setdefault(key, Beside(dense, vdr))
-                if not isinstance(dense, DenseTransformer):
-                    raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
-                self._full[key] = SharedBackbone(dense, vdr, max_tokens=self._settings.encode.max_vdr_tokens)
+                self._full[key] = self._vdr_of(record.vdr_model, record.dense_encoder).with_dense(dense)
             return self._full[key]
 
     def cross(self) -> CrossEncoder:
@@ -209,7 +197,7 @@ class EncoderPool:
                     )
                 ours = {"default": DEFAULT_CROSS} | {name: WEIGHTS / name for name in SHIPPED}
                 model = str(ours.get(wanted, wanted))
-                self._cross = TransformerCrossEncoder(model, self._settings.encode, self._settings.data_dir / "onnx")
+                self._cross = Reranker(model, self._settings.encode, self._settings.data_dir / "onnx")
             return self._cross
 
     def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder:
@@ -232,7 +220,12 @@ class EncoderPool:
         folder = SHIPPED_MENTION if wanted == "default" else Path(wanted).expanduser()
         if wanted == "dense" or (wanted == "default" and not (folder / MANIFEST).is_file()):
             return PlainMention(self.dense(dense_id))
-        tower = MentionTower(folder, self._settings.encode)
+        family = family_of(str(folder), MENTION_LORA)
+        if family.mention is None:
+            raise EncoderUnavailableError(
+                "not a mention adapter", received=family.kind, expected=f"{MENTION_LORA} or {DENSE_LORA}"
+            )
+        tower = family.mention(folder, self._settings.encode)
         if tower.fits(dense_id):
             return tower
         if wanted == "default":

@@ -89,6 +89,9 @@ class Absent:
     def encode_query(self, text: str) -> EncodedQuery:  # noqa: ARG002
         raise self._error
 
+    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:  # noqa: ARG002
+        raise self._error
+
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:  # noqa: ARG002
         raise self._error
 

@@ -22,10 +22,10 @@ from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.weights import calibrated, heaviest, idf
-from hyblink.app.encoders.cross_encoder.transformer import SHIPPED, TransformerCrossEncoder
 from hyblink.app.encoders.dense.backbone import Backbone
 from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.loading.adapters import WEIGHTS
+from hyblink.app.encoders.reranker import SHIPPED, Reranker
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
@@ -81,9 +81,7 @@ def reranking(data: Path, work: Path) -> None:
     pools = [[("", corpus[at].text) for at in rng.choice(len(corpus), 50, replace=False)] for _ in asked]
     lines, scores = [], {}
     for name, precision in product(SHIPPED, ("fp32", "int8")):
-        encoder = TransformerCrossEncoder(
-            str(WEIGHTS / name), EncodeSettings(cross_encoder_precision=precision), work / "onnx"
-        )
+        encoder = Reranker(str(WEIGHTS / name), EncodeSettings(cross_encoder_precision=precision), work / "onnx")
         encoder.load()
         encoder.score(asked[0], pools[0], float("inf"))
         taken, made = [], []

@@ -17,9 +17,9 @@ from hyblink.app.core.settings import EncodeSettings, LinkSettings, SearchSettin
 from hyblink.app.core.types.linking import LinkRequest, MentionContext, Text
 from hyblink.app.core.types.ranking import RerankRequest
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.mention.tower import MentionTower
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.encoders.vdr.model import VdrModel
 from hyblink.training.registry import ModelRegistry
 
@@ -95,7 +95,7 @@ def test_every_kind_of_model_loads(app: App, tmp_path: Path) -> None:
     for name in ("vdr-whole", "vdr-separate"):
         assert len(VdrModel(Path("models") / name, settings).encode_query("the tiger waits"))
     for name in ("cross-lora", "late"):
-        scorer = TransformerCrossEncoder(f"models/{name}", EncodeSettings(cross_encoder_precision="fp32"))
+        scorer = Reranker(f"models/{name}", EncodeSettings(cross_encoder_precision="fp32"))
         scorer.load()
         assert np.isfinite(scorer.score("the tiger", [("", "a tiger waits"), ("", "a river")], float("inf"))).all()
     tower = MentionTower(Path("models/mention"), EncodeSettings(dense_model="base"))

@@ -24,8 +24,8 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.cross_encoder.transformer import DEFAULT as LATE
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
 from hyblink.app.encoders.vdr.head import load_encoder
 from hyblink.training.registry import ModelRegistry
@@ -232,7 +232,7 @@ def test_a_spoilt_late_interaction_is_refused(spoil: Callable[[Path, Path], None
     mark = tmp_path / "elsewhere" / "mark"
     mark.parent.mkdir()
     spoil(folder, mark)
-    encoder = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
+    encoder = Reranker(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
     with pytest.raises(HyblinkError, match="late|layers cannot be cut off"):
         encoder.load()
     assert not mark.exists()
@@ -328,7 +328,7 @@ def test_a_spoilt_model_is_refused_whoever_loads_it(
     with pytest.raises(HyblinkError, match="model"):
         DenseTransformer(settings).encode_query("apple")
     with pytest.raises(HyblinkError, match="model"):
-        TransformerCrossEncoder(str(whole), settings, tmp_path / "onnx").load()
+        Reranker(str(whole), settings, tmp_path / "onnx").load()
     with pytest.raises(HyblinkError, match="model"):
         load_encoder(whole)
     assert not mark.exists()

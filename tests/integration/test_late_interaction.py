@@ -22,9 +22,9 @@ from hyblink.app.core.types.documents import Document
 from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import round_weights
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.late_interaction.model import in_torch
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.training.data.batches import draw
 from hyblink.training.data.rows import read_rows, write_jsonl
 from hyblink.training.families.late_interaction.trainable import LateInteractionTrainable
@@ -189,14 +189,14 @@ def test_a_folder_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> N
     known = read_json(model / "manifest.json")
     write_manifest(folder, ["model.safetensors"], **{k: v for k, v in known.items() if k not in {"files", "created"}})
     with pytest.raises(EncoderUnavailableError, match="cannot load the late interaction"):
-        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32")).load()
+        Reranker(str(folder), EncodeSettings(cross_encoder_precision="fp32")).load()
     (folder / "model.safetensors").write_bytes(b"x")
     with pytest.raises(EncoderUnavailableError, match="damaged"):
-        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32")).load()
+        Reranker(str(folder), EncodeSettings(cross_encoder_precision="fp32")).load()
 
 
 def test_a_deadline_leaves_passages_unscored(model: Path) -> None:
-    encoder = TransformerCrossEncoder(str(model), EncodeSettings(cross_encoder_precision="fp32"))
+    encoder = Reranker(str(model), EncodeSettings(cross_encoder_precision="fp32"))
     encoder.load()
     passages = [("", "the tiger sleeps .")] * 40
     assert np.isnan(encoder.score(QUERY, passages, time.perf_counter() - 1)).all()

@@ -14,9 +14,9 @@ from hyblink.app.core.errors import ConflictError, InvalidInputError
 from hyblink.app.core.manifest import check_manifest
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.dense.backbone import Backbone
 from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter, features_of
 from hyblink.app.encoders.vdr.head import load_encoder
 from hyblink.training.data.rows import write_jsonl
@@ -113,7 +113,7 @@ def test_every_kind_of_trained_model(tmp_path: Path) -> None:
     dense = load_sentence_transformer(str(tmp_path / "dense"), "cpu")
     assert np.allclose(vectors_BD, dense.encode(texts, normalize_embeddings=True), atol=1e-4)
     (scores_B,) = run(tmp_path / "cross_encoder-onnx", [(rows[0].query, text) for text in texts])
-    cross = TransformerCrossEncoder(str(tmp_path / "cross_encoder"), EncodeSettings(cross_encoder_precision="fp32"))
+    cross = Reranker(str(tmp_path / "cross_encoder"), EncodeSettings(cross_encoder_precision="fp32"))
     cross.load()
     assert np.allclose(scores_B, cross.score(rows[0].query, [("", text) for text in texts], 1e18), atol=1e-4)
 

@@ -19,8 +19,8 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.cross_encoder import transformer as cross_encoder
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.dense.transformer import DenseTransformer, load_sentence_transformer
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.training.data.rows import write_jsonl
 from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
@@ -88,7 +88,7 @@ def test_a_trained_cross_encoder_re_ranks(
 ) -> None:
     folder = trained("cross_encoder", tuning, base, tmp_path)
     encode = EncodeSettings(cross_encoder=str(folder), cross_encoder_precision="fp32")
-    encoder = TransformerCrossEncoder(str(folder), encode)
+    encoder = Reranker(str(folder), encode)
     assert encoder.id.startswith("cross:mine:")
     with pytest.raises(EncoderUnavailableError, match="is being loaded"):
         encoder.score("what tiger sleeps", [("", TEXTS[0])], time.perf_counter() + 60)
@@ -96,12 +96,12 @@ def test_a_trained_cross_encoder_re_ranks(
     scores = encoder.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
     assert np.isfinite(scores).all()
     monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: True)
-    bf16 = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+    bf16 = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
     assert bf16.precision == "bf16"
     bf16.load()
     assert np.allclose(bf16.score("what tiger sleeps", [("", text) for text in TEXTS], float("inf")), scores, atol=0.05)
     monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
-    int8 = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+    int8 = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
     assert int8.precision == "int8"
     pairs = [("", text) for text in TEXTS]
     int8.load()
@@ -113,14 +113,14 @@ def test_a_trained_cross_encoder_re_ranks(
     manifest = read_json(kept / MANIFEST)
     (kept / "model.onnx").write_bytes(b"damaged")
     for _ in range(2):
-        again = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+        again = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
         again.load()
         assert np.array_equal(again.score("what tiger sleeps", pairs, time.perf_counter() + 60), near)
         assert read_json(kept / MANIFEST) == manifest
         write_json(kept / MANIFEST, {**manifest, "format": manifest["format"] - 1})
-    assert TransformerCrossEncoder(str(folder), EncodeSettings()).precision == "fp32"
+    assert Reranker(str(folder), EncodeSettings()).precision == "fp32"
     with pytest.raises(EncoderUnavailableError, match="int8 needs a folder"):
-        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="int8")).load()
+        Reranker(str(folder), EncodeSettings(cross_encoder_precision="int8")).load()
     app = build(Settings(data_dir=tmp_path / "data", encode=encode))
     try:
         app.ensure_collection(CollectionSpec("c"))
@@ -141,9 +141,9 @@ def test_a_changed_adapter_is_not_loaded(base: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderUnavailableError, match="does not match its sha256"):
         load_sentence_transformer(str(folder), "cpu")
     with pytest.raises(EncoderUnavailableError, match="cannot load the cross-encoder"):
-        TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings()).load()
+        Reranker(str(tmp_path / "nothing"), EncodeSettings()).load()
     # What a thread could not load is said to whoever searches after it.
-    broken = TransformerCrossEncoder(str(tmp_path / "nothing"), EncodeSettings())
+    broken = Reranker(str(tmp_path / "nothing"), EncodeSettings())
     said = "being loaded"
     while "being loaded" in said:
         with pytest.raises(EncoderUnavailableError) as caught:
@@ -164,27 +164,27 @@ def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
     monkeypatch.setattr("hyblink.app.encoders.runtimes.export._write", refuse)
     monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
     pairs = [("", text) for text in TEXTS]
-    encoder = TransformerCrossEncoder(str(folder), EncodeSettings(), tmp_path / "onnx")
+    encoder = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
     encoder.load()
-    plain = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
+    plain = Reranker(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
     plain.load()
     assert np.array_equal(encoder.score("tiger", pairs, 1e18), plain.score("tiger", pairs, 1e18))
     with pytest.raises(EncoderUnavailableError, match="cannot be written as ONNX: no such operator"):
-        TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="int8"), tmp_path / "onnx").load()
+        Reranker(str(folder), EncodeSettings(cross_encoder_precision="int8"), tmp_path / "onnx").load()
     assert not [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]
 
 
 def test_what_has_not_learned_to_score_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderUnavailableError, match="not a cross-encoder"):
-        TransformerCrossEncoder(str(base), EncodeSettings()).load()
+        Reranker(str(base), EncodeSettings()).load()
     dense = trained("dense", "lora", base, tmp_path)
     with pytest.raises(EncoderUnavailableError, match="not a cross-encoder"):
-        TransformerCrossEncoder(str(dense), EncodeSettings()).load()
+        Reranker(str(dense), EncodeSettings()).load()
 
 
 def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base: Path, tmp_path: Path) -> None:
     folder = trained("cross_encoder", "full", base, tmp_path)
-    encoder = TransformerCrossEncoder(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
+    encoder = Reranker(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
     encoder.load()
     calls = []
 

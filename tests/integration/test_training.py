@@ -22,7 +22,8 @@ from training_support import tiny_model, tiny_rows, tiny_rows_file
 
 from hyblink.app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.manifest import check_manifest
-from hyblink.app.encoders.cross_encoder.transformer import Exported, load_scorer
+from hyblink.app.encoders.cross_encoder.loader import GraphScorer
+from hyblink.app.encoders.cross_encoder.transformer import load_scorer
 from hyblink.app.encoders.dense.backbone import Backbone
 from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.runtimes.export import export
@@ -198,7 +199,7 @@ def test_a_cross_encoder_of_the_lower_layers_alone(data: Path, tmp_path: Path) -
     rows = read_rows(data)
     pairs = [(rows[0].query, text.joined) for text in (*rows[0].positives, *rows[0].negatives)]
     export(str(tmp_path / "model"), tmp_path / "onnx")
-    np.testing.assert_allclose(Exported(tmp_path / "onnx", 64)(pairs), loaded.predict(pairs), atol=1e-4)
+    np.testing.assert_allclose(GraphScorer(tmp_path / "onnx", 64).score(pairs, None), loaded.predict(pairs), atol=1e-4)
     with pytest.raises(EncoderUnavailableError, match="layers cannot be cut off; received 4"):
         CrossEncoderTrainable(config("cross_encoder", base, kept_layers="4"))
     with pytest.raises(InvalidInputError, match="cut layers off"):

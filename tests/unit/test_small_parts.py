@@ -26,8 +26,8 @@ from hyblink.app.core.filters import And, Exists, Not, Range, Terms, check_metad
 from hyblink.app.core.settings import EncodeSettings, Settings
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.weights import RELATIVE_ERROR, idf_weights, round_weights
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.loading.prefixes import prefixes_for
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.engines.embedded.records import SqliteRecords
 from hyblink.app.search.service import check_weights
 from hyblink.indexer.ingest.chunking import windows
@@ -262,7 +262,7 @@ def test_highlights_are_cut_around_the_first() -> None:
 
 
 def test_waiting_for_a_busy_cross_encoder_ends_with_the_deadline() -> None:
-    encoder = TransformerCrossEncoder("any", EncodeSettings())
+    encoder = Reranker("any", EncodeSettings())
     encoder.__dict__["_loaded"] = lambda pairs: np.ones(len(pairs), dtype=np.float32)
     passages = [("", "a"), ("", "b")]
     with encoder._computing:  # another search is being re-ranked

@@ -10,10 +10,12 @@ from hyblink.app.encoders.loading.adapters import adapter_manifest
 from hyblink.training.run_config import RunConfig
 
 
-def earlier_manifest(folder: Path, kind: str) -> dict[str, Any]:
+def earlier_manifest(
+    folder: Path, kind: str, title: str = "", weights: str = "adapter_model.safetensors"
+) -> dict[str, Any]:
     """The manifest of what a run goes on from. Raises InvalidInputError where the folder does not hold that."""
     try:
-        return adapter_manifest(folder, kind)
+        return adapter_manifest(folder, kind, title, weights)
     except EncoderUnavailableError as error:
         raise InvalidInputError(
             f"cannot go on from it: {error}", received=error.received, expected=error.expected

@@ -29,6 +29,10 @@ class DenseEncoder(Protocol):
         """Shape (dimension,)."""
         ...
 
+    def encode_queries(self, texts: Sequence[str]) -> VectorArray:
+        """Many queries at once, shape (n, dimension)."""
+        ...
+
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
         """Shape (n, dimension)."""
         ...
@@ -54,6 +58,10 @@ class FullEncoder(Protocol):
     """A generation's encoders together: where they share a backbone, one forward pass serves both."""
 
     def encode_query(self, text: str) -> EncodedQuery: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:
+        """Many queries at once."""
+        ...
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages: ...
 
@@ -95,6 +103,15 @@ class MentionEncoder(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def base(self) -> str:
+        """The model whose vectors it goes with."""
+        ...
+
+    def fits(self, dense_id: str) -> bool:
+        """Whether its vectors can be compared with those of a dense encoder."""
+        ...
+
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
         """Shape (n, dimension), L2-normalised."""
         ...
@@ -106,6 +123,15 @@ class InTextEncoder(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def base(self) -> str:
+        """The model whose vectors it goes with."""
+        ...
+
+    def fits(self, dense_id: str) -> bool:
+        """Whether its vectors can be compared with those of a dense encoder."""
+        ...
 
     def encode_spans(self, items: Sequence[tuple[str, int, int]]) -> VectorArray:
         """Vectors of (text, start, end), shape (n, dimension), L2-normalised."""

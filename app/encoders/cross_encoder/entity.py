@@ -13,10 +13,10 @@ import numpy as np
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray
 from hyblink.app.core.types.linking import MentionContext
-from hyblink.app.encoders.cross_encoder.transformer import TransformerCrossEncoder
 from hyblink.app.encoders.loading.adapters import WEIGHTS, trained
 from hyblink.app.encoders.loading.models import plain_tokenizer
 from hyblink.app.encoders.mention.text import marked
+from hyblink.app.encoders.reranker import Reranker
 
 DEFAULT = WEIGHTS / "entity-cross-minilm"
 _BATCHES = 4
@@ -30,7 +30,7 @@ class EntityCrossEncoder:
     def __init__(self, model: str, settings: EncodeSettings, *, mention_tokens: int, cache: Path | None = None) -> None:
         self._model = model
         self._mention_tokens = mention_tokens
-        self._pairs = TransformerCrossEncoder(model, settings, cache)
+        self._pairs = Reranker(model, settings, cache)
         self._lock = threading.Lock()
 
     @property

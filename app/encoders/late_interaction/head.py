@@ -83,7 +83,7 @@ class Tokens(nn.Module):  # type: ignore[misc]
 def load_tokens(model: str, device: str) -> tuple[Tokens, Any]:
     """The network in an adapter's folder and its tokenizer. Raises EncoderUnavailableError where none loads."""
     folder = Path(model).expanduser()
-    manifest = adapter_manifest(folder, LATE_INTERACTION)
+    manifest = adapter_manifest(folder, LATE_INTERACTION, "late interaction", "model.safetensors")
     made = load_sentence_transformer(str(manifest["base"]), device)
     cut_layers(made[0].model, int(manifest.get("layers", 0)))
     words = made[0].model.get_input_embeddings().weight

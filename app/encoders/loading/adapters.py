@@ -12,6 +12,8 @@ from hyblink.app.core.process import package_folder
 from hyblink.app.encoders.loading.safety import refuse_unsafe
 
 FORMAT = 1
+DENSE = "dense"
+VDR = "vdr"
 VDR_HEAD = "vdr-head"
 CROSS_ENCODER = "cross-encoder"
 CROSS_ENCODER_LORA = "cross-encoder-lora"
@@ -19,39 +21,36 @@ LATE_INTERACTION = "late-interaction"
 DENSE_LORA = "dense-lora"
 MENTION_LORA = "mention-lora"
 SPAN_HEAD = "span-head"
-_SHOWN = {
-    VDR_HEAD: "VDR",
-    CROSS_ENCODER_LORA: "cross-encoder",
-    LATE_INTERACTION: "late interaction",
-    DENSE_LORA: "dense",
-    MENTION_LORA: "mention",
-    SPAN_HEAD: "span",
-}
 WEIGHTS = package_folder() / "app" / "encoders" / "weights"
 """What is shipped."""
 
 
-def adapter_manifest(folder: Path, kind: str) -> dict[str, Any]:
-    """The checked manifest. Raises EncoderUnavailableError where the folder holds no adapter of this kind."""
+def adapter_manifest(
+    folder: Path, kind: str, title: str = "", weights: str = "adapter_model.safetensors"
+) -> dict[str, Any]:
+    """The checked manifest. Raises EncoderUnavailableError where the folder holds no adapter of this kind.
+
+    `title` is what people call it, `weights` the file that must be there.
+    """
+    title = title or kind.removesuffix("-lora").removesuffix("-head")
     try:
         refuse_unsafe(folder)
         manifest = check_manifest(folder)
     except FileNotFoundError as error:
         raise EncoderUnavailableError(
-            f"no such {_SHOWN[kind]} adapter", received=str(folder), expected="a folder with a manifest.json"
+            f"no such {title} adapter", received=str(folder), expected="a folder with a manifest.json"
         ) from error
     except (CorruptionError, OSError, ValueError) as error:
-        raise EncoderUnavailableError(f"the {_SHOWN[kind]} adapter {folder.name!r} is damaged: {error}") from error
+        raise EncoderUnavailableError(f"the {title} adapter {folder.name!r} is damaged: {error}") from error
     if manifest.get("kind") != kind or manifest.get("format") != FORMAT:
         raise EncoderUnavailableError(
-            f"not a {_SHOWN[kind]} adapter",
+            f"not a {title} adapter",
             received=f"{manifest.get('kind')}, format {manifest.get('format')}",
             expected=f"{kind}, format {FORMAT}",
         )
-    weights = "model.safetensors" if kind in {VDR_HEAD, LATE_INTERACTION} else "adapter_model.safetensors"
     if weights not in manifest["files"] or not all(isinstance(manifest.get(key), str) for key in ("base", "name")):
         raise EncoderUnavailableError(
-            f"the {_SHOWN[kind]} adapter {folder.name!r} is not whole", expected=f"a name, a base, and {weights}"
+            f"the {title} adapter {folder.name!r} is not whole", expected=f"a name, a base, and {weights}"
         )
     return manifest
 

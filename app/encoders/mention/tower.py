@@ -41,14 +41,15 @@ class PlainMention:
     def __init__(self, dense: DenseEncoder) -> None:
         self._dense = dense
         self.id = f"mention:plain:{dense.id}"
+        self.base = dense.id
+
+    def fits(self, dense_id: str) -> bool:
+        """Whether it is that dense encoder."""
+        return dense_id == self._dense.id
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
         texts = [f"{one.mention}. {one.left[-_SIDE:]}{one.mention}{one.right[:_SIDE]}" for one in mentions]
-        many = getattr(self._dense, "encode_queries", None)
-        if many is not None:
-            found: VectorArray = many(texts)
-            return found
-        return np.stack([self._dense.encode_query(text) for text in texts])
+        return self._dense.encode_queries(texts)
 
 
 class MentionTower:

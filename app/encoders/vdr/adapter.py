@@ -18,11 +18,14 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 
 from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.ports.encoders import DenseEncoder, FullEncoder
+from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
 from hyblink.app.core.weights import heaviest
 from hyblink.app.encoders.dense.backbone import TextStates
 from hyblink.app.encoders.loading.adapters import VDR_HEAD, WEIGHTS, adapter_manifest
+from hyblink.app.encoders.passages import SharedBackbone, token_states_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +50,7 @@ class VdrAdapter:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The checked manifest. Raises EncoderUnavailableError where the folder holds no VDR head."""
-        return adapter_manifest(self.folder, VDR_HEAD)
+        return adapter_manifest(self.folder, VDR_HEAD, "VDR", "model.safetensors")
 
     @property
     def base(self) -> str:
@@ -58,6 +61,20 @@ class VdrAdapter:
     def id(self) -> str:
         digest = self.manifest["files"]["model.safetensors"]["sha256"]
         return f"vdr:{self.manifest['name']}:{digest[:12]}:{self._passage_weights}"
+
+    @property
+    def vocabulary(self) -> str:
+        """Empty: its weights are over the dense model's."""
+        return ""
+
+    @property
+    def adapter(self) -> VdrAdapter:
+        """Itself: a head is what retraining trains anew."""
+        return self
+
+    def with_dense(self, dense: DenseEncoder) -> FullEncoder:
+        """One forward pass for both. Raises EncoderUnavailableError where there are no token states to read."""
+        return SharedBackbone(token_states_of(dense), self)
 
     @property
     def mode(self) -> VdrMode:
@@ -88,6 +105,17 @@ class VdrAdapter:
 
     def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
         return weights_of(self.head, texts, query=query, passage_weights=self._passage_weights)
+
+
+def load_adapter(folder: Path, settings: EncodeSettings, dense: DenseEncoder) -> VdrAdapter:
+    """A head that reads a dense model's token states. Raises EncoderUnavailableError where it gives none."""
+    reads = token_states_of(dense)
+    return VdrAdapter(
+        folder,
+        passage_weights=settings.passage_weights,
+        embeddings=reads.input_embeddings,
+        device=lambda: reads.device,
+    )
 
 
 def prior_of(head: VdrHead, ids: npt.NDArray[np.int32]) -> ScoreArray | None:

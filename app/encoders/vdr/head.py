@@ -24,7 +24,7 @@ from torch import nn
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.types.ranking import TokenContribution
 from hyblink.app.encoders.loading.safety import refuse_unsafe
-from hyblink.app.encoders.vdr.model import module_folders
+from hyblink.app.encoders.vdr.folders import module_folders
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
 """With embeddings of length 1: a token's own entry starts at 1, an entry with cosine .5 at e⁻⁴."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.manifest import MANIFEST, check_manifest
+from hyblink.app.core.ports.encoders import DenseEncoder, FullEncoder
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
@@ -24,52 +24,11 @@ from hyblink.app.encoders.dense.backbone import Backbone
 from hyblink.app.encoders.dense.transformer import device_of
 from hyblink.app.encoders.loading.models import identity, root_of, weights_version
 from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
+from hyblink.app.encoders.passages import DenseAndVdr
 from hyblink.app.encoders.vdr.adapter import prior_of, weights_of
 
 if TYPE_CHECKING:
     from hyblink.app.encoders.vdr.head import VdrHead
-
-
-VDR_HEAD_MODULE = "hyblink.app.encoders.vdr.head.VdrHead"
-_EARLIER = "hyblink.app.encoders.vdr.VdrHead"
-"""Its name in folders that were saved before the code had one name."""
-
-
-def is_whole_model(folder: Path) -> bool:
-    """Whether it holds a model of modules, not a head. Raises EncoderUnavailableError for one of another kind."""
-    return (folder / "modules.json").is_file() and bool(module_folders(folder))
-
-
-def module_folders(folder: Path) -> dict[str, tuple[str, str]]:
-    """Where the transformer and the head of each task lie, `query` and `document`: the same where towers are shared.
-
-    Separate towers are the routes of a sentence-transformers `Router`. Raises EncoderUnavailableError for other models.
-    """
-    listed = _json(folder / "modules.json", [])
-    types = [str(one.get("type", "")) for one in listed]
-    paths = [str(one.get("path", "")) for one in listed]
-    routes = {"query": paths, "document": paths}
-    kinds = {"query": types, "document": types}
-    if len(types) == 1 and types[0].startswith("sentence_transformers.") and types[0].endswith(".Router"):
-        told = _json(folder / paths[0] / "router_config.json", {})
-        named, structure = told.get("types") or {}, told.get("structure") or {}
-        routes = {task: [str(Path(paths[0], name)) for name in names] for task, names in structure.items()}
-        kinds = {task: [str(named.get(name)) for name in names] for task, names in structure.items()}
-    ours = all(
-        len(own) == 2 and own[0].startswith("sentence_transformers.") and own[1] in {VDR_HEAD_MODULE, _EARLIER}
-        for own in kinds.values()
-    )
-    if routes.keys() != {"query", "document"} or not ours:
-        raise EncoderUnavailableError(
-            "not a VDR model",
-            received=kinds,
-            expected=f"a transformer, then {VDR_HEAD_MODULE}; or a Router of two such",
-        )
-    return {task: (own[0], own[1]) for task, own in routes.items()}
-
-
-def _json(path: Path, default: Any) -> Any:
-    return orjson.loads(path.read_bytes()) if path.is_file() else default
 
 
 class VdrModel:
@@ -93,6 +52,25 @@ class VdrModel:
                 raise EncoderUnavailableError("the VDR model has no safetensors file", received=self._folder.name)
             return f"vdr:{self._folder.name}:{digest}:{self._settings.passage_weights}"
         return f"vdr:{identity(str(self._folder))}:{self._settings.passage_weights}"
+
+    @property
+    def base(self) -> str:
+        """Empty: it reads texts itself."""
+        return ""
+
+    @property
+    def vocabulary(self) -> str:
+        """Its own."""
+        return str(self._folder)
+
+    @property
+    def adapter(self) -> None:
+        """Nothing: whole models are not trained anew on a collection."""
+        return
+
+    def with_dense(self, dense: DenseEncoder) -> FullEncoder:
+        """Two forward passes."""
+        return DenseAndVdr(dense, self)
 
     @property
     def mode(self) -> VdrMode:
@@ -145,6 +123,12 @@ class VdrModel:
             weights = weights_of(head, states, query=query, passage_weights=self._settings.passage_weights)
             made |= {at: own for (at, _), own in zip(part, weights, strict=True)}
         return [made[at] for at in range(len(texts))]
+
+
+def load_model(folder: Path, settings: EncodeSettings, dense: DenseEncoder) -> VdrModel:
+    """A whole encoder; it needs nothing of the dense one."""
+    del dense
+    return VdrModel(folder, settings)
 
 
 class _States:

@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError
@@ -20,11 +19,9 @@ from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.engines.dense.index import FaissIndex
 from hyblink.app.engines.derived import AheadError
 from hyblink.app.engines.embedded.bm25 import Bm25Index
+from hyblink.app.engines.embedded.follower import Follower
 from hyblink.app.engines.embedded.sparse.index import SparseIndex
 from hyblink.app.engines.embedded.store.store import SqliteStore
-
-if TYPE_CHECKING:
-    from hyblink.app.engines.embedded.follower import Follower
 
 _TRIES = 200
 _RELEASE_S = 5.0
@@ -131,8 +128,6 @@ class EmbeddedEngine:
 
     def follow(self) -> Follower:
         """Keeps the indexes up with a run that is writing."""
-        from hyblink.app.engines.embedded.follower import Follower
-
         return Follower(self)
 
     def check(self, *, repair: bool = False) -> list[str]:

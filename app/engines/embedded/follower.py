@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
-from hyblink.app.core.manifest import read_json
 from hyblink.app.core.process import module_command, module_environment
 from hyblink.app.core.settings import Settings
-from hyblink.app.core.types.collections import GenerationRecord
-from hyblink.app.engines.embedded.engine import EmbeddedEngine
 
 log = logging.getLogger(__name__)
 _PROCESS_AFTER = 5
 """Nudges (transactions) after which a run counts as long."""
 
 
+class FollowedEngine(Protocol):
+    """What a follower needs of an engine."""
+
+    folder: Path
+    settings: Settings
+
+    def snapshot(self) -> object:
+        """Bring every index to the present."""
+        ...
+
+
 class Follower:
     """Applies what is stored to the indexes; many nudges while it works count as one."""
 
-    def __init__(self, engine: EmbeddedEngine) -> None:
+    def __init__(self, engine: FollowedEngine) -> None:
         self._engine = engine
         self._nudged = threading.Event()
         self._closing = False
@@ -72,25 +79,9 @@ class Follower:
         self._engine.snapshot()
 
 
-def _start(engine: EmbeddedEngine) -> subprocess.Popen[bytes]:
-    command = module_command("hyblink.app.engines.embedded.follower", str(engine.folder.resolve()))
+def _start(engine: FollowedEngine) -> subprocess.Popen[bytes]:
+    command = module_command("hyblink.app.engines.embedded.follower_process", str(engine.folder.resolve()))
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=module_environment())
     assert process.stdin is not None
     process.stdin.write(engine.settings.model_dump_json().encode() + b"\n")
     return process
-
-
-def follow(folder: Path, source: BinaryIO) -> None:
-    """The process: a line with the settings, then a byte for each nudge, until the end."""
-    settings = Settings.model_validate_json(source.readline())
-    record = next(path for path in (folder / "generation.json", folder / "building.json") if path.exists())
-    engine = EmbeddedEngine(folder, GenerationRecord(**read_json(record)), settings)
-    while source.read1(65536):  # type: ignore[attr-defined]
-        engine.snapshot()
-    engine.snapshot()
-    engine.publish_sparse()  # so that the process that waits need not derive it again
-    engine.close()
-
-
-if __name__ == "__main__":
-    follow(Path(sys.argv[1]), sys.stdin.buffer)

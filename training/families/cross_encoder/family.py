@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hyblink.app.core.errors import InvalidInputError
@@ -10,31 +9,11 @@ from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, CROSS_ENCODER_L
 from hyblink.training.data.rows import TrainingRow
 from hyblink.training.families.base import Family, Inputs, Say, with_first_stage_scores, with_negatives
 from hyblink.training.load import Loaded
-from hyblink.training.run_config import RerankerConfig, RunConfig, check_not_negative
+from hyblink.training.run_config import RerankerConfig, RunConfig
 
 if TYPE_CHECKING:
     from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
-
-
-@dataclass(frozen=True, slots=True)
-class CrossEncoderConfig(RerankerConfig):
-    """A cross-encoder's run."""
-
-    kind: str = "cross"
-    distil: float = 0.0
-    """Weight of the teacher's scores, where rows have them (listwise)."""
-    teacher_temperature: float = 1.0
-    gold_bonus: float = 1.0
-    """Added to a teacher's score of the positive: a judgement outweighs it."""
-
-    def check(self) -> None:
-        """Raises InvalidInputError for what makes no sense."""
-        RerankerConfig.check(self)
-        check_not_negative(self, "distil", "gold_bonus")
-        if self.kept_layers and self.tuning != "lora":
-            raise InvalidInputError(
-                "only adapters that re-rank cut layers off", received=f"{self.kind}, {self.tuning}", expected="lora"
-            )
+from hyblink.training.families.cross_encoder.config import CrossEncoderConfig
 
 
 class RerankerFamily(Family):

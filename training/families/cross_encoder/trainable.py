@@ -18,7 +18,7 @@ from hyblink.training.data.batches import Drawn
 from hyblink.training.data.rows import TrainingRow
 from hyblink.training.families.adapters import files_of, save_adapter
 from hyblink.training.families.backbone import OneRate, device, prepare
-from hyblink.training.families.cross_encoder.family import CrossEncoderConfig
+from hyblink.training.families.cross_encoder.config import CrossEncoderConfig
 from hyblink.training.families.dev_metric import mean_reciprocal_rank
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hyblink.app.encoders.loading.adapters import DENSE_LORA
@@ -13,13 +13,7 @@ from hyblink.training.run_config import InBatchConfig, RunConfig
 
 if TYPE_CHECKING:
     from hyblink.training.families.dense.trainable import DenseTrainable
-
-
-@dataclass(frozen=True, slots=True)
-class DenseConfig(InBatchConfig):
-    """A bi-encoder's run."""
-
-    kind: str = "dense"
+from hyblink.training.families.dense.config import DenseConfig
 
 
 class RetrieverFamily(Family):

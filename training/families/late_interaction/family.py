@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hyblink.app.encoders.loading.adapters import LATE_INTERACTION
 from hyblink.training.families.base import Inputs
 from hyblink.training.families.cross_encoder.family import RerankerFamily
-from hyblink.training.run_config import RerankerConfig, RunConfig
+from hyblink.training.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyblink.training.families.late_interaction.trainable import LateInteractionTrainable
-
-
-@dataclass(frozen=True, slots=True)
-class LateInteractionConfig(RerankerConfig):
-    """A late-interaction run."""
-
-    kind: str = "late"
+from hyblink.training.families.late_interaction.config import LateInteractionConfig
 
 
 class LateInteractionFamily(RerankerFamily):

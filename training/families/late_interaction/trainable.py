@@ -22,7 +22,7 @@ from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import TrainingRow
 from hyblink.training.families.backbone import load_backbone
 from hyblink.training.families.dev_metric import mean_reciprocal_rank
-from hyblink.training.families.late_interaction.family import LateInteractionConfig
+from hyblink.training.families.late_interaction.config import LateInteractionConfig
 from hyblink.training.families.vdr.trainable import token_ids
 
 

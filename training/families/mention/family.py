@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.encoders.loading.adapters import MENTION_LORA
 from hyblink.training.families.base import Family, Inputs
 from hyblink.training.linking.vectors import EntityVectors
-from hyblink.training.run_config import InBatchConfig, RunConfig
+from hyblink.training.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyblink.training.families.mention.trainable import MentionTrainable
-
-
-@dataclass(frozen=True, slots=True)
-class MentionConfig(InBatchConfig):
-    """A mention tower's run."""
-
-    kind: str = "mention"
+from hyblink.training.families.mention.config import MentionConfig
 
 
 class MentionFamily(Family):

@@ -16,7 +16,7 @@ from hyblink.training.families.adapters import save_adapter
 from hyblink.training.families.backbone import load_backbone
 from hyblink.training.families.dense.trainable import DenseTrainable
 from hyblink.training.families.in_batch import DEV_BATCH
-from hyblink.training.families.mention.family import MentionConfig
+from hyblink.training.families.mention.config import MentionConfig
 from hyblink.training.linking.vectors import EntityVectors
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -19,15 +18,7 @@ from hyblink.training.run_config import RunConfig
 
 if TYPE_CHECKING:
     from hyblink.training.families.span.trainable import SpanTrainable
-
-
-@dataclass(frozen=True, slots=True)
-class SpanConfig(RunConfig):
-    """A span head's run."""
-
-    kind: str = "span"
-    train_entities: bool = False
-    """Learn together with the entities' tower, of the same weights; otherwise their vectors stay."""
+from hyblink.training.families.span.config import SpanConfig
 
 
 class SpanFamily(Family):

@@ -30,7 +30,7 @@ from hyblink.training.data.batches import Drawn
 from hyblink.training.data.rows import Text, TrainingRow
 from hyblink.training.families.adapters import load_adapter, save_adapter
 from hyblink.training.families.backbone import load_backbone, prepare
-from hyblink.training.families.span.family import SpanConfig
+from hyblink.training.families.span.config import SpanConfig
 from hyblink.training.linking.spans import SpanRow
 from hyblink.training.linking.vectors import EntityVectors
 

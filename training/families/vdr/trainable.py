@@ -29,7 +29,7 @@ from hyblink.training.data.rows import Text, TrainingRow
 from hyblink.training.families.adapters import earlier_manifest, files_of
 from hyblink.training.families.backbone import load_backbone, prepare
 from hyblink.training.families.in_batch import Columns, InBatch, in_batch_loss
-from hyblink.training.families.vdr.family import VdrConfig
+from hyblink.training.families.vdr.config import VdrConfig
 from hyblink.training.loop.trainer import world
 from hyblink.training.losses.contrastive_mask import contrastive_mask
 from hyblink.training.losses.flops import flops
@@ -110,7 +110,7 @@ class VdrTrainable(InBatch[VdrConfig]):
 
         Its statistics stay as well: `set_statistics` then gives the ratios only.
         """
-        earlier_manifest(folder, VDR_HEAD)
+        earlier_manifest(folder, VDR_HEAD, "VDR", "model.safetensors")
         earlier = VdrHead.load(str(folder), local_files_only=True).float()
         differ = [
             key for key in VdrHead.config_keys if key != "top_k" and getattr(earlier, key) != getattr(self.head, key)

@@ -1,0 +1,50 @@
+"""Dense encoders as graphs: token ids to L2-normalised vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.family import Graph
+
+
+class DenseGraph(nn.Module):  # type: ignore[misc]
+    """Token ids to L2-normalised vectors (B, D)."""
+
+    def __init__(self, transformer: Any, pooling: str) -> None:
+        super().__init__()
+        self.transformer, self.pooling = transformer, pooling
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        states_BLH = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return pooled(states_BLH, attention_mask, self.pooling)
+
+
+def pooled(states_BLH: torch.Tensor, mask_BL: torch.Tensor, pooling: str) -> torch.Tensor:
+    """The text's vector as a sentence-transformers pooling makes it, L2-normalised."""
+    if pooling == "cls":
+        return nn.functional.normalize(states_BLH[:, 0], dim=-1)
+    mask_BL1 = mask_BL[:, :, None].to(states_BLH.dtype)
+    return nn.functional.normalize((states_BLH * mask_BL1).sum(1) / mask_BL1.sum(1), dim=-1)
+
+
+def pooling_of(model: Any) -> str:
+    """`mean` or `cls`. Raises InvalidInputError for a model with other modules or another pooling."""
+    others = {type(one).__name__ for one in model} - {"Transformer", "Pooling", "Normalize"}
+    if others:
+        raise InvalidInputError("modules that are not exported", received=sorted(others), expected="a pooling only")
+    modes = {str(getattr(one, "pooling_mode", "")) for one in model} - {""}
+    if not modes <= {"mean", "cls"} or len(modes) != 1:
+        raise InvalidInputError("a pooling that is not exported", received=sorted(modes), expected="mean or cls")
+    return modes.pop()
+
+
+def graph(model: str) -> Graph:
+    """A dense encoder, whole or with its adapter merged."""
+    made = load_sentence_transformer(model, "cpu")
+    module = DenseGraph(made[0].model, pooling_of(made)).eval()
+    return Graph(module, "dense", ("input_ids", "attention_mask"), ("vector",), model)

@@ -1,0 +1,16 @@
+"""Late interaction as a graph: token ids to what the head says of each token."""
+
+from __future__ import annotations
+
+from hyblink.app.encoders.family import Graph
+from hyblink.app.encoders.late_interaction.head import load_tokens
+from hyblink.app.encoders.loading.adapters import LATE_INTERACTION, trained
+
+
+def graph(model: str) -> Graph:
+    """A head with its backbone's lower layers: vectors, learned corrections and idf of tokens."""
+    module, _ = load_tokens(model, "cpu")
+    fields = {"scale": float(module.head.scale.detach()), "positions": module.positions}
+    outputs = ("vectors", "learned", "idf")
+    base = str(trained(model)["base"])
+    return Graph(module, LATE_INTERACTION, ("input_ids", "attention_mask"), outputs, base, fields)

@@ -1,0 +1,46 @@
+"""Late interaction for re-ranking: in torch, or as an exported graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf
+from hyblink.app.core.types.ranking import TokenContribution
+from hyblink.app.encoders.late_interaction.model import LateInteraction, in_onnx, in_torch
+from hyblink.app.encoders.loading.adapters import trained
+from hyblink.app.encoders.vdr.bag import BagOfTokens
+
+
+class LateInteractionLoader:
+    """How heads for late interaction are loaded. In int8 they are faster than in bf16 everywhere."""
+
+    bf16_on_cpu = False
+
+    def in_torch(self, model: str, device: str, tokens: int, *, bf16: bool, batch: int) -> LateInteractionScorer:
+        base = str(trained(model).get("base", ""))
+        return LateInteractionScorer(in_torch(model, device, tokens, bf16=bf16), base, batch)
+
+    def in_graph(self, model: str, folder: Path, tokens: int) -> LateInteractionScorer:
+        return LateInteractionScorer(in_onnx(folder, tokens), str(trained(model).get("base", "")))
+
+
+class LateInteractionScorer:
+    """A loaded model that weighs the query's tokens by the collection's own idf, where that is of its vocabulary."""
+
+    def __init__(self, model: LateInteraction, base: str, batch: int = 4) -> None:
+        self.model = model
+        self._vocabulary = BagOfTokens(base).id
+        self._batch = batch
+
+    def _own(self, idf: TokenIdf | None) -> TermWeights | None:
+        return idf.terms if idf is not None and idf.vocabulary == self._vocabulary else None
+
+    def score(self, pairs: Sequence[tuple[str, str]], idf: TokenIdf | None) -> ScoreArray:
+        return self.model.predict(pairs, idf=self._own(idf))
+
+    def contributions(self, query: str, passage: str, idf: TokenIdf | None) -> tuple[TokenContribution, ...]:
+        return tuple(
+            TokenContribution(f"{one.token} → {one.nearest}", one.contribution, one.weight, one.cosine)
+            for one in self.model.alignment(query, passage, self._own(idf))
+        )

@@ -1,0 +1,203 @@
+"""What re-ranks: a model of any family that scores pairs of texts, loaded beside searches and bound by their time.
+
+On CPUs without bf16 matrix products are computed in int8 by ONNX Runtime, where that is installed, unless the settings
+ask for another precision.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hyblink.app.core.errors import EncoderUnavailableError, HyblinkError
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
+from hyblink.app.core.types.ranking import TokenContribution
+from hyblink.app.encoders.dense.transformer import cpu_has_bf16, device_of
+from hyblink.app.encoders.families import family_of
+from hyblink.app.encoders.family import PairScorer, RerankerLoader
+from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, WEIGHTS, trained
+from hyblink.app.encoders.loading.models import identity, weights_version
+from hyblink.app.encoders.loading.prefixes import joined
+from hyblink.app.encoders.runtimes.availability import NotExportableError, onnx_installed
+from hyblink.app.encoders.runtimes.graphs import exported
+
+DEFAULT = WEIGHTS / "late-minilm"
+SHIPPED = ("late-minilm", "cross-minilm")
+"""What may be named instead of a folder."""
+_GROUP = 16
+"""Pairs that are scored all or not at all, so that the best come first; within a group they are sorted by length."""
+_BATCH, _BATCH_ON_GPU = 4, 128
+"""Pairs computed at once, between two looks at the clock; on CPUs more at once are slower, for they fill the caches."""
+log = logging.getLogger(__name__)
+
+
+class Reranker:
+    """A model that scores pairs. Loaded by `load`, or beside the first use. One thread at a time computes."""
+
+    def __init__(self, model: str, settings: EncodeSettings, cache: Path | None = None) -> None:
+        """`cache` keeps the int8 form of models between starts; without one int8 cannot be had."""
+        self._model_name = model
+        self._settings = settings
+        self._cache = cache
+        self._loading = threading.Lock()
+        self._computing = threading.Lock()
+        self._beginning = threading.Lock()
+        self._loader: threading.Thread | None = None
+        self._failure: HyblinkError | None = None
+
+    @cached_property
+    def id(self) -> str:
+        return f"cross:{identity(self._model_name)}"
+
+    @property
+    def precision(self) -> str:
+        """`bf16` on GPUs, and on CPUs that have it where both texts are read together: there it is as fast as int8, and
+        as exact as fp32. `int8` on other CPUs where ONNX is installed, else `fp32`. All this unless set.
+        """
+        if self._settings.cross_encoder_precision != "auto":
+            return self._settings.cross_encoder_precision
+        if device_of(self._settings).startswith("cuda") or (cpu_has_bf16() and self._loader_of_family.bf16_on_cpu):
+            return "bf16"
+        return "int8" if self._cache is not None and onnx_installed() else "fp32"
+
+    @cached_property
+    def _loader_of_family(self) -> RerankerLoader:
+        """Raises EncoderUnavailableError where the model is not one that re-ranks."""
+        family = family_of(self._model_name, CROSS_ENCODER)
+        if family.reranker is None:
+            raise EncoderUnavailableError(
+                "not a cross-encoder", received=family.kind, expected="a cross-encoder or late interaction"
+            )
+        return family.reranker
+
+    @cached_property
+    def _loaded(self) -> PairScorer:
+        tokens = self._settings.cross_encoder_tokens
+        loader = self._loader_of_family
+        if self.precision == "int8":
+            if self._cache is None:
+                raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
+            try:
+                return loader.in_graph(self._model_name, exported(self._model_name, self._kept()), tokens)
+            except NotExportableError as error:
+                if self._settings.cross_encoder_precision == "int8":
+                    raise
+                log.warning("re-ranking is computed in fp32: %s", error)
+        device = device_of(self._settings)
+        bf16 = self.precision == "bf16"
+        return loader.in_torch(self._model_name, device, tokens, bf16=bf16, batch=self.batch)
+
+    @property
+    def batch(self) -> int:
+        """How many pairs are computed at once."""
+        return _BATCH_ON_GPU if device_of(self._settings).startswith("cuda") else _BATCH
+
+    def _kept(self) -> Path:
+        """Where the int8 form of these very weights is kept."""
+        assert self._cache is not None
+        name = self.id.replace(":", "-").replace("/", "-")
+        folder = Path(self._model_name).expanduser()
+        if folder.is_dir() and not trained(self._model_name):
+            name += f"-{weights_version(folder)}"
+        return self._cache / f"{name}-int8"
+
+    def load(self) -> None:
+        """Load the model now, so that no search waits for it. Raises EncoderUnavailableError where it cannot be."""
+        with self._loading, _as_unavailable(f"cannot load the cross-encoder {self._model_name!r}"):
+            _ = self._loaded
+
+    def _load_beside(self) -> None:
+        """Load in a thread: whoever searches meanwhile is not kept waiting."""
+
+        def load() -> None:
+            try:
+                self.load()
+            except HyblinkError as error:
+                self._failure = error
+
+        with self._beginning:
+            if self._failure is not None:  # said once; the next search tries again
+                failure, self._failure, self._loader = self._failure, None, None
+                raise failure
+            if self._loader is None:
+                self._loader = threading.Thread(target=load, name="hyblink-cross-encoder", daemon=True)
+                self._loader.start()
+
+    def score(
+        self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
+    ) -> ScoreArray:
+        """Scores; raises EncoderUnavailableError while the model is being loaded, which the first call begins."""
+        pairs = [(query, joined(title, text)) for title, text in passages]
+        return self._scored(pairs, deadline, _GROUP, idf)
+
+    def score_pairs(self, pairs: Sequence[tuple[str, tuple[str, str]]], deadline: float) -> ScoreArray:
+        """Scores of (query, (title, text)) of several queries, computed together; NaN for all if time runs out.
+
+        Raises EncoderUnavailableError as `score` does.
+        """
+        return self._scored([(query, joined(*passage)) for query, passage in pairs], deadline, max(1, len(pairs)), None)
+
+    def _scored(
+        self, pairs: Sequence[tuple[str, str]], deadline: float, group: int, idf: TokenIdf | None
+    ) -> ScoreArray:
+        if "_loaded" not in self.__dict__:
+            self._load_beside()
+            raise EncoderUnavailableError("the cross-encoder is being loaded", expected="a search a little later")
+        scores = np.full(len(pairs), np.nan, dtype=np.float32)
+        # Whoever computes now may take longer than this search has: waiting counts as well.
+        if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
+            return scores
+        try:
+            return self._computed(self._loaded, idf, pairs, scores, deadline, group)
+        finally:
+            self._computing.release()
+
+    def contributions(
+        self, query: str, title: str, text: str, idf: TokenIdf | None = None
+    ) -> tuple[TokenContribution, ...]:
+        """What each token of the query gave to the score; empty where the model cannot say."""
+        scorer: PairScorer | None = self.__dict__.get("_loaded")
+        if scorer is None:
+            return ()
+        with self._computing, _as_unavailable("what re-ranks could not explain itself"):
+            return scorer.contributions(query, joined(title, text), idf)
+
+    def _computed(
+        self,
+        scorer: PairScorer,
+        idf: TokenIdf | None,
+        pairs: Sequence[tuple[str, str]],
+        scores: ScoreArray,
+        deadline: float,
+        group: int,
+    ) -> ScoreArray:
+        batch_size = self.batch
+        for start in range(0, len(pairs), group):
+            order = sorted(range(start, min(start + group, len(pairs))), key=lambda at: sum(map(len, pairs[at])))
+            for first in range(0, len(order), batch_size):
+                if time.perf_counter() >= deadline:
+                    scores[order] = np.nan  # else short passages of the group would pass longer and better ones
+                    return scores
+                batch = order[first : first + batch_size]
+                with _as_unavailable("the cross-encoder failed"):
+                    scores[batch] = scorer.score([pairs[at] for at in batch], idf)
+        return scores
+
+
+@contextmanager
+def _as_unavailable(what: str) -> Iterator[None]:
+    """Whatever a model's libraries raise is an encoder that is not available: a search goes on without it."""
+    try:
+        yield
+    except HyblinkError:
+        raise
+    except Exception as error:
+        raise EncoderUnavailableError(f"{what}: {type(error).__name__}: {error}") from error
