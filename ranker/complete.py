@@ -18,8 +18,8 @@ from hyblink.app.core.types.arrays import IdArray, ScoreArray
 from hyblink.app.core.types.ranking import FIRST_RANK, RankingProfile, Scored, Signal
 from hyblink.ranker.fusion import FUSIONS, FusionInput
 from hyblink.ranker.fusion.inputs import Floats
+from hyblink.ranker.leg import Leg
 from hyblink.ranker.normalization import NORMALIZATIONS, Affine, ScoreStats
-from hyblink.ranker.retrieve import Leg
 
 Bools = npt.NDArray[np.bool_]
 

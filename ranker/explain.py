@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.ports.encoders import BagEncoder
-from hyblink.app.core.ports.views import Snapshot
 from hyblink.app.core.types.arrays import IdArray
 from hyblink.app.core.types.documents import Span
 from hyblink.app.core.types.ranking import RankingProfile, Signal, SignalValue, TokenContribution
 from hyblink.ranker.complete import FusedScores
+from hyblink.ranker.query_forms import QueryForms
 from hyblink.ranker.rerank import CrossScore
-from hyblink.ranker.retrieve import QueryForms
+from hyblink.ranker.signals.registry import SIGNALS
 
 NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
 
@@ -46,18 +46,13 @@ def ledger(
 
 
 def token_contributions(
-    snapshot: Snapshot, forms: QueryForms, rows: IdArray, signal: Signal, bag: BagEncoder
+    forms: QueryForms, rows: IdArray, signal: Signal, bag: BagEncoder
 ) -> list[tuple[TokenContribution, ...]]:
-    """Each row's tokens for one signal, largest contribution first; empty for dense, which has no tokens."""
-    if signal is Signal.BM25:
-        found = snapshot.bm25.contributions(forms.query.terms, rows)
-    elif signal is Signal.VDR:
-        found = [
-            [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in matches]
-            for matches in snapshot.sparse(forms.form).contributions(forms.weights(), rows)
-        ]
-    else:
+    """Each row's tokens for one signal, largest contribution first; empty for a signal that has no tokens."""
+    explain = SIGNALS.of(signal).tokens
+    if explain is None:
         return [()] * len(rows)
+    found = explain(forms, rows, bag)
     return [tuple(sorted(tokens, key=lambda t: (-t.contribution, t.token))) for tokens in found]
 
 

@@ -2,19 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.settings import SearchSettings
 from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
-from hyblink.app.core.types.linking import LinkRequest, Text
-from hyblink.app.core.types.ranking import FusionName, NormalizationName, RerankRequest, Signal, VdrMode
+from hyblink.app.core.types.linking import LINK_SIGNALS, LinkRequest, Text
+from hyblink.app.core.types.ranking import (
+    DEFAULT_SIGNALS,
+    FusionName,
+    NormalizationName,
+    RerankRequest,
+    Signal,
+    VdrMode,
+)
 from hyblink.app.core.types.search import SearchRequest
+from hyblink.ranker.signals.registry import SIGNALS, proposing
 
 COLLECTION = Field("default", description="The collection that is asked.", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-Leg = Literal[Signal.BM25, Signal.VDR, Signal.DENSE]
+
+
+class _OneOf:
+    """Only signals that are known when a request comes; OpenAPI lists those known when it is asked for."""
+
+    def __init__(self, known: Callable[[], Sequence[Signal]]) -> None:
+        self._known = known
+
+    def _check(self, signal: Signal) -> Signal:
+        if signal not in self._known():
+            raise ValueError(f"unknown signal {signal!r}; expected one of {', '.join(self._known())}")
+        return signal
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        del schema, handler
+        return {"type": "string", "enum": [signal.value for signal in self._known()]}
+
+
+Leg = Annotated[Signal, _OneOf(proposing)]
+AnySignal = Annotated[Signal, _OneOf(lambda: [row.name for row in SIGNALS.values()])]
+LinkSignal = Annotated[Signal, _OneOf(lambda: LINK_SIGNALS)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False, strict=True)]
 
 
@@ -59,9 +102,7 @@ class SearchBody(_Body):
     candidates: StrictInt | None = Field(
         None, ge=1, le=100_000, description="Passages that each leg proposes. Pages are cut from their union."
     )
-    signals: list[Leg] = Field(
-        [Signal.BM25, Signal.VDR, Signal.DENSE], min_length=1, max_length=3, description="The legs to run."
-    )
+    signals: list[Leg] = Field(list(DEFAULT_SIGNALS), min_length=1, max_length=100, description="The legs to run.")
     filter: dict[str, Any] | None = Field(
         None, description='Such as {"term": {"kind": "function"}}; see docs/search.md.'
     )
@@ -74,7 +115,7 @@ class SearchBody(_Body):
     )
     fusion: FusionName | None = Field(None, description="Instead of the ranking profile's.")
     normalization: NormalizationName | None = Field(None, description="Instead of the ranking profile's.")
-    weights: dict[Signal, Weight] | None = Field(None, description="Instead of the ranking profile's.")
+    weights: dict[AnySignal, Weight] | None = Field(None, description="Instead of the ranking profile's.")
     vdr: VdrMode | None = Field(
         None,
         description="What the VDR signal multiplies. `full`: encoded query, encoded passage; `alpha`: the query's own "
@@ -225,7 +266,7 @@ class LinkBody(_Body):
         "least joint probability. Of overlapping spans the most probable stays.",
     )
     evidence: EvidenceBody | None = Field(None, description="Let what is found for each text speak for entities.")
-    signals: list[Literal[Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR]] | None = Field(
+    signals: list[LinkSignal] | None = Field(
         None, min_length=1, max_length=4, description="What proposes and scores candidates; all of them by default."
     )
     exclude: list[StrictStr] = Field([], max_length=1000, description="Entities that no mention can mean.")

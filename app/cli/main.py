@@ -562,7 +562,7 @@ def tune(
         from dataclasses import asdict, replace
 
         from hyblink.app.core.errors import InvalidInputError
-        from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+        from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
         from hyblink.app.core.types.search import SearchRequest
         from hyblink.app.engines.catalog import profile_to_json
         from hyblink.app.evaluation.beir import read_beir
@@ -586,7 +586,7 @@ def tune(
                 pools.append(judged_pool(scores, documents, qrels[query]))
                 bars.advance(task)
             task = bars.add_task("settings", total=len(ids), rate="")
-            signals = [s for s in ALL_SIGNALS if all(s in pool.scores.signals for pool in pools)]
+            signals = [s for s in DEFAULT_SIGNALS if all(s in pool.scores.signals for pool in pools)]
             found = run(pools, signals, folds=folds, progress=lambda n: bars.advance(task, n))
         profile = replace(
             found.profile,

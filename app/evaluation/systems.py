@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol, cast, get_args
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal, VdrMode
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal, VdrMode
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.runs import Run
 from hyblink.app.search.service import SearchService
+from hyblink.ranker.signals.registry import proposing
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "Success@1", "Success@10", "Success@100")
 
@@ -56,15 +57,15 @@ def _system(name: str) -> System:
         if part == Signal.CROSS:
             rerank = True
         elif part == HYBRID:
-            signals += ALL_SIGNALS
-        elif leg in set(ALL_SIGNALS) and (not colon or (leg == Signal.VDR and mode in get_args(VdrMode))):
+            signals += DEFAULT_SIGNALS
+        elif leg in proposing() and (not colon or (leg == Signal.VDR and mode in get_args(VdrMode))):
             signals.append(Signal(leg))
             vdr = cast("VdrMode", mode) if colon else vdr
         else:
             raise InvalidInputError(
                 "unknown system",
                 received=name,
-                expected=f"{', '.join(ALL_SIGNALS)}, hybrid, vdr:MODE, joined by +, and +cross to re-rank",
+                expected=f"{', '.join(DEFAULT_SIGNALS)}, hybrid, vdr:MODE, joined by +, and +cross to re-rank",
             )
     if not signals or len(set(signals)) != len(signals):
         raise InvalidInputError("a system runs each leg once", received=name, expected="such as bm25+dense")

@@ -21,8 +21,11 @@ from hyblink.app.core.types.ranking import RankingProfile, Scored, Signal
 from hyblink.app.linking.dictionary import prior_scores
 from hyblink.app.linking.surface_forms import words_of
 from hyblink.ranker.complete import CompleteScores, complete, fuse
+from hyblink.ranker.leg import Leg
 from hyblink.ranker.normalization import ScoreStats, z_score
-from hyblink.ranker.retrieve import Leg, QueryForms, dense_leg
+from hyblink.ranker.query_forms import QueryForms
+from hyblink.ranker.signals.dense import dense_leg
+from hyblink.ranker.signals.registry import grouped, leg_of
 
 Floats = npt.NDArray[np.float64]
 POOL = 64
@@ -97,10 +100,8 @@ def generate(
     talked about.
     """
     lexical = [signal for signal in (Signal.BM25, Signal.VDR) if signal in signals]
-    legs: list[Leg] = [forms.leg(own) for own in forms.grouped(lexical)]
-    if vector is not None and Signal.DENSE in signals and snapshot.dense is not None and snapshot.dense.vectors:
-        found = dense_leg(snapshot, lambda: vector)
-        assert found is not None
+    legs: list[Leg] = [leg_of(forms, own) for own in grouped(forms, lexical)]
+    if vector is not None and Signal.DENSE in signals and (found := dense_leg(snapshot, lambda: vector)) is not None:
         legs.append(found)
     if Signal.PRIOR in signals:
         legs.append(prior_leg(_among(snapshot, prior, allowed, exclude)))

@@ -17,23 +17,12 @@ from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.linking import LinkProfile, Utility
 from hyblink.app.core.types.ranking import Signal, SignalValue
 from hyblink.app.linking.candidate_generation import Candidates
+from hyblink.ranker.signals.registry import SIGNALS
 
 Floats = npt.NDArray[np.float64]
 
 FEATURES: Mapping[str, tuple[Signal, bool]] = {
-    "bm25_z": (Signal.BM25, False),
-    "vdr_z": (Signal.VDR, False),
-    "dense_z": (Signal.DENSE, False),
-    "dense": (Signal.DENSE, True),
-    "match": (Signal.PRIOR, False),
-    "title": (Signal.PRIOR, False),
-    "unsupported": (Signal.PRIOR, False),
-    "prior": (Signal.PRIOR, True),
-    "context_z": (Signal.CONTEXT, False),
-    "context": (Signal.CONTEXT, True),
-    "cross": (Signal.CROSS, True),
-    "coherence": (Signal.COHERENCE, True),
-    "evidence": (Signal.EVIDENCE, True),
+    name: (definition.name, raw) for definition in SIGNALS.values() for name, raw in definition.features
 }
 """By name, the signal that a feature is of, and whether it is the raw value or the normalised one.
 

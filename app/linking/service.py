@@ -58,7 +58,7 @@ from hyblink.app.linking.mention_detection import (
     whole_characters,
 )
 from hyblink.app.linking.surface_forms import keys_of, ordinary
-from hyblink.ranker.retrieve import AnalyzedQuery, QueryForms, vdr_mode
+from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
 
 _SHOWN_CHARS = 300
 _CONTEXT_CHARS = 4000

@@ -20,7 +20,7 @@ from hyblink.app.core.errors import InvalidInputError, NotFoundError
 from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
-from hyblink.app.core.types.ranking import ALL_SIGNALS
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS
 from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.engines.catalog import Catalog
 from hyblink.app.feedback.feedback import Feedback
@@ -172,7 +172,7 @@ class Retraining:
             if path.exists() or not rows:
                 continue
             proposals = CollectionSource(
-                self._app.search, self._collection, ALL_SIGNALS, "hybrid", candidates=100, generation=source
+                self._app.search, self._collection, DEFAULT_SIGNALS, "hybrid", candidates=100, generation=source
             )
             counter = self._counter("negatives", name, len(rows))
             mined = [row for row in mine(rows, proposals, _MINING, scores=True, progress=counter) if row.negatives]

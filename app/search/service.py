@@ -28,7 +28,6 @@ from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.documents import DocId, Metadata, Passage
 from hyblink.app.core.types.ranking import (
-    ALL_SIGNALS,
     EMPTY,
     FIRST_RANK,
     RankingProfile,
@@ -53,9 +52,13 @@ from hyblink.ranker.collapse import RankedDocuments, collapse
 from hyblink.ranker.complete import CompleteScores, FusedScores, complete, fuse
 from hyblink.ranker.explain import highlights, ledger, token_contributions
 from hyblink.ranker.fusion import FUSIONS
+from hyblink.ranker.leg import Leg
 from hyblink.ranker.normalization import NORMALIZATIONS
+from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
 from hyblink.ranker.rerank import CrossScore, RecentScores, Reranked, rerank
-from hyblink.ranker.retrieve import AnalyzedQuery, Leg, Others, QueryForms, entity_leg, retrieve, vdr_mode
+from hyblink.ranker.retrieve import Others, retrieve
+from hyblink.ranker.signals.entity import entity_leg
+from hyblink.ranker.signals.registry import SIGNALS, grouped, leg_of, proposing
 
 _MAX_FACET_VALUES = 20
 _MAX_FACETS = 20
@@ -206,12 +209,12 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
     if (
         not request.signals
         or len(set(request.signals)) != len(request.signals)
-        or not set(request.signals) <= set(ALL_SIGNALS)
+        or not set(request.signals) <= set(proposing())
     ):
         raise InvalidInputError(
             "bad signals",
             received=[str(s) for s in request.signals],
-            expected=f"some of {', '.join(ALL_SIGNALS)}, each once",
+            expected=f"some of {', '.join(proposing())}, each once",
         )
     if request.deadline_ms is not None and not 0 < request.deadline_ms <= settings.deadline_ms:
         raise InvalidInputError(
@@ -249,13 +252,14 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
 def check_weights(weights: Mapping[Signal, float]) -> None:
     """Raises InvalidInputError unless every weight is finite, none is negative and one is above 0."""
     for signal, weight in weights.items():
+        SIGNALS.of(signal)
         if not math.isfinite(weight) or weight < 0 or weight > 1e6:
             raise InvalidInputError(
                 f"the weight of {signal} is out of range",
                 received=weight,
                 expected="a number from 0 to 1,000,000",
             )
-    if not any(weight for signal, weight in weights.items() if signal in ALL_SIGNALS):
+    if not any(weight for signal, weight in weights.items() if signal in proposing()):
         raise InvalidInputError("no weight is above 0", received=dict(weights), expected="at least one")
 
 
@@ -282,7 +286,7 @@ class SearchService:
         if request.normalization is not None:
             changes["normalization"] = request.normalization
         if request.weights is not None:
-            changes["weights"] = {signal: request.weights.get(signal, 0.0) for signal in ALL_SIGNALS}
+            changes["weights"] = {signal: request.weights.get(signal, 0.0) for signal in proposing()}
         if len(request.signals) == 1 and request.weights is None:
             # One leg alone: its own order, whatever the profile's weight for it.
             changes["weights"] = dict.fromkeys(request.signals, 1.0)
@@ -326,17 +330,17 @@ class SearchService:
         legs: dict[Signal, Leg] = {}
 
         def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
-            leg = forms.leg(signals)
+            leg = leg_of(forms, signals)
             legs.update(dict.fromkeys(signals, leg))
             if not leg.waits:
                 return leg.search(request.candidates, allowed, EMPTY.rows)
             forms.weights()  # may take a request of its own: made while the dense leg is still at work
             return leg.search(request.candidates, allowed, others())
 
-        usable = [s for s in ALL_SIGNALS if s in request.signals and (s is not Signal.DENSE or dense)]
+        usable = [s for s in proposing() if s in request.signals and (s is not Signal.DENSE or dense)]
         before = time.perf_counter()
         proposed, reports = retrieve(
-            {signals: partial(search, signals) for signals in forms.grouped(usable)},
+            {signals: partial(search, signals) for signals in grouped(forms, usable)},
             (request.deadline_ms or self._settings.deadline_ms) / 1e3,
             self._pool,
         )
@@ -469,7 +473,7 @@ class SearchService:
         bag = self._encoders.bag(ranked.engine.record.vdr_encoder)
         analyzer = Analyzer(ranked.engine.record.analyzer)
         tokens = (
-            {s: token_contributions(ranked.snapshot, ranked.forms, rows, s, bag) for s in ranked.fused.complete.signals}
+            {s: token_contributions(ranked.forms, rows, s, bag) for s in ranked.fused.complete.signals}
             if request.explain
             else {}
         )

@@ -7,14 +7,15 @@ not depend on how bad the worst candidate is.
 
 from __future__ import annotations
 
-from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.errors import InvalidInputError
 from hyblink.ranker.normalization.affine import Affine, ScoreStats
-
-LOWER_BOUND = {Signal.BM25: 0.0, Signal.VDR: 0.0, Signal.DENSE: -1.0, Signal.PRIOR: 0.0, Signal.ENTITY: 0.0}
+from hyblink.ranker.signals.registry import SIGNALS
 
 
 def theoretical(stats: ScoreStats) -> Affine:
     """Maps [lower bound, best candidate] onto [0, 1]."""
-    low = LOWER_BOUND[stats.signal]
+    low = SIGNALS.of(stats.signal).lower_bound
+    if low is None:
+        raise InvalidInputError("the signal has no lower bound", received=stats.signal, expected="z_score")
     width = stats.maximum - low
     return Affine(1.0 / width, -low / width) if width > 0 else Affine(0.0, 0.0)

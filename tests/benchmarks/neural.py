@@ -19,7 +19,7 @@ from hyblink.app.core.checks import fold
 from hyblink.app.core.ports.encoders import EncodedQuery
 from hyblink.app.core.settings import EncodeSettings, OpenSearchSettings, Settings
 from hyblink.app.core.types.arrays import TermWeights, VectorArray
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.cached_queries import CachedQueries
 from hyblink.app.engines.opensearch import query_builder as build_query
@@ -158,7 +158,7 @@ def _compare(app: App, data: Path) -> None:
         "hybrid query, z_score, same weights": lambda text: theirs.hybrid(text, "z_score"),
         "ours, z_score, same weights": ours(normalization="z_score", fusion="weighted_sum", weights=_WEIGHTS),
         "hybrid query, RRF": lambda text: theirs.hybrid(text, "rrf"),
-        "ours, RRF": ours(fusion="rrf", weights=dict.fromkeys(ALL_SIGNALS, 1.0)),
+        "ours, RRF": ours(fusion="rrf", weights=dict.fromkeys(DEFAULT_SIGNALS, 1.0)),
     }
     for text in queries.values():
         theirs.forms(text)  # encoding is left out of the times of either side

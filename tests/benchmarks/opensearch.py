@@ -22,7 +22,7 @@ from hyblink.app.core.settings import EncodeSettings, OpenSearchSettings, Settin
 from hyblink.app.core.types.arrays import TermWeights, VectorArray
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import DocId, Document
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import heaviest, round_weights
 from hyblink.app.encoders.vdr.bag import BagOfTokens
@@ -32,7 +32,7 @@ from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 from hyblink.app.engines.opensearch.passages import NO_WEIGHTS, PassageSignals
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.indexer.ingest.prepare import content_hash
-from hyblink.ranker.retrieve import AnalyzedQuery, QueryForms
+from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms
 from tests.benchmarks.timing import entities, latencies, questions, table
 
 _K = 100
@@ -298,7 +298,7 @@ def _whole(app: App, options: OpenSearchSettings, data: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             other = build(settings.model_copy(update={"data_dir": Path(folder)}))
             other.encoders.add_dense(DrawnVectors())
-            for signals in ((Signal.DENSE,), (Signal.BM25,), (Signal.VDR,), (Signal.BM25, Signal.VDR), ALL_SIGNALS):
+            for signals in ((Signal.DENSE,), (Signal.BM25,), (Signal.VDR,), (Signal.BM25, Signal.VDR), DEFAULT_SIGNALS):
                 measured = latencies(
                     lambda t, signals=signals, other=other: other.search.search(
                         "wiki", SearchRequest(t, signals=signals, **request)

@@ -14,7 +14,7 @@ from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.bootstrap import App, build
 from hyblink.app.cli.main import run_ingest, warm_queries
 from hyblink.app.core.settings import Settings
-from hyblink.app.core.types.ranking import ALL_SIGNALS
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
@@ -72,12 +72,12 @@ def run(data: Path, work: Path, _passages: int) -> None:
         if demo:
             queries, qrels = read_beir(DEMO, "test")
             pools = _pools(app, collection, queries, qrels)
-            tuned: Tuning = tune(pools, ALL_SIGNALS)
+            tuned: Tuning = tune(pools, DEFAULT_SIGNALS)
             hybrid = np.array(tuned.per_query)
         else:
             queries, qrels = read_beir(data / name, "train")
             some = dict(sorted(queries.items())[:: max(1, len(queries) // _TRAIN_QUERIES)])
-            tuned = tune(_pools(app, collection, some, qrels), ALL_SIGNALS)
+            tuned = tune(_pools(app, collection, some, qrels), DEFAULT_SIGNALS)
             queries, qrels = read_beir(data / name, "dev")
             pools = _pools(app, collection, queries, qrels)
             from hyblink.ranker.complete import fuse
@@ -85,17 +85,17 @@ def run(data: Path, work: Path, _passages: int) -> None:
             hybrid = np.array([ndcg(pool, fuse(pool.scores, tuned.profile).scores_C) for pool in pools])
         singles = {
             signal: np.array([ndcg(pool, np.nan_to_num(pool.scores.raw_SC[at], nan=-np.inf)) for pool in pools])
-            for at, signal in enumerate(ALL_SIGNALS)
+            for at, signal in enumerate(DEFAULT_SIGNALS)
         }
         best = max(singles, key=lambda signal: singles[signal].mean())
         comparison = _paired(hybrid, singles[best])
-        weights = "/".join(f"{tuned.profile.weights[s]:g}" for s in ALL_SIGNALS)
+        weights = "/".join(f"{tuned.profile.weights[s]:g}" for s in DEFAULT_SIGNALS)
         rows.append(
-            [name, len(pools), *(float(singles[s].mean()) for s in ALL_SIGNALS), float(hybrid.mean()), best.value,
+            [name, len(pools), *(float(singles[s].mean()) for s in DEFAULT_SIGNALS), float(hybrid.mean()), best.value,
              f"{hybrid.mean() - singles[best].mean():+.4f}", f"{comparison:.2g}", f"{tuned.profile.normalization} {weights}"]
         )  # fmt: skip
         kept.append(
-            [name, float(singles[ALL_SIGNALS[0]].mean()), _bm25s(app, collection, queries, qrels, True) if not demo else "–",
+            [name, float(singles[DEFAULT_SIGNALS[0]].mean()), _bm25s(app, collection, queries, qrels, True) if not demo else "–",
              _bm25s(app, collection, queries, qrels, False) if not demo else "–"]
         )  # fmt: skip
     table(

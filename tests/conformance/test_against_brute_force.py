@@ -18,7 +18,7 @@ from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.bootstrap import App
 from hyblink.app.core.filters import matches, parse_filter
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 
 ANALYZER = Analyzer("english")
@@ -150,7 +150,7 @@ def test_filters_hold_in_every_leg(filled: tuple[App, list[dict]], tree: dict, q
     """A filtered leg returns exactly the unfiltered leg's documents that match, in the same order."""
     app, documents = filled
     allowed = {d["id"] for d in documents if matches(parse_filter(tree), d["metadata"])}
-    for signal in ALL_SIGNALS:
+    for signal in DEFAULT_SIGNALS:
         free = app.search.search("c", SearchRequest(query, k=500, candidates=500, signals=(signal,), highlight=False))
         kept = app.search.search(
             "c", SearchRequest(query, k=500, candidates=500, signals=(signal,), filter=tree, highlight=False)

@@ -23,7 +23,7 @@ from hyblink.app.core.filters import parse_filter
 from hyblink.app.core.settings import OpenSearchSettings
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Scored, Signal
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Scored, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import round_weights
 from hyblink.app.engines.opensearch import query_builder as build
@@ -202,7 +202,7 @@ def test_searches_agree(pair: tuple[App, App]) -> None:
     rng = random.Random(8)
     shown = 0
     for number, (query, _, tree) in enumerate(requests()):
-        weights = {signal: rng.choice([0.0, 0.3, 1.0]) for signal in ALL_SIGNALS}
+        weights = {signal: rng.choice([0.0, 0.3, 1.0]) for signal in DEFAULT_SIGNALS}
         request = SearchRequest(
             query,
             k=rng.choice([1, 5, 20]),

@@ -13,7 +13,7 @@ import pytest
 from hyblink.app.bootstrap import build
 from hyblink.app.cli.main import run_ingest, warm_queries
 from hyblink.app.core.settings import Settings
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.indexer.readers import PythonSource
@@ -45,7 +45,7 @@ def test_the_tuned_hybrid_is_at_least_as_good_as_the_best_leg(tmp_path: Path) ->
         for query, text in queries.items():
             scores, documents = app.search.pool("python", SearchRequest(text, k=1, candidates=200))
             pools.append(judged_pool(scores, documents, qrels[query]))
-        tuned = tune(pools, ALL_SIGNALS)
+        tuned = tune(pools, DEFAULT_SIGNALS)
         shipped = app.catalog.profile("python", app.catalog.current("python"))
         untuned = float(np.mean([ndcg(pool, fuse(pool.scores, shipped).scores_C) for pool in pools]))
         print(

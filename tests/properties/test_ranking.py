@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyblink.app.core.types.ranking import ALL_SIGNALS, RankingProfile
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, RankingProfile
 from hyblink.app.engines.derived import top
 from hyblink.indexer.ingest.chunking import windows
 from hyblink.ranker.collapse import collapse
@@ -22,7 +22,7 @@ raw_scores = st.lists(
 )
 profiles = st.builds(
     lambda fusion, normalization, weights: RankingProfile(
-        "t", 0, fusion, normalization, dict(zip(ALL_SIGNALS, weights, strict=True))
+        "t", 0, fusion, normalization, dict(zip(DEFAULT_SIGNALS, weights, strict=True))
     ),
     st.sampled_from(sorted(FUSIONS)),
     st.sampled_from(sorted(NORMALIZATIONS)),
@@ -31,7 +31,9 @@ profiles = st.builds(
 
 
 def complete_scores(rows: list[tuple[float, float, float]]) -> CompleteScores:
-    return CompleteScores(ALL_SIGNALS, np.arange(len(rows)), np.array(rows, dtype=np.float64).T.copy(), ({}, {}, {}))
+    return CompleteScores(
+        DEFAULT_SIGNALS, np.arange(len(rows)), np.array(rows, dtype=np.float64).T.copy(), ({}, {}, {})
+    )
 
 
 @given(raw_scores, profiles, st.randoms())
@@ -96,11 +98,12 @@ def test_tuning_measures_what_fusion_ranks() -> None:
         raw[2, rng.random(count) < 0.2] = np.nan
         documents = [f"d{n}" for n in rng.integers(0, 30, count)]
         grades = {f"d{n}": int(g) for n, g in enumerate(rng.integers(0, 3, 30))}
-        scores = CompleteScores(ALL_SIGNALS, np.arange(count), raw, ({}, {}, {}))
+        scores = CompleteScores(DEFAULT_SIGNALS, np.arange(count), raw, ({}, {}, {}))
         pools.append(judged_pool(scores, documents, grades))
-    tuned = tune(pools, ALL_SIGNALS, folds=3)
+    tuned = tune(pools, DEFAULT_SIGNALS, folds=3)
     means = [
-        np.mean([ndcg(pool, fuse(pool.scores, profile).scores_C) for pool in pools]) for profile in grid(ALL_SIGNALS)
+        np.mean([ndcg(pool, fuse(pool.scores, profile).scores_C) for pool in pools])
+        for profile in grid(DEFAULT_SIGNALS)
     ]
     assert abs(tuned.in_sample - max(means)) < 1e-9
     under_chosen = np.mean([ndcg(pool, fuse(pool.scores, tuned.profile).scores_C) for pool in pools])

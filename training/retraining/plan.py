@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from hyblink.app.core.errors import InvalidInputError, UnavailableError
-from hyblink.app.core.types.ranking import ALL_SIGNALS, Signal
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.measures import SystemResult, measure
 from hyblink.app.evaluation.qrels import Qrels
@@ -223,7 +223,7 @@ def runs_of(
     generation: str,
     queries: Mapping[str, str],
     progress: Callable[[int], None] = lambda _: None,
-    signals: tuple[Signal, ...] = ALL_SIGNALS,
+    signals: tuple[Signal, ...] = DEFAULT_SIGNALS,
 ) -> Run:
     """What a generation answers to queries, by the ranking profile that it has.
 

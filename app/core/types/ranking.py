@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
+from pydantic_core import core_schema
 
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
 
@@ -15,22 +15,49 @@ FIRST_RANK = 1
 """Ranks are counted from one, as in TREC run files and in the RRF formula."""
 
 
-class Signal(StrEnum):
-    """The ways in which a passage can match a query."""
+class Signal(str):
+    """The name of a way in which a passage can match a query. `ranker/signals` says which there are, and what they are.
 
-    BM25 = "bm25"
-    VDR = "vdr"
-    DENSE = "dense"
-    CROSS = "cross"
-    PRIOR = "prior"
-    CONTEXT = "context"
-    COHERENCE = "coherence"
-    EVIDENCE = "evidence"
-    ENTITY = "entity"
+    Equal names are the same object.
+
+    >>> Signal("bm25") is Signal.BM25, f"{Signal.DENSE}"
+    (True, 'dense')
+    """
+
+    BM25: ClassVar[Signal]
+    VDR: ClassVar[Signal]
+    DENSE: ClassVar[Signal]
+    CROSS: ClassVar[Signal]
+    PRIOR: ClassVar[Signal]
+    CONTEXT: ClassVar[Signal]
+    COHERENCE: ClassVar[Signal]
+    EVIDENCE: ClassVar[Signal]
+    ENTITY: ClassVar[Signal]
+
+    _known: ClassVar[dict[str, Signal]] = {}
+
+    def __new__(cls, name: str) -> Self:
+        return cls._known.setdefault(name, super().__new__(cls, name))  # type: ignore[return-value]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
+        """In requests and answers a signal is its name."""
+        del source, handler
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
+
+    @property
+    def value(self) -> str:
+        """The name as a plain string."""
+        return str.__str__(self)
 
 
-ALL_SIGNALS: tuple[Signal, ...] = (Signal.BM25, Signal.VDR, Signal.DENSE)
-"""The signals that propose passages. `cross` only re-ranks what they found; the others are for entities alone."""
+Signal.BM25, Signal.VDR, Signal.DENSE = Signal("bm25"), Signal("vdr"), Signal("dense")
+Signal.CROSS, Signal.PRIOR, Signal.CONTEXT = Signal("cross"), Signal("prior"), Signal("context")
+Signal.COHERENCE, Signal.EVIDENCE, Signal.ENTITY = Signal("coherence"), Signal("evidence"), Signal("entity")
+
+DEFAULT_SIGNALS: tuple[Signal, ...] = (Signal.BM25, Signal.VDR, Signal.DENSE)
+"""The signals that propose passages unless a search says otherwise."""
+
 
 VdrMode = Literal["auto", "full", "alpha", "beta", "bag"]
 """Which forms the VDR signal multiplies (Zhou et al. 2024, section 3.4).

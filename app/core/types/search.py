@@ -8,7 +8,7 @@ from typing import Literal
 
 from hyblink.app.core.types.documents import DocId, Metadata, Span, Tier
 from hyblink.app.core.types.ranking import (
-    ALL_SIGNALS,
+    DEFAULT_SIGNALS,
     FusionName,
     NormalizationName,
     RankingProfile,
@@ -98,7 +98,7 @@ class SearchRequest:
     k: int = 10
     offset: int = 0
     candidates: int = 200
-    signals: tuple[Signal, ...] = ALL_SIGNALS
+    signals: tuple[Signal, ...] = DEFAULT_SIGNALS
     filter: object | None = None
     facets: tuple[str, ...] = ()
     explain: bool = False

@@ -1,0 +1,1 @@
+"""Signals: the ways in which a passage can match a query, a file each."""

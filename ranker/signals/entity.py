@@ -1,0 +1,36 @@
+"""How probably a query's entities are among those that a document was annotated with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hyblink.app.core.ports.store import Selection
+from hyblink.app.core.types.arrays import IdArray, ScoreArray
+from hyblink.app.core.types.ranking import EMPTY, Scored, Signal
+from hyblink.ranker.leg import Leg
+
+
+def entity_leg(annotated: Sequence[tuple[Selection, float]]) -> Leg:
+    """How probably a query's entities are among those that a document was annotated with: their probabilities, summed.
+
+    It proposes the passages of an entity that has few; of one that has many, other legs have to propose the best.
+    """
+
+    def score(rows: IdArray) -> ScoreArray:
+        total = np.zeros(len(rows), dtype=np.float32)
+        for selection, probability in annotated:
+            total += np.float32(probability) * selection.contains(rows)
+        return total
+
+    def search(k: int, allowed: Selection | None, _: IdArray) -> Mapping[Signal, Scored]:
+        few = [found for selection, _ in annotated if (found := selection.few(k)) is not None]
+        rows = np.unique(np.concatenate(few)) if few else EMPTY.rows
+        if allowed is not None and len(rows):
+            rows = rows[allowed.contains(rows)]
+        scores = score(rows)
+        order = np.lexsort((rows, -scores))[:k]
+        return {Signal.ENTITY: Scored(rows[order], scores[order])}
+
+    return Leg((Signal.ENTITY,), search, lambda rows: {Signal.ENTITY: score(rows)}, lambda _, __: None)

@@ -1,0 +1,72 @@
+"""Every signal, one row each. Their order is that of the ledger's lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.registry import Registry
+from hyblink.app.core.types.ranking import Signal
+from hyblink.ranker.leg import Leg
+from hyblink.ranker.query_forms import QueryForms
+from hyblink.ranker.signals import bm25, dense, vdr
+from hyblink.ranker.signals.definition import SignalDefinition
+from hyblink.ranker.signals.joint import JOINT, joint_leg
+
+SIGNALS: Registry[SignalDefinition] = Registry("signal", lambda signal: signal.name)
+SIGNALS.add(
+    SignalDefinition(
+        Signal.BM25, "words (BM25)", "#2563eb", bm25.leg, 0.0, bm25.tokens, features=(("bm25_z", False),)
+    ),
+    SignalDefinition(
+        Signal.VDR, "vocabulary (VDR)", "#d97706", vdr.leg, 0.0, vdr.tokens, features=(("vdr_z", False),)
+    ),
+    SignalDefinition(
+        Signal.DENSE, "meaning (dense)", "#059669", dense.leg, -1.0,
+        features=(("dense_z", False), ("dense", True)), waited_for=True,
+    ),
+    SignalDefinition(
+        Signal.PRIOR, "name alone (prior)", "#0891b2", lower_bound=0.0,
+        features=(("match", False), ("title", False), ("unsupported", False), ("prior", True)),
+    ),
+    SignalDefinition(
+        Signal.CONTEXT, "words around it", "#65a30d", features=(("context_z", False), ("context", True))
+    ),
+    SignalDefinition(Signal.CROSS, "re-ranker", "#9333ea", features=(("cross", True),)),
+    SignalDefinition(Signal.COHERENCE, "neighbours (coherence)", "#be185d", features=(("coherence", True),)),
+    SignalDefinition(Signal.EVIDENCE, "documents found (evidence)", "#7c2d12", features=(("evidence", True),)),
+    SignalDefinition(Signal.ENTITY, "entities of the query", "#dc2626", lower_bound=0.0),
+)  # fmt: skip
+
+
+def proposing() -> tuple[Signal, ...]:
+    """The signals that a search can ask for: those that have a leg."""
+    return tuple(row.name for row in SIGNALS.values() if row.leg is not None)
+
+
+def signal_named(name: str) -> Signal:
+    """A signal by its name. Raises InvalidInputError for one that is not known."""
+    return SIGNALS.of(name.strip()).name
+
+
+def grouped(forms: QueryForms, signals: Sequence[Signal]) -> list[tuple[Signal, ...]]:
+    """The signals as they are asked, those of one leg together; first those that others may wait for."""
+    known = sorted(signals, key=lambda name: not SIGNALS.of(name).waited_for)
+    alone = [name for name in known if name not in JOINT]
+    joint = tuple(name for name in JOINT if name in signals)
+    if forms.form in forms.snapshot.joint and len(joint) == len(JOINT):
+        return [*((name,) for name in alone), joint]
+    return [(name,) for name in (*alone, *joint)]
+
+
+def leg_of(forms: QueryForms, signals: tuple[Signal, ...]) -> Leg:
+    """The leg of signals as `grouped` gave them. Raises InvalidInputError for a signal that is unknown or has none."""
+    if signals == JOINT:
+        leg = joint_leg(forms.snapshot, forms.query, forms.form, forms.weights)
+    else:
+        (name,) = signals
+        make = SIGNALS.of(name).leg
+        leg = make(forms) if make is not None else None
+    if leg is None:
+        raise InvalidInputError("the signal proposes nothing here", received=", ".join(signals))
+    return leg

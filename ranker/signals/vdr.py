@@ -1,0 +1,40 @@
+"""Term weights over a vocabulary (Zhou et al. 2024): the dot product of the query's and the passages'."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hyblink.app.core.ports.encoders import BagEncoder
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.types.arrays import IdArray, ScoreArray
+from hyblink.app.core.types.documents import SparseForm
+from hyblink.app.core.types.ranking import Signal, TokenContribution
+from hyblink.ranker.leg import Leg
+from hyblink.ranker.query_forms import QueryForms
+
+
+def leg(forms: QueryForms) -> Leg:
+    """The passages that share weighted tokens with the query. The query is encoded when it is first asked."""
+    snapshot, form, weights = forms.snapshot, forms.form, forms.weights
+    view = snapshot.sparse(form)
+    return Leg(
+        (Signal.VDR,),
+        lambda k, allowed, _: {Signal.VDR: view.search(weights(), k, allowed)},
+        lambda rows: {Signal.VDR: waiting_as_nan(snapshot, form, rows, view.score(weights(), rows))},
+        lambda _, row: view.rank(weights(), row),
+    )
+
+
+def tokens(forms: QueryForms, rows: IdArray, bag: BagEncoder) -> list[list[TokenContribution]]:
+    """Each row's score by token of the vocabulary."""
+    return [
+        [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in matches]
+        for matches in forms.snapshot.sparse(forms.form).contributions(forms.weights(), rows)
+    ]
+
+
+def waiting_as_nan(snapshot: Snapshot, form: SparseForm, rows: IdArray, scores: ScoreArray) -> ScoreArray:
+    """A passage that waits for the encoder has no such score yet; 0 would say that it does not match."""
+    if form is SparseForm.BAG or not snapshot.waiting or not len(rows):
+        return scores
+    return np.where(snapshot.reader.encoded(rows), scores, np.float32(np.nan))
