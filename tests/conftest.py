@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.app.operations.collections import ensure_collection
 
 DIMENSION = 24
 # Applications of tests do their own work; what concerns brokers says so.
@@ -82,7 +84,7 @@ def make_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
 def app(make_app: Callable[..., App]) -> App:
     """An application with an empty collection `default`."""
     made = make_app()
-    made.ensure_collection(CollectionSpec("default"))
+    ensure_collection(made, CollectionSpec("default"))
     return made
 
 

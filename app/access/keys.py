@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Protocol
 
 from hyblink.app.core.errors import (
     ConflictError,
-    ForbiddenError,
     InvalidInputError,
     NotFoundError,
-    RateLimitedError,
     UnauthorizedError,
 )
 from hyblink.app.core.ports.work import Record, Records
 
 _ID = re.compile(r"[0-9a-f]{8}")
-_DOTS_OF_A_TOKEN = 2
 
 
 class Role(StrEnum):
@@ -74,6 +68,7 @@ class ApiKey:
 
 
 _KIND = "key"
+
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
@@ -163,90 +158,3 @@ def _digest(secret: str) -> str:
 def _key(record: Record) -> ApiKey:
     body = dict(record.body)
     return ApiKey(**{**body, "role": Role(body["role"]), "collections": tuple(body["collections"])})
-
-
-class RateLimits:
-    """Requests of each key, in this process: a bucket that holds a minute's worth and fills evenly."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_minute = per_minute
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._buckets: dict[str, tuple[float, float, str]] = {}
-
-    def take(self, key: ApiKey, request: str) -> None:
-        """Count a request, once however often it is checked. Raises RateLimitedError saying when to come back."""
-        limit = key.per_minute or self._per_minute
-        if not limit:
-            return
-        now = self._clock()
-        with self._lock:
-            left, then, last = self._buckets.get(key.id, (float(limit), now, ""))
-            if request and request == last:
-                return
-            left = min(float(limit), left + (now - then) * limit / 60)
-            if left < 1:
-                raise RateLimitedError(
-                    "too many requests by this key",
-                    expected=f"at most {limit} a minute",
-                    retry_after_s=(1 - left) * 60 / limit,
-                )
-            self._buckets[key.id] = (left - 1, now, request)
-
-
-def check_everywhere(key: ApiKey | None) -> None:
-    """What concerns the whole installation is for keys of all collections. Raises ForbiddenError."""
-    if key is not None and key.collections:
-        raise ForbiddenError("the key is limited to collections", expected="an admin key of all collections")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-class Tokens(Protocol):
-    """Knows tokens of an identity provider."""
-
-    def identity(self, token: str) -> ApiKey: ...
-
-
-def identify(keys: KeyStore, tokens: Tokens | None, header: str) -> ApiKey:
-    """Who presents an `Authorization` header. Raises UnauthorizedError; ForbiddenError for a token without a role."""
-    scheme, _, presented = header.partition(" ")
-    if scheme.lower() != "bearer":
-        raise UnauthorizedError("unknown authorization scheme", expected="Authorization: Bearer hyb_…")
-    presented = presented.strip()
-    if tokens is not None and presented.count(".") == _DOTS_OF_A_TOKEN and not presented.startswith("hyb_"):
-        return tokens.identity(presented)
-    return keys.find(presented)
-
-
-def authorize(
-    keys: KeyStore,
-    header: str | None,
-    role: Role,
-    collection: str | None,
-    *,
-    open_door: bool,
-    tokens: Tokens | None = None,
-) -> ApiKey | None:
-    """Who is asking; None for an anonymous caller at an open door. Raises UnauthorizedError or ForbiddenError."""
-    if header is None:
-        if open_door:
-            return None
-        raise UnauthorizedError("an API key is needed", expected="the header `Authorization: Bearer hyb_…`")
-    key = identify(keys, tokens, header)
-    if not key.allows(role, collection):
-        limits = f" on {', '.join(key.collections)}" if key.collections else ""
-        raise ForbiddenError(
-            "the API key may not do this",
-            received=f"role {key.role}{limits}",
-            expected=f"role {role} on {collection}",
-        )
-    return key

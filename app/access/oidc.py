@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 import jwt
 
-from hyblink.app.access.keys import ApiKey, Role, is_loopback
+from hyblink.app.access.authorize import is_loopback
+from hyblink.app.access.keys import ApiKey, Role
 from hyblink.app.core.errors import ForbiddenError, InvalidInputError, UnauthorizedError, UnavailableError
 from hyblink.app.core.settings import OidcSettings
 

@@ -10,7 +10,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hyblink.app.access.keys import is_loopback
+from hyblink.app.access.authorize import is_loopback
 from hyblink.app.core.errors import TooLargeError
 
 

@@ -15,7 +15,7 @@ from hyblink.app.core.errors import HyblinkError, InvalidInputError, UserError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from hyblink.app.bootstrap import App
+    from hyblink.app.application import App
 
 
 def emit(value: object) -> None:

@@ -79,8 +79,8 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     from hyblink.app.cli.kb import load_entities
     from hyblink.app.cli.main import run_ingest
     from hyblink.app.core.settings import Settings
-    from hyblink.indexer.readers import PythonSource
     from hyblink.indexer.readers.entities.files import python_entities
+    from hyblink.indexer.readers.python_package import PythonSource
 
     settings = Settings()
     app = build(settings)

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyblink.app.cli.console import emit, note, opened, progress, reported, say
+from hyblink.app.operations.annotation import annotate as annotate_collection
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.query_entities import with_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hyblink.app.bootstrap import App
+    from hyblink.app.application import App
     from hyblink.app.core.types.linking import Entity, LinkResult
     from hyblink.app.core.types.ranking import Signal
     from hyblink.app.evaluation.linking.candidate_files import Proposed
@@ -87,7 +91,7 @@ def load_entities(
 
     from hyblink.app.linking.knowledge_base import entity_spec
 
-    app.entities.check(app.ensure_collection(entity_spec(kb, analyzer=analyzer, dense_index=dense_index)))
+    app.entities.check(ensure_collection(app, entity_spec(kb, analyzer=analyzer, dense_index=dense_index)))
     counted = {"created": 0, "updated": 0, "unchanged": 0, "rejected": 0}
     rejects: list[str] = []
     started = time.perf_counter()
@@ -110,7 +114,7 @@ def load_entities(
         if wait:
             counts = app.catalog.engine(kb).store.reader().counts()
             encoding = bars.add_task("encoding", total=counts.passages - counts.encoded, rate="")
-            encoded = app.encode_now(kb, progress=lambda done: bars.advance(encoding, done))
+            encoded = encode_now(app, kb, progress=lambda done: bars.advance(encoding, done))
         else:
             record = app.catalog.engine(kb).record
             if record.dense_dimension:
@@ -854,9 +858,9 @@ def link(
     with reported(as_json), opened() as app:
         from dataclasses import replace
 
-        from hyblink.app.bootstrap import EVIDENT_HITS
         from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError, UserError
         from hyblink.app.core.types.linking import LinkRequest, Text
+        from hyblink.app.operations.query_entities import EVIDENT_HITS
 
         if (path is not None) + interactive + (mentions is not None) != 1:
             raise InvalidInputError(
@@ -878,7 +882,7 @@ def link(
                 coherence=coherence, joint=joint,
             )  # fmt: skip
             if evidence is not None:
-                request = replace(app.with_evidence(request, evidence, EVIDENT_HITS), evidence=2.0)
+                request = replace(with_evidence(app, request, evidence, EVIDENT_HITS), evidence=2.0)
             return app.linker.link(kb, request)
 
         if mentions is not None:
@@ -953,7 +957,7 @@ def annotate(
             task = bars.add_task(
                 "documents", total=app.catalog.engine(collection).store.reader().counts().documents, rate=""
             )
-            done = app.annotate(collection, annotation, progress=lambda n: bars.advance(task, n))
+            done = annotate_collection(app, collection, annotation, progress=lambda n: bars.advance(task, n))
         if as_json:
             emit(asdict(done))
         else:

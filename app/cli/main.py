@@ -13,11 +13,15 @@ from hyblink.app.cli.kb import annotate, kb_cli, link
 from hyblink.app.cli.node import node_cli
 from hyblink.app.cli.train import audit, mine, models_cli, train
 from hyblink.app.cli.work import LocalWorkers, jobs_cli, worker
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.collections import fsck as check_collection
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import publish, rebuild, roll_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hyblink.app.bootstrap import App
+    from hyblink.app.application import App
     from hyblink.app.core.ports.engine import Engine
     from hyblink.app.core.types.ranking import RankingProfile, RerankReport
     from hyblink.app.core.types.search import SearchRequest, SearchResult
@@ -77,7 +81,8 @@ def ingest(
     """Read documents into a collection. A run that was cut short goes on where it stopped."""
     with reported(as_json), opened() as app:
         from hyblink.app.core.errors import InvalidInputError
-        from hyblink.indexer.readers import FileSource, PythonSource
+        from hyblink.indexer.readers.files import FileSource
+        from hyblink.indexer.readers.python_package import PythonSource
 
         if (path is None) == (python_package is None):
             raise InvalidInputError("nothing to ingest", expected="either a path or --python-package NAME")
@@ -152,7 +157,7 @@ def run_ingest(
     )
     if whole:
         spec = replace(spec, chunk_chars=0, chunk_overlap_chars=0)
-    app.ensure_collection(spec)
+    ensure_collection(app, spec)
     engine = app.catalog.engine(collection)
     rejects = app.settings.data_dir / "rejects" / f"{collection}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
     started = time.perf_counter()
@@ -188,7 +193,7 @@ def run_ingest(
                 rate = bars.tasks[-1].completed / (time.perf_counter() - started)
                 bars.update(encoding, rate=f"{rate:,.0f}/s")
 
-            encoded = app.encode_now(collection, progress=tick)
+            encoded = encode_now(app, collection, progress=tick)
             engine.snapshot()
     return {
         **asdict(report),
@@ -395,7 +400,7 @@ def encode(collection: CollectionOption = "default") -> None:
     with reported(), opened() as app, progress() as bars:
         counts = app.catalog.engine(collection).store.reader().counts()
         task = bars.add_task("encoding", total=counts.passages - counts.encoded, rate="")
-        done = app.encode_now(collection, progress=lambda n: bars.advance(task, n))
+        done = encode_now(app, collection, progress=lambda n: bars.advance(task, n))
         app.catalog.engine(collection).snapshot()
         say(f"{done} passages encoded")
 
@@ -641,8 +646,8 @@ def fsck(
     """Compare every store with the indexes derived from it and the models that it names."""
     with reported(as_json), opened() as app:
         names = [collection] if collection else app.catalog.names()
-        found = {name: app.fsck(name, repair=repair) for name in names}
-        left = {name: app.fsck(name) for name in names} if repair else found
+        found = {name: check_collection(app, name, repair=repair) for name in names}
+        left = {name: check_collection(app, name) for name in names} if repair else found
         if as_json:
             emit({"problems": found, "left": left})
         for name, problems in [] if as_json else found.items():
@@ -695,7 +700,7 @@ def import_(
             nonlocal count
             count = import_collection(folder, manifest, engine)
 
-        app.catalog.create(spec, app.new_record(spec), fill)
+        app.catalog.create(spec, new_record(app, spec), fill)
         say(f"{count} documents imported into {spec.name}")
 
 
@@ -727,7 +732,7 @@ def generations_rebuild(
                     stages[stage] = bars.add_task(stage, total=None, rate="")
                 bars.advance(stages[stage], count)
 
-            built = app.rebuild(collection, note_text, advance)
+            built = rebuild(app, collection, note_text, advance)
         say(f"{built.id} answers now")
 
 
@@ -735,7 +740,7 @@ def generations_rebuild(
 def generations_publish(generation: str, collection: CollectionOption = "default") -> None:
     """Let a generation answer."""
     with reported(), opened() as app, audited(app, f"generations publish {collection} {generation}"):
-        app.publish(collection, generation)
+        publish(app, collection, generation)
         say(f"{generation} answers now")
 
 
@@ -743,7 +748,7 @@ def generations_publish(generation: str, collection: CollectionOption = "default
 def generations_rollback(collection: CollectionOption = "default") -> None:
     """Let the generation before the current one answer again."""
     with reported(), opened() as app, audited(app, f"generations rollback {collection}"):
-        say(f"{app.roll_back(collection)} answers now")
+        say(f"{roll_back(app, collection)} answers now")
 
 
 @profiles_cli.command("list")

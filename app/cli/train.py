@@ -12,7 +12,7 @@ from hyblink.app.cli.console import emit, note, opened, parse_pairs, progress, r
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hyblink.app.bootstrap import App
+    from hyblink.app.application import App
     from hyblink.training.registry import ModelRegistry
 
 models_cli = typer.Typer(help="Trained models: list, show, compare, promote, rollback.", no_args_is_help=True)

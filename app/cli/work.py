@@ -14,6 +14,9 @@ import typer
 
 from hyblink.app.cli.console import audited, emit, note, opened, parse_pairs, reported, say
 from hyblink.app.core.process import module_command, module_environment
+from hyblink.app.operations.jobs import cancel_job, start_ingestion
+from hyblink.app.operations.jobs import replay as replay_of
+from hyblink.app.operations.retraining import schedule_retraining, start_retraining
 
 if TYPE_CHECKING:
     from hyblink.app.core.settings import Settings
@@ -137,7 +140,7 @@ def jobs_ingest(
 ) -> None:
     """Let workers read a file or folder; what was cut short goes on by itself."""
     with reported(as_json), opened() as app:
-        job = app.start_ingestion(collection, {"folder": path, "format": format})
+        job = start_ingestion(app, collection, {"folder": path, "format": format})
         emit(job) if as_json else say(_line(job))
 
 
@@ -176,11 +179,11 @@ def jobs_retrain(
         }
         if every_hours:
             with audited(app, f"jobs retrain {collection} every {every_hours:g} h"):
-                made = app.schedule_retraining(collection, every_hours, params, local_user())
+                made = schedule_retraining(app, collection, every_hours, params, local_user())
             emit(made) if as_json else say(f"{collection} is trained anew every {every_hours:g} hours")
             return
         with audited(app, f"jobs retrain {collection}"):
-            job = app.start_retraining(collection, params, local_user())
+            job = start_retraining(app, collection, params, local_user())
         emit(job) if as_json else say(_line(job))
 
 
@@ -190,7 +193,7 @@ def jobs_approve(job_id: str) -> None:
     with reported(), opened() as app, audited(app, f"jobs approve {job_id}"):
         from hyblink.app.access.audit import local_user
 
-        say(_line(app.approve(job_id, local_user())))
+        say(_line(app.work.approve(job_id, local_user())))
 
 
 @jobs_cli.command("list")
@@ -224,7 +227,7 @@ def jobs_show(
 def jobs_cancel(job_id: str) -> None:
     """Stop a job; what it has written stays."""
     with reported(), opened() as app, audited(app, f"jobs cancel {job_id}"):
-        say(_line(app.cancel_job(job_id)))
+        say(_line(cancel_job(app, job_id)))
 
 
 @jobs_cli.command("resume")
@@ -246,7 +249,7 @@ def jobs_dead(
         if replay:
             wanted = [one.id for one in letters] if replay == ["all"] else replay
             for letter in wanted:
-                done = app.replay(letter)
+                done = replay_of(app, letter)
                 note(f"{letter}: {done.task} {' '.join(done.args)} is queued again")
             return
         if as_json:
@@ -259,7 +262,7 @@ def jobs_dead(
 def jobs_workers(as_json: JsonOption = False) -> None:
     """Show live workers, and what waits."""
     with reported(as_json), opened() as app:
-        from hyblink.app.api.routes.jobs import queues_of
+        from hyblink.app.operations.queues import queues_of
 
         found = queues_of(app)
         if as_json:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from hyblink.app.core.names import check_name
 from hyblink.app.core.ports.engine import Engine, Present
 from hyblink.app.core.ports.work import Records
 from hyblink.app.core.settings import DenseSettings
@@ -31,8 +32,6 @@ from hyblink.app.core.types.collections import Annotation, CollectionSpec, Gener
 from hyblink.app.core.types.linking import LinkProfile, NameCounts, Utility, check_annotation
 from hyblink.app.core.types.ranking import RankingProfile, Signal
 from hyblink.app.engines.dense.index import choose_kind
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 _GENERATION = re.compile(r"g\d{6}")
 
@@ -95,17 +94,6 @@ class Registry(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
-
-
-def check_name(name: str) -> str:
-    """A collection name, or InvalidInputError."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidInputError(
-            "bad collection name",
-            received=name,
-            expected="1 to 63 of a-z, 0-9, _ and -, not starting with _ or -",
-        )
-    return name
 
 
 def check_spec(spec: CollectionSpec) -> None:

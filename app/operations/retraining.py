@@ -14,20 +14,19 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.app.application import App
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.settings import Settings
-from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS
-from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.engines.catalog import Catalog
-from hyblink.app.feedback.feedback import Feedback
 from hyblink.app.jobs.job import Job
 from hyblink.app.jobs.running import RunningJob
+from hyblink.app.jobs.schedules import Schedule
 from hyblink.app.jobs.single_flight import UnderWayError
-from hyblink.app.search.service import SearchService
+from hyblink.app.operations.generations import build_candidate, publish
 from hyblink.training.data.rows import Text, read_rows, write_jsonl
 from hyblink.training.negatives.mining import Mining, mine
 from hyblink.training.negatives.sources import CollectionSource
@@ -43,26 +42,10 @@ _PATIENCE_S = 3600.0
 _PAUSE_S = 15.0
 
 
-class Parts(Protocol):
-    """What a retraining needs of the application."""
-
-    settings: Settings
-    catalog: Catalog
-    encoders: EncoderPool
-    search: SearchService
-    feedback: Feedback
-
-    def build_candidate(
-        self, collection: str, source: str, vdr_model: str, note: str, progress: Callable[[str, int], None]
-    ) -> GenerationRecord: ...
-
-    def publish(self, collection: str, generation: str, *, patience_s: float | None = None) -> None: ...
-
-
 class Retraining:
     """One retraining: a job with its files in a folder of its own."""
 
-    def __init__(self, app: Parts, running: RunningJob) -> None:
+    def __init__(self, app: App, running: RunningJob) -> None:
         self._app = app
         self._running = running
         job = running.job
@@ -239,7 +222,7 @@ class Retraining:
             counts[stage] = counts.get(stage, 0) + count
             self._tell("encode", encode=counts)
 
-        built = self._app.build_candidate(self._collection, source, encoder, f"retrained: {self._name}", progress)
+        built = build_candidate(self._app, self._collection, source, encoder, f"retrained: {self._name}", progress)
         self._tell("encode", candidate=built.id)
         return built.id
 
@@ -283,7 +266,7 @@ class Retraining:
         if self._overtaken(str(self._told["source"])):
             return
         self._tell("switch")
-        self._app.publish(self._collection, candidate, patience_s=_PATIENCE_S)
+        publish(self._app, self._collection, candidate, patience_s=_PATIENCE_S)
         self._models.promote(self._name)
         self._forget_work()
         self._running.done(self._result(published=True))
@@ -300,6 +283,27 @@ class Retraining:
             "replaced": told["source"],
             "figures": told["verdict"]["figures"],
         }
+
+
+def start_retraining(app: App, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
+    """A job that trains a collection's encoder anew. Raises NotFoundError, InvalidInputError, ConflictError."""
+    plan_from(params)
+    record = app.catalog.engine(collection).record
+    if not record.dense_dimension or app.encoders.vdr_adapter(record) is None:
+        raise ConflictError(
+            "the collection has no VDR encoder to train anew", received=record.vdr_model or collection,
+            expected="one with vectors and a VDR adapter (encode.vdr_model)",
+        )  # fmt: skip
+    return app.work.create("retrain", collection, params, by)
+
+
+def schedule_retraining(
+    app: App, collection: str, every_hours: float, params: Mapping[str, Any], by: str = ""
+) -> Schedule:
+    """Train a collection's encoder anew again and again. Raises NotFoundError, InvalidInputError."""
+    app.catalog.spec(collection)
+    plan_from(params)
+    return app.schedules.set(collection, every_hours, params, by)
 
 
 def folder_of(settings: Settings, job: Job) -> Path:

@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import HyblinkError, InvalidInputError
 from hyblink.app.core.logs import new_request_id, request_id
 from hyblink.app.core.ports.work import Record
@@ -22,6 +23,13 @@ from hyblink.app.core.settings import Settings
 from hyblink.app.jobs.celery_jobs import ANNOTATE, CHECK, ENCODE, MERGE, RUN, RUN_LONG, SWEEP, TIDY, celery_for
 from hyblink.app.jobs.in_process import TRY_AGAIN
 from hyblink.app.jobs.job import WORKER
+from hyblink.app.operations.annotation import annotate_waiting
+from hyblink.app.operations.collections import check_all
+from hyblink.app.operations.encoding import encode_waiting
+from hyblink.app.operations.jobs import run_job
+from hyblink.app.operations.maintenance import merge as merge_app
+from hyblink.app.operations.maintenance import sweep as sweep_app
+from hyblink.app.operations.maintenance import tidy as tidy_app
 
 if TYPE_CHECKING:
     from celery import Celery, Task
@@ -87,7 +95,7 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
     @task(ENCODE)
     def encode(self: Task, collection: str, generation: str) -> None:
         def do(app: App) -> None:
-            app.encode_waiting(collection, generation, until_enough())
+            encode_waiting(app, collection, generation, until_enough())
             engine = app.catalog.engine(collection, generation)
             left = engine.store.reader().unencoded(1)
             if len(left) and app.catalog.current(collection) == generation and not app.claims.live(engine):
@@ -97,31 +105,31 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
 
     @task(ANNOTATE)
     def annotate(self: Task, collection: str) -> None:
-        attempt(self, (collection,), lambda app: app.annotate_waiting(collection, until_enough()))
+        attempt(self, (collection,), lambda app: annotate_waiting(app, collection, until_enough()))
 
     @task(RUN)
     def run(self: Task, job_id: str) -> None:
-        attempt(self, (job_id,), lambda app: app.run_job(job_id, lambda: False))
+        attempt(self, (job_id,), lambda app: run_job(app, job_id, lambda: False))
 
     @task(RUN_LONG, acks_late=False, time_limit=None, soft_time_limit=None)
     def run_long(self: Task, job_id: str) -> None:
-        attempt(self, (job_id,), lambda app: app.run_job(job_id, lambda: False))
+        attempt(self, (job_id,), lambda app: run_job(app, job_id, lambda: False))
 
     @task(SWEEP)
     def sweep(self: Task) -> None:
-        attempt(self, (), lambda app: app.sweep())
+        attempt(self, (), sweep_app)
 
     @task(TIDY)
     def tidy(self: Task) -> None:
-        attempt(self, (), lambda app: app.tidy())
+        attempt(self, (), tidy_app)
 
     @task(MERGE)
     def merge(self: Task) -> None:
-        attempt(self, (), lambda app: app.merge())
+        attempt(self, (), merge_app)
 
     @task(CHECK)
     def check(self: Task) -> None:
-        attempt(self, (), lambda app: app.check())
+        attempt(self, (), check_all)
 
     return celery, mine
 

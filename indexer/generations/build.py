@@ -91,7 +91,7 @@ def copy_documents(
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class BuildContext:
     """What the life of generations works with. `patience_s`: how long to wait for a writer that does not let go.
 
     With `jobs`, workers help to encode.
@@ -106,7 +106,7 @@ class Means:
 
 
 def build(
-    means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None, keep: int
+    context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None, keep: int
 ) -> GenerationRecord:
     """Build a generation beside the current one from its documents, verify it, publish it.
 
@@ -117,59 +117,59 @@ def build(
     Raises ConflictError where another build of the collection is under way, or another generation is published
     meanwhile; CorruptionError where the new one does not match. Nothing of it is left then.
     """
-    with _alone(means, record.collection):
-        work = _begun(means, record, bag, encoder)
+    with _alone(context, record.collection):
+        work = _begun(context, record, bag, encoder)
         try:
             _switch(work, finish=True)
         except BaseException:
-            means.store.discard(record.collection, record.id)
+            context.store.discard(record.collection, record.id)
             raise
-        means.store.drop_old(record.collection, keep)
+        context.store.drop_old(record.collection, keep)
         return record
 
 
 def build_candidate(
-    means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None
+    context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None
 ) -> GenerationRecord:
     """Like `build`, but it does not answer yet: `publish` brings it up to date and lets it."""
     name = record.collection
-    with _alone(means, name):
-        work = _begun(means, record, bag, encoder)
+    with _alone(context, name):
+        work = _begun(context, record, bag, encoder)
         try:
             work.catch_up()
-            means.store.finish_generation(record)
-            means.store.copy_profile(name, work.source, record.id)
+            context.store.finish_generation(record)
+            context.store.copy_profile(name, work.source, record.id)
             work.remember()
         except BaseException:
-            means.store.discard(name, record.id)
+            context.store.discard(name, record.id)
             raise
         return record
 
 
-def publish(means: Means, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None) -> None:
+def publish(context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None) -> None:
     """Let a whole generation answer: a candidate, or an earlier one. It gets what was written since it was current.
 
     Raises ConflictError where another is published meanwhile, CorruptionError where it cannot be brought up to date:
     the current one answers on then.
     """
-    if means.store.current(record.collection) == record.id:
+    if context.store.current(record.collection) == record.id:
         return
-    work = _Build(means, record, bag, encoder)
+    work = _Build(context, record, bag, encoder)
     work.recall()
     _switch(work, finish=False)
 
 
-def _alone(means: Means, name: str) -> AbstractContextManager[None]:
-    return single_flight(means.records, f"build/{name}", "a generation of this collection is being built")
+def _alone(context: BuildContext, name: str) -> AbstractContextManager[None]:
+    return single_flight(context.records, f"build/{name}", "a generation of this collection is being built")
 
 
-def _begun(means: Means, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> _Build:
+def _begun(context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> _Build:
     """A generation with all documents and vectors, checked, not finished. Nothing of it is left on failure."""
-    store = means.store
+    store = context.store
     store.drop_unfinished(record.collection)
     store.add_generation(record)
     try:
-        work = _Build(means, record, bag, encoder)
+        work = _Build(context, record, bag, encoder)
         work.copy()
         work.encode()
         work.check()
@@ -181,12 +181,12 @@ def _begun(means: Means, record: GenerationRecord, bag: BagEncoder, encoder: Ful
 
 def _switch(work: _Build, *, finish: bool) -> None:
     """Catch up and publish, as soon as no writer is in the way; one switch of a collection at a time."""
-    with single_flight(work.means.records, f"switch/{work.collection}", "a generation is being published"):
+    with single_flight(work.context.records, f"switch/{work.collection}", "a generation is being published"):
         _switch_alone(work, finish=finish)
 
 
 def _switch_alone(work: _Build, *, finish: bool) -> None:
-    deadline = time.monotonic() + work.means.patience_s
+    deadline = time.monotonic() + work.context.patience_s
     while True:
         work.catch_up()
         try:
@@ -202,9 +202,11 @@ def _switch_alone(work: _Build, *, finish: bool) -> None:
 class _Build:
     """A generation on its way from its source."""
 
-    def __init__(self, means: Means, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> None:
-        store = means.store
-        self.means = means
+    def __init__(
+        self, context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None
+    ) -> None:
+        store = context.store
+        self.context = context
         self.current = store.engine(record.collection)
         self._store = store
         self._record = record
@@ -212,7 +214,7 @@ class _Build:
         self._target = store.engine(record.collection, record.id)
         self._bag = bag
         self._encoder = encoder
-        self._progress = means.progress
+        self._progress = context.progress
         self._since = 0
         of_source = self.current.record
         self._same_bag = of_source.vdr_encoder == record.vdr_encoder
@@ -247,10 +249,10 @@ class _Build:
         """Vectors of all that have none; workers help, if there are any."""
         if self._encoder is None:
             return
-        if self.means.jobs is not None:
+        if self.context.jobs is not None:
             waiting = self._target.store.reader().unencoded(_HELP)
-            self.means.jobs.encode(self._record.collection, self._record.id, waiting.tolist())
-        encode_all(self._target, self._encoder, self.means.claims, lambda count: self._progress("encoded", count))
+            self.context.jobs.encode(self._record.collection, self._record.id, waiting.tolist())
+        encode_all(self._target, self._encoder, self.context.claims, lambda count: self._progress("encoded", count))
 
     def check(self) -> None:
         """The slow part of what is verified. Raises CorruptionError."""
@@ -271,7 +273,7 @@ class _Build:
         for at in range(0, len(gone), _BATCH):
             self._target.store.delete(gone[at : at + _BATCH])
         if self._encoder is not None:
-            encode_all(self._target, self._encoder, self.means.claims)
+            encode_all(self._target, self._encoder, self.context.claims)
         self._target.snapshot()
         self._since = reader.change
         if changed or gone:
@@ -339,14 +341,14 @@ class _Build:
 
     def recall(self) -> None:
         """Begin to catch up where it has everything; at the very beginning where that is not known."""
-        found = self.means.records.get(_EQUAL, f"{self._record.collection}/{self._record.id}")
+        found = self.context.records.get(_EQUAL, f"{self._record.collection}/{self._record.id}")
         if found is not None and found.body["source"] == self.source:
             self._since = int(found.body["change"])
 
     def _equal(self, generation: str, source: str, change: int) -> None:
         name = self._record.collection
         body = {"source": source, "change": change}
-        self.means.records.add([Record(_EQUAL, f"{name}/{generation}", body, collection=name)])
+        self.context.records.add([Record(_EQUAL, f"{name}/{generation}", body, collection=name)])
 
 
 def _refuse(problems: Sequence[str]) -> None:

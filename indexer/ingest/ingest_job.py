@@ -18,7 +18,8 @@ from hyblink.app.jobs.running import RunningJob
 from hyblink.indexer.ingest.fetch import Allowed, fetched, file_name
 from hyblink.indexer.ingest.pipeline import IngestReport, ingest, is_done
 from hyblink.indexer.ingest.uploads import Uploads
-from hyblink.indexer.readers import FileSource, PythonSource
+from hyblink.indexer.readers.files import FileSource
+from hyblink.indexer.readers.python_package import PythonSource
 
 _COUNTS = ("created", "updated", "unchanged", "rejected", "passages")
 _LOOK_S = 2.0

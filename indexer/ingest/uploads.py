@@ -16,7 +16,7 @@ from typing import BinaryIO
 from hyblink.app.core.clock import sortable_id
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, StorageFullError, TooLargeError
 from hyblink.app.core.manifest import read_json, write_json
-from hyblink.indexer.readers.files import detect_format
+from hyblink.indexer.readers.formats import detect_format
 
 _ID = re.compile(r"u\d{8}T\d{12}-[0-9a-f]{6}")
 _NAME = re.compile(r"[\w][\w .()+@=-]{0,199}")

@@ -1,44 +1,23 @@
-"""Files and folders: JSONL, BEIR folders, CSV, TSV, Markdown, plain text, HTML and PDF; each may be gzipped."""
+"""Files and folders of the formats in `formats.py`; each file may be gzipped."""
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
-
-import orjson
 
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, UserError
 from hyblink.app.core.types.documents import Document
 from hyblink.indexer.ingest.prepare import parse_document
+from hyblink.indexer.readers.format import Format, Row
+from hyblink.indexer.readers.formats import FORMATS, detect_format
 from hyblink.indexer.readers.item import SourceItem
-from hyblink.indexer.readers.rows import decode, lines, read_bounded
-from hyblink.indexer.readers.texts import html_text, markdown_text, pdf_text
+from hyblink.indexer.readers.rows import read_bounded
 
-FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".txt": "text",
-    ".rst": "text",
-    ".html": "html",
-    ".htm": "html",
-    ".pdf": "pdf",
-}
 _RAW_SHOWN = 500
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,18}")
-
-
-def detect_format(path: Path) -> str | None:
-    """The format that a file's name says, or None."""
-    name = path.name.removesuffix(".gz")
-    return FORMATS.get(Path(name).suffix.lower())
 
 
 class FileSource:
@@ -56,12 +35,8 @@ class FileSource:
     ) -> None:
         if not path.exists():
             raise NotFoundError("no such file or folder", received=str(path))
-        if format is not None and format not in {*FORMATS.values(), "beir"}:
-            raise InvalidInputError(
-                "unknown format",
-                received=format,
-                expected=f"one of {', '.join(sorted({*FORMATS.values(), 'beir'}))}",
-            )
+        if format is not None:
+            FORMATS.of(format)
         self._path = path
         self._format = format
         self._columns = dict(columns or {})
@@ -69,11 +44,23 @@ class FileSource:
         self._max_chars = max_chars
         self._id = source_id or f"files:{path.resolve()}"
         self._before, self._open = 0, cast("IO[bytes] | None", None)
-        self.is_beir = path.is_dir() and bool(self._beir_corpus()) and format in {None, "beir"}
-        if format == "beir" and not self.is_beir:
+        self._corpus = self._folder_format()
+        self.is_beir = self._corpus is not None
+        if format is not None and FORMATS.of(format).folder is not None and self._corpus is None:
             raise InvalidInputError(
                 "not a BEIR folder", received=str(path), expected="corpus.jsonl or corpus.jsonl.gz in it"
             )
+
+    def _folder_format(self) -> Path | None:
+        """The one file of a folder that is a format of its own; None for any other path."""
+        if not self._path.is_dir():
+            return None
+        for row in FORMATS.values():
+            if row.folder is not None and self._format in {None, row.name}:
+                found = row.folder(self._path)
+                if found is not None:
+                    return found
+        return None
 
     @property
     def id(self) -> str:
@@ -93,13 +80,10 @@ class FileSource:
     def _opened(self, file: IO[bytes]) -> None:
         self._open = file
 
-    def _beir_corpus(self) -> list[Path]:
-        return [p for name in ("corpus.jsonl", "corpus.jsonl.gz") if (p := self._path / name).is_file()][:1]
-
     def files(self) -> list[Path]:
         """What will be read, in order."""
-        if self.is_beir:
-            return self._beir_corpus()
+        if self._corpus is not None:
+            return [self._corpus]
         if self._path.is_file():
             return [self._path]
         found = [p for p in self._path.rglob("*") if p.is_file() and (self._format or detect_format(p))]
@@ -124,41 +108,29 @@ class FileSource:
             self._open = None
 
     def _file(self, path: Path, name: str, skip: int) -> Iterator[SourceItem]:
-        kind = self._format or detect_format(path) or "text"
-        if kind in {"jsonl", "beir"}:
-            yield from self._jsonl(path, name, skip)
-        elif kind in {"csv", "tsv"}:
-            yield from self._table(path, name, skip, "," if kind == "csv" else "\t")
+        kind = FORMATS.of(self._format or detect_format(path) or "text")
+        if kind.rows is not None:
+            for row in kind.rows(path, self._max_row_bytes, self._opened):
+                if row.number > skip:
+                    yield self._item(name, row)
         elif skip < 0:
             yield self._whole(path, name, kind)
 
-    def _jsonl(self, path: Path, name: str, skip: int) -> Iterator[SourceItem]:
-        for number, line in lines(path, self._max_row_bytes, self._opened):
-            if number <= skip or (isinstance(line, bytes) and not line.strip()):
-                continue
-            yield self._item(name, number, line, self._json_row)
-
-    def _item(self, name: str, number: int, row: Any, parse: Callable[[Any, str, int], Document]) -> SourceItem:
-        position = f"{name}:{number}"
+    def _item(self, name: str, row: Row) -> SourceItem:
+        position = f"{name}:{row.number}"
         try:
-            if isinstance(row, UserError):
-                raise row
-            return SourceItem(name, number, position, document=parse(row, name, number))
+            if row.fields is None:
+                assert row.error is not None
+                raise row.error
+            fields = row.fields if row.typed else self._typed(row.fields)
+            return SourceItem(name, row.line, position, document=self._document(fields, name, row.number))
         except UserError as error:
-            raw = row[:_RAW_SHOWN] if isinstance(row, bytes) else str(row)[:_RAW_SHOWN].encode("utf-8", "replace")
-            shown = "" if isinstance(row, UserError) else raw.decode("utf-8", "backslashreplace")
-            return SourceItem(name, number, position, error=error, raw=shown)
+            return SourceItem(name, row.line, position, error=error, raw=_shown(row.raw))
 
-    def _json_row(self, line: bytes, name: str, number: int) -> Document:
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise InvalidInputError(
-                f"not JSON: {error}", received=line[:80], expected="one JSON object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise InvalidInputError("the row has the wrong type", received=row, expected="a JSON object")
-        return self._document(row, name, number)
+    def _typed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Cells as numbers where they plainly are, but for those that have a meaning of their own."""
+        reserved = {"id", "_id", "title", "text", "contents", "body", "lang", *self._columns.values()}
+        return {key: value if key in reserved else _number(value) for key, value in fields.items()}
 
     def _document(self, row: dict[str, Any], name: str, number: int) -> Document:
         """A document from named fields; fields without a meaning of their own become metadata."""
@@ -186,71 +158,23 @@ class FileSource:
         metadata = {**row, **(given or {})}
         return parse_document({**known, "metadata": metadata}, self._max_chars)
 
-    def _table(self, path: Path, name: str, skip: int, delimiter: str) -> Iterator[SourceItem]:
-        """CSV with a header row. A quoted field may hold line ends; rows are counted, not lines."""
-        csv.field_size_limit(self._max_row_bytes)
-        errors: list[tuple[int, UserError]] = []
-
-        def text_lines() -> Iterator[str]:
-            for number, line in lines(path, self._max_row_bytes, self._opened):
-                if isinstance(line, bytes):
-                    try:
-                        yield decode(line) + "\n"
-                        continue
-                    except UserError as error:
-                        errors.append((number, error))
-                else:
-                    errors.append((number, line))
-
-        reader = csv.DictReader(text_lines(), delimiter=delimiter, strict=True)
-        number = 0
-        while True:
-            number += 1
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                failure = InvalidInputError(f"bad row: {error}", expected=f"fields separated by {delimiter!r}")
-                yield SourceItem(name, number, f"{name}:{number}", error=failure)
-                continue
-            while errors:
-                line, problem = errors.pop(0)
-                yield SourceItem(name, line, f"{name}:{number}", error=problem)
-            if row is None:
-                return
-            if number > skip:
-                yield self._item(name, number, row, self._table_row)
-
-    def _table_row(self, row: dict[str | None, Any], name: str, number: int) -> Document:
-        if None in row or None in row.values():
-            raise InvalidInputError(
-                "the row has another number of fields than the header",
-                received=list(row.values()),
-                expected="as many",
-            )
-        clean = {str(key): value for key, value in row.items()}
-        reserved = {"id", "_id", "title", "text", "contents", "body", "lang", *self._columns.values()}
-        return self._document(
-            {key: value if key in reserved else _number(value) for key, value in clean.items()}, name, number
-        )
-
-    def _whole(self, path: Path, name: str, kind: str) -> SourceItem:
-        """A file that is one document: its id is its name, its title the first heading or the name."""
+    def _whole(self, path: Path, name: str, kind: Format) -> SourceItem:
+        """A file that is one document: its id is its name, its title what the file says or the name."""
         position = f"{name}:0"
+        assert kind.whole is not None
         try:
-            data = read_bounded(path, self._max_row_bytes)
-            metadata: dict[str, Any] = {"file": name, "format": kind}
-            if kind == "pdf":
-                title, text, metadata["pages"] = pdf_text(data)
-            elif kind == "html":
-                title, text = html_text(decode(data))
-            elif kind == "markdown":
-                title, text = markdown_text(decode(data))
-            else:
-                title, text = "", decode(data)
-            row = {"id": name, "title": (title or path.stem)[:4096], "text": text, "metadata": metadata}
+            found = kind.whole(read_bounded(path, self._max_row_bytes))
+            metadata = {"file": name, "format": kind.name, **found.metadata}
+            row = {"id": name, "title": (found.title or path.stem)[:4096], "text": found.text, "metadata": metadata}
             return SourceItem(name, 0, position, document=parse_document(row, self._max_chars))
         except UserError as error:
             return SourceItem(name, 0, position, error=error)
+
+
+def _shown(raw: object) -> str:
+    """The beginning of a row."""
+    text = raw[:_RAW_SHOWN] if isinstance(raw, bytes) else str(raw)[:_RAW_SHOWN].encode("utf-8", "replace")
+    return text.decode("utf-8", "backslashreplace")
 
 
 def _number(value: str) -> str | int | float:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.cli.kb import load_entities
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.settings import LinkSettings, Settings
@@ -27,6 +28,7 @@ from hyblink.app.evaluation.linking.measures import CUTOFFS, decided_rank, evalu
 from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions
 from hyblink.app.linking.dictionary import AliasDictionary
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.training.linking.profile import fit_profile
 from hyblink.training.run_config import SHIPPED_BACKBONE
 from tests.benchmarks.timing import entities, latencies, resident_mb, table
@@ -60,7 +62,7 @@ def _names(data: Path, work: Path, count: int) -> None:
     try:
         if "names" not in app.catalog.names():
             rows = ({"id": r["id"], "title": r["title"], "description": r["text"]} for r in entities(data, count))
-            app.ensure_collection(entity_spec("names", dense_encoder="none"))
+            ensure_collection(app, entity_spec("names", dense_encoder="none"))
             load_entities(app, "names", rows, wait=False, quiet=True)
         reader = app.catalog.engine("names").store.reader()
         before = resident_mb()

@@ -41,7 +41,7 @@ def _served(work: Path) -> Iterator[tuple[int, psutil.Process]]:
     from hyblink.app.bootstrap import build
     from hyblink.app.cli.main import run_ingest
     from hyblink.app.core.settings import Settings
-    from hyblink.indexer.readers import PythonSource
+    from hyblink.indexer.readers.python_package import PythonSource
 
     folder = work / "load"
     app = build(Settings(data_dir=folder))

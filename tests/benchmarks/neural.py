@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.checks import fold
 from hyblink.app.core.ports.encoders import EncodedQuery
 from hyblink.app.core.settings import EncodeSettings, OpenSearchSettings, Settings
@@ -30,6 +31,7 @@ from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 from hyblink.app.engines.opensearch.passages import PassageSignals
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.indexer.generations.build import copy_documents
 from tests.benchmarks.timing import table
 
@@ -52,7 +54,7 @@ def run(data: Path, work: Path, _passages: int) -> None:
             options = OpenSearchSettings(hosts=state.urls, timeout_s=120)
             app = build(Settings(engine="opensearch", data_dir=Path(folder), opensearch=options, encode=_BAGS))
             spec = source.catalog.spec(_SET)
-            app.ensure_collection(type(spec)(_SET, dense_index="knn", chunk_chars=0, chunk_overlap_chars=0))
+            ensure_collection(app, type(spec)(_SET, dense_index="knn", chunk_chars=0, chunk_overlap_chars=0))
             engine = app.catalog.engine(_SET)
             exported = source.catalog.engine(_SET).store.reader().export()
             copy_documents(exported, engine, keep_vectors=True)

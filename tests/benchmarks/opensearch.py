@@ -15,7 +15,8 @@ from opensearchpy import helpers
 from scipy.sparse import csc_array
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.checks import fold
 from hyblink.app.core.ports.store import PreparedDocument
 from hyblink.app.core.settings import EncodeSettings, OpenSearchSettings, Settings
@@ -31,6 +32,8 @@ from hyblink.app.engines.opensearch.layout import document_source, passage_sourc
 from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 from hyblink.app.engines.opensearch.passages import NO_WEIGHTS, PassageSignals
 from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.indexer.ingest.prepare import content_hash
 from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms
 from tests.benchmarks.timing import entities, latencies, questions, table
@@ -143,7 +146,7 @@ def learned(data: Path, work: Path, _passages: int) -> None:
     source = build(Settings(data_dir=work / "quality"))
     asked: list[tuple[list[str], TermWeights]] = []
     with _application() as (app, options):
-        app.ensure_collection(CollectionSpec("learned", dense_encoder="none"))
+        ensure_collection(app, CollectionSpec("learned", dense_encoder="none"))
         engine = app.catalog.engine("learned")
         rng = np.random.default_rng(0)
         with engine.store.writer():
@@ -231,7 +234,7 @@ def _plain(connection: Connection, prepared: list[PreparedDocument]) -> float:
 
 
 def _ours(app: App, prepared: list[PreparedDocument]) -> float:
-    app.ensure_collection(CollectionSpec("bulk", dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("bulk", dense_encoder="none"))
     store = app.catalog.engine("bulk").store
     started = time.perf_counter()
     with store.writer():
@@ -251,7 +254,7 @@ def _signals(app: App, name: str, options: OpenSearchSettings) -> tuple[PassageS
 
 
 def _legs(app: App, options: OpenSearchSettings, data: Path, passages: int) -> None:
-    app.ensure_collection(CollectionSpec("wiki"))
+    ensure_collection(app, CollectionSpec("wiki"))
     engine = app.catalog.engine("wiki")
     started = time.perf_counter()
     with engine.store.writer():
@@ -260,7 +263,7 @@ def _legs(app: App, options: OpenSearchSettings, data: Path, passages: int) -> N
     count = engine.store.reader().counts().passages
     print(f"{count:,} passages stored in {time.perf_counter() - started:.0f} s, bags of tokens made on the way\n")
     started = time.perf_counter()
-    app.encode_now("wiki")
+    encode_now(app, "wiki")
     print(f"as many vectors of {_DIMENSION} dimensions added in {time.perf_counter() - started:.0f} s\n")
     started = time.perf_counter()
     engine.compact(patience_s=90)
@@ -320,7 +323,7 @@ def _whole(app: App, options: OpenSearchSettings, data: Path) -> None:
 def _products(app: App, options: OpenSearchSettings, data: Path, passages: int, count: int) -> None:
     """Sparse products over drawn weights, as neural ones would be: plugin, stock, and scipy on the same postings."""
     name, rng, share = f"drawn{count}", np.random.default_rng(1), _zipf()
-    app.ensure_collection(CollectionSpec(name, dense_encoder="none"))
+    ensure_collection(app, CollectionSpec(name, dense_encoder="none"))
     engine = app.catalog.engine(name)
     lengths, ids, values = [0], [], []
     with engine.store.writer():

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.cli.main import run_ingest, warm_queries
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS
@@ -19,7 +20,8 @@ from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
 from hyblink.app.evaluation.qrels import Qrels
-from hyblink.indexer.readers import FileSource, PythonSource
+from hyblink.indexer.readers.files import FileSource
+from hyblink.indexer.readers.python_package import PythonSource
 from hyblink.ranker.tuning import Tuning, judged_pool, ndcg, tune
 from tests.benchmarks.timing import table
 

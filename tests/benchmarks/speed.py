@@ -16,8 +16,9 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.embedded.engine import EmbeddedEngine
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.indexer.ingest.pipeline import RejectsFile, ingest
-from hyblink.indexer.readers import FileSource
+from hyblink.indexer.readers.files import FileSource
 from tests.benchmarks.timing import entities, latencies, questions, resident_mb, table
 
 _K = 100
@@ -27,7 +28,7 @@ def run(data: Path, work: Path, passages: int) -> None:
     folder = work / "speed"
     shutil.rmtree(folder, ignore_errors=True)
     app = build(Settings(data_dir=folder, encode=EncodeSettings(vdr_model="none")))
-    app.ensure_collection(CollectionSpec("wiki", dense_encoder="none", chunk_chars=0, chunk_overlap_chars=0))
+    ensure_collection(app, CollectionSpec("wiki", dense_encoder="none", chunk_chars=0, chunk_overlap_chars=0))
     engine = app.catalog.engine("wiki")
     assert isinstance(engine, EmbeddedEngine)
 

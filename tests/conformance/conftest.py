@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import use_fake_encoder
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import OpenSearchSettings, Settings
 from hyblink.app.engines.opensearch.local.cluster import Cluster
 

@@ -15,20 +15,22 @@ from hypothesis import strategies as st
 from tests_support import WORDS, byte_length, random_documents
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.filters import matches, parse_filter
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 
 ANALYZER = Analyzer("english")
 HISTORIES = 100 if SOAK else 20
 
 
 def fill(app: App, documents: list[dict], name: str) -> None:
-    app.ensure_collection(CollectionSpec(name, chunk_chars=0, chunk_overlap_chars=0))
+    ensure_collection(app, CollectionSpec(name, chunk_chars=0, chunk_overlap_chars=0))
     assert not app.documents.bulk(name, documents, encode=False).errors
-    app.encode_now(name)
+    encode_now(app, name)
     # What was replaced stays in an engine's BM25 statistics until it is merged away.
     app.catalog.engine(name).compact(patience_s=90)
 
@@ -177,7 +179,7 @@ def test_any_history_ends_in_the_model_state(
 ) -> None:
     """Upserts, deletes, encodings and rebuilds in any order: store and indexes hold what a dictionary would."""
     app = make_app(f"h{next(fresh)}")
-    app.ensure_collection(CollectionSpec("c", chunk_chars=120, chunk_overlap_chars=20))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=120, chunk_overlap_chars=20))
     model: dict[str, dict] = {}
     for act, key, seed in operations:
         doc_id = f"d{key}"
@@ -190,7 +192,7 @@ def test_any_history_ends_in_the_model_state(
             status = app.documents.delete("c", [doc_id]).items[0].status
             assert status == ("deleted" if model.pop(doc_id, None) else "not_found")
         elif act == "encode":
-            app.encode_now("c")
+            encode_now(app, "c")
         elif act == "rebuild":
             app.catalog.engine("c").compact()
         elif model:

@@ -13,21 +13,25 @@ import pytest
 from conftest import SOAK, FakeDense
 from tests_support import random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from hyblink.app.core.ports.views import DenseView, LexicalView
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RankingProfile, Scored, Signal
 from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import build_context, encoders_of, roll_back
+from hyblink.app.operations.generations import rebuild as rebuild_generation
 from hyblink.indexer.generations.build import build, differences, found_again
 from hyblink.indexer.transfer import export_collection, import_collection, read_export
 
 
 def filled(make_app: Callable[..., App], folder: str = "data") -> App:
     app = make_app(folder)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", random_documents(120, seed=8), encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     return app
 
 
@@ -46,9 +50,9 @@ def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
     if encoder:
         app.encoders.add_dense(encoder)
         app.encoders.use_as_default(encoder.id)
-    record = app.new_record(app.catalog.spec("c"), parent=app.catalog.current("c"))
+    record = new_record(app, app.catalog.spec("c"), parent=app.catalog.current("c"))
     encoder = app.encoders.full(record)
-    return build(app.means(), record, **app.encoders_of(record), keep=keep).id
+    return build(build_context(app), record, **encoders_of(app, record), keep=keep).id
 
 
 def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_answers(
@@ -67,7 +71,7 @@ def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_an
     for bad, error in (("g000009", NotFoundError), ("../g000001", InvalidInputError)):
         with pytest.raises(error):
             app.search.search("c", SearchRequest("alpha", generation=bad))
-    assert app.roll_back("c") == "g000001"
+    assert roll_back(app, "c") == "g000001"
     assert answers(app) == before
     app.catalog.publish("c", "g000002")
     assert app.catalog.current("c") == "g000002"
@@ -146,7 +150,7 @@ def test_writes_and_searches_go_on_while_a_generation_is_built(make_app: Callabl
     other.documents.bulk("c", [{"id": "doc2", "text": "it is back"}], encode=False)
     expected = documents_of(other)
     with pytest.raises(ConflictError, match="is being built already"):
-        other.rebuild("c")
+        rebuild_generation(other, "c")
     release.set()
     builder.join()
     result = other.search.search("c", SearchRequest("zebra"))
@@ -215,7 +219,7 @@ def test_nothing_is_lost_by_writing_through_many_builds(make_app: Callable[..., 
     assert failures == []
     assert documents_of(app) == model
     assert app.catalog.current("c") == "g000004"
-    app.encode_now("c")
+    encode_now(app, "c")
     assert app.catalog.engine("c").check() == []
 
 
@@ -305,7 +309,7 @@ def test_old_generations_are_dropped(make_app: Callable[..., App]) -> None:
 
 def test_nothing_to_roll_back_to(make_app: Callable[..., App]) -> None:
     with pytest.raises(ConflictError, match="no earlier generation"):
-        filled(make_app).roll_back("c")
+        roll_back(filled(make_app), "c")
 
 
 def test_profiles_are_versioned_and_belong_to_the_generation(make_app: Callable[..., App]) -> None:
@@ -336,7 +340,7 @@ def test_export_and_import_without_encoding(make_app: Callable[..., App], tmp_pa
         export_collection(app.catalog.engine("c"), app.catalog.spec("c"), folder)
     other = make_app("elsewhere")
     manifest, spec = read_export(folder)
-    other.ensure_collection(spec)
+    ensure_collection(other, spec)
     assert import_collection(folder, manifest, other.catalog.engine("c")) == 121
     assert [d for d, _ in answers(other)] == [d for d, _ in before]
     assert np.allclose([s for _, s in answers(other)], [s for _, s in before], atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -12,11 +13,15 @@ import pytest
 from conftest import FakeDense
 from tests_support import random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.settings import IngestSettings, JobsSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.jobs.claims import KIND, Claims
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import build_context, encoders_of
+from hyblink.app.operations.jobs import start_ingestion
 
 
 class CountingDense(FakeDense):
@@ -42,10 +47,10 @@ def test_several_who_encode_share_what_waits(make_app: Callable[..., App], monke
     monkeypatch.setattr("hyblink.indexer.encode.BLOCK", 7)
     apps = [make_app() for _ in range(3)]
     encoders = [counting(app) for app in apps]
-    apps[0].ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
+    ensure_collection(apps[0], CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
     documents = [{"id": f"d{n}", "text": f"text number {n}"} for n in range(150)]
     apps[0].documents.bulk("c", documents, encode=False)
-    threads = [threading.Thread(target=app.encode_now, args=["c"]) for app in apps]
+    threads = [threading.Thread(target=partial(encode_now, app), args=["c"]) for app in apps]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -62,7 +67,7 @@ def test_several_who_encode_share_what_waits(make_app: Callable[..., App], monke
 
 def test_claims_run_out_and_those_of_the_dead_are_void(make_app: Callable[..., App]) -> None:
     app = make_app()
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", random_documents(20, seed=1), encode=False)
     engine, records = app.catalog.engine("c"), app.catalog.records()
     waiting = engine.store.reader().unencoded(1000).tolist()
@@ -94,7 +99,7 @@ def test_a_job_reads_to_the_end_and_another_generation_knows_it(make_app: Callab
     # A slice reads one row at least, however short it is.
     jobs = JobsSettings(broker="none", roots=(tmp_path,), slice_s=1e-9)  # type: ignore[arg-type]
     app = make_app(jobs=jobs, ingest=IngestSettings(batch_documents=7))
-    job = app.start_ingestion("c", {"folder": str(path)})
+    job = start_ingestion(app, "c", {"folder": str(path)})
     for _ in range(200):
         assert app.jobs.wait(30)  # type: ignore[union-attr]
         if app.work.get(job.id).state in {"done", "failed"}:
@@ -112,7 +117,7 @@ def test_a_job_reads_to_the_end_and_another_generation_knows_it(make_app: Callab
 
     sources = app.catalog.engine("c").store.sources()
     assert list(sources) == [f"job:{job.id}"]
-    record = app.new_record(app.catalog.spec("c"), parent="g000001")
-    build(app.means(), record, **app.encoders_of(record), keep=2)
+    record = new_record(app, app.catalog.spec("c"), parent="g000001")
+    build(build_context(app), record, **encoders_of(app, record), keep=2)
     assert app.catalog.engine("c").record.id == "g000002"
     assert app.catalog.engine("c").store.sources() == sources

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError
 from hyblink.app.core.ports.work import Record, Records
 

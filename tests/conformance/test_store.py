@@ -14,7 +14,7 @@ import pytest
 from conftest import DIMENSION
 from tests_support import WORDS, random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, WriterConflictError
 from hyblink.app.core.filters import MAX_VALUES, matches, parse_filter
 from hyblink.app.core.ports.engine import Engine
@@ -24,11 +24,13 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import DocId, Document, Tier
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.encoding import encode_now
 from hyblink.indexer.transfer import export_collection, import_collection, read_export
 
 
 def collection(app: App, name: str = "c") -> Engine:
-    app.ensure_collection(CollectionSpec(name, chunk_chars=120, chunk_overlap_chars=20))
+    ensure_collection(app, CollectionSpec(name, chunk_chars=120, chunk_overlap_chars=20))
     return app.catalog.engine(name)
 
 
@@ -146,13 +148,13 @@ def test_a_reader_stays_at_its_moment(make_app: Callable[..., App]) -> None:
     app = make_app()
     store = collection(app).store
     put(app, BLUE, RED)
-    app.encode_now("c")
+    encode_now(app, "c")
     put(app, {"id": "w", "text": "waits for its vector", "metadata": {"colour": "blue"}})
     reader = store.reader()
     before = seen(reader)
     assert before["counts"].encoded == before["counts"].passages - 1
     acts: list[Callable[[], object]] = [
-        lambda: app.encode_now("c"),
+        lambda: encode_now(app, "c"),
         lambda: put(app, {**BLUE, "metadata": {"colour": "green"}}),
         lambda: put(app, {**RED, "text": "violets are blue"}, {"id": "n", "text": "new"}),
         lambda: app.documents.delete("c", ["a", "w"]),
@@ -171,7 +173,7 @@ def test_metadata_alone_costs_no_encoding(make_app: Callable[..., App]) -> None:
     app = make_app()
     store = collection(app).store
     put(app, BLUE, RED)
-    app.encode_now("c")
+    encode_now(app, "c")
     vectors = store.reader().vectors(store.reader().document_rows("a"))[1]
     result = app.documents.bulk("c", [{**BLUE, "metadata": {"colour": "black"}}], encode=False)
     assert result.items[0].status == "updated"
@@ -253,13 +255,13 @@ def test_indexes_can_follow_the_change_counter(make_app: Callable[..., App]) -> 
     stops.append(state(store.reader()))
     put(app, *documents)
     stops.append(state(store.reader()))
-    app.encode_now("c")
+    encode_now(app, "c")
     stops.append(state(store.reader()))
     put(app, *[{**one, "text": one["text"] + " more"} for one in documents[:10]])
     app.documents.delete("c", [one["id"] for one in documents[5:15]])
     stops.append(state(store.reader()))
     put(app, *[{**one, "metadata": {"n": 1}} for one in documents[18:24]])
-    app.encode_now("c")
+    encode_now(app, "c")
     reader = store.reader()
     expected = state(reader)[1:]
     assert sorted(expected[0]) == sorted(expected[1]) == sorted(expected[2]) == reader.live_rows().tolist()
@@ -378,7 +380,7 @@ def test_what_one_process_writes_another_finds(make_app: Callable[..., App]) -> 
     for number in range(4):
         put(writer, {**BLUE, "id": f"d{number}", "text": f"the sky is blue, number {number}"})
         assert len(reader.search.search("c", request).hits) == number + 1
-        writer.encode_now("c")
+        encode_now(writer, "c")
         ours, theirs = (app.search.search("c", request) for app in (writer, reader))
         assert [(h.doc_id, h.score) for h in ours.hits] == [(h.doc_id, h.score) for h in theirs.hits]
         assert (ours.change, ours.missing) == (theirs.change, theirs.missing)
@@ -418,7 +420,7 @@ def test_threads_write_and_search_at_once(make_app: Callable[..., App]) -> None:
         changed = [{**one, "text": f"{one['text']} {'more ' * (number % 3)}"} for one in versions(number)]
         put(app, *(changed if number % 2 else versions(number)))
         if number % 8 == 0:
-            app.encode_now("c")
+            encode_now(app, "c")
     stop.set()
     for thread in threads:
         thread.join()
@@ -433,7 +435,7 @@ def test_collections_are_listed_made_once_and_deleted(make_app: Callable[..., Ap
     collection(app, "two-2_b")
     assert app.catalog.names() == make_app().catalog.names() == ["one", "two-2_b"]
     with pytest.raises(ConflictError, match="exists already"):
-        app.catalog.create(CollectionSpec("one"), app.new_record(CollectionSpec("one")))
+        app.catalog.create(CollectionSpec("one"), new_record(app, CollectionSpec("one")))
     put(app, RED, name="one")
     other = make_app()
     assert other.search.search("one", SearchRequest("roses")).hits
@@ -454,13 +456,13 @@ def test_an_export_of_one_engine_is_an_import_of_another(make_app: Callable[...,
     app = make_app()
     engine = collection(app)
     put(app, *random_documents(60, seed=9), BLUE)
-    app.encode_now("c")
+    encode_now(app, "c")
     put(app, RED)
     embedded = build(Settings(data_dir=tmp_path / "embedded"))
     use_fake_encoder(embedded)
     export_collection(engine, app.catalog.spec("c"), tmp_path / "there")
     manifest, spec = read_export(tmp_path / "there")
-    embedded.ensure_collection(spec)
+    ensure_collection(embedded, spec)
     assert import_collection(tmp_path / "there", manifest, embedded.catalog.engine("c")) == 62
     export_collection(embedded.catalog.engine("c"), spec, tmp_path / "back")
     there, back = (
@@ -471,7 +473,7 @@ def test_an_export_of_one_engine_is_an_import_of_another(make_app: Callable[...,
     for name in ("term_ids.i4", "term_weights.f4", "vectors.f2", "term_offsets.npy"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
     again = make_app("again")
-    again.ensure_collection(spec)
+    ensure_collection(again, spec)
     import_collection(tmp_path / "back", read_export(tmp_path / "back")[0], again.catalog.engine("c"))
     assert [one.document for one in again.catalog.engine("c").store.reader().export()] == [
         one.document for one in engine.store.reader().export()
@@ -485,7 +487,7 @@ def test_compacting_forgets_what_was_removed(make_app: Callable[..., App], searc
     """After it, however often, BM25's statistics are those of the documents that are there."""
     app, fresh = make_app("changed"), make_app("fresh")
     for one in (app, fresh):
-        one.ensure_collection(CollectionSpec("c"))
+        ensure_collection(one, CollectionSpec("c"))
     live: dict[str, dict[str, object]] = {}
     for round_ in range(4):
         rows = [{**row, "id": f"{round_}-{row['id']}"} for row in random_documents(30, seed=round_)]

@@ -12,7 +12,7 @@ import pytest
 from conftest import FakeDense
 from tests_support import random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf
@@ -20,6 +20,8 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RerankRequest, Signal, TokenContribution, VdrMode
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import idf_weights, round_weights
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 
 EXPANSION = 29_000
 """A token that the fake encoder adds to every text of which the number of tokens is even."""
@@ -104,7 +106,7 @@ class FakeCross:
 def with_vdr(app: App) -> FakeVdr:
     vdr = FakeVdr(app)
     app.encoders.add_vdr(vdr, reads=FakeDense.id)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.encoders.put_full(app.catalog.engine("c").record, FakeFull(vdr))
     return vdr
 
@@ -117,7 +119,7 @@ def filled(make_app: Callable[..., App]) -> tuple[App, FakeVdr]:
     app = make_app("vdr")
     vdr = with_vdr(app)
     app.documents.bulk("c", DOCUMENTS, encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     return app, vdr
 
 
@@ -179,7 +181,7 @@ def test_auto_uses_bags_until_nearly_all_is_encoded(make_app: Callable[..., App]
         return {hit.doc_id: hit.passages[0].signals[0].raw for hit in app.search.search("c", request).hits}
 
     assert raw() == pytest.approx(expected(app, vdr, "alpha beta", "bag"), rel=1e-4)
-    app.encode_now("c")
+    encode_now(app, "c")
     assert raw() == pytest.approx(expected(app, vdr, "alpha beta", "full"), rel=1e-4)
     app.documents.bulk("c", [{"id": "late", "text": "alpha beta gamma delta"}], encode=False)
     hybrid = SearchRequest("alpha beta gamma delta", k=100, highlight=False)
@@ -193,7 +195,7 @@ def test_auto_uses_bags_until_nearly_all_is_encoded(make_app: Callable[..., App]
 
 def test_a_mode_that_needs_an_encoder_is_refused_without_one(make_app: Callable[..., App]) -> None:
     app = make_app("plain")
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", DOCUMENTS[:5], encode=False)
     with pytest.raises(InvalidInputError, match="the generation has no VDR encoder; received 'vdr full'"):
         app.search.search("c", SearchRequest("alpha", vdr="full"))
@@ -203,7 +205,7 @@ def test_changed_and_deleted_documents_leave_no_weights(filled: tuple[App, FakeV
     app, _ = filled
     app.documents.delete("c", ["doc0", "doc1"])
     app.documents.bulk("c", [{**DOCUMENTS[2], "text": "omega psi chi"}], encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     request = SearchRequest("omega psi chi", k=100, signals=(Signal.VDR,), vdr="full", highlight=False)
     found = [hit.doc_id for hit in app.search.search("c", request).hits]
     assert "doc2" in found

@@ -20,7 +20,8 @@ from conftest import SOAK
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.checks import fold
 from hyblink.app.engines.opensearch.local.cluster import Cluster
-from hyblink.indexer.readers import FileSource, PythonSource
+from hyblink.indexer.readers.files import FileSource
+from hyblink.indexer.readers.python_package import PythonSource
 
 pytestmark = pytest.mark.services
 

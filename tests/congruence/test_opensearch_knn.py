@@ -10,7 +10,8 @@ import pytest
 from conftest import use_fake_encoder
 from tests_support import WORDS, random_documents
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import InvalidInputError, UnavailableError
 from hyblink.app.core.filters import parse_filter
 from hyblink.app.core.settings import OpenSearchSettings, Settings
@@ -18,6 +19,8 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 
 pytestmark = pytest.mark.services
 
@@ -37,15 +40,15 @@ def pair(local_cluster: Callable[..., Cluster], tmp_path_factory: pytest.TempPat
     ):
         app = build(settings)
         use_fake_encoder(app)
-        app.ensure_collection(CollectionSpec("c", dense_index=kind, **SPEC))  # type: ignore[arg-type]
+        ensure_collection(app, CollectionSpec("c", dense_index=kind, **SPEC))  # type: ignore[arg-type]
         documents = random_documents(250, seed=21)
         assert not app.documents.bulk("c", documents, encode=False).errors
-        app.encode_now("c")
+        encode_now(app, "c")
         changed = [{**one, "text": one["text"] + " afterwards"} for one in documents[:30]]
         moved = [{**one, "metadata": {"colour": WORDS[0]}} for one in documents[30:50]]
         assert not app.documents.bulk("c", changed + moved, encode=False).errors
         app.documents.delete("c", [one["id"] for one in documents[50:80]])
-        app.encode_now("c")
+        encode_now(app, "c")
         app.catalog.engine("c").compact(patience_s=90)
         assert app.catalog.engine("c").check() == []
         made.append(app)
@@ -111,7 +114,7 @@ def test_a_passage_without_a_vector_and_one_that_gets_it(pair: tuple[App, App]) 
     request = SearchRequest("zebra", k=1, signals=(Signal.BM25, Signal.DENSE))
     (hit,) = app.search.search("c", request).hits
     assert [line.raw is None for line in hit.passages[0].signals] == [False, True]
-    app.encode_now("c")
+    encode_now(app, "c")
     (hit,) = app.search.search("c", request).hits
     assert [line.raw is None for line in hit.passages[0].signals] == [False, False]
     app.documents.delete("c", ["late"])
@@ -125,7 +128,7 @@ def test_where_there_is_no_such_plugin_it_is_said(
     assert state is not None
     app = make_app(engine="opensearch", opensearch=OpenSearchSettings(hosts=state.urls, prefix="noknn"))
     with pytest.raises(UnavailableError, match="has no k-NN plugin"):
-        app.ensure_collection(CollectionSpec("c", dense_index="knn"))
+        ensure_collection(app, CollectionSpec("c", dense_index="knn"))
     assert app.catalog.names() == []
     with pytest.raises(InvalidInputError, match="no k-NN index of its own"):
-        make_app("embedded").ensure_collection(CollectionSpec("c", dense_index="knn"))
+        ensure_collection(make_app("embedded"), CollectionSpec("c", dense_index="knn"))

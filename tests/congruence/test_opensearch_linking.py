@@ -11,13 +11,16 @@ import pytest
 from conftest import use_fake_encoder
 from tests_support import WORDS
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import OpenSearchSettings, Settings
 from hyblink.app.core.types.linking import LinkRequest, LinkResult, NameCounts, Text
 from hyblink.app.engines.catalog import Catalog
 from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.linking.disambiguation import SHIPPED
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.generations import build_context, encoders_of, roll_back
 from hyblink.indexer.generations.build import build as build_generation
 
 pytestmark = pytest.mark.services
@@ -38,7 +41,7 @@ def pair(local_cluster: Callable[..., Cluster], tmp_path_factory: pytest.TempPat
     )
     for app in apps:
         use_fake_encoder(app)
-        app.ensure_collection(entity_spec(KB))
+        ensure_collection(app, entity_spec(KB))
     yield apps
     for app in apps:
         app.close()
@@ -126,10 +129,10 @@ def test_a_removed_entity_stays_removed_on_the_cluster(pair: tuple[App, App], tm
     app.entities.bulk(KB, [{"id": "q", "title": "Setonix", "aliases": ["quokka"]}])
     assert found() == ["q"]
     catalog: Catalog = app.catalog
-    record = app.new_record(catalog.spec(KB), parent=catalog.current(KB))
-    build_generation(app.means(), record, **app.encoders_of(record), keep=3)
+    record = new_record(app, catalog.spec(KB), parent=catalog.current(KB))
+    build_generation(build_context(app), record, **encoders_of(app, record), keep=3)
     assert found() == ["q"]
     app.entities.remove(KB, ["q"])
     assert found() == []
-    app.roll_back(KB)
+    roll_back(app, KB)
     assert found() == []

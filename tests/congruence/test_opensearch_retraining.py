@@ -14,7 +14,10 @@ from hyblink.app.core.errors import NotFoundError
 from hyblink.app.core.settings import JobsSettings, OpenSearchSettings, Settings
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.opensearch.local.cluster import Cluster
-from hyblink.indexer.readers import PythonSource
+from hyblink.app.operations.collections import fsck
+from hyblink.app.operations.generations import publish, roll_back
+from hyblink.app.operations.retraining import start_retraining
+from hyblink.indexer.readers.python_package import PythonSource
 
 pytestmark = pytest.mark.services
 C = "json"
@@ -44,30 +47,30 @@ def test_trained_approved_and_rolled_back_on_a_cluster(local_cluster: Callable[.
 
         rankings()  # loads what is needed
         before = rankings()
-        job = app.start_retraining(C, PLAN)
+        job = start_retraining(app, C, PLAN)
         assert app.jobs.wait(300)  # type: ignore[union-attr]
         job = app.work.get(job.id)
         assert job.state == "waiting", job
         assert rankings() == before
-        app.approve(job.id)
+        app.work.approve(job.id)
         assert app.jobs.wait(120)  # type: ignore[union-attr]
         job = app.work.get(job.id)
         assert job.state == "done", job
         assert app.catalog.current(C) == job.result["generation"]
         assert app.catalog.engine(C).check() == []
-        assert app.roll_back(C) == "g000001"
+        assert roll_back(app, C) == "g000001"
         assert rankings() == before, "byte for byte"
         app.documents.bulk(C, [{"id": "late", "text": "A zebra wrote this letter."}])
         app.documents.delete(C, ["email:email.utils.formatdate"])
         assert app.jobs.wait(60)  # type: ignore[union-attr]
-        app.publish(C, job.result["generation"])
+        publish(app, C, job.result["generation"])
         found = app.search.search(C, SearchRequest("zebra letter", k=3))
         assert (found.generation, found.hits[0].doc_id) == (job.result["generation"], "late")
         with pytest.raises(NotFoundError):
             app.documents.get(C, "email:email.utils.formatdate")
         counts = app.catalog.engine(C).store.reader().counts()
         assert counts.passages == counts.encoded
-        assert app.fsck(C) == []
+        assert fsck(app, C) == []
     finally:
         app.catalog.delete(C)
         app.close()

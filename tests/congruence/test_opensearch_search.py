@@ -17,7 +17,7 @@ from conftest import SOAK
 from tests_support import WORDS, random_documents
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.filters import parse_filter
 from hyblink.app.core.settings import OpenSearchSettings
@@ -30,6 +30,9 @@ from hyblink.app.engines.opensearch import query_builder as build
 from hyblink.app.engines.opensearch.client import Cluster as Connection
 from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.engines.opensearch.passages import NO_WEIGHTS, PassageSignals
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import build_context, encoders_of, roll_back
 
 pytestmark = pytest.mark.services
 
@@ -64,18 +67,18 @@ OTHER_LANGUAGES = [
 
 def history(app: App, *, encode: bool = True) -> None:
     """Documents written, encoded, changed, deleted and written again."""
-    app.ensure_collection(CollectionSpec("c", chunk_chars=120, chunk_overlap_chars=20))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=120, chunk_overlap_chars=20))
     documents = random_documents(150, seed=11) + OTHER_LANGUAGES
     assert not app.documents.bulk("c", documents, encode=False).errors
     if encode:
-        app.encode_now("c")
+        encode_now(app, "c")
     changed = [{**one, "text": one["text"] + " afterwards omega"} for one in documents[20:50]]
     moved = [{**one, "metadata": {"colour": WORDS[0], "size": 7}} for one in documents[50:70]]
     assert not app.documents.bulk("c", changed + moved, encode=False).errors
     app.documents.delete("c", [one["id"] for one in documents[70:90]])
     assert not app.documents.bulk("c", documents[80:85], encode=False).errors
     if encode:
-        app.encode_now("c")
+        encode_now(app, "c")
 
 
 @pytest.fixture(
@@ -348,7 +351,7 @@ def test_an_alias_names_the_passages_that_answer(
     assert state is not None
     options = OpenSearchSettings(hosts=(state.url,), prefix="alias")
     app = make_app(engine="opensearch", opensearch=options)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", random_documents(5, seed=1), encode=False)
     cluster = Connection(options)
 
@@ -356,10 +359,10 @@ def test_an_alias_names_the_passages_that_answer(
         return list(cluster.client.indices.get_alias(name="alias-current-c"))
 
     assert answering() == ["alias-passages-c-g000001"]
-    record = app.new_record(app.catalog.spec("c"), parent="g000001")
-    build_generation(app.means(), record, **app.encoders_of(record), keep=2)
+    record = new_record(app, app.catalog.spec("c"), parent="g000001")
+    build_generation(build_context(app), record, **encoders_of(app, record), keep=2)
     assert answering() == ["alias-passages-c-g000002"]
-    app.roll_back("c")
+    roll_back(app, "c")
     assert answering() == ["alias-passages-c-g000001"]
     mapping = cluster.client.indices.get_mapping(index="alias-current-c")["alias-passages-c-g000001"]["mappings"]
     assert mapping["_meta"]["dense_encoder"] == record.dense_encoder

@@ -18,8 +18,10 @@ from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.linking.knowledge_base import entity_spec
-from hyblink.indexer.readers import PythonSource
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.indexer.readers.entities.files import python_entities
+from hyblink.indexer.readers.python_package import PythonSource
 
 pytestmark = pytest.mark.services
 EVIL = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
@@ -29,7 +31,7 @@ EVIL = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pw
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = tmp_path_factory.mktemp("ui")
     app = build(Settings(data_dir=data))
-    app.ensure_collection(CollectionSpec("python"))
+    ensure_collection(app, CollectionSpec("python"))
     documents = [
         i.document for name in ("json", "csv", "textwrap", "wsgiref") for i in PythonSource(name).items() if i.document
     ]
@@ -46,11 +48,11 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ],
         encode=False,
     )
-    app.encode_now("python")
-    app.ensure_collection(entity_spec("api"))
+    encode_now(app, "python")
+    ensure_collection(app, entity_spec("api"))
     app.entities.bulk("api", list(python_entities("json")), encode=False)
     app.entities.bulk("api", [{"id": "evil", "title": "zebra", "description": EVIL, "kind": EVIL}], encode=False)
-    app.encode_now("api")
+    encode_now(app, "api")
     app.close()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
     environment |= {"PYTHONPATH": str(ROOT), "HYBLINK_DATA_DIR": str(data)}
@@ -368,7 +370,7 @@ def test_an_encoder_is_trained_anew_approved_and_taken_back(page, ui: str) -> No
 def test_who_signs_in_sees_what_the_key_allows_and_no_other_session_does(tmp_path: Path, page) -> None:  # type: ignore[no-untyped-def]
     app = build(Settings(data_dir=tmp_path))
     for name in ("mine", "theirs"):
-        app.ensure_collection(CollectionSpec(name, dense_encoder="none"))
+        ensure_collection(app, CollectionSpec(name, dense_encoder="none"))
         app.documents.bulk(name, [{"id": name, "title": f"{name} penguin", "text": "penguin"}], encode=False)
     keys = KeyStore(app.catalog.records())
     mine, theirs = keys.create("search", "now", ["mine"]), keys.create("ingest", "now", ["theirs"])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.cli.demo import KB, SENTENCE, link_profile
 from hyblink.app.cli.kb import load_entities
 from hyblink.app.core.settings import EncodeSettings, Settings

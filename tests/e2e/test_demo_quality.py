@@ -16,7 +16,7 @@ from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.beir import read_beir
-from hyblink.indexer.readers import PythonSource
+from hyblink.indexer.readers.python_package import PythonSource
 from hyblink.ranker.complete import fuse
 from hyblink.ranker.tuning import judged_pool, ndcg, tune
 

@@ -19,7 +19,7 @@ from hyblink.app.bootstrap import build
 from hyblink.app.cli.main import run_ingest
 from hyblink.app.core.settings import Settings
 from hyblink.app.evaluation.beir import read_beir
-from hyblink.indexer.readers import PythonSource
+from hyblink.indexer.readers.python_package import PythonSource
 
 QUESTIONS = ROOT / "tests" / "demo_questions"
 

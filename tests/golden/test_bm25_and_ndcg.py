@@ -13,13 +13,14 @@ from scipy.stats import kendalltau
 from tests_support import byte_length, random_documents
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.measures import measure
 from hyblink.app.evaluation.significance import compare
-from hyblink.indexer.readers import PythonSource
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.indexer.readers.python_package import PythonSource
 from hyblink.ranker.complete import CompleteScores
 from hyblink.ranker.tuning import judged_pool, ndcg
 
@@ -37,7 +38,7 @@ class LuceneIdf(BM25Okapi):
 def collection(make_app: Callable[..., App]) -> tuple[App, list[str], list[list[str]]]:
     documents = random_documents(300, seed=21)
     app = make_app()
-    app.ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0, dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0, dense_encoder="none"))
     app.documents.bulk("c", documents, encode=False)
     texts = [f"{d['title']}\n{d['text']}" if d["title"] else d["text"] for d in documents]
     return app, [d["id"] for d in documents], [ANALYZER.terms(text) for text in texts]
@@ -67,7 +68,7 @@ def test_kendall_tau_against_plain_rank_bm25(make_app: Callable[..., App]) -> No
         item.document for name in ("json", "csv", "email", "logging", "os", "re") for item in PythonSource(name).items()
     ]
     app = make_app()
-    app.ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0, dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0, dense_encoder="none"))
     app.documents.upsert("c", [document for document in documents if document], encode=False)
     ids = [document.id for document in documents if document]
     plain = BM25Okapi([ANALYZER.terms(f"{d.title}\n{d.text}") for d in documents if d], k1=1.2, b=0.75)

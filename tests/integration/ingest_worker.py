@@ -9,8 +9,9 @@ from pathlib import Path
 from tests_support import use_fake_encoder
 
 from hyblink.app.bootstrap import build
+from hyblink.app.operations.encoding import encode_now
 from hyblink.indexer.ingest.pipeline import RejectsFile, ingest
-from hyblink.indexer.readers import FileSource
+from hyblink.indexer.readers.files import FileSource
 
 
 def main(rows: str, acknowledged: str, version: str) -> None:
@@ -27,7 +28,7 @@ def main(rows: str, acknowledged: str, version: str) -> None:
         return result
 
     ingest(FileSource(Path(rows)), engine, upsert, rejects=RejectsFile(Path(rows + ".rejects")), batch_documents=10)
-    app.encode_now("c")
+    encode_now(app, "c")
     engine.compact()
     engine.snapshot()
     app.close()

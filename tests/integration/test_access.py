@@ -12,16 +12,17 @@ from fastapi.testclient import TestClient
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.logs import request_id, set_up
 from hyblink.app.core.settings import ApiSettings
 from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.operations.collections import ensure_collection
 
 
 @pytest.fixture
 def served(make_app: Callable[..., App]) -> App:
     app = make_app(api=ApiSettings(requests_per_minute=50))
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     return app
 
 

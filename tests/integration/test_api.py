@@ -16,12 +16,13 @@ from tests_support import random_documents
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ForbiddenError
 from hyblink.app.core.settings import ApiSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import TokenContribution
+from hyblink.app.operations.collections import ensure_collection
 
 LOOPBACK = "http://127.0.0.1"
 
@@ -282,7 +283,7 @@ def held(real: Callable[..., Any]) -> tuple[Callable[..., Any], threading.Event,
 
 def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
     app = make_app(api=ApiSettings(max_concurrent_searches=1))
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     app.search.search, entered, release = held(app.search.search)  # type: ignore[method-assign]
     with TestClient(create_api(app), base_url=LOOPBACK) as client:
         first = threading.Thread(target=lambda: client.post("/v1/search", json={"query": "x"}))
@@ -297,7 +298,7 @@ def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
 
 def test_linking_requests_keep_no_search_waiting(make_app: Callable[..., App]) -> None:
     app = make_app(api=ApiSettings(max_concurrent_searches=1, max_concurrent_links=1))
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     app.linker.link, entered, release = held(app.linker.link)  # type: ignore[method-assign]
     with TestClient(create_api(app), base_url=LOOPBACK) as client:
         body = {"text": "x", "collection": "default"}
@@ -331,7 +332,7 @@ def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None
 
 def test_a_key_sees_its_own_collections_only(make_app: Callable[..., App]) -> None:
     app = make_app()
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     key = KeyStore(app.catalog.records()).create("admin", "2026-01-01", ["elsewhere"])
     with TestClient(create_api(app, host="0.0.0.0"), base_url="http://search.example") as client:
         listed = client.get("/v1/collections", headers={"Authorization": f"Bearer {key}"}).json()

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyblink.app.access.keys import KeyStore, Role, authorize
-from hyblink.app.bootstrap import App, build
+from hyblink.app.access.authorize import authorize
+from hyblink.app.access.keys import KeyStore, Role
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import EncodeSettings, LinkSettings, SearchSettings, Settings
 from hyblink.app.core.types.linking import LinkRequest, MentionContext, Text
 from hyblink.app.core.types.ranking import RerankRequest
@@ -21,6 +23,9 @@ from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.mention.tower import MentionTower
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.encoders.vdr.model import VdrModel
+from hyblink.app.operations.collections import fsck
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import roll_back
 from hyblink.training.registry import ModelRegistry
 
 KEPT = Path(__file__).resolve().parents[1] / "data" / "earlier_version.tar.gz"
@@ -51,7 +56,7 @@ def app(earlier: dict[str, Any], tmp_path: Path) -> Iterator[App]:
 def test_the_collection_answers_as_it_did(app: App, earlier: dict[str, Any]) -> None:
     assert app.catalog.current("docs") == earlier["generation"]
     assert app.catalog.engine("docs").store.reader().counts().documents == earlier["documents"]
-    assert app.fsck("docs") == app.fsck("things") == []
+    assert fsck(app, "docs") == fsck(app, "things") == []
     for query, expected in earlier["answers"].items():
         hits = app.search.search("docs", SearchRequest(query, k=3, candidates=50)).hits
         assert [(hit.doc_id, round(hit.score, 6)) for hit in hits] == [(name, score) for name, score, _ in expected]
@@ -67,13 +72,13 @@ def test_profiles_generations_feedback_keys_and_jobs_are_there(app: App, earlier
     assert key is not None
     assert (key.role, key.note) == (Role.SEARCH, "old key")
     assert [(job.kind, job.state) for job in app.work.list()] == [("rebuild", "done")]
-    app.roll_back("docs")
+    roll_back(app, "docs")
     assert app.search.search("docs", SearchRequest("a silver window", k=1, candidates=50)).hits[0].doc_id == "late"
 
 
 def test_it_is_written_to_and_links(app: App) -> None:
     app.documents.bulk("docs", [{"id": "new", "text": "the tiger sings."}], encode=False)
-    assert app.encode_now("docs") == 1
+    assert encode_now(app, "docs") == 1
     assert app.search.search("docs", SearchRequest("tiger sings", k=1, candidates=50)).hits[0].doc_id == "new"
     links = (
         app.linker.link("things", LinkRequest((Text("what grows when the Guitar waits"),), threshold=0.0))

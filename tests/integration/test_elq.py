@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from hyblink.app.analysis.sentences import sentence_ends
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.cli.main import cli
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.ports.encoders import InTextEncoder
@@ -35,6 +36,8 @@ from hyblink.app.encoders.mention.span_head import (
 from hyblink.app.evaluation.linking.mentions import JudgedMention
 from hyblink.app.evaluation.linking.span_measures import best_joint, macro, micro
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.training.data.rows import Text as DataText
 from hyblink.training.linking.distant import distant_row
 from hyblink.training.linking.spans import SpanRow, context_rows, cut_to, joined_rows, place_of, read_spans
@@ -157,12 +160,12 @@ def test_what_is_not_certain_teaches_nothing(text: str) -> None:
 def test_texts_that_nobody_judged_are_written_for_a_head_to_learn(tmp_path: Path) -> None:
     environment = {"HYBLINK_DATA_DIR": str(tmp_path / "data")}
     app = build(Settings(data_dir=tmp_path / "data"))
-    app.ensure_collection(entity_spec("kb"))
+    ensure_collection(app, entity_spec("kb"))
     unix = {"id": "unix2", "title": "Unix", "description": "The same name once more, and Bell Labs again."}
     labs = {"id": "labs", "title": "Bell Labs", "description": "Where Unix and much else was made."}
     app.entities.bulk("kb", [*ENTITIES, unix, labs], encode=False)
-    app.ensure_collection(CollectionSpec("empty"))
-    app.ensure_collection(CollectionSpec("notes"))
+    ensure_collection(app, CollectionSpec("empty"))
+    ensure_collection(app, CollectionSpec("notes"))
     app.documents.upsert(
         "notes", [Document(DocId("n"), "In those years we visited Bell Labs, which had Lisp.")], encode=False
     )
@@ -205,9 +208,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data folder with a knowledge base of real vectors, and a head trained on a few sentences over and over."""
     folder = tmp_path_factory.mktemp("elq")
     app = build(Settings(data_dir=folder / "data"))
-    app.ensure_collection(entity_spec("kb"))
+    ensure_collection(app, entity_spec("kb"))
     app.entities.bulk("kb", ENTITIES, encode=False)
-    app.encode_now("kb")
+    encode_now(app, "kb")
     app.close()
     frames = ["she wrote it in {} last year", "the {} runs here", "we like {} and tea", "a book about {} is old"]
     rows = []
@@ -284,9 +287,9 @@ def test_the_tower_of_entities_can_learn_with_the_head(trained: tuple[Path, Path
     )
     app = build(settings)
     try:
-        app.ensure_collection(entity_spec("kb"))
+        ensure_collection(app, entity_spec("kb"))
         app.entities.bulk("kb", ENTITIES, encode=False)
-        app.encode_now("kb")
+        encode_now(app, "kb")
         request = LinkRequest((Text("number 7, the Unix runs here"),), detectors=("elq",), threshold=0.0)
         (link,) = app.linker.link("kb", request).texts[0].links
         assert (link.mention.text, link.entity_id) == ("Unix", "unix")

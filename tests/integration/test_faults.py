@@ -18,11 +18,13 @@ import pytest
 from conftest import SOAK
 from tests_support import random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import CorruptionError, StorageFullError, WriterConflictError
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.embedded.store import schema
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.indexer.ingest.chunking import windows
 
 WORKER = Path(__file__).with_name("ingest_worker.py")
@@ -62,7 +64,7 @@ def test_kill_at_random_moments_of_an_ingestion(make_app: Callable[..., App], tm
     documents = random_documents(3000 if SOAK else 1200, seed=3)
     acknowledged = tmp_path / "acknowledged.txt"
     app = make_app()
-    app.ensure_collection(CollectionSpec("c", chunk_chars=100, chunk_overlap_chars=10))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=100, chunk_overlap_chars=10))
     rng = random.Random(0)
     stop = threading.Event()
     failures: list[str] = []
@@ -130,9 +132,9 @@ def test_kill_at_random_moments_of_an_ingestion(make_app: Callable[..., App], tm
 
 def filled(make_app: Callable[..., App], folder: str = "data") -> App:
     app = make_app(folder)
-    app.ensure_collection(CollectionSpec("c", dense_index="hnsw"))
+    ensure_collection(app, CollectionSpec("c", dense_index="hnsw"))
     app.documents.bulk("c", random_documents(200, seed=5), encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     app.catalog.engine("c").compact()
     app.catalog.engine("c").snapshot()
     return app
@@ -279,7 +281,7 @@ def test_two_processes_share_the_indexes(make_app: Callable[..., App]) -> None:
     for number in range(6):
         writer, reader = (one, two) if number % 2 else (two, one)
         writer.documents.bulk("c", [{"id": f"n{number}", "text": f"zebra{number} omega"}], encode=False)
-        writer.encode_now("c")
+        encode_now(writer, "c")
         hits = reader.search.search("c", SearchRequest(f"zebra{number}", k=3)).hits
         assert hits[0].doc_id == f"n{number}"
         assert all(line.raw is not None for line in hits[0].passages[0].signals)

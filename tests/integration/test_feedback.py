@@ -14,7 +14,7 @@ from tests_support import random_documents
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.feedback.click_model import Shown, fit_position_model

@@ -10,11 +10,13 @@ import pytest
 from conftest import missing_service
 from tests_support import random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import StorageFullError
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 
 pytestmark = pytest.mark.services
 
@@ -37,9 +39,9 @@ def test_everything_stored_before_the_disk_was_full_stays_and_is_found(
     small_disk: Path, make_app: Callable[..., App]
 ) -> None:
     app = make_app()
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", random_documents(100, seed=5), encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     engine = app.catalog.engine("c")
     engine.snapshot()
     (small_disk / "ballast").write_bytes(bytes(8 << 20))

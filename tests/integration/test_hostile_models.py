@@ -28,6 +28,8 @@ from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
 from hyblink.app.encoders.vdr.head import load_encoder
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.training.registry import ModelRegistry
 
 
@@ -243,9 +245,9 @@ def test_a_spoilt_model_of_a_generation_takes_no_other_signal_down(tmp_path: Pat
     app = build(Settings(data_dir=tmp_path))
     shutil.copytree(DEFAULT, app.settings.models_dir / "vdr-minilm")
     again(app.settings.models_dir / "vdr-minilm")
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", [{"id": "a", "text": "The heron stands in the shallow water."}], encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     record = app.catalog.engine("c").record
     trained = app.encoders.trained_vdr("vdr-minilm", record.dense_encoder)
     assert trained == record.vdr_model, "the same weights under the same name are the same encoder"

@@ -15,11 +15,12 @@ from tests_support import random_documents
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.settings import IngestSettings, JobsSettings
 from hyblink.app.jobs.job import TakenOverError
 from hyblink.app.jobs.records import JobRecords
+from hyblink.app.operations.jobs import start_ingestion
 
 LOOPBACK = "http://127.0.0.1"
 
@@ -142,7 +143,7 @@ def test_only_folders_below_the_roots_are_read(served: App, client: TestClient, 
 def test_a_link_that_is_made_later_is_not_followed_either(served: App, tmp_path: Path) -> None:
     path = tmp_path / "shared" / "rows.jsonl"
     path.write_bytes(lines(5))
-    job = served.start_ingestion("default", {"folder": str(path)})
+    job = start_ingestion(served, "default", {"folder": str(path)})
     assert served.jobs.wait(60)  # type: ignore[union-attr]
     assert served.work.get(job.id).state == "done"
     (tmp_path / "secret.jsonl").write_bytes(lines(5))

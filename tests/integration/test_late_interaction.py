@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from training_support import tiny_model, tiny_rows, tiny_rows_file
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.manifest import read_json, write_manifest
 from hyblink.app.core.settings import EncodeSettings, Settings
@@ -25,6 +26,7 @@ from hyblink.app.core.weights import round_weights
 from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.late_interaction.model import in_torch
 from hyblink.app.encoders.reranker import Reranker
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.training.data.batches import draw
 from hyblink.training.data.rows import read_rows, write_jsonl
 from hyblink.training.families.late_interaction.trainable import LateInteractionTrainable
@@ -150,7 +152,7 @@ def test_searches_are_re_ranked_by_it_and_say_which_token_answered_which(
     precision: str, base: Path, model: Path, tmp_path: Path
 ) -> None:
     app = app_with(str(model), base, tmp_path, precision)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     passages = [
         "the tiger sleeps and the river moves .",
         "a tiger and a castle .",

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.cli.main import cli
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, TooLargeError
 from hyblink.app.core.types.arrays import ScoreArray
@@ -25,6 +25,8 @@ from hyblink.app.evaluation.linking.examples import retrieved
 from hyblink.app.evaluation.linking.mentions import JudgedMention, counts_of
 from hyblink.app.linking.disambiguation import SHIPPED, features_of
 from hyblink.app.linking.knowledge_base import entity_spec, from_document, parse_entity, to_document
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.generations import build_context, encoders_of, roll_back
 from hyblink.indexer.generations.build import build as build_generation
 from hyblink.indexer.readers.entities.files import python_entities, read_entities
 
@@ -45,7 +47,7 @@ ENTITIES = [
 
 @pytest.fixture
 def kb(app: App) -> App:
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     result = app.entities.bulk(KB, ENTITIES)
     assert not result.errors
     assert app.jobs.wait(60)
@@ -81,7 +83,7 @@ def test_equal_names_share_the_prior(kb: App) -> None:
 
 
 def test_a_qualified_title_is_found_by_its_name(app: App) -> None:
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     rows = [
         {"id": "planet", "title": "Mercury (planet)", "description": "The planet nearest to the Sun."},
         {"id": "metal", "title": "Mercury (element)", "description": "A liquid metal."},
@@ -142,7 +144,7 @@ def test_a_probability_is_the_same_however_many_candidates_are_asked_for(kb: App
 
 
 def test_a_knowledge_base_of_one_entity_links_to_it(app: App) -> None:
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     app.entities.bulk(KB, [{"id": "z", "title": "Zanzibar", "description": "An island in the Indian Ocean."}])
     assert app.jobs.wait(60)
     request = LinkRequest((Text("They went to Zanzibar by ship."),), rerank=False)
@@ -188,12 +190,12 @@ def test_an_entity_is_a_candidate_at_once_and_never_after_it_was_removed(kb: App
     assert spans(kb, "the gizmo") == []
     kb.entities.bulk(KB, [{"id": "g", "title": "Gadget", "aliases": ["gizmo"]}])
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
-    record = kb.new_record(kb.catalog.spec(KB), parent=kb.catalog.current(KB))
-    build_generation(kb.means(), record, **kb.encoders_of(record), keep=3)
+    record = new_record(kb, kb.catalog.spec(KB), parent=kb.catalog.current(KB))
+    build_generation(build_context(kb), record, **encoders_of(kb, record), keep=3)
     assert linked(kb, "the gizmo").texts[0].links[0].entity_id == "g"
     assert [item.status for item in kb.entities.remove(KB, ["g", "nobody"]).items] == ["deleted", "not_found"]
     assert spans(kb, "the gizmo") == []
-    assert kb.roll_back(KB) == "g000001"
+    assert roll_back(kb, KB) == "g000001"
     assert spans(kb, "the gizmo") == []  # though the earlier generation had it
     given = LinkRequest((Text("gizmo", ((0, 5),)),), rerank=False, threshold=0.0, shown=50)
     assert "g" not in {one.entity_id for one in kb.linker.link(KB, given).texts[0].links[0].candidates}
@@ -375,7 +377,7 @@ def test_bad_spans_are_refused(kb: App, text: str, span: tuple[int, int], messag
 
 
 def test_no_detector_cuts_a_character(app: App) -> None:
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     names = ["Café Noir", "Cafe", "Python", "दिल", "भारतीय प्रौद्योगिकी संस्थान दिल्ली", "서울", "中华人民共和国全国人民代表大会常务委员会",
              "الجُمْهُورِيَّة العَرَبِيَّة السُّورِيَّة", "가각"]  # fmt: skip
     assert not app.entities.bulk(KB, [{"id": str(at), "title": one} for at, one in enumerate(names)]).errors
@@ -492,14 +494,14 @@ def test_entities_are_documents_and_back() -> None:
 def test_a_bad_line_is_rejected_in_its_place(app: App, tmp_path: Path) -> None:
     file = tmp_path / "kb.jsonl"
     file.write_text('{"id": "1", "title": "Ulm"}\n{bad\n{"id": "2", "title": "Riga"}\n')
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     result = app.entities.bulk(KB, list(read_entities(file)))
     assert [one.status for one in result.items] == ["created", "rejected", "created"]
     assert "kb.jsonl:2 is not JSON" in result.items[1].message
 
 
 def test_a_bulk_answers_item_by_item(app: App) -> None:
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     rows = [{"id": "a", "title": "A"}, {"id": "a", "title": "B"}, {"id": "b", "title": ""}, {"id": "c", "title": "C"}]
     items = app.entities.bulk(KB, rows).items
     assert [(item.id, item.status) for item in items] == [
@@ -719,6 +721,6 @@ def test_candidates_of_several_runs_are_merged(tmp_path: Path) -> None:
 
 
 def test_collections_of_documents_can_be_linked_to(app: App) -> None:
-    app.ensure_collection(CollectionSpec(KB))
+    ensure_collection(app, CollectionSpec(KB))
     app.documents.bulk(KB, [{"id": "1", "title": "Ulm", "text": "A town on the Danube."}])
     assert linked(app, "from Ulm").texts[0].links[0].entity_id == "1"

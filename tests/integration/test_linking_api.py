@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from hyblink.app.access.keys import KeyStore, Role
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 
 ENTITIES = [
     {"id": "json.dump", "title": "json.dump", "aliases": ["dump"], "description": "Serialize to a file.", "kind": "function"},

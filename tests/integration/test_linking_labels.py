@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.cli.main import cli
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.types.linking import MentionContext
@@ -16,6 +16,7 @@ from hyblink.app.evaluation.linking.converters import aida, elq, nif, zeshel
 from hyblink.app.evaluation.linking.labels import Labels
 from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions, write_mentions
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.indexer.readers.entities.files import read_entities
 from hyblink.training.linking.spans import read_spans
 
@@ -39,7 +40,7 @@ def kb(app: App, tmp_path: Path) -> App:
     ]
     path = tmp_path / "entity.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    app.ensure_collection(entity_spec(KB))
+    ensure_collection(app, entity_spec(KB))
     assert not app.entities.bulk(KB, list(read_entities(path))).errors
     assert app.jobs.wait(60)
     return app

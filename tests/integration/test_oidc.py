@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 import hyblink.app.access.oidc as oidc
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ForbiddenError, InvalidInputError
 from hyblink.app.core.settings import ApiSettings, OidcSettings
 

@@ -21,6 +21,7 @@ from hyblink.app.api.application import create_api
 from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.operations.collections import ensure_collection
 
 EXAMPLES = 200 if SOAK else 20
 
@@ -29,7 +30,7 @@ EXAMPLES = 200 if SOAK else 20
 def web_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.BaseSchema]:
     app = build(Settings(data_dir=tmp_path_factory.mktemp("fuzz")))
     use_fake_encoder(app)
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     app.documents.bulk("default", random_documents(30, seed=1))
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_api(app), headers={"Host": "127.0.0.1"})
     yield schema
@@ -70,7 +71,7 @@ def test_any_request_gets_a_documented_answer(web_schema: schemathesis.BaseSchem
 def test_the_fuzzer_would_see_a_500(make_app: Callable[..., object]) -> None:
     """The check itself can fail: an application whose search breaks is reported."""
     app = make_app()
-    app.ensure_collection(CollectionSpec("default"))  # type: ignore[attr-defined]
+    ensure_collection(app, CollectionSpec("default"))  # type: ignore[attr-defined]
 
     def broken(*_: object) -> None:
         raise RuntimeError("broken on purpose")

@@ -27,7 +27,8 @@ import numpy as np
 import pytest
 from conftest import SOAK, missing_service, use_fake_encoder
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
 from hyblink.app.core.ports.store import PreparedDocument
 from hyblink.app.core.settings import IngestSettings, OpenSearchSettings, Settings
@@ -36,6 +37,8 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import DocId, Document
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 
 pytestmark = pytest.mark.services
 
@@ -145,7 +148,7 @@ class Watched:
         assert look(self.reader) >= self.acknowledged
         self.write()
         assert self.acknowledged == self.begun == look(self.reader)
-        self.app.encode_now("c")
+        encode_now(self.app, "c")
         assert look(self.reader) == self.begun
         assert self.app.catalog.engine("c").check() == []
         assert self.app.catalog.engine("c").store.reader().counts().documents == TOGETHER
@@ -233,7 +236,7 @@ def proxy(local_cluster: Callable[..., Cluster]) -> Iterator[Proxy]:
 def test_storms_on_the_way_to_the_node(proxy: Proxy, make_cluster_app: AppMaker, fates: tuple[str, ...]) -> None:
     """A third of all requests are answered 429, are cut off before the node, or are done and their answer lost."""
     app = make_cluster_app((proxy.url,), retries=12, longest_pause_s=0.2)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     rng = random.Random(1)
     watched = Watched(app, app)
     proxy.fate = lambda _method, _path: rng.choice([*fates, *["pass"] * 2 * len(fates)])
@@ -262,7 +265,7 @@ def test_encrypted_connections_and_credentials(
     proxy = Proxy(one_node(local_cluster), context)
     try:
         app = make_cluster_app((proxy.url,), ca_file=certificate, user="somebody", password="secret word")
-        app.ensure_collection(CollectionSpec("c"))
+        ensure_collection(app, CollectionSpec("c"))
         app.documents.bulk("c", documents(0), encode=False)
         assert look(app) == 0
         assert proxy.credentials == {"Basic " + base64.b64encode(b"somebody:secret word").decode()}
@@ -276,7 +279,7 @@ def test_encrypted_connections_and_credentials(
 
 def test_a_partition_ends_in_a_clear_error_and_heals(proxy: Proxy, make_cluster_app: AppMaker) -> None:
     app = make_cluster_app((proxy.url,), retries=2, longest_pause_s=0.1)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", documents(0), encode=False)
     bulk_met = 0
 
@@ -307,7 +310,7 @@ def test_a_node_of_three_is_killed_while_it_is_written_to_and_searched(
     options = {"shards": 3, "replicas": 1, "retries": 8, "longest_pause_s": 1.0, "timeout_s": 5}
     app = make_cluster_app(state.urls, "killed", **options)
     reader = make_cluster_app(state.urls, "killed", **options)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     watched = Watched(app, reader)
     watched.write()
     with watched.searching():
@@ -339,7 +342,7 @@ def test_a_new_collection_has_its_replicas_before_it_takes_a_write(
     assert state is not None
     app = make_cluster_app(state.urls, "copies", shards=3, replicas=1)
     for number in range(8):
-        app.ensure_collection(CollectionSpec(f"c{number}"))
+        ensure_collection(app, CollectionSpec(f"c{number}"))
         rows = httpx.get(f"{state.url}/_cat/shards/copies*-c{number}-*?format=json", timeout=30).json()
         assert len(rows) == 2 * 3 * 2, "passages and documents, three shards, two copies"
         assert {row["state"] for row in rows} == {"STARTED"}
@@ -352,7 +355,7 @@ def test_a_paused_node_is_waited_for_no_longer_than_allowed(
     state = cluster.state()
     assert state is not None
     app = make_cluster_app(state.urls, timeout_s=1, retries=1, longest_pause_s=0.1)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", documents(0), encode=False)
     process = state.nodes[0].process()
     assert process is not None
@@ -382,19 +385,19 @@ def test_a_full_disk_refuses_writes_by_name_and_goes_on_searching(
     """The block that a node sets at its flood-stage watermark."""
     url = one_node(local_cluster)
     app = make_cluster_app((url,), "flood", retries=1, longest_pause_s=0.1)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", documents(0), encode=False)
     block = {"index.blocks.read_only_allow_delete": True}
     httpx.put(f"{url}/flood-passages-*,flood-documents-*/_settings", json=block).raise_for_status()
     with pytest.raises(StorageFullError, match="disk is full"):
         app.documents.bulk("c", documents(1), encode=False)
     with pytest.raises(StorageFullError):
-        app.encode_now("c")
+        encode_now(app, "c")
     assert look(app) == 0
     block = {"index.blocks.read_only_allow_delete": None}  # type: ignore[dict-item]
     httpx.put(f"{url}/flood-passages-*,flood-documents-*/_settings", json=block).raise_for_status()
     app.documents.bulk("c", documents(2), encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     assert look(app) == 2
     assert app.catalog.engine("c").check() == []
 
@@ -407,7 +410,7 @@ def test_a_red_index_is_refused_and_serves_again_when_its_node_is_back(
     state = cluster.state()
     assert state is not None
     app = make_cluster_app(state.urls, shards=3, replicas=0, retries=3, longest_pause_s=0.2, timeout_s=5)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", documents(0), encode=False)
     process = state.nodes[1].process()
     assert process is not None
@@ -433,7 +436,7 @@ def test_what_the_mapping_refuses_costs_one_document_and_not_the_others(
     local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
 ) -> None:
     app = make_cluster_app((one_node(local_cluster),))
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", [{"id": "bad", "text": "the old version"}], encode=False)
     store = app.catalog.engine("c").store
 
@@ -486,7 +489,7 @@ def test_a_writer_killed_at_random_moments(
     """Ingestion by processes that are killed again and again; each goes on after what was acknowledged."""
     url, prefix = one_node(local_cluster), f"kill{os.getpid()}"
     app = make_cluster_app((url,), prefix)
-    app.ensure_collection(CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
     count, rng = 600, random.Random(4)
     killed, version = 0, 1
     rows = write_rows(tmp_path / "rows1.jsonl", count, version)
@@ -526,7 +529,7 @@ def test_a_writer_that_was_frozen_cannot_write_after_its_lease(
 ) -> None:
     url, prefix = one_node(local_cluster), f"zombie{os.getpid()}"
     app = make_cluster_app((url,), prefix)
-    app.ensure_collection(CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
     rows = write_rows(tmp_path / "rows.jsonl", 3000, 1)
     process = worker(tmp_path, url, prefix, rows, 1)
     deadline = time.monotonic() + 60
@@ -554,7 +557,7 @@ def test_a_lease_is_taken_from_the_dead_at_once_and_from_the_silent_in_time(
     local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
 ) -> None:
     app = make_cluster_app((one_node(local_cluster),), "lease", writer_lease_s=1)
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     store: Any = app.catalog.engine("c").store
     app.documents.bulk("c", documents(0), encode=False)
 

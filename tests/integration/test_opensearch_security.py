@@ -26,6 +26,7 @@ from hyblink.app.core.settings import OpenSearchSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.opensearch.local.cluster import Cluster
+from hyblink.app.operations.collections import ensure_collection
 
 pytestmark = pytest.mark.services
 _KEY_ID, _SECRET, _REGION = "THETESTSKEY", "known to this test and the proxy", "eu-central-1"
@@ -99,7 +100,7 @@ def works(options: OpenSearchSettings, folder: Path) -> None:
     app = build(Settings(engine="opensearch", data_dir=folder, opensearch=options))
     use_fake_encoder(app)
     try:
-        app.ensure_collection(CollectionSpec("c"))
+        ensure_collection(app, CollectionSpec("c"))
         document = {"id": "ä/b", "text": "the sky is blue"}
         assert not app.documents.bulk("c", [document]).errors
         assert [hit.doc_id for hit in app.search.search("c", SearchRequest("blue sky")).hits] == ["ä/b"]
@@ -114,7 +115,7 @@ def refused(options: OpenSearchSettings, folder: Path, said: str) -> None:
     app = build(Settings(engine="opensearch", data_dir=folder, opensearch=options))
     try:
         with pytest.raises(UnavailableError, match=said):
-            app.ensure_collection(CollectionSpec("c"))
+            ensure_collection(app, CollectionSpec("c"))
     finally:
         app.close()
 

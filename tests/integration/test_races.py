@@ -14,7 +14,7 @@ import pytest
 from tests_support import random_documents
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from hyblink.app.core.settings import IngestSettings
 from hyblink.app.core.types.collections import CollectionSpec
@@ -23,22 +23,25 @@ from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.derived import AheadError
 from hyblink.app.engines.embedded.bm25 import Bm25Index
 from hyblink.app.engines.embedded.sparse.index import SparseIndex
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import build_context, encoders_of
 from hyblink.indexer.generations.build import build
 from hyblink.indexer.ingest.chunking import windows
-from hyblink.indexer.readers import FileSource
+from hyblink.indexer.readers.files import FileSource
 
 
 def filled(make_app: Callable[..., App]) -> App:
     app = make_app(ingest=IngestSettings(writer_wait_s=20))
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", random_documents(60, seed=8), encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     return app
 
 
 def rebuild(app: App) -> str:
-    record = app.new_record(app.catalog.spec("c"))
-    return build(app.means(), record, **app.encoders_of(record), keep=3).id
+    record = new_record(app, app.catalog.spec("c"))
+    return build(build_context(app), record, **encoders_of(app, record), keep=3).id
 
 
 def test_a_write_that_waits_while_a_generation_is_published_goes_into_the_new_one(make_app: Callable[..., App]) -> None:
@@ -143,7 +146,7 @@ def test_a_catch_up_that_fails_half_way_adds_nothing_twice(
 def test_a_collection_made_anew_by_another_process_is_opened_anew(make_app: Callable[..., App]) -> None:
     one, two = filled(make_app), make_app()
     two.catalog.delete("c")
-    two.ensure_collection(CollectionSpec("c"))
+    ensure_collection(two, CollectionSpec("c"))
     assert one.documents.bulk("c", [{"id": "x", "text": "y"}], encode=False).items[0].status == "created"
     assert two.documents.get("c", "x").text == "y"
 
@@ -151,7 +154,7 @@ def test_a_collection_made_anew_by_another_process_is_opened_anew(make_app: Call
 def test_background_encoding_waits_out_another_writer(make_app: Callable[..., App]) -> None:
     app = make_app(ingest=IngestSettings(writer_wait_s=0.05))
     app.jobs._models.retry_s = 0.05
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
     engine = app.catalog.engine("c")
     app.documents.bulk("c", random_documents(20, seed=1), encode=False)
     with engine.store.writer():
@@ -165,7 +168,7 @@ def test_background_encoding_waits_out_another_writer(make_app: Callable[..., Ap
 
 def test_composed_and_decomposed_text_meet(make_app: Callable[..., App]) -> None:
     app = make_app()
-    app.ensure_collection(CollectionSpec("c", dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("c", dense_encoder="none"))
     text = "café münchen naïve"
     app.documents.bulk("c", [{"id": form, "text": unicodedata.normalize(form, text)} for form in ("NFC", "NFD")])
     for form in ("NFC", "NFD"):
@@ -183,7 +186,7 @@ def test_many_first_writes_at_once(make_app: Callable[..., App]) -> None:
 
     def first() -> None:
         try:
-            app.ensure_collection(CollectionSpec("new"))
+            ensure_collection(app, CollectionSpec("new"))
         except Exception as error:
             failures.append(repr(error))
 
@@ -197,7 +200,7 @@ def test_many_first_writes_at_once(make_app: Callable[..., App]) -> None:
 
 def test_an_unfinished_generation_cannot_be_published_and_is_swept_up(make_app: Callable[..., App]) -> None:
     app = filled(make_app)
-    record = app.new_record(app.catalog.spec("c"))
+    record = new_record(app, app.catalog.spec("c"))
     app.catalog.add_generation(record)  # as a build that was killed leaves it
     with pytest.raises(NotFoundError):
         app.catalog.publish("c", record.id)
@@ -216,7 +219,7 @@ def test_a_rebuild_keeps_the_tuned_profile(make_app: Callable[..., App]) -> None
 def test_overlaps_that_make_no_sense_are_refused(make_app: Callable[..., App]) -> None:
     app = make_app()
     with pytest.raises(InvalidInputError, match="half of chunk_chars"):
-        app.ensure_collection(CollectionSpec("c", chunk_chars=100, chunk_overlap_chars=80))
+        ensure_collection(app, CollectionSpec("c", chunk_chars=100, chunk_overlap_chars=80))
     assert len(windows("word " * 4000, 100, 50)) < 1000
 
 
@@ -234,9 +237,9 @@ def test_an_import_that_fails_leaves_nothing(make_app: Callable[..., App]) -> No
 
     spec = CollectionSpec("copy")
     with pytest.raises(ConflictError, match="half way"):
-        app.catalog.create(spec, app.new_record(spec), fails)
+        app.catalog.create(spec, new_record(app, spec), fails)
     assert app.catalog.names() == ["c"]
-    app.ensure_collection(spec)
+    ensure_collection(app, spec)
     assert app.catalog.names() == ["c", "copy"]
 
 
@@ -247,7 +250,7 @@ def test_an_idle_snapshot_does_not_let_the_log_grow(
     """SQLite cannot shorten its log below the oldest open read: a snapshot that is out of date must go."""
     monkeypatch.setattr("hyblink.app.engines.embedded.engine._RELEASE_S", 0.05)
     app = make_app()
-    app.ensure_collection(CollectionSpec("c", dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("c", dense_encoder="none"))
     app.documents.bulk("c", [{"id": "a", "text": "alpha"}])
     assert app.search.search("c", SearchRequest("alpha")).hits
     writer = make_app() if elsewhere else app

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 from tests_support import random_documents
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import InvalidInputError, NotFoundError
 from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.indexer.ingest.pipeline import IngestReport, RejectsFile, ingest
-from hyblink.indexer.readers import FileSource, PythonSource
+from hyblink.indexer.readers.files import FileSource
+from hyblink.indexer.readers.python_package import PythonSource
 
 
 def run(
     app: App, source: FileSource | PythonSource, tmp_path: Path, batch: int = 10, **options: object
 ) -> IngestReport:
-    app.ensure_collection(CollectionSpec("c"))
+    ensure_collection(app, CollectionSpec("c"))
 
     def upsert(documents, progress):  # type: ignore[no-untyped-def]
         return app.documents.upsert("c", documents, encode=False, progress=progress)
@@ -148,7 +150,7 @@ def test_a_line_of_a_gigabyte_is_skipped_in_bounded_memory(tmp_path: Path) -> No
         file.seek(2**30, 1)
         file.write(b'\n{"id": "after", "text": "x"}\n')
     script = (
-        "import sys\nfrom pathlib import Path\nfrom hyblink.indexer.readers import FileSource\n"
+        "import sys\nfrom pathlib import Path\nfrom hyblink.indexer.readers.files import FileSource\n"
         "for i in FileSource(Path(sys.argv[1])).items(): print(i.line, i.document.id if i.document else i.error.code)\n"
         "print(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))\n"
     )

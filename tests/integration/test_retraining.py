@@ -18,14 +18,19 @@ from fastapi.testclient import TestClient
 import hyblink.app.operations.retraining as stages
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.cli.main import run_ingest
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from hyblink.app.core.settings import JobsSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.operations.retraining import folder_of, model_name
-from hyblink.indexer.readers import PythonSource
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.generations import publish, rebuild, roll_back
+from hyblink.app.operations.jobs import cancel_job
+from hyblink.app.operations.maintenance import sweep, tidy
+from hyblink.app.operations.retraining import folder_of, model_name, schedule_retraining, start_retraining
+from hyblink.indexer.readers.python_package import PythonSource
 
 C = "email"
 SHORT = {"rows": 60, "held_out": 40, "options": {"steps": "4", "batch": "4", "checkpoint_every": "1"}}
@@ -61,7 +66,7 @@ def app(ingested: Path, tmp_path: Path) -> Iterator[App]:
 
 
 def retrain(app: App, **params: Any) -> Any:
-    job = app.start_retraining(C, {**SHORT, **params})
+    job = start_retraining(app, C, {**SHORT, **params})
     assert app.jobs.wait(300)  # type: ignore[union-attr]
     return app.work.get(job.id)
 
@@ -98,7 +103,7 @@ def test_from_corpus_to_approval_and_back(app: App) -> None:
     written = app.documents.bulk(C, [{"id": "late", "text": "A zebra wrote this letter."}])
     assert not written.errors
     app.documents.delete(C, ["email:email.utils.formatdate"])
-    app.approve(job.id, "somebody")
+    app.work.approve(job.id, "somebody")
     assert app.jobs.wait(120)  # type: ignore[union-attr]
     job = app.work.get(job.id)
     assert (job.state, job.progress["approved_by"]) == ("done", "somebody"), job.error
@@ -111,7 +116,7 @@ def test_from_corpus_to_approval_and_back(app: App) -> None:
     counts = app.catalog.engine(C).store.reader().counts()
     assert counts.encoded == counts.passages
     assert stages.ModelRegistry(app.settings.models_dir).promoted() == {"vdr-head": [model_name(job)]}
-    assert app.rebuild(C).vdr_model == record.vdr_model, "the next generation keeps what was trained"
+    assert rebuild(app, C).vdr_model == record.vdr_model, "the next generation keeps what was trained"
     other = build(app.settings)
     assert other.search.search(C, SearchRequest("zebra letter", k=3)).hits[0].doc_id == "late"
     other.close()
@@ -122,13 +127,13 @@ def test_rolling_back_brings_the_same_rankings_byte_for_byte(app: App) -> None:
     job = retrain(app, gate={**LENIENT, "least_judged": 4}, publish="auto")
     assert job.state == "done", (job.message, job.error)
     assert rankings(app) != before
-    assert app.roll_back(C) == "g000001"
+    assert roll_back(app, C) == "g000001"
     assert rankings(app) == before
     app.documents.bulk(C, [{"id": "late", "text": "A zebra wrote this letter."}])
-    app.publish(C, job.result["generation"])
+    publish(app, C, job.result["generation"])
     assert app.search.search(C, SearchRequest("zebra", k=3)).hits[0].doc_id == "late", "what was written is in both"
     app.documents.delete(C, ["late"])
-    app.roll_back(C)
+    roll_back(app, C)
     assert rankings(app) == before
 
 
@@ -142,15 +147,15 @@ def test_a_failed_gate_says_why_and_serves_nothing_new(app: App) -> None:
     assert rankings(app) == before
     assert app.work.dead_letters() == []
     with pytest.raises(ConflictError, match="does not wait"):
-        app.approve(job.id)
+        app.work.approve(job.id)
 
 
 def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     real = stages.runs_of
     monkeypatch.setattr(stages, "runs_of", lambda *_: (_ for _ in ()).throw(UnavailableError("the index is away")))
-    job = app.start_retraining(C, {**SHORT, "gate": LENIENT})
+    job = start_retraining(app, C, {**SHORT, "gate": LENIENT})
     with pytest.raises(ConflictError, match="a retrain job of this collection is"):
-        app.start_retraining(C, SHORT)
+        start_retraining(app, C, SHORT)
     deadline = time.monotonic() + 200
     while (seen := app.work.get(job.id)).state != "failed":
         assert time.monotonic() < deadline, seen
@@ -166,11 +171,11 @@ def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPat
     assert app.work.get(job.id).state == "waiting"
     assert model.stat().st_mtime_ns == made, "finished stages are not done again"
     assert app.work.get(job.id).progress["candidate"] == candidate
-    assert app.cancel_job(job.id).state == "cancelled"
+    assert cancel_job(app, job.id).state == "cancelled"
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"]
     app.work.resume(job.id)
     with pytest.raises(ConflictError, match="a retrain job of this collection is"):
-        app.start_retraining(C, SHORT)
+        start_retraining(app, C, SHORT)
     assert app.jobs.wait(200)  # type: ignore[union-attr]
     seen = app.work.get(job.id)
     assert (seen.state, model.stat().st_mtime_ns) == ("waiting", made), seen.error
@@ -185,7 +190,7 @@ def test_a_stage_that_never_ends_is_given_up(app: App, monkeypatch: pytest.Monke
         raise UnavailableError("out of memory")
 
     monkeypatch.setattr(training_run, "train_model", fails)
-    job = app.start_retraining(C, {**SHORT, "gate": LENIENT})
+    job = start_retraining(app, C, {**SHORT, "gate": LENIENT})
     deadline = time.monotonic() + 120
     while (seen := app.work.get(job.id)).state != "failed":
         assert time.monotonic() < deadline, seen
@@ -197,9 +202,9 @@ def test_an_approval_that_comes_too_late_is_refused(app: App) -> None:
     """Ids of generations are used again: what another has built under the candidate's is not taken for it."""
     job = retrain(app, gate=LENIENT)
     assert job.state == "waiting"
-    assert app.rebuild(C).id == "g000003"
+    assert rebuild(app, C).id == "g000003"
     before = rankings(app)
-    app.approve(job.id)
+    app.work.approve(job.id)
     assert app.jobs.wait(60)  # type: ignore[union-attr]
     late = app.work.get(job.id)
     assert (late.state, "g000003 answers now" in late.message) == ("refused", True), late
@@ -207,14 +212,14 @@ def test_an_approval_that_comes_too_late_is_refused(app: App) -> None:
     assert rankings(app) == before
     again = retrain(app, gate=LENIENT)
     assert (again.state, again.progress["candidate"]) == ("waiting", "g000004")
-    app.cancel_job(again.id)
-    assert app.rebuild(C).id == "g000004"
-    app.roll_back(C)
+    cancel_job(app, again.id)
+    assert rebuild(app, C).id == "g000004"
+    roll_back(app, C)
     app.work.resume(again.id)
     assert app.jobs.wait(200)  # type: ignore[union-attr]
     seen = app.work.get(again.id)
     assert (seen.state, seen.progress["candidate"]) == ("waiting", "g000005"), seen.error
-    app.cancel_job(seen.id)
+    cancel_job(app, seen.id)
     assert [one.id for one in app.catalog.generations(C)] == ["g000001", "g000003", "g000004"]
 
 
@@ -223,38 +228,38 @@ def test_old_generations_are_dropped_and_candidates_are_not(app: App) -> None:
     assert app.catalog.drop_old(C, 1) == []
     assert app.catalog.record(C, job.progress["candidate"])
     app.work.cancel(job.id)  # whoever should have thrown the candidate away has died
-    app.tidy()
+    tidy(app)
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"]
 
 
 def test_what_cannot_be_trained_anew_is_said(app: App) -> None:
-    app.ensure_collection(CollectionSpec("words", dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("words", dense_encoder="none"))
     with pytest.raises(ConflictError, match="no VDR encoder"):
-        app.start_retraining("words", {})
+        start_retraining(app, "words", {})
     with pytest.raises(NotFoundError):
-        app.start_retraining("nothing", {})
+        start_retraining(app, "nothing", {})
     with pytest.raises(InvalidInputError, match="unknown target"):
-        app.start_retraining(C, {"target": "moon"})
-    app.ensure_collection(CollectionSpec("empty"))
-    job = app.start_retraining("empty", {})
+        start_retraining(app, C, {"target": "moon"})
+    ensure_collection(app, CollectionSpec("empty"))
+    job = start_retraining(app, "empty", {})
     assert app.jobs.wait(60)  # type: ignore[union-attr]
     assert "nothing to learn from" in app.work.get(job.id).error
 
 
 def test_by_the_clock(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    app.schedule_retraining(C, 1.0, {**SHORT, "gate": LENIENT}, "clock")
-    app.sweep()
+    schedule_retraining(app, C, 1.0, {**SHORT, "gate": LENIENT}, "clock")
+    sweep(app)
     assert app.work.list(collection=C) == []
     now = time.time()
     with monkeypatch.context() as clock:
         clock.setattr("hyblink.app.bootstrap.time.time", lambda: now + 3601)
-        app.sweep()
+        sweep(app)
     (job,) = app.work.list(collection=C)
     assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", 60)
-    app.cancel_job(job.id)
+    cancel_job(app, job.id)
     assert app.schedules.get(C).next == pytest.approx(now + 3601 + 3600, abs=60)
     with pytest.raises(InvalidInputError):
-        app.schedule_retraining(C, 1.0, {"rows": 0})
+        schedule_retraining(app, C, 1.0, {"rows": 0})
 
 
 def test_the_routes_and_who_may(app: App) -> None:
@@ -324,7 +329,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) 
         return seen
 
     options = {"steps": "40", "batch": "4", "checkpoint_every": "5"}
-    job = here.start_retraining(C, {**SHORT, "options": options, "gate": LENIENT})
+    job = start_retraining(here, C, {**SHORT, "options": options, "gate": LENIENT})
     run = folder_of(here.settings, job) / "run"
     worker = start()
     try:

@@ -10,9 +10,11 @@ from fastapi.testclient import TestClient
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.jobs import start_ingestion
 
 JOB, LETTER = "j20260101T000000000000-000000", "d20260101T000000000000-000000"
 ALL, HERE, NOWHERE = "whole installation", "a collection", "none"
@@ -60,6 +62,8 @@ TABLE: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("delete", "/v1/admin/retrain/schedule"): ("admin", HERE, None),
     ("get", "/v1/admin/models"): ("admin", ALL, None),
     ("get", "/v1/whoami"): ("search", NOWHERE, None),
+    ("get", "/v1/signals"): ("search", NOWHERE, None),
+    ("get", "/v1/formats"): ("search", NOWHERE, None),
     ("get", "/v1/admin/keys"): ("admin", ALL, None),
     ("post", "/v1/admin/keys"): ("admin", ALL, {"role": "search"}),
     ("post", "/v1/admin/keys/{key_id}/rotate"): ("admin", ALL, None),
@@ -81,8 +85,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     app = build(Settings(data_dir=tmp_path_factory.mktemp("roles")))
     use_fake_encoder(app)
-    app.ensure_collection(CollectionSpec("default"))
-    app.ensure_collection(entity_spec("kb"))
+    ensure_collection(app, CollectionSpec("default"))
+    ensure_collection(app, entity_spec("kb"))
     app.documents.bulk("default", [{"id": "a", "text": "b"}], encode=False)
     keys = KeyStore(app.catalog.records())
     made = {role: keys.create(role, "2026-01-01") for role in RANK}
@@ -138,7 +142,7 @@ def test_a_route_by_everybody(installation: Any, method: str, path: str) -> None
 
 def test_jobs_of_other_collections_are_not_seen(installation: Any) -> None:
     app, client, keys = installation
-    job = app.start_ingestion("default", {"package": "json"})
+    job = start_ingestion(app, "default", {"package": "json"})
     assert app.jobs.wait(60)
     for path in (f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/rejects"):
         assert client.get(path, headers={"Authorization": f"Bearer {keys['ingest elsewhere']}"}).status_code == 403

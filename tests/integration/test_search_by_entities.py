@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.cli.main import cli
 from hyblink.app.core.errors import NotFoundError
 from hyblink.app.core.settings import LinkSettings
@@ -22,6 +22,8 @@ from hyblink.app.core.types.documents import Tier
 from hyblink.app.core.types.linking import LinkRequest, LinkResult
 from hyblink.app.core.types.search import ANNOTATED_WITH, LINKED_ENTITIES
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.annotation import annotate, annotate_always
+from hyblink.app.operations.collections import ensure_collection
 
 DOCUMENTS = [
     {
@@ -44,7 +46,7 @@ ENTITIES = [
 @pytest.fixture
 def client(app: App) -> Iterator[TestClient]:
     app.documents.bulk("default", DOCUMENTS)
-    app.ensure_collection(entity_spec("entities"))
+    ensure_collection(app, entity_spec("entities"))
     app.entities.bulk("entities", ENTITIES)
     assert app.jobs.wait(60)
     with TestClient(create_api(app), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
@@ -59,7 +61,7 @@ def search(client: TestClient, query: str, **body: object) -> dict:  # type: ign
 
 def test_annotation_writes_metadata_and_nothing_else(app: App, client: TestClient) -> None:
     before = app.catalog.engine("default").store.reader().counts()
-    done = app.annotate("default", ALL)
+    done = annotate(app, "default", ALL)
     assert (done.documents, done.changed, done.links, done.skipped) == (3, 3, 3, 0)
     assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["py", "lisp"]
     assert app.documents.get("default", "zoo").metadata == {
@@ -70,18 +72,18 @@ def test_annotation_writes_metadata_and_nothing_else(app: App, client: TestClien
     assert LINKED_ENTITIES not in app.documents.get("default", "plain").metadata
     after = app.catalog.engine("default").store.reader().counts()
     assert (after.passages, after.encoded) == (before.passages, before.encoded)  # nothing has to be encoded again
-    assert app.annotate("default", ALL).changed == 0
+    assert annotate(app, "default", ALL).changed == 0
     facets = search(client, "it", facets=[LINKED_ENTITIES])["facets"][LINKED_ENTITIES]
     assert {one["value"]: one["count"] for one in facets} == {"lisp": 1, "py": 1, "snake": 1}
     app.entities.remove("entities", ["lisp"])
-    assert app.annotate("default", ALL).changed == 1  # what is no entity any more goes
+    assert annotate(app, "default", ALL).changed == 1  # what is no entity any more goes
     assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["py"]
 
 
 def test_documents_are_annotated_as_they_come(app: App, client: TestClient) -> None:
     made = client.post("/v1/collections", json={"name": "notes", "annotate_with": "entities"})
     assert made.status_code == 201, made.text
-    app.annotate_always("notes", ALL)
+    annotate_always(app, "notes", ALL)
 
     def linked(doc_id: str) -> object:
         assert app.jobs.wait(60)
@@ -94,7 +96,7 @@ def test_documents_are_annotated_as_they_come(app: App, client: TestClient) -> N
     assert client.post("/v1/documents:bulk?collection=notes", json=body).status_code == 200
     assert linked("0") == ["lisp"]
     # What an ended process left waits in the store, and is taken up by the next that serves.
-    app.annotate_always("notes", None)
+    annotate_always(app, "notes", None)
     app.documents.bulk("notes", [{"id": "2", "text": "A Python in a tree."}])
     assert linked("2") is None
     app.catalog.save_annotation("notes", ALL)
@@ -111,11 +113,11 @@ def test_documents_are_annotated_as_they_come(app: App, client: TestClient) -> N
 
 def test_a_document_of_too_many_mentions_holds_up_no_other(make_app: Callable[..., App]) -> None:
     app = make_app("short", link=LinkSettings(max_mentions=4))
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     app.documents.bulk("default", [*DOCUMENTS, {"id": "long", "text": "Lisp and Python, " * 5}], encode=False)
-    app.ensure_collection(entity_spec("entities", dense_encoder="none"))
+    ensure_collection(app, entity_spec("entities", dense_encoder="none"))
     app.entities.bulk("entities", ENTITIES, encode=False)
-    done = app.annotate("default", ALL)
+    done = annotate(app, "default", ALL)
     assert (done.documents, done.changed, done.links, done.skipped) == (4, 4, 3, 1)
     assert dict(app.documents.get("default", "long").metadata) == {ANNOTATED_WITH: "entities"}
 
@@ -131,14 +133,14 @@ def test_what_is_sent_while_it_is_annotated_stays(app: App, client: TestClient) 
         return result
 
     with patch.object(app.linker, "link", slow):
-        assert app.annotate("default", ALL).changed == 1
+        assert annotate(app, "default", ALL).changed == 1
     document = app.documents.get("default", "code")
     assert (document.text, dict(document.metadata)) == (changed["text"], {})
     with pytest.raises(NotFoundError):
         app.documents.get("default", "plain")
-    assert app.annotate("default", ALL, waiting_only=True).changed == 1
+    assert annotate(app, "default", ALL, waiting_only=True).changed == 1
     assert app.documents.get("default", "code").metadata[LINKED_ENTITIES] == ["lisp"]
-    assert app.annotate("default", ALL, waiting_only=True).documents == 0
+    assert annotate(app, "default", ALL, waiting_only=True).documents == 0
 
 
 def test_what_is_found_is_evidence_for_what_is_meant(app: App, client: TestClient) -> None:
@@ -147,7 +149,7 @@ def test_what_is_found_is_evidence_for_what_is_meant(app: App, client: TestClien
         "default", [{"id": "night", "title": "A night out", "text": "The curtain rose, the Python began."}]
     )
     assert app.jobs.wait(60)
-    app.annotate("default", ALL)
+    annotate(app, "default", ALL)
     # As a reader would correct it; searching for the curtain finds this document first.
     night = app.documents.get("default", "night")
     meant = replace(night, metadata={**night.metadata, LINKED_ENTITIES: ["play"]})
@@ -179,7 +181,7 @@ def test_what_is_found_is_evidence_for_what_is_meant(app: App, client: TestClien
 
 
 def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: TestClient) -> None:
-    app.annotate("default", ALL)
+    annotate(app, "default", ALL)
     query = "the reference interpreter"  # an alias that no document holds
     plain = search(client, query)
     assert plain["entities"] == []
@@ -199,7 +201,7 @@ def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: Tes
 
 
 def test_a_query_s_entities_filter(app: App, client: TestClient) -> None:
-    app.annotate("default", ALL)
+    annotate(app, "default", ALL)
     use = {"kb": "entities", "mode": "filter", "threshold": 0.0}
     found = search(client, "Lisp or something", entities=use)
     assert [hit["doc_id"] for hit in found["hits"]] == ["code"]
@@ -211,7 +213,7 @@ def test_a_query_s_entities_filter(app: App, client: TestClient) -> None:
 
 
 def test_where_an_entity_is_mentioned(app: App, client: TestClient) -> None:
-    app.annotate("default", ALL)
+    annotate(app, "default", ALL)
     found = client.get("/v1/entities/py/mentions").json()
     assert found == {
         "documents": 1, "shown": [{"doc_id": "code", "title": "Scripts"}], "neighbours": [{"value": "lisp", "count": 1}],
@@ -233,7 +235,7 @@ def test_bad_uses_are_named(client: TestClient) -> None:
 
 def test_the_command(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     app.documents.bulk("default", DOCUMENTS, encode=False)
-    app.ensure_collection(entity_spec("entities", dense_encoder="none"))
+    ensure_collection(app, entity_spec("entities", dense_encoder="none"))
     app.entities.bulk("entities", ENTITIES, encode=False)
     app.close()
     monkeypatch.setenv("HYBLINK_DATA_DIR", str(app.settings.data_dir))

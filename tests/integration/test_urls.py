@@ -15,9 +15,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hyblink.app.api.application import create_api
-from hyblink.app.bootstrap import App
+from hyblink.app.application import App
 from hyblink.app.core.errors import ForbiddenError, HyblinkError, InvalidInputError, NotFoundError, UnavailableError
 from hyblink.app.core.settings import JobsSettings
+from hyblink.app.operations.jobs import start_ingestion
 from hyblink.indexer.ingest.fetch import Allowed, fetched, file_name
 
 ROWS = b"".join(json.dumps({"id": f"u{n}", "text": f"heron number {n} fishes"}).encode() + b"\n" for n in range(30))
@@ -255,7 +256,7 @@ def test_what_goes_wrong_while_reading_is_in_the_job(served: App, server: Server
     left = served.settings.data_dir / "uploads"
     assert list(left.iterdir()) == [], "nothing half-written stays"
     server.answers["/busy.jsonl"] = (503, {}, b"")
-    job = served.start_ingestion("birds", {"url": f"{server.url}/busy.jsonl"})
+    job = start_ingestion(served, "birds", {"url": f"{server.url}/busy.jsonl"})
     deadline = time.monotonic() + 60
     while (seen := served.work.get(job.id)).state != "failed":
         assert time.monotonic() < deadline, seen
@@ -281,4 +282,4 @@ def test_a_server_that_takes_for_ever_is_given_up(served: App, server: Server, m
 def test_bad_networks(make_app: Callable[..., App]) -> None:
     app = make_app(jobs=JobsSettings(broker="none", url_hosts=("h",), url_networks=("everything",)))  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="url_networks"):
-        app.start_ingestion("c", {"url": "http://h/x.txt"})
+        start_ingestion(app, "c", {"url": "http://h/x.txt"})

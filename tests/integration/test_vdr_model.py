@@ -11,7 +11,8 @@ import pytest
 import torch
 from training_support import tiny_model, tiny_rows
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.settings import EncodeSettings, Settings
@@ -20,6 +21,8 @@ from hyblink.app.core.types.ranking import Signal, VdrMode
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.vdr.head import explain, load_encoder, towers
 from hyblink.app.encoders.vdr.model import VdrModel
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.training.data.rows import write_jsonl
 from hyblink.training.families.vdr.trainable import VdrTrainable
 from hyblink.training.recipes import recipe
@@ -49,9 +52,9 @@ def model(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 def app(model: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
     settings = Settings(data_dir=tmp_path_factory.mktemp("data"), encode=EncodeSettings(vdr_model=str(model)))
     app = build(settings)
-    app.ensure_collection(CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
+    ensure_collection(app, CollectionSpec("c", chunk_chars=0, chunk_overlap_chars=0))
     app.documents.bulk("c", DOCUMENTS, encode=False)
-    app.encode_now("c")
+    encode_now(app, "c")
     return app
 
 

@@ -20,12 +20,17 @@ import pytest
 from brokers import Files, Rabbit, Redis, broker, free_port, missing
 from conftest import SOAK, FakeDense, missing_service, use_fake_encoder
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.logs import request_id
 from hyblink.app.core.settings import IngestSettings, JobsSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.jobs.celery_jobs import ENCODE, QUEUES, RUN, celery_for
+from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import rebuild
+from hyblink.app.operations.jobs import start_ingestion, start_rebuild
 
 _ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000 if SOAK else 2_000
@@ -129,7 +134,7 @@ def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ins
 def here(installation: Installation) -> Iterator[App]:
     app = build(installation.settings)
     use_fake_encoder(app)
-    app.ensure_collection(CollectionSpec("default"))
+    ensure_collection(app, CollectionSpec("default"))
     yield app
     app.close()
 
@@ -166,7 +171,7 @@ def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Instal
     path = write(installation.folder / "rows.jsonl", documents)
     with path.open("a") as out:
         out.write('{"id": "bad"}\nnot json\n')
-    job = here.start_ingestion("default", {"folder": str(path)}, by="me")
+    job = start_ingestion(here, "default", {"folder": str(path)}, by="me")
     assert here.work.get(job.id).state == "queued"
     until(lambda: here.jobs.lengths()["ingest"] >= 1, 20, installation)
     assert set(here.jobs.lengths()) == set(QUEUES)
@@ -183,7 +188,7 @@ def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Instal
     }
     # The same rows again: nothing changes, nothing is encoded.
     change = here.catalog.engine("default").store.change()
-    again = here.start_ingestion("default", {"folder": str(path)})
+    again = start_ingestion(here, "default", {"folder": str(path)})
     until(lambda: here.work.get(again.id).state == "done", 60, installation)
     assert here.work.get(again.id).progress["unchanged"] == 300
     assert here.jobs.lengths()["ingest"] == 0
@@ -196,7 +201,7 @@ def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Instal
 
 def test_a_cancelled_job_stops_and_a_resumed_one_goes_on(installation: Installation, here: App) -> None:
     path = write(installation.folder / "rows.jsonl", rows(3000, 2))
-    job = here.start_ingestion("default", {"folder": str(path)})
+    job = start_ingestion(here, "default", {"folder": str(path)})
     installation.start_worker("w1")
     until(lambda: here.work.get(job.id).progress.get("rows", 0) > 0, 60, installation)
     here.work.cancel(job.id)
@@ -215,9 +220,9 @@ def test_a_cancelled_job_stops_and_a_resumed_one_goes_on(installation: Installat
 
 def test_a_generation_is_built_although_its_worker_dies(installation: Installation, here: App) -> None:
     here.documents.bulk("default", rows(400, 6), encode=False)
-    here.encode_now("default")
+    encode_now(here, "default")
     installation.slow_s, installation.encoder = 0.01, "dense:fake:new"
-    job = here.start_rebuild("default", "another encoder")
+    job = start_rebuild(here, "default", "another encoder")
     installation.start_worker("w1")
     until(lambda: here.work.get(job.id).progress.get("encoded", 0) > 0, 90, installation)
     installation.kill("w1")
@@ -291,7 +296,7 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installatio
     url = f"http://127.0.0.1:{installation.port}"
     ended = threading.Event()
     acknowledged: dict[str, str | None] = {}
-    job = here.start_ingestion("default", {"folder": str(path)})
+    job = start_ingestion(here, "default", {"folder": str(path)})
 
     def write_by_api() -> None:
         """Documents of its own, changed and deleted; what was not acknowledged is sent again until it is."""
@@ -390,8 +395,8 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installatio
 def test_searches_go_on_while_workers_die_and_generations_are_switched(installation: Installation, here: App) -> None:
     """No search fails, and none answers from two generations, while a job reads and what encodes it is killed."""
     here.documents.bulk("default", rows(300, 8, "old"), encode=False)
-    here.encode_now("default")
-    here.rebuild("default")
+    encode_now(here, "default")
+    rebuild(here, "default")
     assert here.catalog.current("default") == "g000002"
     path = write(installation.folder / "rows.jsonl", rows(20_000 if SOAK else 1500, 5))
     installation.slow_s = 0.005
@@ -418,7 +423,7 @@ def test_searches_go_on_while_workers_die_and_generations_are_switched(installat
     searchers = [threading.Thread(target=search, args=(number,)) for number in range(2)]
     for thread in searchers:
         thread.start()
-    job = here.start_ingestion("default", {"folder": str(path)})
+    job = start_ingestion(here, "default", {"folder": str(path)})
     draw = random.Random(3)
     switched = 0
     try:

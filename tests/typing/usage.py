@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hyblink.app.bootstrap import App, build
+from hyblink.app.application import App
+from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import BulkResult
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest, SearchResult
+from hyblink.app.operations.collections import ensure_collection
 
 
 def ingest_and_search(folder: Path) -> list[tuple[str, float]]:
     app: App = build(Settings(data_dir=folder))
-    app.ensure_collection(CollectionSpec("notes", dense_encoder="none"))
+    ensure_collection(app, CollectionSpec("notes", dense_encoder="none"))
     written: BulkResult = app.documents.bulk("notes", [{"id": "1", "text": "hybrid search"}])
     assert not written.errors
     request = SearchRequest("search", k=3, weights={Signal.BM25: 1.0, Signal.VDR: 0.5})

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import hyblink
-from hyblink.app.access.keys import KeyStore, RateLimits, Role, authorize, is_loopback
+from hyblink.app.access.authorize import authorize, is_loopback
+from hyblink.app.access.keys import KeyStore, Role
+from hyblink.app.access.rate_limits import RateLimits
 from hyblink.app.core import errors
 from hyblink.app.core.errors import (
     ConflictError,

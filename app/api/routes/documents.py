@@ -1,0 +1,90 @@
+"""Documents: stored, read, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import Path, Response
+
+from hyblink.app.access.keys import Role
+from hyblink.app.api.answers import CONFLICT, NOT_FOUND, Collection, json_answer
+from hyblink.app.api.dependencies import AppDep, CallerDep, Service, ServiceDep, guarded_router, requires
+from hyblink.app.api.schemas.documents import BulkAnswer, BulkBody, BulkItemAnswer, DocumentAnswer
+from hyblink.app.core.errors import ConflictError, NotFoundError
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.core.types.documents import BulkResult
+from hyblink.app.operations.collections import ensure_collection
+
+router = guarded_router()
+DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]
+
+
+def written(service: Service, collection: str, result: BulkResult) -> Response:
+    """The answer to a bulk request, counted."""
+    for item in result.items:
+        service.metrics.documents.labels(item.status).inc()
+    return json_answer(
+        {
+            "errors": result.errors,
+            "generation": service.app.catalog.current(collection),
+            "change": result.change,
+            "items": [asdict(item) for item in result.items],
+        }
+    )
+
+
+def removed(result: BulkResult, otherwise: str) -> Response:
+    """The answer to the removal of one thing. Raises NotFoundError where there was none."""
+    item = result.items[0]
+    if item.status != "deleted":
+        raise NotFoundError(otherwise, received=item.id)
+    return json_answer(asdict(item))
+
+
+@router.post(
+    "/v1/documents:bulk",
+    tags=["documents"],
+    summary="Upsert documents, item by item",
+    description="At most {api.max_bulk_documents} documents and {api.max_body_bytes} bytes. "
+    "When it is answered, what was accepted is durable and the next search sees it.",
+    responses={200: {"model": BulkAnswer}, **NOT_FOUND, **CONFLICT},
+    response_model=None,
+)
+@requires(Role.INGEST, collection="default")
+def bulk(body: BulkBody, service: ServiceDep, caller: CallerDep, collection: Collection = "default") -> Response:
+    app = service.app
+    caller.on(collection)
+    if ensure_collection(app, CollectionSpec(collection)).kind == "entities":
+        raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
+    return written(service, collection, app.documents.bulk(collection, body.documents))
+
+
+@router.get(
+    "/v1/documents/{document_id:path}",
+    tags=["documents"],
+    summary="A document as it was sent",
+    responses={200: {"model": DocumentAnswer}, **NOT_FOUND},
+    response_model=None,
+)
+@requires(Role.SEARCH, collection="default")
+def get_document(
+    document_id: DocumentId, app: AppDep, caller: CallerDep, collection: Collection = "default"
+) -> Response:
+    caller.on(collection)
+    return json_answer(app.documents.get(collection, document_id))
+
+
+@router.delete(
+    "/v1/documents/{document_id:path}",
+    tags=["documents"],
+    summary="Delete a document",
+    responses={200: {"model": BulkItemAnswer}, **NOT_FOUND, **CONFLICT},
+    response_model=None,
+)
+@requires(Role.INGEST, collection="default")
+def delete_document(
+    document_id: DocumentId, app: AppDep, caller: CallerDep, collection: Collection = "default"
+) -> Response:
+    caller.on(collection)
+    return removed(app.documents.delete(collection, [document_id]), "no such document")

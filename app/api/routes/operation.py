@@ -1,0 +1,74 @@
+"""Whether the service is alive and ready, and what it counts."""
+
+from __future__ import annotations
+
+from fastapi import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from hyblink.app.access.keys import Role
+from hyblink.app.api.answers import json_answer
+from hyblink.app.api.dependencies import ServiceDep, guarded_router, requires
+from hyblink.app.api.schemas.operation import HealthAnswer, ReadyAnswer
+from hyblink.app.core.errors import HyblinkError
+
+router = guarded_router()
+
+
+@router.get("/healthz", tags=["operation"], summary="Is the process alive?")
+@requires(None)
+def healthz() -> HealthAnswer:
+    return HealthAnswer(status="ok")
+
+
+@router.get(
+    "/readyz",
+    tags=["operation"],
+    summary="Can requests be answered?",
+    responses={200: {"model": ReadyAnswer}, 503: {"model": ReadyAnswer}},
+    response_model=None,
+)
+@requires(None)
+def readyz(service: ServiceDep) -> Response:
+    app = service.app
+    problems: list[str] = [] if service.warm.is_set() else ["encoders are being loaded"]
+    states: dict[str, str] = {}
+    degraded: list[str] = []
+    try:
+        names = app.catalog.names()
+    except HyblinkError as error:
+        names = []
+        problems.append(f"the store: {error.code}")
+    for name in names:
+        try:
+            engine = app.catalog.engine(name)
+            engine.snapshot()
+            states[name] = app.catalog.current(name)
+        except HyblinkError as error:
+            problems.append(f"{name}: {error.code}")
+            continue
+        try:
+            if engine.record.dense_dimension:
+                app.encoders.full(engine.record)
+        except HyblinkError as error:
+            degraded.append(f"{name}: {error.code}")  # words are still found
+    ready = not problems
+    answer = {
+        "ready": ready,
+        "problems": problems,
+        "degraded": degraded,
+        "collections": states if service.open_door else {},
+    }
+    return json_answer(answer, 200 if ready else 503)
+
+
+@router.get(
+    "/metrics",
+    tags=["operation"],
+    summary="Prometheus metrics",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+)
+@requires(Role.SEARCH)
+def metrics(service: ServiceDep) -> Response:
+
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,62 @@
+"""Documents."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    Field,
+)
+
+from hyblink.app.api.schemas.common import StrictBody
+
+
+class BulkBody(StrictBody):
+    """Documents to upsert. Each is checked by itself: a bad one is reported in its place, the others are stored."""
+
+    documents: list[Any] = Field(
+        description="Objects with id, title, text, lang, metadata.",
+        json_schema_extra={
+            "items": {
+                "type": "object",
+                "required": ["id"],
+                "properties": {
+                    "id": {"type": "string", "minLength": 1, "maxLength": 512},
+                    "title": {"type": "string", "maxLength": 4096},
+                    "text": {"type": "string"},
+                    "lang": {"type": "string"},
+                    "metadata": {"type": "object"},
+                },
+            }
+        },
+    )
+
+
+class BulkItemAnswer(BaseModel):
+    """The fate of one document, in the request's order."""
+
+    id: str
+    status: Literal["created", "updated", "unchanged", "deleted", "not_found", "rejected"]
+    passages: int
+    code: str
+    message: str
+
+
+class BulkAnswer(BaseModel):
+    """A bulk request's outcome. The next search sees all of it."""
+
+    errors: bool
+    generation: str
+    change: int
+    items: list[BulkItemAnswer]
+
+
+class DocumentAnswer(BaseModel):
+    """A document as it was sent."""
+
+    id: str
+    title: str
+    text: str
+    lang: str
+    metadata: dict[str, Any]

@@ -1,0 +1,137 @@
+"""Uploads, jobs, queues, dead letters."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    Field,
+    StrictBool,
+    StrictStr,
+)
+
+from hyblink.app.api.schemas.common import COLLECTION, StrictBody
+
+
+class JobBody(StrictBody):
+    """An ingestion job: one of `upload`, `folder`, `package` and `url` is read into a collection."""
+
+    kind: Literal["ingest"] = "ingest"
+    collection: StrictStr = COLLECTION
+    upload: StrictStr = Field("", max_length=100, description="The id of an upload.")
+    folder: StrictStr = Field("", max_length=4096, description="A file or folder on the server, below `jobs.roots`.")
+    package: StrictStr = Field("", max_length=200, description="An installed Python package; `python` for its library.")
+    url: StrictStr = Field(
+        "", max_length=2000, description="A file on another server, one of `jobs.url_hosts`; http or https."
+    )
+    format: StrictStr | None = Field(
+        None, max_length=20, description="jsonl, csv, tsv, markdown, text, html, pdf, beir."
+    )
+    columns: dict[Literal["id", "title", "text"], StrictStr] | None = Field(
+        None, description="Which fields hold the id, the title and the text."
+    )
+    whole: StrictBool = Field(False, description="Do not cut documents (a new collection only).")
+    analyzer: StrictStr = Field("english", max_length=20, description="english or standard (a new collection only).")
+    dense_index: StrictStr = Field("auto", max_length=20, description="The dense index (a new collection only).")
+    no_dense: StrictBool = Field(False, description="No vectors (a new collection only).")
+
+    def params(self) -> dict[str, Any]:
+        """What the job keeps of it."""
+        return self.model_dump(exclude={"kind", "collection"})
+
+
+class UploadAnswer(BaseModel):
+    """A stored file."""
+
+    id: str
+    name: str
+    bytes: int
+    sha256: str
+
+
+class JobAnswer(BaseModel):
+    """A job: what was asked for, how far it is, how it ended."""
+
+    id: str
+    kind: str
+    collection: str
+    params: dict[str, Any]
+    by: str
+    created: str
+    state: Literal["queued", "running", "waiting", "cancelling", "cancelled", "done", "refused", "failed"]
+    stage: str
+    message: str
+    progress: dict[str, Any]
+    result: dict[str, Any]
+    error: str
+    attempts: int
+    started: str
+    ended: str
+
+
+class JobsAnswer(BaseModel):
+    """Jobs, the newest first."""
+
+    jobs: list[JobAnswer]
+
+
+class RejectAnswer(BaseModel):
+    """A row that was not taken."""
+
+    file: str
+    line: int
+    code: str
+    message: str
+    raw: str
+
+
+class RejectsAnswer(BaseModel):
+    """Rows that a job has rejected."""
+
+    rejects: list[RejectAnswer]
+
+
+class WorkerAnswer(BaseModel):
+    """A live worker."""
+
+    queues: list[str]
+    device: str
+    pid: int
+    silent_s: float
+
+
+class StageAnswer(BaseModel):
+    """How many open jobs of a kind are in a stage."""
+
+    kind: str
+    stage: str
+    jobs: int
+
+
+class QueuesAnswer(BaseModel):
+    """What is at work, and what waits."""
+
+    queues: dict[str, int]
+    stages: list[StageAnswer]
+    workers: list[WorkerAnswer]
+    jobs: dict[str, int]
+    waiting: dict[str, int]
+    dead_letters: int
+
+
+class DeadLetterAnswer(BaseModel):
+    """A task that failed for good."""
+
+    id: str
+    task: str
+    args: list[str]
+    error: str
+    detail: str
+    at: str
+
+
+class DeadLettersAnswer(BaseModel):
+    """Tasks that failed for good, the newest first."""
+
+    dead_letters: list[DeadLetterAnswer]

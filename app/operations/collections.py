@@ -1,0 +1,96 @@
+"""Collections: made, listed, checked against what is derived from them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from hyblink.app.application import App
+from hyblink.app.core.clock import now
+from hyblink.app.core.errors import ConflictError, EncoderUnavailableError, NotFoundError, WriterConflictError
+from hyblink.app.core.names import check_name
+from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
+from hyblink.app.core.types.documents import StoreCounts
+from hyblink.app.engines.embedded.store.schema import SCHEMA_VERSION
+
+log = logging.getLogger(__name__)
+
+
+def ensure_collection(app: App, spec: CollectionSpec) -> CollectionSpec:
+    """The collection as it is, or newly made by `spec` with an empty first generation."""
+    check_name(spec.name)
+    try:
+        return app.catalog.spec(spec.name)
+    except NotFoundError:
+        pass
+    try:
+        app.catalog.create(spec, new_record(app, spec))
+    except ConflictError as error:
+        if isinstance(error, WriterConflictError):
+            raise
+        return app.catalog.spec(spec.name)  # somebody else was faster
+    return spec
+
+
+def new_record(app: App, spec: CollectionSpec, *, parent: str = "", note: str = "") -> GenerationRecord:
+    """A record for the collection's next generation, bound to the encoders that the settings name."""
+    dense_id, dimension = "", 0
+    if spec.dense_encoder != "none":
+        try:
+            encoder = app.encoders.default_dense
+            dense_id, dimension = encoder.id, encoder.dimension
+        except EncoderUnavailableError as error:
+            log.warning("no dense signal for %s: %s", spec.name, error)
+    return GenerationRecord(
+        id=app.catalog.next_generation_id(spec.name),
+        collection=spec.name,
+        created=now(),
+        schema_version=SCHEMA_VERSION,
+        analyzer=spec.analyzer,
+        dense_encoder=dense_id,
+        dense_dimension=dimension,
+        vdr_encoder=app.encoders.default_bag.id,
+        dense_index=spec.dense_index,
+        parent=parent,
+        note=note,
+        vdr_model=app.encoders.default_vdr_model if dense_id and spec.vdr_encoder != "none" else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """A collection as it is now: its choices, the generation that answers, what that holds."""
+
+    spec: CollectionSpec
+    record: GenerationRecord
+    counts: StoreCounts
+
+
+def collection_state(app: App, name: str) -> CollectionState:
+    """What a collection holds. Raises NotFoundError."""
+    engine = app.catalog.engine(name)
+    return CollectionState(app.catalog.spec(name), engine.record, engine.store.reader().counts())
+
+
+def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
+    """What differs between the store that answers, its indexes, and the models that it names, in words.
+
+    With `repair` indexes that differ are derived again. Raises NotFoundError.
+    """
+    engine = app.catalog.engine(collection)
+    problems = list(engine.check(repair=repair))
+    if engine.record.dense_dimension:
+        try:
+            app.encoders.full(engine.record)
+        except EncoderUnavailableError as error:
+            problems.append(str(error))
+    return problems
+
+
+def check_all(app: App) -> dict[str, list[str]]:
+    """What `fsck` finds in every collection; it is logged as well."""
+    found = {name: fsck(app, name) for name in app.catalog.names()}
+    for name, problems in found.items():
+        for problem in problems:
+            log.error("collection %s: %s", name, problem)
+    return found

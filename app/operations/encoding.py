@@ -1,0 +1,44 @@
+"""Raising passages to the full tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hyblink.app.application import App
+from hyblink.app.core.checks import fold
+from hyblink.app.core.errors import NotFoundError
+from hyblink.app.encoders.cached_queries import CachedQueries
+from hyblink.indexer.encode import encode_all
+from hyblink.indexer.encode import encode_waiting as encode_rows_waiting
+
+
+def encode_now(
+    app: App,
+    collection: str,
+    generation: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Encode everything that waits in a generation; how many passages that were."""
+    engine = app.catalog.engine(collection, generation)
+    if not engine.record.dense_dimension:
+        return 0
+    return encode_all(engine, app.encoders.full(engine.record), app.claims, progress, stop)
+
+
+def encode_waiting(app: App, collection: str, generation: str, stop: Callable[[], bool]) -> None:
+    """Encode what waits and nobody is at; nothing where the generation has gone."""
+    try:
+        engine = app.catalog.engine(collection, generation)
+    except NotFoundError:
+        return
+    if engine.record.dense_dimension:
+        encode_rows_waiting(engine, app.encoders.full(engine.record), app.claims, stop=stop)
+
+
+def encode_queries_ahead(app: App, collection: str, texts: list[str], generation: str | None = None) -> None:
+    """Encode many queries in batches now, so that whoever asks them next shares the work."""
+    record = app.catalog.engine(collection, generation).record
+    if record.dense_dimension:
+        encoder = app.encoders.full(record)
+        app.encoders.put_full(record, CachedQueries.of(encoder, [fold(text) for text in texts]))

@@ -1,0 +1,64 @@
+"""What is done again and again: queue what remains, delete what is kept no longer, merge indexes."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+
+from hyblink.app.application import App
+from hyblink.app.core.errors import HyblinkError, UnavailableError
+from hyblink.app.operations.retraining import discard_candidate, start_retraining
+
+log = logging.getLogger(__name__)
+
+SWEPT = 2048
+"""Waiting passages that a sweep looks at: so many blocks for as many workers."""
+_DAY_S = 86_400
+
+
+def sweep(app: App) -> None:
+    """Queue again what the store says is to be done and nobody is at."""
+    for name in app.catalog.names():
+        try:
+            engine = app.catalog.engine(name)
+            if engine.record.dense_dimension and not app.claims.live(engine):
+                app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(SWEPT).tolist())
+            if app.catalog.annotation(name) is not None:
+                app.jobs.annotate(name)
+        except HyblinkError as error:
+            log.error("collection %s: %s", name, error)
+    for due in app.schedules.take_due(time.time()):
+        try:
+            start_retraining(app, due.collection, due.params, due.by)
+        except UnavailableError as error:
+            app.schedules.put_off(due)
+            log.warning("the scheduled retraining of %s has to wait: %s", due.collection, error)
+        except HyblinkError as error:
+            log.warning("the scheduled retraining of %s did not begin: %s", due.collection, error)
+    app.work.sweep()
+
+
+def tidy(app: App) -> None:
+    """Delete what is kept no longer: old generations, uploads, ended jobs, dead letters, tombstones, hidden states."""
+    for name in app.catalog.names():
+        app.catalog.drop_old(name, app.settings.keep_generations)
+    app.uploads.tidy(app.settings.jobs.keep_days)
+    app.work.tidy(app.settings.jobs.keep_days)
+    for job in app.work.list(states=("cancelled", "refused"), limit=SWEPT):
+        if job.kind == "retrain" and job.collection in app.catalog.names():
+            discard_candidate(app.catalog, job)  # whoever should have done so has died
+    for folder in app.settings.work_dir.glob("j*"):
+        if not app.work.exists(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+    oldest = time.time() - app.settings.jobs.keep_days * _DAY_S
+    for folder in (app.settings.data_dir / "states").glob("*"):
+        if folder.is_dir() and max(path.stat().st_mtime for path in (folder, *folder.glob("*"))) < oldest:
+            shutil.rmtree(folder, ignore_errors=True)  # a training computes them again
+    app.feedback.tidy(app.settings.jobs.keep_clicks_days)
+
+
+def merge(app: App) -> None:
+    """Merge the segments and buffers of all indexes that answer."""
+    for name in app.catalog.names():
+        app.catalog.engine(name).compact()

@@ -1,0 +1,47 @@
+"""Who works, and what waits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from hyblink.app.application import App
+from hyblink.app.core.errors import UnavailableError
+from hyblink.app.core.ports.work import Record
+from hyblink.app.jobs.job import OPEN, WORKER
+
+log = logging.getLogger(__name__)
+
+
+def queues_of(app: App) -> dict[str, Any]:
+    """Live workers, tasks by queue (none while the broker is away), jobs by state and stage, passages that wait."""
+    workers: list[Record] = app.catalog.records().list(WORKER, limit=1000)
+    now = time.time()
+    waiting = {}
+    for name in app.catalog.names():
+        counts = app.catalog.engine(name).store.reader().counts()
+        waiting[name] = counts.passages - counts.encoded
+    try:
+        lengths = app.jobs.lengths()
+    except UnavailableError as error:
+        log.warning("%s", error)
+        lengths = {}
+    open_jobs = app.work.list(states=OPEN, limit=1000)
+    stages = Counter((job.kind, job.stage or job.state) for job in open_jobs)
+    return {
+        "queues": lengths,
+        "stages": [{"kind": kind, "stage": stage, "jobs": count} for (kind, stage), count in sorted(stages.items())],
+        "workers": [
+            {
+                **{key: one.body[key] for key in ("queues", "device", "pid")},
+                "silent_s": round(now - one.body["seen"], 1),
+            }
+            for one in workers
+            if now - one.body["seen"] < app.settings.jobs.silent_s
+        ],
+        "jobs": {state: app.work.count(state) for state in ("queued", "running", "waiting", "cancelling", "failed")},
+        "waiting": waiting,
+        "dead_letters": app.work.count_dead(),
+    }
