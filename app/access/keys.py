@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from hyblink.app.core.errors import (
     ConflictError,
@@ -60,6 +61,10 @@ class ApiKey:
     former_until: float = 0.0
     max_bytes: int = 0
 
+    def shown(self) -> dict[str, Any]:
+        """The key as it may be seen: nothing of its secrets."""
+        return {name: value for name, value in asdict(self).items() if name not in _SECRET}
+
     def allows(self, role: Role, collection: str | None) -> bool:
         """Whether the key may act in this role on this collection."""
         return role in _IMPLIED[self.role] and (
@@ -68,6 +73,7 @@ class ApiKey:
 
 
 _KIND = "key"
+_SECRET = frozenset({"sha256", "former", "former_until"})
 
 _NOBODY = hashlib.sha256(b"").hexdigest()
 

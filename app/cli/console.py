@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hyblink.app.core.errors import HyblinkError, InvalidInputError, UserError
+from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputError, UserError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from hyblink.app.application import App
+    from hyblink.app.core.progress import Advance, Progress
 
 
 def emit(value: object) -> None:
@@ -31,6 +31,15 @@ def say(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
+def answer(value: object, as_json: bool, lines: Callable[[], Iterable[str]] | Iterable[str]) -> None:
+    """Print a command's result: as JSON, or in lines for people."""
+    if as_json:
+        emit(value)
+        return
+    for line in lines() if callable(lines) else lines:
+        say(line)
+
+
 def note(text: str) -> None:
     """Print to standard error, so that JSON on standard output stays whole."""
     sys.stderr.write(text + "\n")
@@ -39,10 +48,10 @@ def note(text: str) -> None:
 def parse_pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     """An option that is repeated with `key=value`. Raises InvalidInputError for what is not."""
     found = {}
-    for one in given or ():
-        key, equals, value = one.partition("=")
+    for pair in given or ():
+        key, equals, value = pair.partition("=")
         if not equals:
-            raise InvalidInputError(f"bad {option}", received=one, expected="key=value")
+            raise InvalidInputError(f"bad {option}", received=pair, expected="key=value")
         found[key.strip()] = value.strip()
     return found
 
@@ -55,18 +64,25 @@ def parse_json(text: str, name: str) -> Any:
         raise InvalidInputError(f"{name} is not JSON: {error}", received=text, expected="JSON") from error
 
 
+def new_file(path: Path) -> Path:
+    """The path of a file to write. Raises ConflictError where there is one already."""
+    if path.exists():
+        raise ConflictError("the file exists already", received=str(path), expected="a new file")
+    return path
+
+
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A progress display on standard error; nothing where it is not a terminal or `quiet`."""
+    """Progress bars on standard error; nothing where it is not a terminal or `quiet`."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     columns = (
@@ -77,8 +93,17 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
-        yield bars
+    with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+
+        def begin(stage: str, total: int | None = None) -> Advance:
+            task = bars.add_task(stage, total=total, rate="")
+
+            def advance(count: int = 1, note: str = "") -> None:
+                bars.update(task, advance=count, rate=note)
+
+            return advance
+
+        yield begin
 
 
 @contextmanager

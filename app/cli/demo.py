@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from hyblink.app.cli.console import note, say
-from hyblink.app.cli.work import LocalWorkers
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.process import package_folder
 from hyblink.app.core.types.linking import LinkProfile
 from hyblink.app.engines.catalog import link_profile_from_json
+from hyblink.app.worker.local import LocalWorkers
 
 COLLECTION = "python"
 KB = "python-api"
@@ -76,25 +76,27 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
 
     from hyblink.app.api.application import create_api
     from hyblink.app.bootstrap import build
-    from hyblink.app.cli.kb import load_entities
-    from hyblink.app.cli.main import run_ingest
+    from hyblink.app.cli.console import progress
     from hyblink.app.core.settings import Settings
+    from hyblink.app.operations.ingestion import ingest_source, load_entities
     from hyblink.indexer.readers.entities.files import python_entities
     from hyblink.indexer.readers.python_package import PythonSource
 
     settings = Settings()
     app = build(settings)
     started = time.perf_counter()
-    report = run_ingest(app, PythonSource("python"), COLLECTION, wait=False)
+    with progress() as bars:
+        done = ingest_source(app, PythonSource("python"), COLLECTION, wait=False, progress=bars)
     say(
-        f"{report['documents']} documents of this Python's own documentation are searchable "
+        f"{done.report.documents} documents of this Python's own documentation are searchable "
         f"({time.perf_counter() - started:.1f} s); vectors follow in the background"
     )
     started = time.perf_counter()
-    loaded = load_entities(app, KB, python_entities("python"), wait=False)
+    with progress() as bars:
+        loaded = load_entities(app, KB, python_entities("python"), wait=False, progress=bars)
     if app.catalog.link_profile(KB) is None:
         app.catalog.save_link_profile(KB, link_profile())
-    say(f"{loaded['entities']} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
+    say(f"{loaded.entities} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
     port = free_port(port)
     api = create_api(app, host="127.0.0.1")
     server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=port, log_level="warning"))

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from hyblink.app.cli.console import emit, opened, reported, say
+from hyblink.app.cli.console import answer, opened, reported, say
+from hyblink.app.cli.options import CollectionOption, JsonOption
 
 judgements_cli = typer.Typer(help="Judgements and clicks of a collection.", no_args_is_help=True)
-CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @judgements_cli.command("import")
@@ -69,8 +68,6 @@ def from_clicks(
     """Make judgements of the click log, corrected for where hits stood."""
     with reported(as_json), opened() as app:
         found, _ = app.feedback.judge_by_clicks(collection, min_views=min_views)
-        if as_json:
-            emit(found)
-            return
-        say(f"{found.judged} judgements from {found.clicks} clicks in {found.searches} searches")
-        say("looked at, by rank: " + ", ".join(f"{one:.2f}" for one in found.examination[:10]))
+        first = f"{found.judged} judgements from {found.clicks} clicks in {found.searches} searches"
+        looked = "looked at, by rank: " + ", ".join(f"{share:.2f}" for share in found.examination[:10])
+        answer(found, as_json, [first, looked])

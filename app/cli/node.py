@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from hyblink.app.cli.console import emit, note, reported, say
+from hyblink.app.cli.console import answer, note, reported, say
+from hyblink.app.cli.options import JsonOption
 
 node_cli = typer.Typer(
     help="A local OpenSearch cluster (loopback, no security): start, stop, status, logs, remove.", no_args_is_help=True
 )
 NameOption = Annotated[str, typer.Option("--name", "-n", help="Name of the cluster.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @node_cli.command()
@@ -37,10 +37,7 @@ def start(
         if not as_json:
             note(f"starting OpenSearch {version} ({nodes} node{'s' if nodes > 1 else ''})")
         state = Cluster(name).start(options)
-        if as_json:
-            emit(asdict(state))
-        else:
-            say(f"{state.url} is green; stop it with: hyblink node stop --name {name}")
+        answer(asdict(state), as_json, [f"{state.url} is green; stop it with: hyblink node stop --name {name}"])
 
 
 @node_cli.command()
@@ -50,10 +47,7 @@ def stop(name: NameOption = "local", as_json: JsonOption = False) -> None:
         from hyblink.app.engines.opensearch.local.cluster import Cluster
 
         stopped = Cluster(name).stop()
-        if as_json:
-            emit({"stopped": stopped})
-        else:
-            say(f"{stopped} stopped" if stopped else "not running")
+        answer({"stopped": stopped}, as_json, [f"{stopped} stopped" if stopped else "not running"])
 
 
 @node_cli.command()
@@ -63,10 +57,7 @@ def remove(name: NameOption = "local", as_json: JsonOption = False) -> None:
         from hyblink.app.engines.opensearch.local.cluster import Cluster
 
         Cluster(name).remove()
-        if as_json:
-            emit({"removed": name})
-        else:
-            say("removed")
+        answer({"removed": name}, as_json, ["removed"])
 
 
 @node_cli.command()
@@ -79,14 +70,15 @@ def status(name: NameOption = "local", as_json: JsonOption = False) -> None:
         state = cluster.state()
         running = [node.name for node in state.nodes if node.process()] if state else []
         health = cluster.health() if running else None
-        if as_json:
-            emit({"state": asdict(state) if state else None, "running": running, "health": health})
-        elif state is None:
-            say("not started yet")
-        else:
-            for node, url in zip(state.nodes, state.urls, strict=True):
-                say(f"{node.name}  {url}  pid {node.pid}  {'running' if node.name in running else 'stopped'}")
-            say(f"OpenSearch {state.version}: {health['status'] if health else 'no answer'}")
+        lines = ["not started yet"]
+        if state is not None:
+            lines = [
+                f"{node.name}  {url}  pid {node.pid}  {'running' if node.name in running else 'stopped'}"
+                for node, url in zip(state.nodes, state.urls, strict=True)
+            ]
+            lines.append(f"OpenSearch {state.version}: {health['status'] if health else 'no answer'}")
+        value = {"state": asdict(state) if state else None, "running": running, "health": health}
+        answer(value, as_json, lines)
         if not health or health["status"] != "green":
             raise typer.Exit(1)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hyblink.app.application import App
 from hyblink.app.core.clock import now
 from hyblink.app.core.errors import ConflictError, EncoderUnavailableError, NotFoundError, WriterConflictError
 from hyblink.app.core.names import check_name
+from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
 from hyblink.app.core.types.documents import StoreCounts
 from hyblink.app.engines.embedded.store.schema import SCHEMA_VERSION
+from hyblink.indexer.transfer import import_collection, read_export
 
 log = logging.getLogger(__name__)
 
@@ -94,3 +97,22 @@ def check_all(app: App) -> dict[str, list[str]]:
         for problem in problems:
             log.error("collection %s: %s", name, problem)
     return found
+
+
+def import_from(app: App, folder: Path, name: str | None = None) -> tuple[str, int]:
+    """Make a collection from an exported folder: its name, and how many documents it holds.
+
+    Raises NotFoundError, ConflictError where the collection exists.
+    """
+    manifest, spec = read_export(folder)
+    spec = replace(spec, name=name or spec.name)
+    if spec.name in app.catalog.names():
+        raise ConflictError("the collection exists already", received=spec.name, expected="a new name")
+    count = 0
+
+    def fill(engine: Engine) -> None:
+        nonlocal count
+        count = import_collection(folder, manifest, engine)
+
+    app.catalog.create(spec, new_record(app, spec), fill)
+    return spec.name, count

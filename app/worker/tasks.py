@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
-import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,12 +14,9 @@ from hyblink.app.application import App
 from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import HyblinkError, InvalidInputError
 from hyblink.app.core.logs import new_request_id, request_id
-from hyblink.app.core.ports.work import Record
-from hyblink.app.core.process import new_owner
 from hyblink.app.core.settings import Settings
 from hyblink.app.jobs.celery_jobs import ANNOTATE, CHECK, ENCODE, MERGE, RUN, RUN_LONG, SWEEP, TIDY, celery_for
 from hyblink.app.jobs.in_process import TRY_AGAIN
-from hyblink.app.jobs.job import WORKER
 from hyblink.app.operations.annotation import annotate_waiting
 from hyblink.app.operations.collections import check_all
 from hyblink.app.operations.encoding import encode_waiting
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
 
 log = logging.getLogger(__name__)
-BEAT_S = 10.0
+
 _ID = re.compile(r"[\w/-]{1,200}")
 
 
@@ -140,81 +134,3 @@ def _bury(mine: WorkerApp, task: str, ids: list[str], error: Exception) -> None:
         mine.get().work.bury(task, ids, text, traceback.format_exc())
     except HyblinkError as failed:
         log.error("%s %s failed (%s), and no dead letter could be kept: %s", task, ids, text, failed)
-
-
-class Presence:
-    """A worker's record of itself, renewed while it lives."""
-
-    def __init__(self, app: App, queues: list[str], device: str) -> None:
-        self._records = app.catalog.records()
-        self._id = new_owner()
-        self._body: dict[str, Any] = {"queues": queues, "device": device, "pid": os.getpid()}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hyblink-presence", daemon=True)
-
-    def start(self) -> None:
-        """Begin to renew it."""
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                body = {**self._body, "seen": time.time()}
-                self._records.add([Record(WORKER, self._id, body)])
-            except HyblinkError as error:
-                log.warning("the worker's record could not be renewed: %s", error)
-            if self._ended.wait(BEAT_S):
-                return
-
-    def end(self) -> None:
-        """Take it away."""
-        self._ended.set()
-        self._thread.join(5)
-        try:
-            self._records.remove(WORKER, [self._id])
-        except HyblinkError as error:
-            log.warning("the worker's record could not be removed: %s", error)
-
-
-def run_worker(
-    settings: Settings, queues: list[str], *, concurrency: int, beat: bool, pool: str = "prefork", name: str = ""
-) -> int:
-    """Work until told to stop (SIGTERM: after the tasks in hand); the exit status."""
-    from celery import signals
-    from celery.exceptions import SecurityWarning
-
-    celery, mine = worker_celery(settings)
-
-    def closed(**_: Any) -> None:
-        mine.close()
-
-    # The process that forks keeps its own records open in one thread; its children open theirs.
-    here = build(settings)
-    presence = Presence(here, queues, settings.encode.device)
-
-    def ready(**_: Any) -> None:
-        presence.start()
-        log.info("worker ready: %s", ", ".join(queues))
-
-    # It is about pickled messages from strangers: ours are JSON, and ids only.
-    warnings.filterwarnings("ignore", category=SecurityWarning)
-    signals.worker_process_shutdown.connect(closed, weak=False)
-    signals.worker_ready.connect(ready, weak=False)
-    worker = celery.Worker(
-        queues=queues,
-        concurrency=concurrency,
-        pool=pool,
-        beat=beat,
-        hostname=name or f"hyblink-{os.getpid()}@{socket.gethostname()}",
-        loglevel=settings.log_level,
-        quiet=True,
-        without_gossip=True,
-        without_mingle=True,
-    )
-    try:
-        worker.start()
-    finally:
-        presence.end()
-        mine.close()
-        here.close()
-    return int(worker.exitcode or 0)

@@ -12,7 +12,6 @@ import numpy as np
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
-from hyblink.app.cli.kb import load_entities
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.settings import LinkSettings, Settings
 from hyblink.app.core.types.linking import LinkRequest, Text
@@ -29,6 +28,7 @@ from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions
 from hyblink.app.linking.dictionary import AliasDictionary
 from hyblink.app.linking.knowledge_base import entity_spec
 from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.ingestion import load_entities
 from hyblink.training.linking.profile import fit_profile
 from hyblink.training.run_config import SHIPPED_BACKBONE
 from tests.benchmarks.timing import entities, latencies, resident_mb, table
@@ -47,7 +47,7 @@ def run(data: Path, work: Path, passages: int) -> None:
             rows = [json.loads(line) for line in file]
         kept = ("id", "title", "world")
         made = ({**{key: row[key] for key in kept}, "description": row["text"]} for row in rows)
-        load_entities(app, "foldoc-plain", iter(made), quiet=True)
+        load_entities(app, "foldoc-plain", iter(made))
         judged = read_mentions(data / "el-foldoc" / "dev.jsonl.gz")
         drawn = np.random.default_rng(0).permutation(len(judged))
         _speed(app, [judged[at] for at in drawn[:_MENTIONS]])
@@ -63,7 +63,7 @@ def _names(data: Path, work: Path, count: int) -> None:
         if "names" not in app.catalog.names():
             rows = ({"id": r["id"], "title": r["title"], "description": r["text"]} for r in entities(data, count))
             ensure_collection(app, entity_spec("names", dense_encoder="none"))
-            load_entities(app, "names", rows, wait=False, quiet=True)
+            load_entities(app, "names", rows, wait=False)
         reader = app.catalog.engine("names").store.reader()
         before = resident_mb()
         started = time.perf_counter()

@@ -39,13 +39,13 @@ _MINUTES = float(os.environ.get("HYBLINK_LOAD_MINUTES", "10"))
 def _served(work: Path) -> Iterator[tuple[int, psutil.Process]]:
     """A service over the documentation of this Python, in a process of its own."""
     from hyblink.app.bootstrap import build
-    from hyblink.app.cli.main import run_ingest
     from hyblink.app.core.settings import Settings
+    from hyblink.app.operations.ingestion import ingest_source
     from hyblink.indexer.readers.python_package import PythonSource
 
     folder = work / "load"
     app = build(Settings(data_dir=folder))
-    run_ingest(app, PythonSource("python"), "python", quiet=True)
+    ingest_source(app, PythonSource("python"), "python")
     app.close()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
     environment |= {"HYBLINK_DATA_DIR": str(folder), "PYTHONPATH": str(_ROOT), "HYBLINK_LOG_LEVEL": "ERROR"}

@@ -13,13 +13,14 @@ import numpy as np
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
-from hyblink.app.cli.main import run_ingest, warm_queries
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
 from hyblink.app.evaluation.qrels import Qrels
+from hyblink.app.operations.encoding import encode_queries_ahead
+from hyblink.app.operations.ingestion import NewCollection, ingest_source
 from hyblink.indexer.readers.files import FileSource
 from hyblink.indexer.readers.python_package import PythonSource
 from hyblink.ranker.tuning import Tuning, judged_pool, ndcg, tune
@@ -31,7 +32,7 @@ DEMO = Path(__file__).resolve().parents[1] / "demo_questions"
 
 
 def _pools(app: App, name: str, queries: dict[str, str], qrels: Qrels):  # type: ignore[no-untyped-def]
-    warm_queries(app, name, list(queries.values()))
+    encode_queries_ahead(app, name, list(queries.values()))
     pools = []
     for query, text in queries.items():
         scores, documents = app.search.pool(name, SearchRequest(text, k=1, candidates=200))
@@ -70,7 +71,7 @@ def run(data: Path, work: Path, _passages: int) -> None:
         collection = name.replace(" ", "-")
         demo = name not in SETS
         source = PythonSource("python") if demo else FileSource(data / name)
-        run_ingest(app, source, collection, whole=not demo)
+        ingest_source(app, source, collection, NewCollection(whole=not demo))
         if demo:
             queries, qrels = read_beir(DEMO, "test")
             pools = _pools(app, collection, queries, qrels)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,10 +31,11 @@ from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
 from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import TrainingRow, read_corpus, read_rows, write_jsonl
+from hyblink.training.families.vdr.config import VdrConfig
 from hyblink.training.negatives.mining import Mining, OfflineBm25, RandomPool, mine
 from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
-from hyblink.training.run_config import SHIPPED_BACKBONE, RunConfig
+from hyblink.training.run_config import SHIPPED_BACKBONE
 from tests.benchmarks.timing import table
 
 STEPS, BATCH, TOKENS = 40, 16, 128
@@ -170,9 +171,9 @@ def ablations(data: Path, work: Path) -> None:
     rows = _mined(data)
     sources = {name: _written(work / name, rows[name]) for name in rows}
     judged = _Judged(data, work / "judged-states")
-    base = recipe("vdr_head", {"steps": str(_BUDGET), "checkpoint_every": "1000"})
+    base = cast("VdrConfig", recipe("vdr_head", {"steps": str(_BUDGET), "checkpoint_every": "1000"}))
     both = replace(base, semantic=True)
-    choices: list[tuple[str, RunConfig, str, int]] = [
+    choices: list[tuple[str, VdrConfig, str, int]] = [
         ("lexical only (the recipe)", base, "bm25", 256),
         ("semantic only", replace(both, lexical=False), "bm25", 256),
         ("both", both, "bm25", 256),

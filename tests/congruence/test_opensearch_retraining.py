@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hyblink.app.bootstrap import build
-from hyblink.app.cli.main import run_ingest
 from hyblink.app.core.errors import NotFoundError
 from hyblink.app.core.settings import JobsSettings, OpenSearchSettings, Settings
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.operations.collections import fsck
 from hyblink.app.operations.generations import publish, roll_back
+from hyblink.app.operations.ingestion import ingest_source
 from hyblink.app.operations.retraining import start_retraining
 from hyblink.indexer.readers.python_package import PythonSource
 
@@ -36,7 +36,7 @@ def test_trained_approved_and_rolled_back_on_a_cluster(local_cluster: Callable[.
     jobs = JobsSettings(broker="none", retry_s=0.1)  # type: ignore[arg-type]
     app = build(Settings(engine="opensearch", data_dir=tmp_path, opensearch=options, jobs=jobs))
     try:
-        run_ingest(app, PythonSource("email"), C, quiet=True)
+        ingest_source(app, PythonSource("email"), C)
         queries = ("parse a message", "encode a header", "policy")
 
         def rankings() -> list[list[tuple[str, str]]]:

@@ -12,7 +12,6 @@ import pytest
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
 from hyblink.app.cli.demo import KB, SENTENCE, link_profile
-from hyblink.app.cli.kb import load_entities
 from hyblink.app.core.settings import EncodeSettings, Settings
 from hyblink.app.core.types.linking import LinkRequest, Text
 from hyblink.app.core.types.ranking import Signal
@@ -20,7 +19,8 @@ from hyblink.app.encoders.mention.tower import DEFAULT, MentionTower
 from hyblink.app.evaluation.linking.converters import marked
 from hyblink.app.evaluation.linking.examples import Example, example, marked_or_ordinary, retrieved
 from hyblink.app.evaluation.linking.measures import decided_rank, evaluate, fused_rank, leg_rank
-from hyblink.app.evaluation.linking.mentions import REST, JudgedMention, with_the_rest
+from hyblink.app.evaluation.linking.mentions import REST, JudgedMention, with_unmarked
+from hyblink.app.operations.ingestion import load_entities
 from hyblink.indexer.readers.entities.files import python_entities
 from hyblink.training.linking.profile import fit_profile
 
@@ -62,11 +62,11 @@ def examples(app: App, rows: list[JudgedMention]) -> list[Example]:
 def test_linking_is_better_than_words_alone_and_vectors_help(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
-        report = load_entities(app, KB, python_entities("python"), wait=False, quiet=True)
-        assert report["rejected"] == 0
+        report = load_entities(app, KB, python_entities("python"), wait=False)
+        assert report.rejected == 0
         assert app.jobs.wait(1500)
         app.catalog.save_link_profile(KB, link_profile())
-        everything = examples(app, with_the_rest(judged(), app.linker.detector(KB)))
+        everything = examples(app, with_unmarked(judged(), app.linker.detector(KB)))
         found = [one for one in everything if not one.row.id.endswith(REST)]
         # The profile was fitted on these mentions: that it decides them well shows only that it fits this machine.
         decided = evaluate("decided", found, decided_rank(link_profile().fast))

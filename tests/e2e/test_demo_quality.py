@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from hyblink.app.bootstrap import build
-from hyblink.app.cli.main import run_ingest, warm_queries
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.operations.encoding import encode_queries_ahead
+from hyblink.app.operations.ingestion import ingest_source
 from hyblink.indexer.readers.python_package import PythonSource
 from hyblink.ranker.complete import fuse
 from hyblink.ranker.tuning import judged_pool, ndcg, tune
@@ -37,10 +38,10 @@ def test_the_questions_are_judged_and_point_at_documents() -> None:
 def test_the_tuned_hybrid_is_at_least_as_good_as_the_best_leg(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path))
     try:
-        report = run_ingest(app, PythonSource("python"), "python", quiet=True)
-        assert report["rejected"] == 0
+        report = ingest_source(app, PythonSource("python"), "python").report
+        assert report.rejected == 0
         queries, qrels = read_beir(QUESTIONS, "test")
-        warm_queries(app, "python", list(queries.values()))
+        encode_queries_ahead(app, "python", list(queries.values()))
         pools = []
         for query, text in queries.items():
             scores, documents = app.search.pool("python", SearchRequest(text, k=1, candidates=200))

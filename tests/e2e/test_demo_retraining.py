@@ -16,9 +16,9 @@ import pytest
 from browser import ROOT, opened_page, retrain, serving
 
 from hyblink.app.bootstrap import build
-from hyblink.app.cli.main import run_ingest
 from hyblink.app.core.settings import Settings
 from hyblink.app.evaluation.beir import read_beir
+from hyblink.app.operations.ingestion import ingest_source
 from hyblink.indexer.readers.python_package import PythonSource
 
 QUESTIONS = ROOT / "tests" / "demo_questions"
@@ -44,7 +44,7 @@ def rankings(api: str, queries: list[str]) -> list[str]:
 @pytest.mark.timeout(3600)
 def test_the_demo_is_trained_anew_from_the_button(tmp_path: Path) -> None:
     app = build(Settings(data_dir=tmp_path))
-    run_ingest(app, PythonSource("python"), "python", quiet=True)
+    ingest_source(app, PythonSource("python"), "python")
     app.close()
     queries, qrels = read_beir(QUESTIONS, "test")
     judged = [

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from tests_support import FakeDense
 
 from hyblink.app import bootstrap
+from hyblink.app.application import App
 from hyblink.app.core.logs import set_up
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.arrays import VectorArray
-from hyblink.app.worker import tasks
+from hyblink.app.worker import run, tasks
 
 set_up(logging.WARNING, "json")
 plain = bootstrap.build
@@ -30,7 +31,7 @@ class SlowDense(FakeDense):
         return super().encode_passages(titles, texts)
 
 
-def build(settings: Settings | None = None) -> bootstrap.App:
+def build(settings: Settings | None = None) -> App:
     made = plain(settings)
     slow = SlowDense()
     made.encoders.add_dense(FakeDense())
@@ -39,10 +40,10 @@ def build(settings: Settings | None = None) -> bootstrap.App:
     return made
 
 
-tasks.build = build  # type: ignore[assignment]
+tasks.build = run.build = build  # type: ignore[attr-defined]
 
 if sys.argv[1] == "worker":
-    sys.exit(tasks.run_worker(Settings(), sys.argv[2].split(","), concurrency=1, beat="beat" in sys.argv))
+    sys.exit(run.run_worker(Settings(), sys.argv[2].split(","), concurrency=1, beat="beat" in sys.argv))
 else:
     import uvicorn
 

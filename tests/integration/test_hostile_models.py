@@ -23,12 +23,12 @@ from hyblink.app.core.settings import EncodeSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.encoders.cross_encoder.transformer import DEFAULT as LATE
 from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.reranker import DEFAULT as LATE
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
 from hyblink.app.encoders.vdr.head import load_encoder
-from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.collections import ensure_collection, fsck
 from hyblink.app.operations.encoding import encode_now
 from hyblink.training.registry import ModelRegistry
 
@@ -260,7 +260,7 @@ def test_a_spoilt_model_of_a_generation_takes_no_other_signal_down(tmp_path: Pat
     found = third.search.search("c", SearchRequest("heron", k=1))
     assert found.hits[0].doc_id == "a"
     assert found.missing == (Signal.DENSE,)
-    assert "does not match its sha256" in third.fsck("c")[0]
+    assert "does not match its sha256" in fsck(third, "c")[0]
     said = {leg.signal: leg.error for leg in found.legs}
     assert "does not match its sha256" in said[Signal.DENSE]
     assert said[Signal.VDR] == "", "bags of tokens stand in"

@@ -15,7 +15,7 @@ from hyblink.app.cli.main import cli
 from hyblink.app.core.errors import InvalidInputError, NotFoundError
 from hyblink.app.core.types.linking import Mention
 from hyblink.app.evaluation.linking.converters import aida, elq, marked, nif, zeshel, zeshel_entities
-from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions, with_the_rest, write_mentions
+from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions, with_unmarked, write_mentions
 from hyblink.indexer.readers.entities.files import read_entities
 from hyblink.ui.rendering import nif as to_nif
 
@@ -295,7 +295,7 @@ def test_texts_marked_by_hand(tmp_path: Path) -> None:
         ("Ada met nobody (in ", "Paris", "e2"),
     ]
     assert {row.text.text for row in rows} == {"Ada met nobody (in Paris)."}  # no space comes in beside punctuation
-    found = with_the_rest(rows, lambda text: [Mention(a, b, text[a:b]) for a, b in ((0, 3), (4, 7))])
+    found = with_unmarked(rows, lambda text: [Mention(a, b, text[a:b]) for a, b in ((0, 3), (4, 7))])
     assert [(row.context.mention, row.entity_id) for row in found[3:]] == [("met", "")]
     path.write_text("[[Ada]] came\n")
     with pytest.raises(InvalidInputError, match=r"marked.txt:1"):

@@ -20,13 +20,13 @@ from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
-from hyblink.app.cli.main import run_ingest
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from hyblink.app.core.settings import JobsSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.generations import publish, rebuild, roll_back
+from hyblink.app.operations.ingestion import ingest_source
 from hyblink.app.operations.jobs import cancel_job
 from hyblink.app.operations.maintenance import sweep, tidy
 from hyblink.app.operations.retraining import folder_of, model_name, schedule_retraining, start_retraining
@@ -43,7 +43,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documentation of the package `email`, encoded, and some judged questions."""
     folder = tmp_path_factory.mktemp("retrain") / "data"
     app = build(Settings(data_dir=folder))
-    run_ingest(app, PythonSource("email"), C, quiet=True)
+    ingest_source(app, PythonSource("email"), C)
     judged = {
         "parse a message from a file": "email:email.message_from_file",
         "add a header to a message": "email:email.message.Message.add_header",

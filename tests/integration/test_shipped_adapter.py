@@ -18,12 +18,12 @@ from hyblink.app.core.types.linking import LinkRequest, MentionContext, Text
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.cross_encoder.entity import DEFAULT as ENTITY_CROSS
-from hyblink.app.encoders.cross_encoder.transformer import DEFAULT as LATE
 from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.loading.adapters import CROSS_ENCODER_LORA, LATE_INTERACTION, WEIGHTS, adapter_manifest
 from hyblink.app.encoders.mention.span_head import DEFAULT as ELQ
 from hyblink.app.encoders.mention.span_head import SpanHead
 from hyblink.app.encoders.mention.tower import DEFAULT as MENTION
+from hyblink.app.encoders.reranker import DEFAULT as LATE
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
 from hyblink.app.evaluation.linking.converters import marked
 from hyblink.app.linking.knowledge_base import entity_spec

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Path, Query, Response
 
-from hyblink.app.access.keys import ApiKey, Role
+from hyblink.app.access.keys import Role
 from hyblink.app.api.answers import CONFLICT, NOT_FOUND, Before, Limit, json_answer
 from hyblink.app.api.dependencies import CallerDep, ServiceDep, guarded_router, requires
 from hyblink.app.api.schemas.access import AuditAnswer, KeyBody, KeysAnswer, NewKeyAnswer, WhoAnswer
@@ -15,11 +15,6 @@ from hyblink.app.core.clock import now
 from hyblink.app.core.names import check_name
 
 KeyId = Annotated[str, Path(description="The key's id.", pattern=r"^[0-9a-f]{8}$")]
-
-
-def shown_key(key: ApiKey) -> dict[str, Any]:
-    """A key as it may be seen: nothing of its secrets."""
-    return {name: value for name, value in asdict(key).items() if name not in {"sha256", "former", "former_until"}}
 
 
 router = guarded_router()
@@ -49,7 +44,7 @@ def whoami(caller: CallerDep) -> Response:
 )
 @requires(Role.ADMIN, everywhere=True)
 def listed(service: ServiceDep) -> Response:
-    return json_answer({"keys": [shown_key(key) for key in service.keys.all()]})
+    return json_answer({"keys": [key.shown() for key in service.keys.all()]})
 
 
 @router.post(
@@ -95,7 +90,7 @@ def rotate(
 @requires(Role.ADMIN, everywhere=True, audited=True)
 def revoke(key_id: KeyId, service: ServiceDep) -> Response:
     service.keys.revoke(key_id)
-    return json_answer({"keys": [shown_key(key) for key in service.keys.all() if key.id == key_id]})
+    return json_answer({"keys": [key.shown() for key in service.keys.all() if key.id == key_id]})
 
 
 @router.get(

@@ -87,7 +87,7 @@ def label_of(label: object) -> str:
 REST = ":unmarked"
 
 
-def with_the_rest(rows: Sequence[JudgedMention], detect: Detection) -> list[JudgedMention]:
+def with_unmarked(rows: Sequence[JudgedMention], detect: Detection) -> list[JudgedMention]:
     """The rows, and what `detect` finds beside them in their texts, as NIL; the ids of those end in `REST`."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for row in rows:

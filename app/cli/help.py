@@ -1,0 +1,35 @@
+"""Help texts that list what is registered: they are made when help is shown, so that additions are in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+from hyblink.app.cli.options import FORMAT_HELP, SIGNALS_HELP
+
+
+def _formats() -> str:
+    from hyblink.indexer.readers.formats import FORMATS
+
+    return f"{', '.join(FORMATS)}; by default what the file's name says."
+
+
+def _signals() -> str:
+    from hyblink.ranker.signals.registry import proposing
+
+    return f"Comma-separated: {','.join(proposing())}."
+
+
+_LATE = {FORMAT_HELP: _formats, SIGNALS_HELP: _signals}
+
+
+class LateHelpCommand(TyperCommand):
+    """A command whose options' help may stand for what is registered."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            text = getattr(parameter, "help", None)
+            if text in _LATE:
+                parameter.help = _LATE[text]()  # type: ignore[attr-defined]
+        super().format_options(ctx, formatter)

@@ -1,0 +1,172 @@
+"""`hyblink jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hyblink.app.cli.console import answer, audited, emit, note, opened, parse_pairs, reported, say
+from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption
+
+if TYPE_CHECKING:
+    from hyblink.app.jobs.job import Job
+
+jobs_cli = typer.Typer(help="Background jobs: begin, list, cancel, resume; dead letters.", no_args_is_help=True)
+
+
+def _line(job: Job) -> str:
+    told = job.progress
+    rows = f"{told['rows']} rows, {told['rows_per_s']}/s" if "rows" in told else ""
+    left = f", {told['eta_s']:.0f} s left" if "eta_s" in told and job.state in {"running", "queued"} else ""
+    rejected = f", {told['rejected']} rejected" if told.get("rejected") else ""
+    return f"{job.id}  {job.kind}  {job.collection}  {job.state}  {rows}{left}{rejected}  {job.error or job.message}"
+
+
+@jobs_cli.command("ingest")
+def jobs_ingest(
+    path: Annotated[str, typer.Argument(help="A file or folder on the server, below one of jobs.roots.")],
+    collection: CollectionOption = "default",
+    format: FormatOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let workers read a file or folder; what was cut short goes on by itself."""
+    with reported(as_json), opened() as app:
+        from hyblink.app.operations.jobs import start_ingestion
+
+        job = start_ingestion(app, collection, {"folder": path, "format": format})
+        answer(job, as_json, [_line(job)])
+
+
+@jobs_cli.command("retrain")
+def jobs_retrain(
+    collection: CollectionOption = "default",
+    rows: Annotated[int, typer.Option(min=1, max=100_000, help="Most generated questions learned from.")] = 2000,
+    held_out: Annotated[int, typer.Option(min=0, max=10_000, help="Most generated questions held out.")] = 400,
+    clicks: Annotated[bool, typer.Option("--clicks/--no-clicks", help="Learn from clicks as well.")] = True,
+    days: Annotated[float, typer.Option(min=0, help="Only from clicks of so many days; 0: of all.")] = 0.0,
+    auto: Annotated[bool, typer.Option("--auto", help="Let what passes the gate answer at once.")] = False,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="An option of the recipe, key=value.")] = None,
+    gate: Annotated[list[str] | None, typer.Option(help="worse, gain, least_overlap, least_judged: key=value.")] = None,
+    every_hours: Annotated[float, typer.Option(min=0, help="Begin so often from now on, and not now.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a collection's encoder anew from its own text and clicks; judgements decide whether it may answer."""
+    with reported(as_json), opened() as app:
+        from hyblink.app.access.audit import local_user
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.operations.retraining import schedule_retraining, start_retraining
+
+        bounds: dict[str, float | int] = {}
+        for name, value in parse_pairs(gate, "--gate").items():
+            try:
+                bounds[name] = int(value) if name == "least_judged" else float(value)
+            except ValueError:
+                raise InvalidInputError(f"bad {name}", received=value, expected="a number") from None
+        params = {
+            "options": parse_pairs(changes, "--set"),
+            "rows": rows,
+            "held_out": held_out,
+            "clicks": clicks,
+            "days": days,
+            "publish": "auto" if auto else "approve",
+            "gate": bounds,
+        }
+        if every_hours:
+            with audited(app, f"jobs retrain {collection} every {every_hours:g} h"):
+                made = schedule_retraining(app, collection, every_hours, params, local_user())
+            answer(made, as_json, [f"{collection} is trained anew every {every_hours:g} hours"])
+            return
+        with audited(app, f"jobs retrain {collection}"):
+            job = start_retraining(app, collection, params, local_user())
+        answer(job, as_json, [_line(job)])
+
+
+@jobs_cli.command("approve")
+def jobs_approve(job_id: str) -> None:
+    """Let the candidate of a retraining answer."""
+    with reported(), opened() as app, audited(app, f"jobs approve {job_id}"):
+        from hyblink.app.access.audit import local_user
+
+        say(_line(app.work.approve(job_id, local_user())))
+
+
+@jobs_cli.command("list")
+def jobs_list(
+    state: Annotated[list[str] | None, typer.Option(help="Only in these states.")] = None,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, the newest first."""
+    with reported(as_json), opened() as app:
+        found = app.work.list(states=state or (), collection=collection, limit=limit)
+        answer(found, as_json, map(_line, found))
+
+
+@jobs_cli.command("show")
+def jobs_show(
+    job_id: str, rejects: Annotated[int, typer.Option(min=0, max=1000, help="Rejected rows shown.")] = 10
+) -> None:
+    """Show a job, with the last rows that it rejected."""
+    with reported(True), opened() as app:
+        from dataclasses import asdict
+
+        emit({**asdict(app.work.get(job_id)), "rejects": app.work.rejects(job_id, rejects) if rejects else []})
+
+
+@jobs_cli.command("cancel")
+def jobs_cancel(job_id: str) -> None:
+    """Stop a job; what it has written stays."""
+    with reported(), opened() as app, audited(app, f"jobs cancel {job_id}"):
+        from hyblink.app.operations.jobs import cancel_job
+
+        say(_line(cancel_job(app, job_id)))
+
+
+@jobs_cli.command("resume")
+def jobs_resume(job_id: str) -> None:
+    """Go on with a cancelled or failed job where it stopped."""
+    with reported(), opened() as app, audited(app, f"jobs resume {job_id}"):
+        say(_line(app.work.resume(job_id)))
+
+
+@jobs_cli.command("dead")
+def jobs_dead(
+    replay: Annotated[list[str] | None, typer.Option(help="Try the task of this dead letter again; or `all`.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List tasks that failed for good, or try them again."""
+    with reported(as_json), opened() as app:
+        from hyblink.app.operations.jobs import replay as replay_task
+
+        letters = app.work.dead_letters(limit=limit)
+        if replay:
+            wanted = [one.id for one in letters] if replay == ["all"] else replay
+            for letter in wanted:
+                done = replay_task(app, letter)
+                note(f"{letter}: {done.task} {' '.join(done.args)} is queued again")
+            return
+        lines = (f"{one.id}  {one.at}  {one.task} {' '.join(one.args)}  {one.error}" for one in letters)
+        answer(letters, as_json, lines)
+
+
+@jobs_cli.command("workers")
+def jobs_workers(as_json: JsonOption = False) -> None:
+    """Show live workers, and what waits."""
+    with reported(as_json), opened() as app:
+        from hyblink.app.operations.queues import queues_of
+
+        found = queues_of(app)
+        answer(found, as_json, lambda: _queues(found))
+
+
+def _queues(found: dict[str, Any]) -> Iterator[str]:
+    for one in found["workers"]:
+        yield f"worker {one['pid']} on {one['device']}: {', '.join(one['queues'])}; heard of {one['silent_s']} s ago"
+    yield "tasks that wait: " + (", ".join(f"{name} {n}" for name, n in found["queues"].items()) or "not known")
+    yield "jobs: " + ", ".join(f"{count} {state}" for state, count in found["jobs"].items())
+    yield "passages that wait: " + (", ".join(f"{name} {n}" for name, n in found["waiting"].items()) or "none")
+    yield f"dead letters: {found['dead_letters']}"

@@ -1,0 +1,197 @@
+"""`hyblink link` and `hyblink annotate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hyblink.app.cli.console import answer, new_file, note, opened, progress, reported, say
+from hyblink.app.cli.options import CollectionOption, JsonOption, KbOption
+
+if TYPE_CHECKING:
+    from hyblink.app.core.types.linking import LinkResult
+
+_LINKED_AT_ONCE = 256
+
+
+def link(
+    path: Annotated[str | None, typer.Argument(help="A text file, or - for standard input.")] = None,
+    kb: KbOption = "entities",
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Link each line that is typed.")] = False,
+    mentions: Annotated[
+        Path | None, typer.Option(help="A file of mentions in their contexts (BLINK's rows) to link instead of a text.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The .jsonl to write the links of --mentions to.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
+    detectors: Annotated[str | None, typer.Option(help="dictionary, elq, spacy:PIPELINE; joined by commas.")] = None,
+    rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
+    coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
+    joint: Annotated[
+        float | None, typer.Option(help="Decide spans and links jointly: the least joint probability of a link.")
+    ] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="A collection of annotated documents: what is found there for a text counts.")
+    ] = None,
+    candidates: Annotated[int, typer.Option(min=0, help="Candidates to show.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Link the mentions of a text to entities of a knowledge base."""
+    with reported(as_json), opened() as app:
+        from dataclasses import replace
+
+        from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError, UserError
+        from hyblink.app.core.types.linking import LinkRequest, Text
+        from hyblink.app.operations.query_entities import EVIDENT_HITS, with_evidence
+
+        if (path is not None) + interactive + (mentions is not None) != 1:
+            raise InvalidInputError(
+                "one thing is to be linked", expected="a file, - for standard input, -i or --mentions"
+            )
+        if out is not None:
+            new_file(out)
+        if app.settings.link.rerank if rerank is None else rerank:
+            try:
+                app.encoders.entity_cross().load()
+            except EncoderUnavailableError as error:
+                if rerank:
+                    note(f"without the cross-encoder: {error}")
+
+        def linked(*texts: Text) -> LinkResult:
+            names = tuple(detectors.split(",")) if detectors else None
+            request = LinkRequest(
+                texts, shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
+                coherence=coherence, joint=joint,
+            )  # fmt: skip
+            if evidence is not None:
+                request = replace(with_evidence(app, request, evidence, EVIDENT_HITS), evidence=2.0)
+            return app.linker.link(kb, request)
+
+        if mentions is not None:
+            _link_mentions(mentions, linked, out, as_json)
+            return
+        if interactive:
+            while (line := _asked()) is not None:
+                try:
+                    if line.strip():
+                        _show(linked(Text(line)), as_json)
+                except UserError as error:
+                    note(f"error ({error.code}): {error}")
+            return
+        _show(linked(Text(_read(str(path), app.settings.link.max_text_chars))), as_json)
+
+
+def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | None, as_json: bool) -> None:
+    """Link a file of mentions: a line of JSON for each, into a file or printed, or a line of text."""
+    import orjson
+
+    from hyblink.app.evaluation.linking.mentions import read_mentions
+
+    rows = read_mentions(data)
+    made: list[bytes] = []
+    with progress(as_json) as bars:
+        advance = bars("mentions", len(rows))
+        for at in range(0, len(rows), _LINKED_AT_ONCE):
+            part = rows[at : at + _LINKED_AT_ONCE]
+            for row, text in zip(part, linked(*(one.text for one in part)).texts, strict=True):
+                (found,) = text.links
+                value = _as_row(row.id, row.context.mention, found)
+                made.append(orjson.dumps(value))
+                if out is None:
+                    meaning = f"{found.entity_id} ({found.title})" if found.entity_id else "NIL"
+                    plain = f"{row.id} {row.context.mention!r} → {meaning}  p = {found.probability:.2f}"
+                    say(made[-1].decode() if as_json else plain)
+            advance(len(part))
+    if out is not None:
+        out.write_bytes(b"\n".join(made) + b"\n")
+        nil = sum(b'"entity_id":null' in one for one in made)
+        line = f"{out}: {len(made)} mentions, {nil} of them NIL"
+        answer({"mentions": len(made), "nil": nil}, as_json, [line])
+
+
+def _as_row(row_id: str, mention: str, found: Any) -> dict[str, Any]:
+    best = [{"id": one.entity_id, "probability": one.probability} for one in found.candidates]
+    return {
+        "id": row_id,
+        "mention": mention,
+        "entity_id": found.entity_id,
+        "title": found.title,
+        "probability": found.probability,
+        "reason": found.reason,
+        "candidates": best,
+    }
+
+
+def annotate(
+    collection: CollectionOption = "default",
+    kb: KbOption = "entities",
+    threshold: Annotated[float | None, typer.Option(help="Least probability of a link.")] = None,
+    always: Annotated[
+        bool | None, typer.Option("--always/--no-more", help="Annotate documents as they come too, or no more.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep in every document's metadata (`linked_entities`) which entities it mentions: for facets, filters, boosts."""
+    with reported(as_json), opened() as app:
+        from dataclasses import asdict
+
+        from hyblink.app.core.types.collections import Annotation
+        from hyblink.app.operations.annotation import annotate as annotate_collection
+
+        annotation = Annotation(kb, threshold)
+        if always is not None:
+            app.catalog.save_annotation(collection, annotation if always else None)
+        if always is False:
+            answer({"always": False}, as_json, ["documents are no longer annotated as they come"])
+            return
+        with progress(as_json) as bars:
+            advance = bars("documents", app.catalog.engine(collection).store.reader().counts().documents)
+            done = annotate_collection(app, collection, annotation, progress=advance)
+        line = f"{done.documents} documents, {done.links} links; {done.changed} changed, {done.skipped} too long"
+        answer(asdict(done), as_json, [line])
+
+
+def _read(path: str, limit: int) -> str:
+    from hyblink.app.core.errors import InvalidInputError, NotFoundError
+
+    try:
+        raw = sys.stdin.buffer.read(4 * limit + 1) if path == "-" else Path(path).read_bytes()
+        return raw.decode()
+    except FileNotFoundError as error:
+        raise NotFoundError("no such file", received=path) from error
+    except OSError as error:
+        raise InvalidInputError(f"cannot be read: {error.strerror}", received=path, expected="a text file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"not UTF-8 at byte {error.start}", received=path, expected="UTF-8 text") from error
+
+
+def _asked() -> str | None:
+    """The next line as it was typed; None at the end of the input."""
+    try:
+        return input("text> ")
+    except EOFError:
+        return None
+
+
+def _show(result: LinkResult, as_json: bool) -> None:
+    answer(result, as_json, lambda: _links(result))
+    if not as_json:
+        for part, why in result.missing.items():
+            note(f"{part}: {why}")
+
+
+def _links(result: LinkResult) -> Iterator[str]:
+    for text in result.texts:
+        for one in text.links:
+            meaning = f"{one.entity_id} ({one.title})" if one.entity_id else f"NIL ({one.reason.replace('_', ' ')})"
+            mention = one.mention
+            yield f"{mention.start}:{mention.end} {mention.text!r} → {meaning}  p = {one.probability:.2f}"
+            for candidate in one.candidates:
+                lines = " + ".join(f"{s.signal} {s.contribution:.2f}" for s in candidate.signals if s.contribution)
+                yield (
+                    f"    {candidate.rank}. {candidate.title} [{candidate.entity_id}] "
+                    f"{candidate.probability:.2f}: {lines}"
+                )

@@ -1,0 +1,157 @@
+"""`hyblink search` and `hyblink vocabulary`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hyblink.app.cli.console import answer, note, opened, parse_json, reported
+from hyblink.app.cli.options import CollectionOption, GenerationOption, JsonOption, SignalsOption
+
+if TYPE_CHECKING:
+    from hyblink.app.core.types.ranking import RerankReport
+    from hyblink.app.core.types.search import SearchResult
+    from hyblink.app.search.service import Vocabulary
+
+_SNIPPET = 160
+_TOKENS = 8
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    collection: CollectionOption = "default",
+    k: Annotated[int, typer.Option("-k", help="Documents to show.")] = 10,
+    offset: Annotated[int, typer.Option(help="Documents to skip.")] = 0,
+    candidates: Annotated[int | None, typer.Option(help="Passages that each leg proposes.")] = None,
+    signals: SignalsOption = "bm25,vdr,dense",
+    filter: Annotated[str | None, typer.Option(help='JSON, such as {"term": {"kind": "function"}}.')] = None,
+    facet: Annotated[list[str] | None, typer.Option(help="A metadata key to count.")] = None,
+    weights: Annotated[str | None, typer.Option(help='JSON, such as {"bm25": 0.4, "dense": 0.6}.')] = None,
+    fusion: Annotated[str | None, typer.Option(help="weighted_sum, rrf, comb_sum, comb_mnz or isr.")] = None,
+    normalization: Annotated[str | None, typer.Option(help="theoretical, min_max, z_score, l2 or none.")] = None,
+    vdr: Annotated[
+        str | None, typer.Option(help="What the VDR signal multiplies: full, alpha, beta, bag or auto.")
+    ] = None,
+    rerank: Annotated[
+        int | None, typer.Option(help="Re-rank the first so many documents by the cross-encoder; 0 for none.")
+    ] = None,
+    rerank_ms: Annotated[float | None, typer.Option(min=1, help="Time for re-ranking, in milliseconds.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
+    generation: GenerationOption = None,
+    why_not: Annotated[str | None, typer.Option(help="A document id: where does it stand, where was it lost?")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a collection."""
+    with reported(as_json), opened() as app:
+        from contextlib import suppress
+        from dataclasses import asdict
+
+        from hyblink.app.core.errors import HyblinkError
+        from hyblink.app.core.types.ranking import RerankRequest
+        from hyblink.app.core.types.search import SearchRequest
+        from hyblink.ranker.signals.registry import signal_named
+
+        limits = app.settings.search
+        wanted = (limits.rerank_top if limits.rerank else 0) if rerank is None else rerank
+        given = _weights(weights) if weights else None
+        request = SearchRequest(
+            query=query,
+            k=k,
+            offset=offset,
+            candidates=candidates if candidates is not None else limits.candidates,
+            signals=tuple(signal_named(name) for name in signals.split(",")),
+            filter=parse_json(filter, "--filter") if filter else None,
+            facets=tuple(facet or ()),
+            explain=explain,
+            fusion=fusion,  # type: ignore[arg-type]
+            normalization=normalization,  # type: ignore[arg-type]
+            weights={signal_named(name): float(weight) for name, weight in given.items()} if given else None,
+            vdr=vdr,  # type: ignore[arg-type]
+            rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
+            generation=generation,
+        )
+        if request.rerank:
+            with suppress(HyblinkError):  # the answer says what is wrong with it
+                app.encoders.cross().load()  # not at the cost of the time for re-ranking
+        if why_not is not None:
+            why = app.search.why_not(collection, request, why_not)
+            answer(asdict(why), as_json, [why.explanation])
+            return
+        result = app.search.search(collection, request)
+        answer(result, as_json, lambda: _hits(result, explain))
+        _notes(result, as_json)
+
+
+def _weights(text: str) -> dict[str, float]:
+    from hyblink.app.core.errors import InvalidInputError
+
+    given: Any = parse_json(text, "--weights")
+    if not (
+        isinstance(given, dict) and all(isinstance(w, int | float) and not isinstance(w, bool) for w in given.values())
+    ):
+        raise InvalidInputError("bad weights", received=text, expected='JSON such as {"bm25": 0.4, "dense": 0.6}')
+    return given
+
+
+def _hits(result: SearchResult, explain: bool) -> Iterator[str]:
+    for hit in result.hits:
+        best = hit.passages[0]
+        yield f"{hit.rank:3}. {hit.title or hit.doc_id}   {hit.score:.4f}   [{hit.doc_id}]"
+        snippet = " ".join(best.text.split())
+        yield f"     {snippet[:_SNIPPET]}{'…' if len(snippet) > _SNIPPET else ''}"
+        for line in best.signals if explain else ():
+            raw = "–" if line.raw is None else f"{line.raw:.4f}"
+            yield (
+                f"       {line.signal.value:6} raw {raw:>9} → {line.normalised:.4f} × {line.weight:.2f} = "
+                f"{line.contribution:.4f}   leg rank {line.leg_rank or '–'} {line.note}"
+            )
+            if line.tokens:
+                yield "              " + ", ".join(f"{t.token} {t.contribution:.2f}" for t in line.tokens[:_TOKENS])
+    for key, counts in result.facets.items():
+        yield f"{key}: " + ", ".join(f"{count.value} {count.count}" for count in counts)
+    yield (
+        f"generation {result.generation}, {result.pool_documents} documents in the pool, "
+        f"{result.timings_ms['total']:.0f} ms"
+    )
+
+
+def _notes(result: SearchResult, as_json: bool) -> None:
+    """Say what did not answer; in JSON it stands in the result."""
+    for report in [] if as_json else result.legs:
+        if report.error:
+            note(f"leg {report.signal.value}: {report.error}")
+    if result.rerank is not None and not as_json:
+        note_rerank(result.rerank)
+
+
+def note_rerank(report: RerankReport) -> None:
+    """Say what re-ranking left out."""
+    if report.error:
+        note(f"not re-ranked: {report.error}")
+    elif report.skipped:
+        note(
+            f"re-ranked {report.scored} of {report.asked} documents in {report.took_ms:.0f} ms; "
+            f"{report.skipped} were not reached"
+        )
+
+
+def vocabulary(
+    text: Annotated[str, typer.Argument(help="What is read out.")],
+    against: Annotated[str | None, typer.Option(help="A passage: which tokens bring the two together?")] = None,
+    collection: CollectionOption = "default",
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Tokens shown.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a text out over the VDR vocabulary; tokens that it does not contain are marked."""
+    with reported(as_json), opened() as app:
+        found = app.search.vocabulary(collection, text, against, top)
+        answer(found, as_json, lambda: _tokens(found, against is not None))
+
+
+def _tokens(found: Vocabulary, shared: bool) -> Iterator[str]:
+    for name, tokens in (("query", found.as_query), ("passage", found.as_passage)):
+        yield f"as a {name}: " + ", ".join(f"{'' if t.own else '+'}{t.token} {t.weight:.2f}" for t in tokens)
+    if shared:
+        yield f"shared, {found.score:.4f} in all: " + ", ".join(f"{t.token} {t.contribution:.2f}" for t in found.shared)

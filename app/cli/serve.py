@@ -1,0 +1,51 @@
+"""`hyblink serve` and `hyblink demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hyblink.app.cli.console import opened, reported
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Serve the API. Any address but loopback needs API keys."""
+    with reported(), opened() as app:
+        import signal
+        import sys
+
+        import uvicorn
+
+        from hyblink.app.api.application import create_api
+        from hyblink.app.core.logs import set_up
+        from hyblink.app.worker.local import LocalWorkers
+
+        address = host or app.settings.api.host
+        set_up(app.settings.log_level, app.settings.log_format)
+        api = create_api(app, host=address)
+        # uvicorn raises the signal again when it has shut down: then our workers have still to be ended.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with LocalWorkers(app.settings):
+            uvicorn.run(
+                api,
+                host=address,
+                port=app.settings.api.port if port is None else port,
+                log_config=None,
+                timeout_graceful_shutdown=10,
+            )
+
+
+def demo(
+    check: Annotated[bool, typer.Option("--check", help="Run one search through the API and exit.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
+    ui_port: Annotated[int, typer.Option(help="Port of the UI; 0 takes a free one.")] = 8501,
+) -> None:
+    """Ingest the documentation of this Python, then serve API and UI on loopback."""
+    with reported():
+        from hyblink.app.cli.demo import run_demo
+
+        run_demo(check=check, port=port, ui_port=ui_port)

@@ -1,0 +1,227 @@
+"""Training data for entity linking: rows with wrong candidates, candidate files, texts with all their mentions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hyblink.app.application import App
+from hyblink.app.core.errors import InvalidInputError, NotFoundError
+from hyblink.app.core.progress import Progress, silent
+from hyblink.app.core.types.linking import Entity
+from hyblink.app.evaluation.linking.candidate_files import Proposed, read_candidates
+from hyblink.app.evaluation.linking.converters import CONVERTERS, zeshel
+from hyblink.app.evaluation.linking.examples import retrieved
+from hyblink.app.evaluation.linking.mentions import JudgedMention
+from hyblink.app.linking.disambiguation import SHIPPED
+from hyblink.app.linking.knowledge_base import description_of
+from hyblink.app.operations.judged_mentions import Judged, Retrieval, document_of, judged_mentions
+from hyblink.training.data.rows import Text, TrainingRow
+from hyblink.training.linking.distant import distant_row
+from hyblink.training.linking.mine import rows_of_candidates, training_rows
+from hyblink.training.linking.spans import SpanRow, context_rows, joined_rows
+
+_BLOCK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RowMining:
+    """How training rows are mined: wrong candidates kept, tokens of a mention with its context."""
+
+    keep: int = 16
+    tokens: int = 96
+    scores: bool = False
+    """Keep what is decided without a cross-encoder, for it to learn beside."""
+    proposed: Path | None = None
+    """A file of candidates to take them from."""
+
+
+def mine_rows(
+    app: App, kb: str, data: Path, how: Retrieval, mining: RowMining, *, limit: int | None = None,
+    progress: Progress = silent,
+) -> tuple[list[TrainingRow], Judged]:  # fmt: skip
+    """Training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates.
+
+    Raises InvalidInputError where no mention means an entity of the knowledge base.
+    """
+    if mining.scores and mining.proposed is not None:
+        raise InvalidInputError(
+            "a file of candidates does not say what is decided", received="--scores --candidates", expected="one"
+        )
+    judged = judged_mentions(app, kb, data, limit)
+    tokenizer = app.encoders.mention_tokenizer()
+    engine = app.catalog.engine(kb)
+    if mining.proposed is not None:
+        known = {one.id: one.candidates for one in read_candidates(mining.proposed)}
+        made = rows_of_candidates(
+            engine, judged.rows, known, keep=mining.keep, tokens=mining.tokens, tokenizer=tokenizer,
+            own_document=how.left_out,
+        )  # fmt: skip
+    else:
+        made = training_rows(
+            app.linker,
+            engine,
+            kb,
+            judged.rows,
+            keep=mining.keep,
+            tokens=mining.tokens,
+            tokenizer=tokenizer,
+            own_document=how.left_out,
+            utility=(app.catalog.link_profile(kb) or SHIPPED).fast if mining.scores else None,
+            progress=progress("mentions", len(judged.rows)),
+        )
+    if not made:
+        raise InvalidInputError(
+            "no mention means an entity of the knowledge base", received=f"{len(judged.rows)} mentions"
+        )
+    return made, judged
+
+
+def propose(
+    app: App, kb: str, data: Path, how: Retrieval, *, limit: int | None = None, progress: Progress = silent
+) -> tuple[list[Proposed], Judged]:
+    """The candidates of each mention, best first by the fused score."""
+    judged = judged_mentions(app, kb, data, limit)
+    advance, made = progress("mentions", len(judged.rows)), []
+    reader = app.catalog.engine(kb).snapshot().reader
+    for row, one in retrieved(app.linker, kb, judged.rows, how.candidates, how.left_out, signals=how.signals):
+        ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+        made.append(Proposed(row.id, row.entity_id, tuple(ids), row.world))
+        advance()
+    return made, judged
+
+
+def converted(path: Path, form: str, split: str) -> list[JudgedMention]:
+    """Judged mentions of one of the common files of entity linking. Raises NotFoundError, InvalidInputError."""
+    if form != "zeshel" and form not in CONVERTERS:
+        raise InvalidInputError("unknown format", received=form, expected=f"{', '.join(CONVERTERS)} or zeshel")
+    if not path.exists():
+        raise NotFoundError("no such file", received=str(path))
+    rows = list(zeshel(path, split) if form == "zeshel" else CONVERTERS[form](path))
+    if form == "aida":
+        splits = dict.fromkeys(row.world for row in rows)
+        rows = [row for row in rows if row.world == split]
+        if not rows:
+            raise InvalidInputError("no such split", received=split, expected=", ".join(splits) or "a file of AIDA")
+    return rows
+
+
+def span_rows(
+    app: App, kb: str, data: Path, *, in_context: bool = False, descriptions: bool = False, hard: int = 0,
+    progress: Progress = silent,
+) -> tuple[list[SpanRow], Judged]:  # fmt: skip
+    """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
+
+    `in_context` takes mentions' own contexts instead. Names of the kb that nobody marked are to be ignored.
+    """
+    judged = judged_mentions(app, kb, data)
+    names = app.linker.names_in(kb)
+    how = Retrieval(hard + 1, own_document=not in_context)
+    mined = _wrong_candidates(app, kb, judged.rows, how, progress) if hard else {}
+
+    def hard_of(row: JudgedMention) -> Sequence[str]:
+        return mined.get(row.digest, ())
+
+    if in_context:
+        made = context_rows(judged.rows, names, hard_of)
+    else:
+        described = _described(app, kb, {document_of(row) for row in judged.rows})
+        made = joined_rows(judged.rows, document_of, described, names, hard_of)
+    return (_with_entities(app, kb, made) if descriptions else made), judged
+
+
+def _wrong_candidates(
+    app: App, kb: str, rows: Sequence[JudgedMention], how: Retrieval, progress: Progress
+) -> dict[int, tuple[str, ...]]:
+    """The best wrong candidates of each mention, by the mention's digest."""
+    found = {}
+    reader = app.catalog.engine(kb).snapshot().reader
+    advance = progress("candidates", len(rows))
+    for row, one in retrieved(app.linker, kb, rows, how.candidates, how.left_out):
+        ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+        found[row.digest] = tuple(name for name in ids if name != row.entity_id)[: how.candidates - 1]
+        advance()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Distant:
+    """Texts with mentions that nobody judged, and how many texts were read for them."""
+
+    rows: list[SpanRow]
+    read: int
+
+
+def distant_rows(
+    app: App, kb: str, collection: str | None = None, *, limit: int | None = None, progress: Progress = silent
+) -> Distant:
+    """Texts with mentions that nobody judged: proper names that mean one entity only (distant supervision).
+
+    Raises InvalidInputError where no text has any.
+    """
+    linker = app.linker
+    detect, names_in, meanings = linker.detector(kb), linker.names_in(kb), linker.meanings(kb)
+    made: list[SpanRow] = []
+    read = 0
+    advance = progress("texts", limit)
+    for name, text in _shuffled_texts(app, collection or kb, described=collection is None):
+        read += 1
+        row = distant_row(name, text, detect, names_in, meanings)
+        if row is not None:
+            made.append(row)
+            advance()
+        if len(made) == limit:
+            break
+    if not made:
+        raise InvalidInputError(
+            "no text has a mention that is certain", received=f"{read} texts",
+            expected="names with capitals, or such as json.dump, that mean one entity",
+        )  # fmt: skip
+    return Distant(made, read)
+
+
+def _shuffled_texts(app: App, collection: str, *, described: bool) -> Iterator[tuple[str, str]]:
+    """Passages' ids and texts in an order drawn at random, always the same; of entities their ids and descriptions."""
+    reader = app.catalog.engine(collection).snapshot().reader
+    rows = np.random.default_rng(0).permutation(reader.live_rows())
+    for at in range(0, len(rows), _BLOCK):
+        part = rows[at : at + _BLOCK]
+        passages = reader.passages(part)
+        for row in part.tolist():
+            one = passages.get(row)
+            if one is not None:
+                yield (one.doc_id, description_of(one.text)) if described else (one.id, one.text)
+
+
+def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
+    """The rows with what their entities are; mentions of what the knowledge base has not are to be ignored."""
+    entities = _known(app, kb, {one.id for row in rows for one in row.positives})
+    known = {name: Text(entity.description, entity.title, name) for name, entity in entities.items()}
+    made = []
+    for row in rows:
+        places = [at for at, one in enumerate(row.positives) if one.id in known]
+        kept = [(row.spans[at], known[row.positives[at].id]) for at in places]
+        hard = tuple(row.hard[at] for at in places) if row.hard else ()
+        spans = tuple(span for span, _ in kept)
+        gone = tuple(span for span in row.spans if span not in spans)
+        if kept:
+            positives = tuple(text for _, text in kept)
+            made.append(replace(row, spans=spans, positives=positives, ignored=(*row.ignored, *gone), hard=hard))
+    return made
+
+
+def _described(app: App, kb: str, ids: set[str]) -> Mapping[str, str]:
+    return {name: f"{entity.title}. {entity.description}" for name, entity in _known(app, kb, ids).items()}
+
+
+def _known(app: App, kb: str, ids: set[str]) -> dict[str, Entity]:
+    found = {}
+    for name in sorted(ids):
+        try:
+            found[name] = app.entities.get(kb, name)
+        except NotFoundError:
+            continue
+    return found

@@ -1,0 +1,66 @@
+"""Workers that a serving process starts beside itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from types import TracebackType
+from typing import Self
+
+from hyblink.app.core.process import module_command, module_environment
+from hyblink.app.core.settings import Settings
+from hyblink.app.jobs.celery_jobs import uses_celery
+
+log = logging.getLogger(__name__)
+
+
+class LocalWorkers:
+    """The workers that a serving process starts beside itself; one that ends is started again."""
+
+    def __init__(self, settings: Settings, *, quiet: bool = False) -> None:
+        self._count = settings.jobs.workers if uses_celery(settings) else 0
+        self._environment = {**os.environ, "HYBLINK_DATA_DIR": str(settings.data_dir.resolve())}
+        if quiet:
+            self._environment["HYBLINK_LOG_LEVEL"] = "WARNING"
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * self._count
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hyblink-workers", daemon=True)
+
+    def __enter__(self) -> Self:
+        for at in range(self._count):
+            self._processes[at] = self._start(at)
+        self._thread.start()
+        return self
+
+    def _start(self, at: int) -> subprocess.Popen[bytes]:
+        beat = ["--beat"] if at == 0 else []
+        command = module_command("hyblink", "worker", "--until-eof", *beat)
+        environment = module_environment(self._environment)
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(2):
+            for at, process in enumerate(self._processes):
+                if process is not None and process.poll() is not None:
+                    log.error("a worker ended with status %s and is started again", process.returncode)
+                    self._processes[at] = self._start(at)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        for process in self._processes:
+            if process is not None:
+                process.terminate()
+        for process in self._processes:
+            if process is None:
+                continue
+            try:
+                process.communicate(timeout=15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # what it had in hand is queued again
+                process.communicate()
