@@ -13,7 +13,7 @@ from hyblink.app.cli.options import CollectionOption, GenerationOption, JsonOpti
 if TYPE_CHECKING:
     from hyblink.app.core.types.ranking import RerankReport
     from hyblink.app.core.types.search import SearchResult
-    from hyblink.app.search.service import Vocabulary
+    from hyblink.app.search.vocabulary import Vocabulary
 
 _SNIPPET = 160
 _TOKENS = 8

@@ -31,7 +31,7 @@ from hyblink.app.core.weights import RELATIVE_ERROR, idf_weights, round_weights
 from hyblink.app.encoders.loading.prefixes import prefixes_for
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.engines.embedded.records import SqliteRecords
-from hyblink.app.search.service import check_weights
+from hyblink.app.search.request import check_weights
 from hyblink.indexer.ingest.chunking import windows
 from hyblink.ui import rendering
 

@@ -13,7 +13,8 @@ from hyblink.app.api.schemas.search import ExplainBody, SearchBody, VocabularyBo
 from hyblink.app.application import App
 from hyblink.app.core.types.search import EntityUse, SearchRequest, SearchResult
 from hyblink.app.operations.query_entities import query_entities
-from hyblink.app.search.service import Vocabulary, WhyNot
+from hyblink.app.search.vocabulary import Vocabulary
+from hyblink.app.search.why_not import WhyNot
 
 router = guarded_router()
 

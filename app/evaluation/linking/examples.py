@@ -12,7 +12,8 @@ from hyblink.app.core.types.ranking import Signal
 from hyblink.app.evaluation.linking.mentions import REST, JudgedMention
 from hyblink.app.linking.candidate_generation import Candidates
 from hyblink.app.linking.disambiguation import features_of
-from hyblink.app.linking.service import LinkService, Retrieved
+from hyblink.app.linking.retrieval import Retrieved
+from hyblink.app.linking.service import LinkService
 
 Floats = npt.NDArray[np.float64]
 _BATCH = 256

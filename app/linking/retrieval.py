@@ -1,0 +1,257 @@
+"""Mentions of texts and the candidates of each, before anything is decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.checks import fold
+from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.filters import parse_filter
+from hyblink.app.core.ports.encoders import (
+    BagEncoder,
+    EntityCross,
+    FullEncoder,
+    InTextEncoder,
+    JointDetector,
+    MentionEncoder,
+    SpanDetector,
+)
+from hyblink.app.core.ports.engine import Present
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.settings import LinkSettings
+from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.core.types.linking import (
+    LINK_SIGNALS,
+    LinkProfile,
+    LinkRequest,
+    Mention,
+    MentionContext,
+    NameCounts,
+    Text,
+)
+from hyblink.app.core.types.ranking import Scored, Signal, VdrMode
+from hyblink.app.linking.candidate_generation import Candidates, generate
+from hyblink.app.linking.dictionary import Counts, Dictionaries, DictionaryView
+from hyblink.app.linking.disambiguation import SHIPPED
+from hyblink.app.linking.mention_detection import (
+    DETECTORS,
+    together,
+    union,
+    whole_characters,
+)
+from hyblink.app.linking.surface_forms import keys_of, ordinary
+from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
+
+_CONTEXT_CHARS = 4000
+_NEAR_CHARS = 150
+"""Characters on each side of a mention whose words are looked for in its candidates."""
+
+
+class Collections(Protocol):
+    """What the use case needs to know of collections; the catalog is one."""
+
+    def present(self, name: str) -> Present: ...
+
+    def link_profile(self, name: str) -> LinkProfile | None: ...
+
+    def name_counts(self, name: str) -> NameCounts: ...
+
+
+class Encoders(Protocol):
+    """The encoders that linking uses."""
+
+    def full(self, record: GenerationRecord) -> FullEncoder: ...
+
+    def vdr_mode(self, record: GenerationRecord) -> VdrMode: ...
+
+    def bag(self, encoder_id: str) -> BagEncoder: ...
+
+    def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder: ...
+
+    def entity_cross(self) -> EntityCross: ...
+
+    def span_detector(self, name: str) -> SpanDetector: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A mention with its candidates, before anything is decided."""
+
+    mention: Mention
+    context: MentionContext
+    candidates: Candidates
+    evidence: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Moment:
+    """What all mentions of a request share."""
+
+    present: Present
+    dictionary: DictionaryView
+    profile: LinkProfile
+    encoder: MentionEncoder | InTextEncoder | None
+    missing: dict[str, str]
+    timings: dict[str, float]
+    counts: Counts
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.present.snapshot
+
+    def took(self, stage: str, started: float) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
+
+
+class Retrieval:
+    """Finds mentions and their candidates in a knowledge base. Safe to share between threads."""
+
+    def __init__(self, collections: Collections, encoders: Encoders, settings: LinkSettings) -> None:
+        self._collections = collections
+        self._encoders = encoders
+        self._settings = settings
+        self._dictionaries = Dictionaries()
+        self._counts: dict[str, tuple[str, Counts]] = {}
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="hyblink-link")
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def moment(self, collection: str) -> Moment:
+        present = self._collections.present(collection)
+        record, snapshot = present.engine.record, present.snapshot
+        dictionary = self._dictionaries.view(collection, record.id, snapshot)
+        missing: dict[str, str] = {}
+        encoder = None
+        if snapshot.dense is not None and snapshot.dense.vectors:
+            try:
+                encoder = self._encoders.mention(record)
+            except EncoderUnavailableError as error:
+                missing[Signal.DENSE.value] = str(error)
+        else:
+            missing[Signal.DENSE.value] = "no entity has a vector yet"
+        profile = self._collections.link_profile(collection) or SHIPPED
+        return Moment(present, dictionary, profile, encoder, missing, {}, self._counted(collection, profile))
+
+    def _counted(self, collection: str, profile: LinkProfile) -> Counts:
+        """What names were judged to mean, by the names' keys; read when other mentions were counted."""
+        if not profile.counted:
+            return {}
+        known = self._counts.get(collection)
+        if known is None or known[0] != profile.counted:
+            made: dict[int, dict[str, float]] = {}
+            for name, meant in self._collections.name_counts(collection).names.items():
+                keys = keys_of(name)
+                own = made.setdefault(keys.folded, {}) if keys is not None else {}
+                for doc_id, times in meant.items():  # names may differ as written and fold to one
+                    own[doc_id] = own.get(doc_id, 0.0) + times
+            known = self._counts[collection] = (profile.counted, made)
+        return known[1]
+
+    def mentions(self, moment: Moment, texts: Sequence[Text], request: LinkRequest) -> list[list[Mention]]:
+        """Each text's mentions: those that are given, or what the detectors find in the others."""
+        made = [[Mention(a, b, one.text[a:b]) for a, b in one.mentions or ()] for one in texts]
+        unmarked = [at for at, one in enumerate(texts) if one.mentions is None]
+        if not unmarked:
+            return made
+        names = self._settings.detectors if request.detectors is None else request.detectors
+        if not names:
+            raise InvalidInputError("no detector", received=list(names), expected=f"some of {', '.join(DETECTORS)}")
+        plain = [texts[at].text for at in unmarked]
+        found: list[list[list[Mention]]] = []
+        for name in names:
+            detector = None if name == "dictionary" else self._encoders.span_detector(name)
+            if detector is None:
+                found.append([moment.dictionary.detect(text) for text in plain])
+            elif request.joint is not None and isinstance(detector, JointDetector):
+                found.append(detector.possible(plain, self._settings.span_floor))
+            else:
+                found.append(detector.detect(plain))
+        for at, text, own in zip(unmarked, plain, zip(*found, strict=True), strict=True):
+            whole = [[one for one in (_of_whole_characters(text, m) for m in part) if one] for part in own]
+            made[at] = union(whole) if request.joint is None else together(whole)
+        return made
+
+    def retrieve(self, moment: Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]) -> list[Retrieved]:
+        if not items:
+            return []
+        before = time.perf_counter()
+        mentions = [mention for _, mention in items]
+        contexts = [_context(text.text, mention) for text, mention in items]
+        vectors: Sequence[VectorArray | None] = [None] * len(mentions)
+        if moment.encoder is not None:
+            if isinstance(moment.encoder, InTextEncoder):
+                vectors = list(moment.encoder.encode_spans([(text.text, m.start, m.end) for text, m in items]))
+            else:
+                vectors = list(moment.encoder.encode(contexts))
+        moment.took("encode", before)
+        before = time.perf_counter()
+        snapshot, record = moment.snapshot, moment.present.engine.record
+        counted = [text.counted for text, _ in items]
+        priors = moment.dictionary.priors([m.text for m in mentions], moment.counts, counted)
+        allowed = snapshot.reader.select(parse_filter(request.filter)) if request.filter is not None else None
+        excluded = {text.exclude for text, _ in items}
+        own = {ids: _keys(snapshot, (*request.exclude, *ids)) for ids in excluded}
+        analyzer = Analyzer(record.analyzer)
+        bag = self._encoders.bag(record.vdr_encoder)
+        full = self._encoders.full(record) if snapshot.vdr is not None else None
+        mode: VdrMode = "bag" if full is None else vdr_mode("auto", snapshot, self._encoders.vdr_mode(record))
+        if mode in {"full", "beta"}:  # a name alone needs no encoder
+            mode = "alpha" if mode == "full" else "bag"
+        k = request.candidates or self._settings.candidates
+
+        def one(item: tuple[Text, Mention], vector: VectorArray | None, prior: Scored) -> Candidates:
+            text, mention = item
+            name = fold(mention.text)
+            terms = tuple(dict.fromkeys(analyzer.terms(name)))[: self._settings.max_mention_terms]
+            near = _near(text.text, mention)
+            context = [term for term in dict.fromkeys(analyzer.terms(near)) if term not in terms]
+            forms = QueryForms(snapshot, AnalyzedQuery(name, terms), bag, full, mode, self._settings.max_mention_terms)
+            return generate(
+                snapshot, forms, vector, prior, moment.profile.retrieval, k,
+                allowed=allowed, exclude=own[text.exclude], signals=request.signals or LINK_SIGNALS,
+                context=context, around=near, ordinary=ordinary(mention.text),
+            )  # fmt: skip
+
+        if len(items) == 1:
+            made = [one(items[0], vectors[0], priors[0])]
+        else:
+            made = list(self._pool.map(one, items, vectors, priors))
+        moment.took("candidates", before)
+        evidence = [text.evidence for text, _ in items]
+        return [Retrieved(*parts) for parts in zip(mentions, contexts, made, evidence, strict=True)]
+
+
+def _keys(snapshot: Snapshot, ids: Sequence[str]) -> list[int]:
+    rows = [snapshot.reader.document_rows(one) for one in ids]
+    found = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+    return sorted(set(snapshot.reader.document_keys(found).tolist())) if len(found) else []
+
+
+def _of_whole_characters(text: str, one: Mention) -> Mention | None:
+    """A mention that cuts no character: what a model found grows; a name is none where the text has another letter."""
+    start, end = whole_characters(text, one.start, one.end)
+    if (start, end) == (one.start, one.end):
+        return one
+    return None if one.detector == "dictionary" else replace(one, start=start, end=end, text=text[start:end])
+
+
+def _near(text: str, mention: Mention) -> str:
+    """The words near a mention, without its own."""
+    return fold(
+        f"{text[max(0, mention.start - _NEAR_CHARS) : mention.start]} {text[mention.end : mention.end + _NEAR_CHARS]}"
+    )
+
+
+def _context(text: str, mention: Mention) -> MentionContext:
+    left = text[max(0, mention.start - _CONTEXT_CHARS) : mention.start]
+    return MentionContext(left, mention.text, text[mention.end : mention.end + _CONTEXT_CHARS])

@@ -1,0 +1,299 @@
+"""A search up to its ranked documents: query, legs, complete scores, fusion, re-ranking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.checks import fold
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.filters import And, Filter, parse_filter
+from hyblink.app.core.ports.encoders import BagEncoder, CrossEncoder, EncodedPassages, EncodedQuery, FullEncoder
+from hyblink.app.core.ports.engine import Engine, Present
+from hyblink.app.core.ports.store import Selection
+from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.settings import SearchSettings
+from hyblink.app.core.types.arrays import ScoreArray
+from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.core.types.ranking import (
+    EMPTY,
+    RankingProfile,
+    RerankReport,
+    Scored,
+    Signal,
+    SignalValue,
+    VdrMode,
+)
+from hyblink.app.core.types.search import (
+    LINKED_ENTITIES,
+    LegReport,
+    SearchRequest,
+)
+from hyblink.app.search.request import check_request
+from hyblink.ranker.collapse import RankedDocuments, collapse
+from hyblink.ranker.complete import CompleteScores, FusedScores, complete, fuse
+from hyblink.ranker.explain import ledger
+from hyblink.ranker.leg import Leg
+from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
+from hyblink.ranker.rerank import CrossScore, RecentScores, Reranked, rerank
+from hyblink.ranker.retrieve import Others, retrieve
+from hyblink.ranker.signals.entity import entity_leg
+from hyblink.ranker.signals.registry import grouped, leg_of, proposing
+
+
+class Collections(Protocol):
+    """What the use case needs to know of collections; the catalog is one."""
+
+    def present(self, name: str, generation: str | None = None) -> Present: ...
+
+
+class Encoders(Protocol):
+    """The encoders that a generation names. `vdr_mode` is what its VDR encoder does best."""
+
+    def full(self, record: GenerationRecord) -> FullEncoder: ...
+
+    def vdr_mode(self, record: GenerationRecord) -> VdrMode: ...
+
+    def bag(self, encoder_id: str) -> BagEncoder: ...
+
+    def cross(self) -> CrossEncoder: ...
+
+
+class UnavailableEncoder:
+    """Stands for encoders that cannot be loaded: whoever needs them is told why."""
+
+    def __init__(self, error: EncoderUnavailableError) -> None:
+        self._error = error
+
+    def encode_query(self, text: str) -> EncodedQuery:  # noqa: ARG002
+        raise self._error
+
+    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:  # noqa: ARG002
+        raise self._error
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:  # noqa: ARG002
+        raise self._error
+
+    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:  # noqa: ARG002
+        raise self._error
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A search up to the ranked documents, before a page is cut."""
+
+    engine: Engine
+    snapshot: Snapshot
+    forms: QueryForms
+    legs: Mapping[Signal, Leg]
+    proposed: Mapping[Signal, Scored]
+    reports: tuple[LegReport, ...]
+    fused: FusedScores
+    documents: RankedDocuments
+    profile: RankingProfile
+    allowed: Selection | None
+    timings: dict[str, float]
+    cross: Mapping[int, CrossScore]
+    rerank: RerankReport | None
+
+    def score(self, column: int) -> float:
+        """A candidate's score, with what re-ranking added."""
+        line = self.cross.get(column)
+        return float(self.fused.scores_C[column]) + (line.contribution if line else 0.0)
+
+    def ledger(self, column: int) -> tuple[SignalValue, ...]:
+        """A candidate's lines; they sum to its score."""
+        return ledger(self.fused, column, self.profile, self.cross.get(column))
+
+
+class Ranker:
+    """Ranks the documents of a collection for a request. Safe to share between threads."""
+
+    def __init__(self, collections: Collections, encoders: Encoders, settings: SearchSettings) -> None:
+        self._collections = collections
+        self._encoders = encoders
+        self._settings = settings
+        self._recent = RecentScores()
+        # Legs of several searches at once share these threads; the work inside them releases the interpreter lock.
+        self._pool = ThreadPoolExecutor(16, thread_name_prefix="hyblink-leg")
+
+    def close(self) -> None:
+        """Stop the leg threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def rank(self, collection: str, request: SearchRequest, extra_document: str | None = None) -> Ranked:
+        """Everything up to the page. The passages of `extra_document` are scored too, whoever proposed them or not.
+
+        Raises UserError for a bad request, UnavailableError where no leg could answer.
+        """
+        clock = _Clock()
+        tree = check_request(request, self._settings)
+        present = self._collections.present(collection, request.generation)
+        engine, snapshot = present.engine, present.snapshot
+        profile = _profile_for(present.profile, request)
+        clock.took("snapshot")
+        forms = self._forms(engine.record, snapshot, profile, request)
+        allowed = _allowed(snapshot, tree, request)
+        clock.took("filter")
+        legs, proposed, reports = self._propose(forms, request, allowed)
+        use = request.entities
+        if use is not None and use.entities and use.mode == "boost":
+            boosting = entity_leg([(snapshot.reader.select(_annotated([e.id])), e.probability) for e in use.entities])
+            proposed |= boosting.search(request.candidates, allowed, EMPTY.rows)
+            legs[Signal.ENTITY] = boosting
+            profile = replace(profile, weights={**profile.weights, Signal.ENTITY: use.weight})
+        clock.took("legs")
+        clock.timings["encode_query"] = forms.encode_ms
+        extra = snapshot.reader.document_rows(extra_document) if extra_document is not None else None
+        answered = {signal: legs[signal] for signal in (*proposing(), Signal.ENTITY) if signal in proposed}
+        scores = complete(answered, proposed, extra, self._pool)
+        clock.took("complete")
+        fused = fuse(scores, profile)
+        documents = collapse(fused, snapshot.reader.document_keys(scores.rows), snapshot.reader.doc_ids)
+        clock.took("fuse")
+        reranked = Reranked(documents)
+        if request.rerank is not None:
+            reranked = self._rerank(snapshot, forms, scores, documents, profile, request)
+            clock.took("rerank")
+        return Ranked(
+            engine, snapshot, forms, answered, proposed, reports, fused, reranked.documents, profile, allowed,
+            clock.timings, reranked.lines, reranked.report,
+        )  # fmt: skip
+
+    def _forms(
+        self, record: GenerationRecord, snapshot: Snapshot, profile: RankingProfile, request: SearchRequest
+    ) -> QueryForms:
+        """The query as every leg wants it; each form is made when a leg asks for it."""
+        query = fold(request.query)
+        terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
+        encoder: FullEncoder | None = None
+        asked: VdrMode = profile.vdr
+        best: VdrMode = "bag"
+        try:
+            encoder = self._encoders.full(record) if has_vectors(snapshot) or snapshot.vdr is not None else None
+            best = self._encoders.vdr_mode(record)
+        except EncoderUnavailableError as error:
+            # What needs the encoder says so; words and bags of tokens answer.
+            encoder = UnavailableEncoder(error)
+            asked = request.vdr or "auto"
+        bag = self._encoders.bag(record.vdr_encoder)
+        mode = vdr_mode(asked, snapshot, best)
+        return QueryForms(snapshot, AnalyzedQuery(query, terms), bag, encoder, mode, self._settings.query_weights)
+
+    def _propose(
+        self, forms: QueryForms, request: SearchRequest, allowed: Selection | None
+    ) -> tuple[dict[Signal, Leg], dict[Signal, Scored], tuple[LegReport, ...]]:
+        """The candidates of every leg that the request asks for, and what became of each leg."""
+        legs: dict[Signal, Leg] = {}
+
+        def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
+            leg = leg_of(forms, signals)
+            legs.update(dict.fromkeys(signals, leg))
+            if not leg.waits:
+                return leg.search(request.candidates, allowed, EMPTY.rows)
+            forms.weights()  # may take a request of its own: made while the dense leg is still at work
+            return leg.search(request.candidates, allowed, others())
+
+        dense = has_vectors(forms.snapshot)
+        usable = [s for s in proposing() if s in request.signals and (s is not Signal.DENSE or dense)]
+        proposed, reports = retrieve(
+            {signals: partial(search, signals) for signals in grouped(forms, usable)},
+            (request.deadline_ms or self._settings.deadline_ms) / 1e3,
+            self._pool,
+        )
+        return legs, proposed, reports
+
+    def _rerank(
+        self,
+        snapshot: Snapshot,
+        forms: QueryForms,
+        scores: CompleteScores,
+        documents: RankedDocuments,
+        profile: RankingProfile,
+        request: SearchRequest,
+    ) -> Reranked:
+        """The documents in the order of what re-ranks, for as many as its budget reaches."""
+
+        def texts(columns: Sequence[int]) -> list[tuple[str, str]]:
+            rows = scores.rows[np.array(columns, dtype=np.int64)]
+            found = snapshot.reader.passages(rows)
+            return [(found[row].title, found[row].text) for row in rows.tolist()]
+
+        assert request.rerank is not None
+        return rerank(
+            request.query, documents, request.rerank, profile.cross_weight, self._encoders.cross, texts, self._recent,
+            forms.token_idf,
+        )  # fmt: skip
+
+
+class _Clock:
+    """Milliseconds of each stage of a search."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def took(self, stage: str) -> None:
+        """What has passed since the stage before belongs to this one."""
+        now = time.perf_counter()
+        self.timings[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def has_vectors(snapshot: Snapshot) -> bool:
+    """Whether there is anything for the dense leg to search."""
+    return snapshot.dense is not None and snapshot.dense.vectors > 0
+
+
+def _allowed(snapshot: Snapshot, tree: Filter | None, request: SearchRequest) -> Selection | None:
+    """What the filter lets pass, entities that are wanted as a filter included; None where all passes."""
+    use = request.entities
+    if use is not None and use.entities and use.mode == "filter":
+        wanted = _annotated([one.id for one in use.entities])
+        tree = wanted if tree is None else And((tree, wanted))
+    return snapshot.reader.select(tree) if tree is not None else None
+
+
+def _profile_for(profile: RankingProfile, request: SearchRequest) -> RankingProfile:
+    """The profile with what the request asks otherwise."""
+    changes: dict[str, Any] = {}
+    if request.fusion is not None:
+        changes["fusion"] = request.fusion
+    if request.normalization is not None:
+        changes["normalization"] = request.normalization
+    if request.weights is not None:
+        changes["weights"] = {signal: request.weights.get(signal, 0.0) for signal in proposing()}
+    if len(request.signals) == 1 and request.weights is None:
+        # One leg alone: its own order, whatever the profile's weight for it.
+        changes["weights"] = dict.fromkeys(request.signals, 1.0)
+    if "weights" in changes:
+        cross = (request.weights or {}).get(Signal.CROSS, profile.cross_weight)
+        changes["weights"] = {**changes["weights"], Signal.CROSS: cross}
+    if request.vdr is not None:
+        changes["vdr"] = request.vdr
+    return replace(profile, **changes, origin="request") if changes else profile
+
+
+def _annotated(ids: Sequence[str]) -> Filter:
+    """Documents that were annotated with one of these entities."""
+    return parse_filter({"terms": {LINKED_ENTITIES: list(ids)}})
+
+
+def _distinct(terms: Sequence[str], limit: int) -> tuple[str, ...]:
+    """The terms with repeats kept, cut after `limit` distinct ones."""
+    kept: list[str] = []
+    seen: set[str] = set()
+    for term in terms:
+        if term not in seen and len(seen) == limit:
+            continue
+        seen.add(term)
+        kept.append(term)
+    return tuple(kept)

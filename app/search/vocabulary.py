@@ -1,0 +1,93 @@
+"""A text read out over the vocabulary of the VDR encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyblink.app.core.checks import check_text, fold
+from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.ports.encoders import BagEncoder
+from hyblink.app.core.ports.engine import Present
+from hyblink.app.core.types.arrays import TermWeights
+from hyblink.app.core.types.ranking import (
+    TokenContribution,
+    VdrMode,
+)
+from hyblink.app.core.weights import heaviest
+from hyblink.app.search.ranking import Encoders
+from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyToken:
+    """A token and its weight; `own` where the text contains it."""
+
+    token: str
+    weight: float
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A text read out over the vocabulary, heaviest first, and what it shares with a passage; `score` sums it."""
+
+    generation: str
+    mode: VdrMode
+    as_query: tuple[VocabularyToken, ...]
+    as_passage: tuple[VocabularyToken, ...]
+    shared: tuple[TokenContribution, ...]
+    score: float
+
+
+def vocabulary(
+    present: Present, encoders: Encoders, text: str, passage: str | None, top: int, limit: int
+) -> Vocabulary:
+    """What the VDR signal makes of a text, as a query and as a passage; with `passage`, what the two share.
+
+    The `top` heaviest tokens are shown. Raises InvalidInputError for an empty text, or one above `limit` characters.
+    """
+    for name, value in (("text", text), ("passage", passage)):
+        if value is not None and not check_text(value, name).strip():
+            raise InvalidInputError(f"the {name} is empty", received=value, expected="at least one character")
+        if value is not None and len(value) > limit:
+            raise InvalidInputError(
+                f"the {name} is too long",
+                received=f"{len(value)} characters",
+                expected=f"at most {limit}",
+            )
+    record, snapshot = present.engine.record, present.snapshot
+    bag = encoders.bag(record.vdr_encoder)
+    encoder = encoders.full(record) if snapshot.vdr is not None else None
+    mode = encoders.vdr_mode(record)
+    forms = QueryForms(snapshot, AnalyzedQuery(fold(text), ()), bag, encoder, mode, top)
+    query = forms.weights()
+
+    def of_passage(content: str) -> TermWeights:
+        if encoder is None:
+            return bag.encode_passages([content])[0]
+        return encoder.encode_passages([""], [content]).weights[0]
+
+    def weighed(terms: TermWeights, own: set[int]) -> tuple[VocabularyToken, ...]:
+        best = heaviest(terms, top)
+        order = np.argsort(-best.weights, kind="stable").tolist()
+        return tuple(
+            VocabularyToken(bag.token(int(best.ids[at])), float(best.weights[at]), int(best.ids[at]) in own)
+            for at in order
+        )
+
+    shared = () if passage is None else _shared(bag, query, of_passage(fold(passage)))
+    own = set(bag.encode_query(fold(text)))
+    return Vocabulary(
+        record.id, mode, weighed(query, own), weighed(of_passage(fold(text)), own), shared,
+        sum(one.contribution for one in shared),
+    )  # fmt: skip
+
+
+def _shared(bag: BagEncoder, query: TermWeights, against: TermWeights) -> tuple[TokenContribution, ...]:
+    """The tokens that two texts share, by what they contribute to the inner product."""
+    both, mine, theirs = np.intersect1d(query.ids, against.ids, return_indices=True)
+    pairs = zip(both.tolist(), query.weights[mine].tolist(), against.weights[theirs].tolist(), strict=True)
+    found = [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in pairs]
+    return tuple(sorted(found, key=lambda one: (-one.contribution, one.token)))
