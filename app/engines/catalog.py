@@ -31,7 +31,7 @@ from hyblink.app.core.settings import DenseSettings
 from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
 from hyblink.app.core.types.linking import LinkProfile, NameCounts, Utility, check_annotation
 from hyblink.app.core.types.ranking import RankingProfile, Signal
-from hyblink.app.engines.dense.index import choose_kind
+from hyblink.app.engines.dense.kinds import choose_kind
 
 _GENERATION = re.compile(r"g\d{6}")
 

@@ -11,7 +11,8 @@ import numpy as np
 from hyblink.app.bootstrap import build
 from hyblink.app.core.selection import RowSelection
 from hyblink.app.core.settings import DenseSettings, Settings
-from hyblink.app.engines.dense.index import KINDS, FaissIndex
+from hyblink.app.engines.dense.index import FaissIndex
+from hyblink.app.engines.dense.kinds import KINDS
 from hyblink.app.engines.derived import top
 from tests.benchmarks.timing import entities, latencies, questions, table
 

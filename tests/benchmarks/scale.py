@@ -21,7 +21,8 @@ import numpy.typing as npt
 from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import DenseSettings, Settings
 from hyblink.app.core.types.ranking import EMPTY, Scored
-from hyblink.app.engines.dense.index import KINDS, DenseKind, FaissIndex
+from hyblink.app.engines.dense.index import FaissIndex
+from hyblink.app.engines.dense.kinds import KINDS, DenseKind
 from hyblink.app.engines.derived import top
 from tests.benchmarks.timing import entities, latencies, questions, table
 

@@ -13,7 +13,9 @@ from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.selection import RowSelection
 from hyblink.app.core.settings import DenseSettings
 from hyblink.app.core.types.arrays import IdArray, VectorArray
-from hyblink.app.engines.dense.index import KINDS, FaissIndex, MappedVectors, choose_kind, visited_lists
+from hyblink.app.engines.dense.index import FaissIndex
+from hyblink.app.engines.dense.kinds import KINDS, choose_kind, visited_lists
+from hyblink.app.engines.dense.mapped import MappedVectors
 from hyblink.app.engines.derived import top
 
 D = 32

@@ -13,7 +13,7 @@ import orjson
 
 from hyblink.app.core.errors import ConflictError
 from hyblink.app.core.ports.work import Record
-from hyblink.app.engines.embedded.store.store import translate
+from hyblink.app.engines.embedded.store.connection import translate
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (

@@ -1,0 +1,36 @@
+"""How terms, weights and vectors stand in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hyblink.app.core.types.arrays import ScoreArray, TermWeights, VectorArray
+
+
+def decode_terms(ids: bytes, weights: bytes | None) -> TermWeights:
+    decoded = np.frombuffer(ids, dtype="<i4")
+    if weights is None:
+        return TermWeights(decoded, np.ones(len(decoded), dtype=np.float32))
+    return TermWeights(decoded, np.frombuffer(weights, dtype="<f4"))
+
+
+def decode_weights(blobs: Sequence[bytes | None], lengths: Sequence[int]) -> ScoreArray:
+    """Weights of several rows, one after another; empty where all are 1."""
+    if not any(blobs):
+        return np.zeros(0, dtype=np.float32)
+    one = np.float32(1.0).tobytes()
+    filled = [one * length if blob is None else blob for blob, length in zip(blobs, lengths, strict=True)]
+    return np.frombuffer(b"".join(filled), dtype="<f4")
+
+
+def encode_terms(terms: TermWeights) -> tuple[bytes, bytes | None]:
+    ids = terms.ids.astype("<i4").tobytes()
+    return ids, None if bool((terms.weights == 1.0).all()) else terms.weights.astype("<f4").tobytes()
+
+
+def decode_vectors(blobs: Sequence[bytes]) -> VectorArray:
+    if not blobs:
+        return np.zeros((0, 0), dtype=np.float32)
+    return np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), -1).astype(np.float32)

@@ -1,0 +1,49 @@
+"""Connections to the store's SQLite file, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hyblink.app.core.errors import (
+    CorruptionError,
+    HyblinkError,
+    StorageFullError,
+    UnavailableError,
+    WriterConflictError,
+)
+
+_FULL_CODES = {sqlite3.SQLITE_FULL}
+
+_CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def translate(error: sqlite3.Error) -> HyblinkError:
+    """The hyblink error that an SQLite error means."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _FULL_CODES or (code == sqlite3.SQLITE_IOERR and "disk" in str(error)):
+        return StorageFullError(f"the write was undone, the old state stands: {error}")
+    if code in _CORRUPT_CODES:
+        return CorruptionError(f"the passage store is damaged: {error}")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return WriterConflictError("the passage store is being written to", expected="one writer at a time")
+    return UnavailableError(f"the passage store failed: {error}")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error) from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA mmap_size = 1073741824")
+    return connection
