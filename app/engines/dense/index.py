@@ -102,6 +102,9 @@ class FaissIndex:
 
     def _apply(self, reader: StoreReader) -> None:
         removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
+        if removed is None and self._applied < self._bases.newest_change() <= reader.change:
+            self._load()  # what was published since has the removals in it
+            removed = reader.removed_since(self._applied)
         if removed is None:
             self.rebuild(reader)
             return
@@ -181,6 +184,10 @@ class FaissIndex:
             self._bases.publish(
                 reader.change, write, self._open, kind=chosen, phi=phi, rows=len(rows), dimension=self._dimension
             )
+
+    def published_change(self) -> int:
+        """The change that the newest published base stands at; 0 where there is none."""
+        return self._bases.newest_change()
 
     def check(self, reader: StoreReader) -> list[str]:
         """What differs from the store: files, rows, and the vectors themselves (a sample of 1,000)."""

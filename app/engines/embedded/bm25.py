@@ -216,6 +216,11 @@ class Bm25Index:
         with index_lock(self._folder):
             self._build(reader)
 
+    def published_change(self) -> int:
+        """The change up to which everything is in the files; 0 where there are none."""
+        state = self._state()
+        return int(state["applied"]) if state is not None else 0
+
     def compact(self, reader: StoreReader) -> None:
         """Derive the index again where it still counts deleted passages: tantivy merges its segments when it likes."""
         with suppress(AheadError):

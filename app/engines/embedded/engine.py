@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError
+from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
 from hyblink.app.core.ports.views import WAITING_COUNTED, Snapshot
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
@@ -136,9 +136,7 @@ class EmbeddedEngine:
             self._latest = None
             reader = self.store.reader()
             problems = reader.integrity()
-            for index in (self.bm25, self.sparse, self.vdr, self.dense):
-                if index is None:
-                    continue
+            for index in self._indexes():
                 found = index.check(reader)
                 problems += found
                 if found and repair:
@@ -146,7 +144,10 @@ class EmbeddedEngine:
             return problems
 
     def compact(self, *, patience_s: float = 0.0) -> None:  # noqa: ARG002
-        """Fold everything that came since the last build into new bases."""
+        """Fold everything that came since the last build into new bases; forget what all of them have removed.
+
+        Who writes at the time is not waited for: the tombstones then stay until the next call.
+        """
         with self._lock, _disk_errors():
             reader = self.store.reader()
             self.bm25.compact(reader)
@@ -156,6 +157,13 @@ class EmbeddedEngine:
             if self.dense:
                 self.dense.rebuild(reader)
             self._latest = None
+            standing = [one.published_change() for one in self._indexes()]
+        with suppress(WriterConflictError):
+            self.store.forget_tombstones(min(*standing, reader.change))
+
+    def _indexes(self) -> list[Bm25Index | SparseIndex | FaissIndex]:
+        """Everything that is derived from the store."""
+        return [one for one in (self.bm25, self.sparse, self.vdr, self.dense) if one is not None]
 
     def publish_sparse(self) -> None:
         """Publish what the sparse index holds only in memory."""

@@ -415,14 +415,12 @@ class SparseIndex:
         self._base_rows, self._applied = len(segment.rows), change
 
     def _apply(self, reader: StoreReader) -> None:
+        if self._applied < self._bases.newest_change() <= reader.change:
+            self._load()  # another process has done most of the work
         removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
         if removed is None:
             self.rebuild(reader)
             return
-        if self._applied < self._bases.newest_change() <= reader.change:
-            self._load()  # another process has done most of the work
-            removed = reader.removed_since(self._applied)
-            assert removed is not None
         parts = _gathered(self._parts, self._since(reader, self._applied), on_disk=self._base_rows > 0)
         if len(removed):
             parts = [(segment, _without(segment, alive, removed)) for segment, alive in parts]
@@ -437,11 +435,16 @@ class SparseIndex:
         with self._lock:
             self._publish(_gathered([], self._since(reader, -1), on_disk=False), reader.change)
 
+    def published_change(self) -> int:
+        """The change that the newest published base stands at; 0 where there is none."""
+        return self._bases.newest_change()
+
     def compact(self, reader: StoreReader) -> None:
         """Publish what is held in memory only, as one base with what was published before."""
         with self._lock:
             self.catch_up(reader)
-            if len(self._parts) != 1 or not self._base_rows or len(self._parts[0][1]):
+            behind = self._bases.newest_change() < self._applied
+            if behind or len(self._parts) != 1 or not self._base_rows or len(self._parts[0][1]):
                 self._publish(self._parts, self._applied)
 
     def _publish(self, parts: Sequence[_Part], change: int) -> None:

@@ -263,7 +263,14 @@ class SqliteStore:
         return stored
 
     def forget_tombstones(self, before: int) -> None:
-        """Drop tombstones up to a change that every index has applied; an index left behind it rebuilds itself."""
+        """Drop tombstones up to a change that every index has applied; an index left behind it rebuilds itself.
+
+        Raises WriterConflictError where another process is writing.
+        """
+        with self._peek_lock, translated():
+            oldest = self._peek.execute("SELECT min(change) FROM tombstones").fetchone()[0]
+        if oldest is None or oldest > before:
+            return
         with self._transaction() as run:
             run("DELETE FROM tombstones WHERE change <= ?", (before,))
             run("UPDATE meta SET value = max(value, ?) WHERE key = 'tombstone_floor'", (before,))
