@@ -41,6 +41,14 @@ class Client:
         """What this client's key may do."""
         return self._call("GET", "/v1/whoami")
 
+    def signals(self) -> list[dict[str, Any]]:
+        """The signals that the service knows, and how they are shown."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/v1/signals")["signals"])
+
+    def formats(self) -> list[dict[str, Any]]:
+        """The file formats that can be ingested."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/v1/formats")["formats"])
+
     def collections(self) -> list[dict[str, Any]]:
         """Collections and what they hold."""
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/collections")["collections"])

@@ -7,30 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-SIGNAL_COLOURS = {
-    "bm25": "#2563eb",
-    "vdr": "#d97706",
-    "dense": "#059669",
-    "cross": "#9333ea",
-    "prior": "#0891b2",
-    "coherence": "#be185d",
-    "context": "#65a30d",
-    "evidence": "#7c2d12",
-    "entity": "#dc2626",
-}
-SIGNAL_NAMES = {
-    "bm25": "words (BM25)",
-    "vdr": "vocabulary (VDR)",
-    "dense": "meaning (dense)",
-    "cross": "re-ranker",
-    "prior": "name alone (prior)",
-    "coherence": "neighbours (coherence)",
-    "context": "words around it",
-    "evidence": "documents found (evidence)",
-    "entity": "entities of the query",
-}
-LEGS = ("bm25", "vdr", "dense")
-
 STYLE = """
 <style>
 .hb-bar {display:flex;height:10px;border-radius:5px;overflow:hidden;background:rgba(128,128,128,.18);margin:2px 0 6px}
@@ -85,66 +61,10 @@ def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 450)
     return "".join(parts)
 
 
-def signal_bar(signals: Sequence[Mapping[str, Any]], best: float) -> str:
-    """A bar whose coloured parts are the signals' contributions, in proportion to the best hit's score."""
-    whole = max(best, 1e-9)
-    parts = []
-    for line in signals:
-        share = max(0.0, float(line["contribution"])) / whole * 100
-        name = str(line["signal"])
-        title = escape(f"{SIGNAL_NAMES.get(name, name)}: {line['contribution']:.4f}")
-        colour = SIGNAL_COLOURS.get(name, "#888")
-        parts.append(f'<span title="{title}" style="width:{min(share, 100):.2f}%;background:{colour}"></span>')
-    return f'<div class="hb-bar">{"".join(parts)}</div>'
-
-
-def legend(signals: Sequence[str]) -> str:
-    """Which colour is which signal."""
-    dots = [
-        f'<span class="hb-dot" style="background:{SIGNAL_COLOURS.get(s, "#888")}"></span>'
-        f"{escape(SIGNAL_NAMES.get(s, s))}"
-        for s in signals
-    ]
-    return f'<div class="hb-legend">{"".join(dots)}</div>'
-
-
-def ledger(signals: Sequence[Mapping[str, Any]], score: float) -> str:
-    """The score ledger as a table; its last column sums to the score."""
-    rows = []
-    for line in signals:
-        raw = "–" if line["raw"] is None else f"{line['raw']:.4f}"
-        rank = line["leg_rank"] or "–"
-        note = f" <em>{escape(line['note'])}</em>" if line.get("note") else ""
-        rows.append(
-            f"<tr><td>{escape(SIGNAL_NAMES.get(line['signal'], line['signal']))}{note}</td><td>{raw}</td>"
-            f"<td>{line['normalised']:.4f}</td><td>{line['weight']:.2f}</td><td>{rank}</td>"
-            f"<td><b>{line['contribution']:.4f}</b></td></tr>"
-        )
-    head = "<tr><th>signal</th><th>raw</th><th>normalised</th><th>weight</th><th>rank in leg</th><th>adds</th></tr>"
-    total = f'<tr><td>score</td><td colspan="4"></td><td><b>{score:.4f}</b></td></tr>'
-    return f'<table class="hb-ledger">{head}{"".join(rows)}{total}</table>'
-
-
 def facet(key: str, counts: Sequence[Mapping[str, Any]]) -> str:
     """A metadata key with its values and how many candidates carry each."""
     shown = [f'<span class="hb-token">{escape(c["value"])} {int(c["count"])}</span>' for c in counts]
     return f"<div><b>{escape(key)}</b>: {''.join(shown)}</div>"
-
-
-def tokens(line: Mapping[str, Any], most: int = 24) -> str:
-    """A signal's tokens, stronger ones more opaque."""
-    found = list(line.get("tokens") or [])[:most]
-    if not found:
-        return ""
-    top = max(float(token["contribution"]) for token in found) or 1.0
-    colour = SIGNAL_COLOURS.get(str(line["signal"]), "#888")
-    shown = [
-        f'<span class="hb-token" style="background:{colour}{int(20 + 120 * token["contribution"] / top):02x}" '
-        f'title="{token["query_weight"]:.3f} × {token["passage_weight"]:.3f}">{escape(token["token"])} '
-        f"{token['contribution']:.2f}</span>"
-        for token in found
-    ]
-    return f"<div>{escape(SIGNAL_NAMES.get(line['signal'], line['signal']))}: {''.join(shown)}</div>"
 
 
 _KIND_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#be185d", "#0891b2", "#65a30d", "#dc2626")

@@ -34,6 +34,7 @@ from hyblink.app.engines.embedded.records import SqliteRecords
 from hyblink.app.search.request import check_weights
 from hyblink.indexer.ingest.chunking import windows
 from hyblink.ui import rendering
+from hyblink.ui.signals import Signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -243,12 +244,13 @@ def test_rendering_escapes_everything() -> None:
     evil = "<script>alert('x')</script>"
     line = {"signal": evil, "raw": 1.0, "normalised": 1.0, "weight": 1.0, "contribution": 1.0, "leg_rank": 1, "note": evil,
             "tokens": [{"token": evil, "contribution": 1.0, "query_weight": 1.0, "passage_weight": 1.0}]}  # fmt: skip
+    signals = Signals([{"name": evil, "label": evil, "colour": evil, "proposes": True}])
     shown = [
         rendering.highlighted(evil, [{"start": 2, "end": 9}]),
-        rendering.signal_bar([line], 1.0),
-        rendering.ledger([line], 1.0),
-        rendering.tokens(line),
-        rendering.legend([evil]),
+        signals.bar([line], 1.0),
+        signals.ledger([line], 1.0),
+        signals.tokens(line),
+        signals.legend([evil]),
         rendering.entity_link(evil, evil, evil),
         rendering.entity_card({"kind": evil, "world": evil, "aliases": [evil], "description": evil}),
         rendering.mentioned(evil, {"documents": 1, "shown": [{"title": evil, "doc_id": evil}]}),

@@ -8,6 +8,7 @@ import streamlit as st
 
 from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
+from hyblink.ui.signals import Signals
 
 _NONE = {
     "entities": "There is no knowledge base yet. Load entities with `hyblink kb load`.",
@@ -28,3 +29,15 @@ def collections_of(client: Client, kind: str) -> tuple[list[dict[str, Any]], lis
         st.info(_NONE[kind])
         return None
     return found, [one["name"] for one in everything if one["kind"] != kind]
+
+
+def signals_of(client: Client) -> Signals:
+    """How the service's signals are shown, asked once a visit; said on the page where it does not answer."""
+    known = st.session_state.get("signals")
+    if not isinstance(known, Signals):
+        try:
+            known = st.session_state["signals"] = Signals(client.signals())
+        except ApiError as error:
+            st.error(str(error))
+            return Signals([])
+    return known

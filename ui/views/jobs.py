@@ -10,16 +10,16 @@ from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
 
 _SHOWN = 20
-_TYPES = ["jsonl", "ndjson", "csv", "tsv", "md", "txt", "rst", "html", "pdf", "gz"]
 _ACTS = {"queued": "cancel", "running": "cancel", "cancelled": "resume", "failed": "resume"}
 
 
 def show(client: Client) -> None:
     """Draw the page."""
     st.html(rendering.STYLE)
+    formats = _formats(client)
     with st.form("ingest", clear_on_submit=True):
         left, right = st.columns([2, 1])
-        sent = left.file_uploader("File to ingest", type=_TYPES)
+        sent = left.file_uploader("File to ingest", type=_suffixes(formats), help=_about(formats))
         collection = right.text_input("Into the collection", "default")
         whole = right.checkbox("Do not cut documents")
         begun = st.form_submit_button("Ingest")
@@ -32,6 +32,27 @@ def show(client: Client) -> None:
         except ApiError as error:
             st.error(str(error))
     _state(client)
+
+
+def _formats(client: Client) -> list[dict[str, Any]]:
+    """What the service reads, asked once a visit; nothing, said on the page, where it does not answer."""
+    if "formats" not in st.session_state:
+        try:
+            st.session_state["formats"] = client.formats()
+        except ApiError as error:
+            st.error(str(error))
+            return []
+    return list(st.session_state["formats"])
+
+
+def _suffixes(formats: list[dict[str, Any]]) -> list[str] | None:
+    """Endings of file names that can be chosen; None for any."""
+    return sorted({suffix.lstrip(".") for one in formats for suffix in one["suffixes"]} | {"gz"}) if formats else None
+
+
+def _about(formats: list[dict[str, Any]]) -> str:
+    lines = [f"- {', '.join(one['suffixes'])}: {one['about']}" for one in formats if one["suffixes"]]
+    return "\n".join([*lines, "- .gz behind a name: the same, compressed"])
 
 
 @st.fragment(run_every=2.0)  # type: ignore[untyped-decorator]

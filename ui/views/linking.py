@@ -10,7 +10,8 @@ import streamlit as st
 from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
 from hyblink.ui.examples import LINK_EXAMPLES
-from hyblink.ui.views.common import collections_of
+from hyblink.ui.signals import Signals
+from hyblink.ui.views.common import collections_of, signals_of
 
 _SHOWN = 5
 _AS_SET = "as the server is set"
@@ -41,7 +42,7 @@ def show(client: Client, default_kb: str) -> None:
     except ApiError as error:
         st.error(str(error))
         return
-    _result(request["collection"], text, result)
+    _result(signals_of(client), request["collection"], text, result)
     state = json.dumps([text, request], sort_keys=True)
     st.html(f"<div class='hb-done' data-state='{rendering.escape(state)}'></div>")
 
@@ -83,10 +84,10 @@ def _sidebar(bases: list[dict[str, Any]], default: str, documents: list[str]) ->
     return request
 
 
-def _result(kb: str, text: str, result: dict[str, Any]) -> None:
+def _result(signals: Signals, kb: str, text: str, result: dict[str, Any]) -> None:
     links = result["texts"][0]["links"]
     for part, why in result["missing"].items():
-        st.caption(f"Without {rendering.SIGNAL_NAMES.get(part, part)}: {why}")
+        st.caption(f"Without {signals.label(part)}: {why}")
     if not links:
         st.info("No mention found.")
         return
@@ -103,15 +104,15 @@ def _result(kb: str, text: str, result: dict[str, Any]) -> None:
     )
     right.download_button("Export as NIF", rendering.nif(text, links, kb), "links.ttl", width="stretch")
     st.html(
-        rendering.legend(
+        signals.legend(
             list(dict.fromkeys(s["signal"] for one in links for c in one["candidates"] for s in c["signals"]))
         )
     )
     for number, link in enumerate(links):
-        _link(kb, number, link)
+        _link(signals, kb, number, link)
 
 
-def _link(kb: str, number: int, link: dict[str, Any]) -> None:
+def _link(signals: Signals, kb: str, number: int, link: dict[str, Any]) -> None:
     meaning = link["title"] if link["entity_id"] is not None else f"NIL, {link['reason'].replace('_', ' ')}"
     st.html(f"<div id='mention-{number}'></div>")
     with st.expander(f"{link['mention']['text']} → {meaning} ({link['probability']:.0%})"):
@@ -121,7 +122,7 @@ def _link(kb: str, number: int, link: dict[str, Any]) -> None:
             title = rendering.entity_link(kb, candidate["entity_id"], candidate["title"])
             st.html(
                 f"<b>{candidate['rank']}. {title}</b>{kind} {candidate['probability']:.1%}"
-                + rendering.signal_bar(candidate["signals"], best)
+                + signals.bar(candidate["signals"], best)
                 + f"<div class='hb-text'>{rendering.escape(candidate['description'])}</div>"
-                + rendering.ledger(candidate["signals"], candidate["utility"])
+                + signals.ledger(candidate["signals"], candidate["utility"])
             )

@@ -10,7 +10,8 @@ import streamlit as st
 from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
 from hyblink.ui.examples import EXAMPLES
-from hyblink.ui.views.common import collections_of
+from hyblink.ui.signals import Signals
+from hyblink.ui.views.common import collections_of, signals_of
 
 _PAGE = 10
 _CANDIDATES = 200
@@ -27,7 +28,8 @@ def show(client: Client, default_collection: str) -> None:
     if found is None:
         return
     collections, bases = found
-    request = _sidebar(collections, bases, default_collection)
+    signals = signals_of(client)
+    request = _sidebar(collections, bases, default_collection, signals)
     st.title("hyblink", anchor=False)
     query = st.text_input("Query", key="query", placeholder="words, names, or what you mean", max_chars=2000)
     columns = st.columns(3)
@@ -59,14 +61,14 @@ def show(client: Client, default_collection: str) -> None:
         return
     if fresh:
         st.session_state["shown"], st.session_state["search-id"] = shown, result["search_id"]
-    _result(client, request, query, result, page)
+    _result(client, signals, request, query, result, page)
 
 
 def _use_example(text: str) -> None:
     st.session_state["query"] = text
 
 
-def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str) -> dict[str, Any]:
+def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str, signals: Signals) -> dict[str, Any]:
     names = [c["name"] for c in collections]
     with st.sidebar:
         name = st.selectbox("Collection", names, index=names.index(default) if default in names else 0)
@@ -76,12 +78,11 @@ def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str) 
             f"{chosen['encoded'] / max(chosen['passages'], 1):.0%} on the full tier · {chosen['generation']}"
         )
         request: dict[str, Any] = {"collection": name, "candidates": _CANDIDATES}
-        signals = [s for s in rendering.LEGS if st.checkbox(rendering.SIGNAL_NAMES[s], True, key=f"use-{s}")]
-        request["signals"] = signals or list(rendering.LEGS)
+        used = [s for s in signals.proposing if st.checkbox(signals.label(s), True, key=f"use-{s}")]
+        request["signals"] = used or list(signals.proposing)
         if st.toggle("Own weights", key="own-weights"):
             request["weights"] = {
-                s: st.slider(rendering.SIGNAL_NAMES[s], 0.0, 1.0, 0.33, 0.01, key=f"weight-{s}")
-                for s in request["signals"]
+                s: st.slider(signals.label(s), 0.0, 1.0, 0.33, 0.01, key=f"weight-{s}") for s in request["signals"]
             }
             if not any(request["weights"].values()):
                 st.warning("At least one weight must be above 0.")
@@ -116,14 +117,16 @@ def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str) 
     return request
 
 
-def _result(client: Client, request: dict[str, Any], query: str, result: dict[str, Any], page: int) -> None:
+def _result(
+    client: Client, signals: Signals, request: dict[str, Any], query: str, result: dict[str, Any], page: int
+) -> None:
     shown = [s for s in request["signals"] if s not in result["missing"]]
     if result["rerank"] and result["rerank"]["scored"]:
         shown.append("cross")
-    st.html(rendering.legend(shown))
+    st.html(signals.legend(shown))
     for leg in result["legs"]:
         if leg["error"]:
-            st.warning(f"{rendering.SIGNAL_NAMES.get(leg['signal'], leg['signal'])} did not answer: {leg['error']}")
+            st.warning(f"{signals.label(leg['signal'])} did not answer: {leg['error']}")
     if result["missing"] and not any(leg["error"] for leg in result["legs"]):
         st.caption("No vectors yet: passages are still being encoded.")
     if result["entities"]:
@@ -134,7 +137,7 @@ def _result(client: Client, request: dict[str, Any], query: str, result: dict[st
         st.info("Nothing found.")
     best = max((hit["score"] for hit in result["hits"]), default=1.0)
     for hit in result["hits"]:
-        _hit(client, request, query, hit, best)
+        _hit(client, signals, request, query, hit, best)
     # Says that everything above belongs to this question and page: what a script that drives the page waits for.
     st.html(f"<div class='hb-done' data-state='{rendering.escape(st.session_state['identity'])}#{page}'></div>")
     left, middle, right = st.columns([1, 3, 1])
@@ -146,7 +149,7 @@ def _result(client: Client, request: dict[str, Any], query: str, result: dict[st
         f"{result['timings_ms']['total']:.0f} ms"
     )
     _facets(result)
-    _why_not(client, request, query)
+    _why_not(client, signals, request, query)
 
 
 def _reranked(report: dict[str, Any] | None) -> None:
@@ -176,21 +179,23 @@ def _judge(client: Client, collection: str, query: str, document_id: str, key: s
         st.toast("Judged.")
 
 
-def _hit(client: Client, request: dict[str, Any], query: str, hit: dict[str, Any], best: float) -> None:
+def _hit(
+    client: Client, signals: Signals, request: dict[str, Any], query: str, hit: dict[str, Any], best: float
+) -> None:
     with st.container(border=True):
         passage = hit["passages"][0]
         title = rendering.escape(hit["title"] or hit["doc_id"])
         tier = rendering.escape(passage["tier"])
         st.html(
             f"<b>{hit['rank']}. {title}</b><span class='hb-tier'>{tier}</span>"
-            + rendering.signal_bar(passage["signals"], best)
+            + signals.bar(passage["signals"], best)
             + f"<div class='hb-text'>{rendering.highlighted(passage['text'], passage['highlights'])}</div>"
         )
         with st.expander(f"Why? {hit['score']:.4f}"):
-            st.html(rendering.ledger(passage["signals"], passage["score"]))
+            st.html(signals.ledger(passage["signals"], passage["score"]))
             for line in passage["signals"]:
                 if line["tokens"]:
-                    st.html(rendering.tokens(line))
+                    st.html(signals.tokens(line))
             if hit["metadata"]:
                 st.json(hit["metadata"], expanded=False)
         thumb = f"judge-{query}-{hit['doc_id']}"
@@ -216,7 +221,7 @@ def _facets(result: dict[str, Any]) -> None:
             st.html(rendering.facet(key, counts[:12]))
 
 
-def _why_not(client: Client, request: dict[str, Any], query: str) -> None:
+def _why_not(client: Client, signals: Signals, request: dict[str, Any], query: str) -> None:
     with st.expander("Why is a document not here?"):
         wanted = st.text_input("Document id", key="why-not")
         if not wanted.strip():
@@ -227,7 +232,8 @@ def _why_not(client: Client, request: dict[str, Any], query: str) -> None:
             st.error(str(error))
             return
         st.write(answer["explanation"])
-        st.html(rendering.ledger(answer["signals"], answer["score"]))
+        st.html(signals.ledger(answer["signals"], answer["score"]))
         for leg in answer["legs"]:
             score = "–" if leg["score"] is None else f"{leg['score']:.4f}"
-            st.write(f"{leg['signal']}: exact rank {leg['rank'] or '–'}, score {score}, asked for {leg['depth']}")
+            rank = leg["rank"] or "–"
+            st.write(f"{signals.label(leg['signal'])}: exact rank {rank}, score {score}, asked for {leg['depth']}")

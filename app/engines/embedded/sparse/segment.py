@@ -1,0 +1,148 @@
+"""Segments: postings of sparse vectors by token, built from batches and merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.core.types.arrays import IdArray, ScoreArray, TermBatch
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Postings of some passages. `docs` are positions in `rows`; `weights` is empty where all are 1."""
+
+    rows: IdArray
+    tokens: Ints
+    offsets: IdArray
+    docs: Ints
+    weights: ScoreArray
+
+    def ranges(self, ids: npt.NDArray[np.int32]) -> tuple[IdArray, IdArray]:
+        """Start and end of each token's postings; equal where the token does not occur."""
+        at = np.searchsorted(self.tokens, ids)
+        inside = at < len(self.tokens)
+        inside[inside] &= self.tokens[at[inside]] == ids[inside]
+        starts = np.where(inside, self.offsets[np.where(inside, at, 0)], 0)
+        ends = np.where(inside, self.offsets[np.where(inside, at + 1, 0)], 0)
+        return starts.astype(np.int64), ends.astype(np.int64)
+
+
+@numba.njit(nogil=True, cache=True)
+def _transpose(offsets, ids, weights, places, docs, kept):  # type: ignore[no-untyped-def]
+    """Postings of rows: `places` says where each token's begin, and is moved to where they end."""
+    weighted = len(weights) > 0
+    for row in range(len(offsets) - 1):
+        for at in range(offsets[row], offsets[row + 1]):
+            place = places[ids[at]]
+            places[ids[at]] = place + 1
+            docs[place] = row
+            if weighted:
+                kept[place] = weights[at]
+
+
+def build_segment(batch: TermBatch) -> Segment:
+    """Postings of passages."""
+    counts = np.bincount(batch.ids)
+    tokens = np.flatnonzero(counts).astype(np.int32)
+    ends = np.cumsum(counts)
+    weighted = len(batch.weights) > 0 and not bool((batch.weights == 1.0).all())
+    docs = np.empty(len(batch.ids), dtype=np.int32)
+    weights = batch.weights if weighted else np.zeros(0, dtype=np.float32)
+    kept = np.empty(len(weights), dtype=np.float32)
+    _transpose(batch.offsets, batch.ids, weights, ends - counts, docs, kept)
+    return Segment(batch.rows, tokens, np.concatenate([[0], ends[tokens]]).astype(np.int64), docs, kept)
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type: ignore[no-untyped-def]
+    """Postings `start:end` of rows that have a new place (-1: none), written from `at`; where they end."""
+    for posting in range(start, end):
+        place = places[docs[posting]]
+        if place >= 0:
+            out_docs[at] = place
+            if len(out_weights):
+                out_weights[at] = weights[posting] if len(weights) else np.float32(1.0)
+            at += 1
+    return at
+
+
+@numba.njit(nogil=True, cache=True)
+def _merge(  # type: ignore[no-untyped-def]
+    left_tokens, left_offsets, left_docs, left_weights, left_places,
+    right_tokens, right_offsets, right_docs, right_weights, right_places,
+    tokens, offsets, docs, weights,
+):  # fmt: skip
+    """Postings of two segments, token by token; how many tokens and postings were kept."""
+    left, right, count, at = 0, 0, 0, 0
+    while left < len(left_tokens) or right < len(right_tokens):
+        begun = at
+        if right == len(right_tokens):
+            token = left_tokens[left]
+        elif left == len(left_tokens):
+            token = right_tokens[right]
+        else:
+            token = min(left_tokens[left], right_tokens[right])
+        if left < len(left_tokens) and left_tokens[left] == token:
+            start, end = left_offsets[left], left_offsets[left + 1]
+            at = _copy(start, end, left_docs, left_weights, left_places, at, docs, weights)
+            left += 1
+        if right < len(right_tokens) and right_tokens[right] == token:
+            start, end = right_offsets[right], right_offsets[right + 1]
+            at = _copy(start, end, right_docs, right_weights, right_places, at, docs, weights)
+            right += 1
+        if at > begun:
+            tokens[count] = token
+            count += 1
+            offsets[count] = at
+    return count, at
+
+
+Part = tuple[Segment, npt.NDArray[np.bool_]]
+
+
+def merge_segments(left: Part, right: Part) -> Segment:
+    """One segment of two, without what was removed."""
+    kept, places, first = [], [], 0
+    for segment, alive in (left, right):
+        stays = alive if len(alive) else np.ones(len(segment.rows), dtype=np.bool_)
+        new = np.where(stays, np.cumsum(stays) - 1 + first, -1).astype(np.int32)
+        kept.append(segment.rows[stays])
+        places.append(new)
+        first += len(kept[-1])
+    one, other = left[0], right[0]
+    postings = len(one.docs) + len(other.docs)
+    tokens = np.empty(len(one.tokens) + len(other.tokens), dtype=np.int32)
+    offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
+    docs = np.empty(postings, dtype=np.int32)
+    weights = np.empty(postings if len(one.weights) or len(other.weights) else 0, dtype=np.float32)
+    found, used = _merge(
+        one.tokens, one.offsets, one.docs, one.weights, places[0],
+        other.tokens, other.offsets, other.docs, other.weights, places[1],
+        tokens, offsets, docs, weights,
+    )  # fmt: skip
+    merged = Segment(np.concatenate(kept), tokens[:found], offsets[: found + 1], docs[:used], weights[:used])
+    return merged if bool((np.diff(merged.rows) > 0).all()) else _in_order(merged)
+
+
+def _in_order(segment: Segment) -> Segment:
+    """The segment with its rows ascending: passages are encoded in any order."""
+    order = np.argsort(segment.rows)
+    places = np.empty(len(order), dtype=np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    docs = places[segment.docs]
+    token_of = np.repeat(np.arange(len(segment.tokens)), np.diff(segment.offsets))
+    by_token = np.lexsort((docs, token_of))
+    weights = segment.weights[by_token] if len(segment.weights) else segment.weights
+    return Segment(segment.rows[order], segment.tokens, segment.offsets, docs[by_token], weights)
+
+
+EMPTY_SEGMENT = Segment(
+    np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int32),
+    np.zeros(0, dtype=np.float32),
+)  # fmt: skip

@@ -1,0 +1,227 @@
+"""The sparse index at one moment: searching it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from hyblink.app.core.ports.store import Selection
+from hyblink.app.core.types.arrays import IdArray, ScoreArray, TermWeights
+from hyblink.app.core.types.ranking import EMPTY, Scored
+from hyblink.app.core.weights import idf_weights
+from hyblink.app.engines.derived import top
+from hyblink.app.engines.embedded.sparse.segment import Ints, Segment
+
+
+@numba.njit(nogil=True, cache=True)
+def _accumulate(starts, ends, query_weights, docs, weights, scores):  # type: ignore[no-untyped-def]
+    """Add every posting of the query's tokens to `scores`. Without weights (length 0) each posting weighs 1."""
+    weighted = len(weights) > 0
+    for term in range(len(starts)):
+        weight = query_weights[term]
+        if weighted:
+            for at in range(starts[term], ends[term]):
+                scores[docs[at]] += weight * weights[at]
+        else:
+            for at in range(starts[term], ends[term]):
+                scores[docs[at]] += weight
+
+
+@numba.njit(nogil=True, cache=True)
+def _best(scores, usable, k):  # type: ignore[no-untyped-def]
+    """Positions of the k highest positive scores; of equal ones the lower position wins. Not sorted."""
+    filtered = len(usable) > 0
+    heap_scores = np.empty(k, np.float32)
+    heap_at = np.empty(k, np.int64)
+    size = 0
+    for at in range(len(scores)):
+        score = scores[at]
+        if score <= 0.0 or (filtered and not usable[at]):
+            continue
+        if size < k:
+            child = size
+            size += 1
+        elif score > heap_scores[0]:
+            # Drop the root, then sift the new one down from there.
+            parent = 0
+            while True:
+                child = 2 * parent + 1
+                if child >= size:
+                    break
+                right = child + 1
+                if right < size and (
+                    heap_scores[right] < heap_scores[child]
+                    or (heap_scores[right] == heap_scores[child] and heap_at[right] > heap_at[child])
+                ):
+                    child = right
+                if heap_scores[child] > score or (heap_scores[child] == score and heap_at[child] < at):
+                    break
+                heap_scores[parent] = heap_scores[child]
+                heap_at[parent] = heap_at[child]
+                parent = child
+            heap_scores[parent] = score
+            heap_at[parent] = at
+            continue
+        else:
+            continue
+        while child > 0:
+            parent = (child - 1) // 2
+            if heap_scores[parent] < score or (heap_scores[parent] == score and heap_at[parent] > at):
+                break
+            heap_scores[child] = heap_scores[parent]
+            heap_at[child] = heap_at[parent]
+            child = parent
+        heap_scores[child] = score
+        heap_at[child] = at
+    return heap_at[:size]
+
+
+@numba.njit(nogil=True, cache=True)
+def _first_from(docs, low, high, wanted):  # type: ignore[no-untyped-def]
+    """The first place in `docs[low:high]`, which ascends, that is not below `wanted`; `high` where all are."""
+    while low < high:
+        middle = (low + high) // 2
+        if docs[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(nogil=True, cache=True)
+def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
+    """For each wanted position the index of its posting in `docs[start:end]`, or -1. Both ascend."""
+    for at in range(len(wanted)):
+        place = _first_from(docs, start, end, wanted[at])
+        found[at] = place if place < end and docs[place] == wanted[at] else -1
+
+
+@numba.njit(nogil=True, cache=True)
+def _accumulate_at(starts, ends, query_weights, docs, weights, wanted, scores):  # type: ignore[no-untyped-def]
+    """As `_accumulate`, for the wanted positions only; `wanted` ascends."""
+    weighted = len(weights) > 0
+    for term in range(len(starts)):
+        low = starts[term]
+        for at in range(len(wanted)):
+            low = _first_from(docs, low, ends[term], wanted[at])
+            if low < ends[term] and docs[low] == wanted[at]:
+                scores[at] += query_weights[term] * (weights[low] if weighted else np.float32(1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseView:
+    """The postings at one moment. `alive` masks are empty where nothing of the segment was removed."""
+
+    parts: tuple[tuple[Segment, npt.NDArray[np.bool_]], ...]
+
+    @property
+    def passages(self) -> int:
+        """Passages in the statistics, removed ones included until the next base."""
+        return sum(len(segment.rows) for segment, _ in self.parts)
+
+    def query_weights(self, ids: Sequence[int], limit: int) -> TermWeights:
+        wanted = np.asarray(ids, dtype=np.int32)
+        frequency = np.zeros(len(wanted), dtype=np.int64)
+        for segment, _ in self.parts:
+            starts, ends = segment.ranges(wanted)
+            frequency += ends - starts
+        return idf_weights(wanted, frequency, self.passages, limit)
+
+    def _scores(self, segment: Segment, query: TermWeights) -> ScoreArray:
+        scores = np.zeros(len(segment.rows), dtype=np.float32)
+        starts, ends = segment.ranges(query.ids)
+        _accumulate(starts, ends, query.weights, segment.docs, segment.weights, scores)
+        return scores
+
+    def search(self, query: TermWeights, k: int, selection: Selection | None) -> Scored:
+        allowed = selection.rows() if selection is not None else None
+        if not len(query) or (allowed is not None and not len(allowed)):
+            return EMPTY
+        rows, values = [], []
+        for segment, alive in self.parts:
+            usable = alive
+            if allowed is not None:
+                usable = _member(segment.rows, allowed)
+                if len(alive):
+                    usable &= alive
+            scores = self._scores(segment, query)
+            at = _best(scores, usable, min(k, len(scores)) or 1)
+            rows.append(segment.rows[at])
+            values.append(scores[at])
+        return top(np.concatenate(rows), np.concatenate(values), k) if rows else EMPTY
+
+    def score(self, query: TermWeights, rows: IdArray) -> ScoreArray:
+        scores = np.zeros(len(rows), dtype=np.float32)
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        for segment, _ in self.parts:
+            places, wanted = _positions(segment, ascending)
+            if len(wanted):
+                found = np.zeros(len(wanted), dtype=np.float32)
+                starts, ends = segment.ranges(query.ids)
+                _accumulate_at(starts, ends, query.weights, segment.docs, segment.weights, wanted, found)
+                scores[order[places]] += found
+        return scores
+
+    def contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
+        result: list[list[tuple[int, float, float]]] = [[] for _ in range(len(rows))]
+        for token, at, query_weight, weight in self._matches(query, rows):
+            for place, value in zip(at.tolist(), weight.tolist(), strict=True):
+                result[place].append((token, query_weight, value))
+        return result
+
+    def _matches(self, query: TermWeights, rows: IdArray) -> list[tuple[int, IdArray, float, ScoreArray]]:
+        """(token, places in `rows`, query weight, passage weights) for every token that some row holds."""
+        matches = []
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        for segment, _ in self.parts:
+            inside, wanted = _positions(segment, ascending)
+            if not len(wanted):
+                continue
+            places = order[inside]
+            starts, ends = segment.ranges(query.ids)
+            found = np.empty(len(wanted), dtype=np.int64)
+            triples = zip(query.ids.tolist(), query.weights.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            for token, query_weight, start, end in triples:
+                _lookup(start, end, segment.docs, wanted, found)
+                hit = found >= 0
+                if hit.any():
+                    weight = segment.weights[found[hit]] if len(segment.weights) else np.ones(hit.sum(), np.float32)
+                    matches.append((token, places[hit], query_weight, weight))
+        return matches
+
+    def rank(self, query: TermWeights, row: int) -> int | None:
+        """The row's rank among all rows with a positive score, from 1; None where it has none."""
+        score = float(self.score(query, np.array([row]))[0])
+        if score <= 0:
+            return None
+        better = 0
+        for segment, alive in self.parts:
+            scores = self._scores(segment, query)
+            if len(alive):
+                scores[~alive] = 0
+            better += int(((scores > score) | ((scores == score) & (segment.rows < row))).sum())
+        return better + 1
+
+
+def _positions(segment: Segment, ascending: IdArray) -> tuple[npt.NDArray[np.bool_], Ints]:
+    """Which of the rows the segment holds, and the positions of those that it does."""
+    at = np.searchsorted(segment.rows, ascending)
+    inside = at < len(segment.rows)
+    inside[inside] &= segment.rows[at[inside]] == ascending[inside]
+    return inside, at[inside].astype(np.int32)
+
+
+def _member(rows: IdArray, allowed: IdArray) -> npt.NDArray[np.bool_]:
+    """Which of the ascending `rows` are among the ascending `allowed`."""
+    at = np.searchsorted(rows, allowed)
+    inside = at < len(rows)
+    at = at[inside]
+    mask = np.zeros(len(rows), dtype=np.bool_)
+    mask[at[rows[at] == allowed[inside]]] = True
+    return mask
