@@ -4,160 +4,43 @@ from __future__ import annotations
 
 import base64
 import http.client
-import itertools
-import json
-import os
 import random
 import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from conftest import SOAK, missing_service, use_fake_encoder
+from conftest import missing_service
 
-from hyblink.app.application import App
-from hyblink.app.bootstrap import build
-from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
+from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError
 from hyblink.app.core.ports.store import PreparedDocument
-from hyblink.app.core.settings import IngestSettings, OpenSearchSettings, Settings
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import DocId, Document
-from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
+from tests.support.opensearch_faults import (
+    KILLS,
+    WRITES,
+    AppMaker,
+    Watched,
+    documents,
+    look,
+    make_cluster_app,  # noqa: F401 - a fixture
+    one_node,
+)
 
 pytestmark = pytest.mark.services
-
-KILLS = 10 if SOAK else 2
-WRITES = 150 if SOAK else 12
-TOGETHER = 4
-_numbers = itertools.count()
-AppMaker = Callable[..., App]
-
-
-@pytest.fixture
-def make_cluster_app(tmp_path: Path) -> Iterator[AppMaker]:
-    """Applications on a cluster; their collections are deleted at the end."""
-    opened: list[App] = []
-
-    def make(urls: tuple[str, ...], prefix: str = "", **options: Any) -> App:
-        settings = {"hosts": urls, "keep_removed_s": 0, "writer_lease_s": 2, **options}
-        settings["prefix"] = prefix or f"f{os.getpid()}-{next(_numbers)}"
-        app = build(
-            Settings(
-                engine="opensearch",
-                data_dir=tmp_path / f"data{next(_numbers)}",
-                opensearch=OpenSearchSettings(**settings),
-                ingest=IngestSettings(writer_wait_s=15),
-            )
-        )
-        use_fake_encoder(app)
-        opened.append(app)
-        return app
-
-    yield make
-    for app in opened:
-        with suppress(HyblinkError):
-            for name in app.catalog.names():
-                app.catalog.delete(name)
-        app.close()
-
-
-def documents(version: int) -> list[dict[str, Any]]:
-    """Documents that are always written together."""
-    return [
-        {"id": f"d{n}", "text": f"alpha version{version} " + "beta " * (version % 7), "metadata": {"version": version}}
-        for n in range(TOGETHER)
-    ]
-
-
-def look(app: App) -> int:
-    """The version that a search sees; it has to be one, and whole."""
-    hits = app.search.search("c", SearchRequest("alpha", k=10)).hits
-    versions = {hit.metadata["version"] for hit in hits}
-    assert len(hits) in {0, TOGETHER}, f"a search saw {len(hits)} of {TOGETHER} documents"
-    assert len(versions) <= 1, f"a search saw versions {versions} at once"
-    return int(str(next(iter(versions), -1)))
-
-
-class Watched:
-    """Writes and searches side by side, while somebody breaks things."""
-
-    def __init__(self, app: App, reader: App) -> None:
-        self.app, self.reader = app, reader
-        self.acknowledged, self.begun = -1, -1
-        self.searches, self.refused_searches, self.refused_writes = 0, 0, 0
-        self.wrong: list[str] = []
-        self.stop = threading.Event()
-
-    def write(self) -> None:
-        self.begun += 1
-        try:
-            result = self.app.documents.bulk("c", documents(self.begun), encode=False)
-            assert not result.errors
-            self.acknowledged = self.begun
-        except HyblinkError:
-            self.refused_writes += 1
-
-    def search(self) -> None:
-        while not self.stop.is_set():
-            promised = self.acknowledged
-            try:
-                version = look(self.reader)
-                self.searches += 1
-                if version < promised:
-                    self.wrong.append(f"version {promised} was acknowledged before, a search saw {version}")
-            except HyblinkError:
-                self.refused_searches += 1
-            except AssertionError as error:
-                self.wrong.append(str(error))
-            time.sleep(0.01)
-
-    @contextmanager
-    def searching(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.search)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.stop.set()
-            thread.join()
-
-    def check(self) -> None:
-        """After everything has healed."""
-        print(
-            f"{self.begun + 1} writes, {self.refused_writes} refused; {self.searches} searches, "
-            f"{self.refused_searches} refused"
-        )
-        assert self.wrong == []
-        assert self.searches > 0
-        assert look(self.reader) >= self.acknowledged
-        self.write()
-        assert self.acknowledged == self.begun == look(self.reader)
-        encode_now(self.app, "c")
-        assert look(self.reader) == self.begun
-        assert self.app.catalog.engine("c").check() == []
-        assert self.app.catalog.engine("c").store.reader().counts().documents == TOGETHER
-
-
-def one_node(local_cluster: Callable[..., Cluster]) -> str:
-    state = local_cluster().state()
-    assert state is not None
-    return state.url
 
 
 class Proxy:
@@ -458,127 +341,3 @@ def test_what_the_mapping_refuses_costs_one_document_and_not_the_others(
     assert kept.text == "the old version"
     assert reader.integrity() == []
     assert app.catalog.engine("c").check() == []
-
-
-def worker(tmp_path: Path, url: str, prefix: str, rows: Path, version: int) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "HYBLINK_ENGINE": "opensearch",
-        "HYBLINK_DATA_DIR": str(tmp_path / f"worker{next(_numbers)}"),
-        "HYBLINK_OPENSEARCH__HOSTS": json.dumps([url]),
-        "HYBLINK_OPENSEARCH__PREFIX": prefix,
-        "HYBLINK_OPENSEARCH__WRITER_LEASE_S": "2",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-    }
-    command = [sys.executable, str(Path(__file__).with_name("ingest_worker.py"))]
-    arguments = [str(rows), str(tmp_path / "acknowledged.txt"), str(version)]
-    return subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def write_rows(path: Path, count: int, version: int) -> Path:
-    with path.open("w") as out:
-        for n in range(count):
-            text = f"alpha number{n} version{version} " + "beta " * ((n + version) % 50)
-            out.write(json.dumps({"id": f"d{n}", "text": text, "metadata": {"version": version}}) + "\n")
-    return path
-
-
-def test_a_writer_killed_at_random_moments(
-    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker, tmp_path: Path
-) -> None:
-    """Ingestion by processes that are killed again and again; each goes on after what was acknowledged."""
-    url, prefix = one_node(local_cluster), f"kill{os.getpid()}"
-    app = make_cluster_app((url,), prefix)
-    ensure_collection(app, CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
-    count, rng = 600, random.Random(4)
-    killed, version = 0, 1
-    rows = write_rows(tmp_path / "rows1.jsonl", count, version)
-    while True:
-        process = worker(tmp_path, url, prefix, rows, version)
-        try:
-            _, errors = process.communicate(timeout=2.5 + rng.random() * 4 if killed < 2 * KILLS else 300)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            killed += 1
-            app.search.search("c", SearchRequest("alpha", k=50))
-            continue
-        assert process.returncode == 0, errors.decode()[-2000:]
-        if killed >= 2 * KILLS:
-            break
-        version += 1
-        rows = write_rows(tmp_path / f"rows{version}.jsonl", count, version)
-    print(f"killed {killed} times in {version} versions of {count} documents")
-    promised: dict[str, int] = {}
-    for line in (tmp_path / "acknowledged.txt").read_text().splitlines():
-        doc_id, number = line.split()
-        promised[doc_id] = max(int(number), promised.get(doc_id, 0))
-    reader = app.catalog.engine("c").store.reader()
-    stored = {one.document.id: one.document for one in reader.export()}
-    assert len(stored) == count
-    # A kill can fall between a batch's commit and its acknowledgement: stored, but promised to nobody. The last process
-    # ended well, so whatever was committed before it, and it therefore passed over, is of its version too.
-    assert len(promised) >= count - 10 * killed
-    assert max(promised.values()) == version
-    assert {one.metadata["version"] for one in stored.values()} == {version}
-    assert app.catalog.engine("c").check() == []
-
-
-def test_a_writer_that_was_frozen_cannot_write_after_its_lease(
-    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker, tmp_path: Path
-) -> None:
-    url, prefix = one_node(local_cluster), f"zombie{os.getpid()}"
-    app = make_cluster_app((url,), prefix)
-    ensure_collection(app, CollectionSpec("c", chunk_chars=60, chunk_overlap_chars=10))
-    rows = write_rows(tmp_path / "rows.jsonl", 3000, 1)
-    process = worker(tmp_path, url, prefix, rows, 1)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "acknowledged.txt").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGSTOP)
-    try:
-        app.documents.bulk("c", [{"id": "mine", "text": "written after the other one's lease"}], encode=False)
-    finally:
-        process.send_signal(signal.SIGCONT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert b"WriterConflictError" in errors
-    document = app.catalog.engine("c").store.reader().get_document("mine")
-    assert document is not None
-    acknowledged = (tmp_path / "acknowledged.txt").read_text().splitlines()
-    reader = app.catalog.engine("c").store.reader()
-    stored = {one.document.id for one in reader.export()}
-    assert {line.split()[0] for line in acknowledged} <= stored
-    assert app.catalog.engine("c").check() == []
-
-
-def test_a_lease_is_taken_from_the_dead_at_once_and_from_the_silent_in_time(
-    local_cluster: Callable[..., Cluster], make_cluster_app: AppMaker
-) -> None:
-    app = make_cluster_app((one_node(local_cluster),), "lease", writer_lease_s=1)
-    ensure_collection(app, CollectionSpec("c"))
-    store: Any = app.catalog.engine("c").store
-    app.documents.bulk("c", documents(0), encode=False)
-
-    def leave(owner: str, until: float) -> None:
-        found = store._documents.get(store._path)
-        store._documents.put(store._path, {**found.value, "owner": owner, "until": until, "clean": False}, after=found)
-
-    host, pid, started, number = store._lease._owner.split(" ")
-    term = store.state()["term"]
-    leave(f"{host} {pid} {float(started) - 9:.2f} {number}", time.time() + 1000)
-    app.documents.bulk("c", documents(1), encode=False)
-    assert (look(app), store.state()["term"]) == (1, term + 1)
-    leave("elsewhere/1 1 1.00 abcd", time.time() + 1.5)
-    before = time.monotonic()
-    app.documents.bulk("c", documents(2), encode=False)
-    assert time.monotonic() - before > 1
-    assert (look(app), store.state()["term"]) == (2, term + 2)
-    leave("elsewhere/1 1 1.00 abcd", time.time() + 1000)
-    impatient = make_cluster_app(store._cluster.settings.hosts, "lease")
-    impatient_store: Any = impatient.catalog.engine("c").store
-    impatient_store._lease._wait_s = 0.3
-    with pytest.raises(WriterConflictError, match="elsewhere"):
-        impatient.documents.bulk("c", documents(3), encode=False)
-    leave("", 0)

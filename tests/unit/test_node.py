@@ -9,7 +9,7 @@ import pytest
 
 from hyblink.app.core.errors import ConflictError, InvalidInputError, UnavailableError
 from hyblink.app.engines.opensearch.local import java
-from hyblink.app.engines.opensearch.local.assemble import PLUGIN, POM, VERSIONS, assemble, parse_tree
+from hyblink.app.engines.opensearch.local.assemble import PLUGIN, VERSIONS, assemble, parse_tree
 from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions, ClusterState, NodeState
 
 TREE = """me:me:pom:1
@@ -88,7 +88,7 @@ def test_the_data_of_another_cluster_is_not_mixed_in(tmp_path: Path) -> None:
 def test_compose_builds_a_version_that_the_plugin_has() -> None:
     import yaml
 
-    root = POM.parents[2]
+    root = Path(__file__).parents[2]
     compose = yaml.safe_load((root / "compose.yaml").read_text())
     service = compose["services"]["opensearch"]
     version = service["build"]["args"]["OPENSEARCH_VERSION"]

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,7 +268,7 @@ def test_highlights_are_cut_around_the_first() -> None:
 
 def test_waiting_for_a_busy_cross_encoder_ends_with_the_deadline() -> None:
     encoder = Reranker("any", EncodeSettings())
-    encoder.__dict__["_loaded"] = lambda pairs: np.ones(len(pairs), dtype=np.float32)
+    encoder.__dict__["_loaded"] = SimpleNamespace(score=lambda pairs, idf: np.ones(len(pairs), dtype=np.float32))
     passages = [("", "a"), ("", "b")]
     with encoder._computing:  # another search is being re-ranked
         started = time.perf_counter()

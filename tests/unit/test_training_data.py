@@ -180,7 +180,7 @@ def test_every_recipe_is_sound_and_options_are_typed() -> None:
         recipe(name)
     assert recipe("dense", {"steps": "7", "symmetric": "true", "precision": "bf16"}).steps == 7
     for changes, said in (
-        ({"stepz": "7"}, "unknown option of a recipe; received 'stepz'"),
+        ({"stepz": "7"}, "unknown option of the recipe dense; received 'stepz'"),
         ({"steps": "many"}, "bad steps; received 'many'; expected int"),
         ({"steps": "0"}, "steps is out of range; received 0"),
         ({"loss": "svdr"}, "a dense run has no such loss"),
