@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import InvalidInputError
+from hyblink.app.core.extensions import load_extensions
 from hyblink.app.core.settings import Settings
 from hyblink.app.encoders.pool import PRECISIONS, EncoderPool
 from hyblink.app.engines.catalog import Catalog, Registry
@@ -32,6 +33,7 @@ def _registry(settings: Settings) -> Registry:
 def build(settings: Settings | None = None) -> App:
     """Wire the application from settings (by default: environment, hyblink.toml, defaults)."""
     settings = settings or Settings()
+    load_extensions(settings.extensions)
     for name, known in PRECISIONS.items():
         received = getattr(settings.encode, name)
         if received not in known:

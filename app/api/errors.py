@@ -45,8 +45,9 @@ def error_answer(error: HyblinkError) -> Response:
 def bad_request(problem: Mapping[str, Any], content_type: str | None) -> dict[str, str]:
     """What a client is told whose request has not the form of its route: where, what was received, what is expected."""
     place = ".".join(str(part) for part in problem["loc"] if not _INTERNAL.fullmatch(str(part))) or "the body"
-    received, expected = shown(problem.get("input")), str(problem["msg"]).removeprefix("Input should be ")
-    message = f"{place}: {problem['msg']}"
+    said = str(problem["msg"]).removeprefix("Value error, ")  # pydantic's words before those of our own checks
+    received, expected = shown(problem.get("input")), said.removeprefix("Input should be ")
+    message = f"{place}: {said}"
     if problem["type"] == "json_invalid":
         message = f"the body is not JSON at character {problem['loc'][-1]}: {problem.get('ctx', {}).get('error', '')}"
         expected = "JSON"

@@ -28,6 +28,10 @@ class LateHelpCommand(TyperCommand):
     """A command whose options' help may stand for what is registered."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        from hyblink.app.core.extensions import load_extensions
+        from hyblink.app.core.settings import Settings
+
+        load_extensions(Settings().extensions)
         for parameter in self.params:
             text = getattr(parameter, "help", None)
             if text in _LATE:

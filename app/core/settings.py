@@ -284,6 +284,9 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("INFO", description="Python logging level.")
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, with request ids.")
+    extensions: tuple[str, ...] = Field(
+        (), description="Modules that are imported at the start: they add signals, formats, families, recipes, routes."
+    )
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
     api: ApiSettings = ApiSettings()
     oidc: OidcSettings = OidcSettings()

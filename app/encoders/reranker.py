@@ -22,7 +22,7 @@ from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
 from hyblink.app.encoders.dense.transformer import cpu_has_bf16, device_of
 from hyblink.app.encoders.families import family_of
-from hyblink.app.encoders.family import PairScorer, RerankerLoader
+from hyblink.app.encoders.family import EncoderFamily, PairScorer, RerankerLoader
 from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, WEIGHTS, trained
 from hyblink.app.encoders.loading.models import identity, weights_version
 from hyblink.app.encoders.loading.prefixes import joined
@@ -69,9 +69,13 @@ class Reranker:
         return "int8" if self._cache is not None and onnx_installed() else "fp32"
 
     @cached_property
+    def _family(self) -> EncoderFamily:
+        return family_of(self._model_name, CROSS_ENCODER)
+
+    @cached_property
     def _loader_of_family(self) -> RerankerLoader:
         """Raises EncoderUnavailableError where the model is not one that re-ranks."""
-        family = family_of(self._model_name, CROSS_ENCODER)
+        family = self._family
         if family.reranker is None:
             raise EncoderUnavailableError(
                 "not a cross-encoder", received=family.kind, expected="a cross-encoder or late interaction"
@@ -82,7 +86,8 @@ class Reranker:
     def _loaded(self) -> PairScorer:
         tokens = self._settings.cross_encoder_tokens
         loader = self._loader_of_family
-        if self.precision == "int8":
+        as_graph = self._family.graph != "" or self._settings.cross_encoder_precision == "int8"
+        if self.precision == "int8" and as_graph:
             if self._cache is None:
                 raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
             try:

@@ -22,8 +22,8 @@ from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.operations.collections import ensure_collection
 from tests.support.opensearch_faults import (
     KILLS,
-    AppMaker,
     NUMBERS,
+    AppMaker,
     documents,
     look,
     make_cluster_app,  # noqa: F401 - a fixture
