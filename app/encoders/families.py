@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from hyblink.app.core.errors import CorruptionError, EncoderUnavailableError
@@ -62,8 +63,9 @@ def family_of(model: str, otherwise: str) -> EncoderFamily:
         kind = str(trained(model).get("kind", ""))
     except (CorruptionError, OSError, ValueError):
         kind = otherwise  # whoever loads it says what is damaged
-    if not kind and is_whole_model(Path(model).expanduser()):
-        kind = VDR
+    if not kind:
+        with suppress(EncoderUnavailableError):  # modules of another kind
+            kind = VDR if is_whole_model(Path(model).expanduser()) else ""
     family = ENCODER_FAMILIES.get(kind or otherwise)
     if family is None:
         raise EncoderUnavailableError(

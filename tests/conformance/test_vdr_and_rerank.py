@@ -17,7 +17,7 @@ from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.ranking import RerankRequest, Signal, TokenContribution, VdrMode
+from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, RerankRequest, Signal, TokenContribution, VdrMode
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import idf_weights, round_weights
 from hyblink.app.operations.collections import ensure_collection
@@ -216,8 +216,12 @@ def test_changed_and_deleted_documents_leave_no_weights(filled: tuple[App, FakeV
 def test_reranked_documents_stand_first_and_the_ledger_adds_up(filled: tuple[App, FakeVdr]) -> None:
     app, _ = filled
     app.encoders.use_cross(FakeCross())
-    plain = app.search.search("c", SearchRequest("alpha beta", k=30, weights=dict.fromkeys(Signal, 1.0)))
-    request = SearchRequest("alpha beta", k=30, rerank=RerankRequest(10), weights=dict.fromkeys(Signal, 1.0))
+    plain = app.search.search(
+        "c", SearchRequest("alpha beta", k=30, weights=dict.fromkeys((*DEFAULT_SIGNALS, Signal.CROSS), 1.0))
+    )
+    request = SearchRequest(
+        "alpha beta", k=30, rerank=RerankRequest(10), weights=dict.fromkeys((*DEFAULT_SIGNALS, Signal.CROSS), 1.0)
+    )
     result = app.search.search("c", request)
     assert {hit.doc_id for hit in result.hits[:10]} == {hit.doc_id for hit in plain.hits[:10]}
     assert [hit.doc_id for hit in result.hits[10:]] == [hit.doc_id for hit in plain.hits[10:]]
@@ -236,7 +240,14 @@ def test_reranked_documents_stand_first_and_the_ledger_adds_up(filled: tuple[App
     assert (result.rerank.asked, result.rerank.scored, result.rerank.skipped) == (10, 10, 0)
     # Pages are cut from the same order.
     second = app.search.search(
-        "c", SearchRequest("alpha beta", k=5, offset=5, rerank=RerankRequest(10), weights=dict.fromkeys(Signal, 1.0))
+        "c",
+        SearchRequest(
+            "alpha beta",
+            k=5,
+            offset=5,
+            rerank=RerankRequest(10),
+            weights=dict.fromkeys((*DEFAULT_SIGNALS, Signal.CROSS), 1.0),
+        ),
     )
     assert [hit.doc_id for hit in second.hits] == order[5:]
 

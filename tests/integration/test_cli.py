@@ -137,7 +137,7 @@ def test_bad_search_options(hyblink, tmp_path: Path) -> None:  # type: ignore[no
         (["x", "-k", "1000000000"], "k is out of range"),
         ([""], "the query is empty"),
         (["a" * 100_000], "the query is too long"),
-        (["x", "--legs", "magic"], "unknown leg; received 'magic'"),
+        (["x", "--legs", "magic"], "unknown signal; received 'magic'; expected one of bm25, vdr, dense"),
         (["x", "--filter", "{bad"], "--filter is not JSON"),
         (["x", "--filter", '{"like": 1}'], "unknown filter"),
         (["x", "--weights", '{"bm25": NaN}'], "out of range"),

@@ -49,7 +49,7 @@ def test_mine_train_and_promote(tmp_path: Path) -> None:
     options = ["--set", f"base={base}", "--set", "steps=3", "--set", "batch=4", "--set", "lora_rank=4"]
     made = json.loads(hyblink("train", "dense", "--data", "rows.jsonl", "--out", str(out), *options, "--json"))
     assert made["metrics"]["steps"] == 3
-    assert "unknown option of a recipe" in hyblink(
+    assert "unknown option of the recipe dense" in hyblink(
         "train", "dense", "--data", "rows.jsonl", "--out", "x", "--set", "stepz=3", status=2
     )
     assert "unknown recipe" in hyblink("train", "magic", "--data", "rows.jsonl", "--out", "x", status=2)

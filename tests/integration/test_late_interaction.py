@@ -131,7 +131,7 @@ def test_it_learns_what_the_first_stage_lacks(base: Path, data: Path, tmp_path: 
         with torch.no_grad():
             weight[1, 2] -= step
     assert (moved[0] - moved[1]) / 2e-3 == pytest.approx(expected, abs=1e-3), "the gradient, by differences"
-    for bad, said in (({"tuning": "lora"}, "trains its head alone"), ({"loss": "bce"}, "only a listwise loss")):
+    for bad, said in (({"tuning": "lora"}, "expected head"), ({"loss": "bce"}, "expected listwise")):
         with pytest.raises(InvalidInputError, match=said):
             config(base, **bad)
     write_jsonl(tmp_path / "bare.jsonl", tiny_rows(8))
@@ -173,7 +173,9 @@ def test_searches_are_re_ranked_by_it_and_say_which_token_answered_which(
     for hit in result.hits:
         (line,) = [one for one in hit.passages[0].signals if one.signal is Signal.CROSS]
         assert line.raw is not None
-        assert sum(one.contribution for one in line.tokens) == pytest.approx(line.raw, abs=0.02)
+        # In int8 a text's states depend on those that it is computed with: the tokens are computed alone.
+        near = 0.05 if precision == "int8" else 1e-3
+        assert sum(one.contribution for one in line.tokens) == pytest.approx(line.raw, abs=near)
         assert {one.token.split(" → ")[0] for one in line.tokens} == {"what", "tiger", "sleeps"}
         exact = plainly(base, model, "what tiger sleeps", hit.passages[0].text, idf)
         assert line.raw == pytest.approx(exact, abs=1e-3 if precision == "fp32" else 0.3)

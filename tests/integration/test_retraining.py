@@ -252,7 +252,7 @@ def test_by_the_clock(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.work.list(collection=C) == []
     now = time.time()
     with monkeypatch.context() as clock:
-        clock.setattr("hyblink.app.bootstrap.time.time", lambda: now + 3601)
+        clock.setattr("hyblink.app.operations.maintenance.time.time", lambda: now + 3601)
         sweep(app)
     (job,) = app.work.list(collection=C)
     assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", 60)

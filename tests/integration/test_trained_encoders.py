@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from hyblink.app.core.settings import EncodeSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.encoders.cross_encoder import transformer as cross_encoder
 from hyblink.app.encoders.dense.transformer import DenseTransformer, load_sentence_transformer
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.operations.collections import ensure_collection
@@ -97,12 +97,12 @@ def test_a_trained_cross_encoder_re_ranks(
     encoder.load()
     scores = encoder.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
     assert np.isfinite(scores).all()
-    monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("hyblink.app.encoders.reranker.cpu_has_bf16", lambda: True)
     bf16 = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
     assert bf16.precision == "bf16"
     bf16.load()
     assert np.allclose(bf16.score("what tiger sleeps", [("", text) for text in TEXTS], float("inf")), scores, atol=0.05)
-    monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("hyblink.app.encoders.reranker.cpu_has_bf16", lambda: False)
     int8 = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
     assert int8.precision == "int8"
     pairs = [("", text) for text in TEXTS]
@@ -164,7 +164,7 @@ def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
 
     folder = trained("cross_encoder", "full", base, tmp_path)
     monkeypatch.setattr("hyblink.app.encoders.runtimes.export._write", refuse)
-    monkeypatch.setattr(cross_encoder, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("hyblink.app.encoders.reranker.cpu_has_bf16", lambda: False)
     pairs = [("", text) for text in TEXTS]
     encoder = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
     encoder.load()
@@ -190,22 +190,22 @@ def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base:
     encoder.load()
     calls = []
 
-    def slow(pairs: list[tuple[str, str]]) -> list[float]:
+    def slow(pairs: list[tuple[str, str]], idf: object) -> list[float]:
         calls.append(len(pairs))
         time.sleep(0.05)
         return [1.0] * len(pairs)
 
-    encoder.__dict__["_loaded"] = slow
+    encoder.__dict__["_loaded"] = SimpleNamespace(score=slow)
     scores = encoder.score("tiger", [("", "a " * n) for n in range(40, 0, -1)], time.perf_counter() + 0.32)
     done = np.isfinite(scores)
     assert 16 <= done.sum() < 40
     assert done.sum() % 16 == 0
     assert done[: done.sum()].all()  # the first ones, not the short ones
 
-    def broken(pairs: list[tuple[str, str]]) -> list[float]:
+    def broken(pairs: list[tuple[str, str]], idf: object) -> list[float]:
         raise IndexError("position 600 of 512")
 
-    encoder.__dict__["_loaded"] = broken
+    encoder.__dict__["_loaded"] = SimpleNamespace(score=broken)
     with pytest.raises(EncoderUnavailableError, match="the cross-encoder failed: IndexError: position 600"):
         encoder.score("tiger", [("", "a")], time.perf_counter() + 60)
 

@@ -16,7 +16,7 @@ _UNSAFE = frozenset(
 _CONFIGS = frozenset(
     {"modules.json", "router_config.json", "config.json", "tokenizer_config.json", "config_sentence_transformers.json"}
 )
-_CLASSES = ("sentence_transformers.", "hyblink.app.encoders.vdr.head.", "hyblink.app.encoders.vdr.VdrHead")
+_CLASSES = ("sentence_transformers.", "hyblink.app.encoders.vdr.head.", "app.encoders.vdr.VdrHead")
 """The last is what the VDR head was called before the code had one name: folders of then are read as well."""
 _MAX_CONFIG = 8 * 2**20
 

@@ -11,7 +11,7 @@ from hyblink.app.core.errors import EncoderUnavailableError
 
 VDR_HEAD_MODULE = "hyblink.app.encoders.vdr.head.VdrHead"
 
-_EARLIER = "hyblink.app.encoders.vdr.VdrHead"
+_EARLIER = "app.encoders.vdr.VdrHead"
 """Its name in folders that were saved before the code had one name."""
 
 
