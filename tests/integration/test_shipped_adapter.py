@@ -66,7 +66,7 @@ def test_the_vdr_adapter_is_checked() -> None:
 
 
 def test_what_re_ranks_is_checked() -> None:
-    late = adapter_manifest(LATE, LATE_INTERACTION, "model.safetensors")
+    late = adapter_manifest(LATE, LATE_INTERACTION, weights="model.safetensors")
     assert (late["recipe"], late["layers"]) == ("late_interaction", 3)
     assert not any(name.endswith("dev.jsonl") for name in late["data"])
     manifest = adapter_manifest(CROSS, CROSS_ENCODER_LORA)

@@ -323,7 +323,7 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
 
 
 def test_self_mining_needs_a_retriever_and_other_passages(base: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="only a retriever"):
+    with pytest.raises(InvalidInputError, match="unknown option of the recipe cross_encoder; received 'refresh_every'"):
         config("cross_encoder", base, refresh_every="2")
     (row, *_) = read_rows(data)
     write_jsonl(tmp_path / "one.jsonl", [replace(row, negatives=(), negative_scores=())] * 4)
