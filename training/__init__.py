@@ -1,1 +1,1 @@
-"""Judgements, evaluation, and (later) training of encoders."""
+"""Recipes, families of models, training data, losses, negatives, the loop, and models that were trained."""

@@ -40,7 +40,7 @@ class PlanBody(StrictBody):
     )
     rows: StrictInt = Field(2000, ge=1, le=100_000, description="Most generated questions that are learned from.")
     held_out: StrictInt = Field(400, ge=0, le=10_000, description="Most generated questions that are held out.")
-    clicks: StrictBool = Field(True, description="Learn from clicks as well (`hyblink judgements clicks`).")
+    clicks: StrictBool = Field(True, description="Learn from clicks as well (`hyblink judgements from-clicks`).")
     days: float = Field(0.0, ge=0, le=36_600, description="Only from clicks of so many days; 0: of all.")
     publish: Literal["approve", "auto"] = Field(
         "approve", description="`auto`: what passes the gate answers at once, if enough queries are judged."
