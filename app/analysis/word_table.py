@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from hyblink.app.analysis.compiled import compiled
 
 OTHER, LETTER, DIGIT, JOIN, ODD = 0, 1, 2, 4, 128
 MID_LETTER, MID_NUMBER = 16, 32
@@ -33,7 +34,7 @@ _Ints = npt.NDArray[np.int32]
 _Longs = npt.NDArray[np.int64]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _scan(  # type: ignore[no-untyped-def]
     points, ends, first, classes, beyond, fold, seed, slots, hashes, offsets, arena, count, words, used, word_ends, odd
 ):
@@ -132,7 +133,7 @@ def _scan(  # type: ignore[no-untyped-def]
     return len(ends), count
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _refill(hashes, slots, count):  # type: ignore[no-untyped-def]
     mask = len(slots) - 1
     for word in range(count):
@@ -142,7 +143,7 @@ def _refill(hashes, slots, count):  # type: ignore[no-untyped-def]
         slots[slot] = word
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def join_values(words, word_ends, offsets, values, out, out_ends):  # type: ignore[no-untyped-def]
     """For every text the values of its words with a blank (32) between them; empty values leave no trace."""
     at, word = 0, 0
@@ -161,7 +162,7 @@ def join_values(words, word_ends, offsets, values, out, out_ends):  # type: igno
         out_ends[text] = at
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def union_values(words, word_ends, offsets, values, seen, out, out_ends):  # type: ignore[no-untyped-def]
     """For every text the distinct values of its words, ascending. `seen` (all -1) has a place for each value."""
     at, word = 0, 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from hyblink.app.analysis.compiled import compiled
 from hyblink.app.core.types.arrays import IdArray, ScoreArray, TermBatch
 
 Ints = npt.NDArray[np.int32]
@@ -33,7 +33,7 @@ class Segment:
         return starts.astype(np.int64), ends.astype(np.int64)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _transpose(offsets, ids, weights, places, docs, kept):  # type: ignore[no-untyped-def]
     """Postings of rows: `places` says where each token's begin, and is moved to where they end."""
     weighted = len(weights) > 0
@@ -59,7 +59,7 @@ def build_segment(batch: TermBatch) -> Segment:
     return Segment(batch.rows, tokens, np.concatenate([[0], ends[tokens]]).astype(np.int64), docs, kept)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type: ignore[no-untyped-def]
     """Postings `start:end` of rows that have a new place (-1: none), written from `at`; where they end."""
     for posting in range(start, end):
@@ -72,7 +72,7 @@ def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type
     return at
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _merge(  # type: ignore[no-untyped-def]
     left_tokens, left_offsets, left_docs, left_weights, left_places,
     right_tokens, right_offsets, right_docs, right_weights, right_places,
