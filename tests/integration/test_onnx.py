@@ -11,12 +11,13 @@ import torch
 from training_support import tiny_model, tiny_rows
 
 from hyblink.app.core.errors import ConflictError, InvalidInputError
-from hyblink.app.core.manifest import check_manifest
+from hyblink.app.core.manifest import check_manifest, write_manifest
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.encoders.dense.backbone import Backbone
 from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.reranker import Reranker
+from hyblink.app.encoders.runtimes import graphs
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter, features_of
 from hyblink.app.encoders.vdr.head import load_encoder
 from hyblink.training.data.rows import write_jsonl
@@ -25,7 +26,7 @@ from hyblink.training.run import train_model
 from hyblink.training.run_config import SHIPPED_BACKBONE
 
 onnxruntime = pytest.importorskip("onnxruntime")
-from hyblink.app.encoders.runtimes.export import export  # noqa: E402
+from hyblink.app.encoders.runtimes.export import FORMAT, export  # noqa: E402
 
 TEXTS = [
     "Swifts sleep on the wing and land only to breed.",
@@ -122,3 +123,19 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="nothing that can be exported"):
         export(str(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_int8_form_of_another_cpu_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def export(model: str, out: Path, *, kind: str, int8: bool) -> None:
+        made.append((model, kind, int8))
+        out.mkdir()
+        (out / "model.onnx").write_bytes(b"graph")
+        write_manifest(out, ["model.onnx"], format=FORMAT, weight_bits=graphs.int8_weight_bits())
+
+    monkeypatch.setattr("hyblink.app.encoders.runtimes.export.export", export)
+    for bits, expected in ((8, 1), (8, 1), (7, 2), (8, 2)):  # what has 7 bits is exact everywhere
+        monkeypatch.setattr(graphs, "int8_weight_bits", lambda bits=bits: bits)
+        graphs.exported("any", tmp_path / "int8")
+        assert len(made) == expected

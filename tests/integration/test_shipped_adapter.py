@@ -96,7 +96,7 @@ def test_late_interaction_is_the_default_and_both_prefer_answers(named: str, mod
             tokens = encoder.contributions(question, "", right)
             assert bool(tokens) == (model == "late-minilm")
             if tokens:
-                assert sum(one.contribution for one in tokens) == pytest.approx(float(good), abs=0.05)
+                assert sum(one.contribution for one in tokens) == pytest.approx(float(good), rel=0.01)
     finally:
         app.close()
 

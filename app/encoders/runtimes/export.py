@@ -18,7 +18,7 @@ from hyblink.app.encoders.families import family_of
 from hyblink.app.encoders.family import Graph
 from hyblink.app.encoders.loading.adapters import trained
 from hyblink.app.encoders.loading.models import identity, tokenizer_file
-from hyblink.app.encoders.runtimes.availability import NotExportableError, onnx_installed
+from hyblink.app.encoders.runtimes.availability import NotExportableError, int8_weight_bits, onnx_installed
 
 FORMAT = 3
 """Of a graph and the manifest beside it; 3: late interaction gives idf and what was learned of it apart."""
@@ -29,7 +29,8 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
     """Write `model.onnx`, the tokenizer and a manifest into the new folder `out`; the manifest.
 
     `model` is what the settings take; `kind` (`vdr`, `dense`, `cross`) is needed where no manifest tells. With `int8`,
-    matrix products are quantised (weights by channel, activations as they come). Raises ConflictError where `out`
+    matrix products are quantised (weights by channel, with as many bits as this CPU multiplies exactly; activations
+    as they come). Raises ConflictError where `out`
     exists, EncoderUnavailableError where the extra is not installed or the model cannot be loaded.
     """
     if out.exists():
@@ -61,7 +62,7 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
         manifest = write_manifest(
             beside, ["model.onnx", "tokenizer.json"], format=FORMAT, kind=f"{made.kind}-onnx", name=out.name,
             parent=identity(model), precision="int8" if int8 else "fp32", inputs=list(made.inputs),
-            outputs=list(made.outputs), **made.fields,
+            outputs=list(made.outputs), **({"weight_bits": int8_weight_bits()} if int8 else {}), **made.fields,
         )  # fmt: skip
         beside.rename(out)
     finally:
@@ -127,7 +128,12 @@ def _quantize(path: Path) -> None:
     logging.disable(logging.WARNING)  # it recommends a step that contradicts itself on these graphs
     try:
         quantize_dynamic(
-            model, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+            model,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            reduce_range=int8_weight_bits() < 8,
         )
     finally:
         logging.disable(logging.NOTSET)
