@@ -31,13 +31,20 @@ def say(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def answer(value: object, as_json: bool, lines: Callable[[], Iterable[str]] | Iterable[str]) -> None:
-    """Print a command's result: as JSON, or in lines for people."""
+def answer(
+    value: object,
+    as_json: bool,
+    lines: Callable[[], Iterable[str]] | Iterable[str],
+    notes: Iterable[str] = (),
+) -> None:
+    """Print a command's result: as JSON, or in lines for people, with notes on standard error that the JSON holds."""
     if as_json:
         emit(value)
         return
     for line in lines() if callable(lines) else lines:
         say(line)
+    for line in notes:
+        note(line)
 
 
 def note(text: str) -> None:

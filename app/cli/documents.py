@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hyblink.app.cli.console import answer, emit, note, opened, progress, reported, say
+from hyblink.app.cli.console import answer, emit, opened, progress, reported, say
 from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption, WaitOption
 
 
@@ -76,11 +76,10 @@ def ingest(
             f"{report.unchanged} unchanged, {report.rejected} rejected), {report.passages} passages written "
             f"in {done.seconds:.1f} s; {done.encoded} encoded in {done.encode_seconds:.1f} s"
         )
-        answer(shown, as_json, [line])
-        for rejected in [] if as_json else report.rejects:
-            note(f"rejected {rejected}")
-        if report.rejected and not as_json:
-            note(f"all rejected rows: {done.rejects_file}")
+        notes = [f"rejected {rejected}" for rejected in report.rejects]
+        if report.rejected:
+            notes.append(f"all rejected rows: {done.rejects_file}")
+        answer(shown, as_json, [line], notes)
 
 
 def get(document_id: str, collection: CollectionOption = "default") -> None:

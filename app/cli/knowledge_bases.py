@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hyblink.app.cli.console import answer, emit, note, opened, progress, reported
+from hyblink.app.cli.console import answer, emit, opened, progress, reported
 from hyblink.app.cli.options import JsonOption, KbOption, WaitOption
 
 kb_cli = typer.Typer(help="Knowledge bases for entity linking.", no_args_is_help=True)
@@ -56,9 +56,8 @@ def load(
             f"{loaded.rejected} rejected) in {loaded.seconds:.1f} s; {loaded.encoded} encoded"
             + (f"; {loaded.skipped} without a label left out" if loaded.skipped else "")
         )
-    answer({"entities": loaded.entities, **asdict(loaded)}, as_json, [line])
-    for rejected in [] if as_json else loaded.rejects:
-        note(f"rejected {rejected}")
+    notes = [f"rejected {rejected}" for rejected in loaded.rejects]
+    answer({"entities": loaded.entities, **asdict(loaded)}, as_json, [line], notes)
 
 
 @kb_cli.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -161,3 +162,37 @@ def test_callers_cannot_name_their_limit_away(make_app: Callable[..., App]) -> N
     with TestClient(create_api(app), base_url="http://127.0.0.1") as client:
         statuses = [client.get("/v1/whoami", headers=headers).status_code for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
+
+
+def test_who_may_not_call_is_refused_before_a_byte_of_the_body_is_read(make_app: Callable[..., App]) -> None:
+    app = make_app()
+    key = KeyStore(app.catalog.records()).create("search", "2026-01-01")
+    api = create_api(app, host="0.0.0.0")
+    asked: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        asked.append("the body")
+        return {"type": "http.request", "body": b"x" * 65_536, "more_body": True}
+
+    def post(path: str, *headers: tuple[bytes, bytes], megabytes: int = 30) -> int:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        length = (b"content-length", str(megabytes * 2**20).encode())
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("10.0.0.1", 1),
+            "server": ("search.example", 80), "state": {},
+            "headers": [(b"host", b"search.example"), (b"content-type", b"application/json"), length, *headers],
+        }  # fmt: skip
+        asyncio.run(api(scope, receive, send))
+        return int(sent[0]["status"])
+
+    for path in ("/v1/documents:bulk", "/v1/search", "/v1/jobs", "/v1/link"):
+        assert post(path) == 401, path
+        assert post(path, (b"authorization", b"Bearer hyb_nobody_nothing")) == 401, path
+    assert post("/v1/jobs", (b"authorization", f"Bearer {key}".encode())) == 403
+    assert post("/v1/documents:bulk", megabytes=33) == 413, "more than anybody may send"
+    assert asked == []
