@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from hyblink.app.cli.options import FORMAT_HELP, SIGNALS_HELP
+from hyblink.app.cli.options import FORMAT_HELP, RECIPES_HELP, SIGNALS_HELP
 
 
 def _formats() -> str:
@@ -21,7 +21,13 @@ def _signals() -> str:
     return f"Comma-separated: {','.join(proposing())}."
 
 
-_LATE = {FORMAT_HELP: _formats, SIGNALS_HELP: _signals}
+def _recipes() -> str:
+    from hyblink.training.recipes import RECIPES
+
+    return f"{', '.join(RECIPES)}."
+
+
+_LATE = {FORMAT_HELP: _formats, RECIPES_HELP: _recipes, SIGNALS_HELP: _signals}
 
 
 class LateHelpCommand(TyperCommand):

@@ -19,6 +19,8 @@ OwnDocumentOption = Annotated[
     bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
 ]
 MentionsLimitOption = Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")]
+RECIPES_HELP = "RECIPES"
+"""Stands for the recipes that there are when help is shown (`help.py`)."""
 FORMAT_HELP = "FORMATS"
 """Stands for the formats that there are when help is shown (`help.py`)."""
 FormatOption = Annotated[str | None, typer.Option(help=FORMAT_HELP)]

@@ -34,9 +34,7 @@ def search(
     vdr: Annotated[
         str | None, typer.Option(help="What the VDR signal multiplies: full, alpha, beta, bag or auto.")
     ] = None,
-    rerank: Annotated[
-        int | None, typer.Option(help="Re-rank the first so many documents by the cross-encoder; 0 for none.")
-    ] = None,
+    rerank: Annotated[int | None, typer.Option(help="Re-rank the first so many documents; 0 for none.")] = None,
     rerank_ms: Annotated[float | None, typer.Option(min=1, help="Time for re-ranking, in milliseconds.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
     generation: GenerationOption = None,

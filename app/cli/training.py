@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hyblink.app.cli.console import answer, new_file, note, opened, parse_pairs, progress, reported
-from hyblink.app.cli.options import JsonOption
+from hyblink.app.cli.options import RECIPES_HELP, JsonOption
 
 if TYPE_CHECKING:
     from hyblink.training.negatives.mining import Audit
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(help="vdr, svdr, vdr_head, dense, dense_e5, dense_bge, distil, cross_encoder, blink_….")
-    ],
+    recipe: Annotated[str, typer.Argument(help=RECIPES_HELP)],
     data: Annotated[list[Path], typer.Option("--data", help="BEIR folder, .jsonl, .json (DPR) or .tsv (DuReader).")],
     out: Annotated[Path, typer.Option("--out", help="The folder to make; its name is the model's.")],
     split: Annotated[str, typer.Option(help="Which qrels of BEIR folders.")] = "train",

@@ -235,6 +235,8 @@ def test_a_family_and_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert (raw["a"] or 0) > (raw["c"] or 0) > 0
         finally:
             app.close()
+    said = command(tmp_path, "train", "--help", extensions=["overlap", "overlap_recipe"])
+    assert "overlap_quick" in said.stdout, said.stdout + said.stderr
     with pytest.raises(InvalidInputError, match="unknown recipe"):
         RECIPES.of("overlap_quick")
 

@@ -92,7 +92,7 @@ class SearchBody(StrictBody):
     )
     rerank: RerankBody | StrictBool | None = Field(
         None,
-        description="Re-rank by the cross-encoder: true, or how much; false for not at all; else as the server is set.",
+        description="Re-rank: true, or how much; false for not at all; else as the server is set.",
     )
 
     def request(self, settings: SearchSettings) -> SearchRequest:
