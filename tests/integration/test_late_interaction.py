@@ -131,7 +131,7 @@ def test_it_learns_what_the_first_stage_lacks(base: Path, data: Path, tmp_path: 
         with torch.no_grad():
             weight[1, 2] -= step
     assert (moved[0] - moved[1]) / 2e-3 == pytest.approx(expected, abs=1e-3), "the gradient, by differences"
-    for bad, said in (({"tuning": "lora"}, "expected head"), ({"loss": "bce"}, "expected listwise")):
+    for bad, said in (({"tuning": "lora"}, "expected head"), ({"loss": "bce"}, "only a listwise loss")):
         with pytest.raises(InvalidInputError, match=said):
             config(base, **bad)
     write_jsonl(tmp_path / "bare.jsonl", tiny_rows(8))
