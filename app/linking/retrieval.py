@@ -132,7 +132,7 @@ class Retrieval:
         dictionary = self._dictionaries.view(collection, record.id, snapshot)
         missing: dict[str, str] = {}
         encoder = None
-        if snapshot.dense is not None and snapshot.dense.vectors:
+        if snapshot.has_vectors:
             try:
                 encoder = self._encoders.mention(record)
             except EncoderUnavailableError as error:

@@ -27,6 +27,7 @@ from hyblink.app.core.types.ranking import (
     EMPTY,
     RankingProfile,
     RerankReport,
+    RerankRequest,
     Scored,
     Signal,
     SignalValue,
@@ -161,7 +162,7 @@ class Ranker:
         clock.took("fuse")
         reranked = Reranked(documents)
         if request.rerank is not None:
-            reranked = self._rerank(snapshot, forms, scores, documents, profile, request)
+            reranked = self._rerank(snapshot, forms, scores, documents, profile, request.query, request.rerank)
             clock.took("rerank")
         return Ranked(
             engine, snapshot, forms, answered, proposed, reports, fused, reranked.documents, profile, allowed,
@@ -178,7 +179,7 @@ class Ranker:
         asked: VdrMode = profile.vdr
         best: VdrMode = "bag"
         try:
-            encoder = self._encoders.full(record) if has_vectors(snapshot) or snapshot.vdr is not None else None
+            encoder = self._encoders.full(record) if snapshot.has_vectors or snapshot.vdr is not None else None
             best = self._encoders.vdr_mode(record)
         except EncoderUnavailableError as error:
             # What needs the encoder says so; words and bags of tokens answer.
@@ -202,7 +203,7 @@ class Ranker:
             forms.weights()  # may take a request of its own: made while the dense leg is still at work
             return leg.search(request.candidates, allowed, others())
 
-        dense = has_vectors(forms.snapshot)
+        dense = forms.snapshot.has_vectors
         usable = [s for s in proposing() if s in request.signals and (s is not Signal.DENSE or dense)]
         proposed, reports = retrieve(
             {signals: partial(search, signals) for signals in grouped(forms, usable)},
@@ -218,7 +219,8 @@ class Ranker:
         scores: CompleteScores,
         documents: RankedDocuments,
         profile: RankingProfile,
-        request: SearchRequest,
+        query: str,
+        asked: RerankRequest,
     ) -> Reranked:
         """The documents in the order of what re-ranks, for as many as its budget reaches."""
 
@@ -227,9 +229,8 @@ class Ranker:
             found = snapshot.reader.passages(rows)
             return [(found[row].title, found[row].text) for row in rows.tolist()]
 
-        assert request.rerank is not None
         return rerank(
-            request.query, documents, request.rerank, profile.cross_weight, self._encoders.cross, texts, self._recent,
+            query, documents, asked, profile.cross_weight, self._encoders.cross, texts, self._recent,
             forms.token_idf,
         )  # fmt: skip
 
@@ -246,11 +247,6 @@ class _Clock:
         now = time.perf_counter()
         self.timings[stage] = (now - self._last) * 1e3
         self._last = now
-
-
-def has_vectors(snapshot: Snapshot) -> bool:
-    """Whether there is anything for the dense leg to search."""
-    return snapshot.dense is not None and snapshot.dense.vectors > 0
 
 
 def _allowed(snapshot: Snapshot, tree: Filter | None, request: SearchRequest) -> Selection | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.types.arrays import IdArray
 from hyblink.app.core.types.documents import DocId, Metadata, Passage
 from hyblink.app.core.types.ranking import (
     FIRST_RANK,
@@ -41,7 +42,9 @@ def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: Encod
     doc_ids, metadata = reader.doc_ids(keys), reader.metadata(keys)
     analyzer = Analyzer(ranked.engine.record.analyzer)
     tokens = (
-        _tokens(ranked, [passages[row] for row in rows.tolist()], columns, request, encoders) if request.explain else {}
+        _tokens(ranked, rows, [passages[row] for row in rows.tolist()], columns, request, encoders)
+        if request.explain
+        else {}
     )
     hits = []
     for at, doc_id, data, own in zip(page, doc_ids, metadata, shown, strict=True):
@@ -81,11 +84,15 @@ def facets_of(ranked: Ranked, keys: Sequence[str]) -> dict[str, tuple[FacetCount
 
 
 def _tokens(
-    ranked: Ranked, passages: Sequence[Passage], columns: Sequence[int], request: SearchRequest, encoders: Encoders
+    ranked: Ranked,
+    rows: IdArray,
+    passages: Sequence[Passage],
+    columns: Sequence[int],
+    request: SearchRequest,
+    encoders: Encoders,
 ) -> dict[Signal, list[tuple[TokenContribution, ...]]]:
     """By signal, what each token of the query contributes to each passage's score."""
     bag = encoders.bag(ranked.engine.record.vdr_encoder)
-    rows = ranked.fused.complete.rows[np.array(columns, dtype=np.int64)]
     made = {s: token_contributions(ranked.forms, rows, s, bag) for s in ranked.fused.complete.signals}
     if ranked.cross:
         made[Signal.CROSS] = _cross_tokens(ranked, passages, columns, request, encoders)

@@ -122,6 +122,11 @@ class Snapshot:
     waiting: int = 0
     joint: Mapping[SparseForm, JointView] = field(default_factory=dict)
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether there is any vector to search."""
+        return self.dense is not None and self.dense.vectors > 0
+
     def sparse(self, form: SparseForm) -> SparseView:
         """The view of one form. A generation without an encoder has bags only."""
         view = self.bag if form is SparseForm.BAG else self.vdr
