@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from hyblink.app.analysis.compiled import compile_from_now_on
 from hyblink.app.application import App
 from hyblink.app.core.errors import HyblinkError
 from hyblink.app.jobs.celery_jobs import uses_celery
@@ -55,6 +56,7 @@ class WarmUp:
                     log.warning("the store does not answer yet: %s", error)
                     self._stopped.wait(_STORE_WAIT_S)
                     continue
+                compile_from_now_on()
                 _tried(lambda: sweep(app), "what an earlier process left undone waits")
                 for name in names:
                     self._load(name)

@@ -33,7 +33,7 @@ class Segment:
         return starts.astype(np.int64), ends.astype(np.int64)
 
 
-@compiled
+@compiled(steps=lambda _offsets, ids, *_: len(ids))
 def _transpose(offsets, ids, weights, places, docs, kept):  # type: ignore[no-untyped-def]
     """Postings of rows: `places` says where each token's begin, and is moved to where they end."""
     weighted = len(weights) > 0
@@ -59,7 +59,7 @@ def build_segment(batch: TermBatch) -> Segment:
     return Segment(batch.rows, tokens, np.concatenate([[0], ends[tokens]]).astype(np.int64), docs, kept)
 
 
-@compiled
+@compiled(steps=lambda *_: 0)
 def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type: ignore[no-untyped-def]
     """Postings `start:end` of rows that have a new place (-1: none), written from `at`; where they end."""
     for posting in range(start, end):
@@ -72,7 +72,7 @@ def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type
     return at
 
 
-@compiled
+@compiled(steps=lambda *arguments: len(arguments[-2]) + len(arguments[-4]))
 def _merge(  # type: ignore[no-untyped-def]
     left_tokens, left_offsets, left_docs, left_weights, left_places,
     right_tokens, right_offsets, right_docs, right_weights, right_places,

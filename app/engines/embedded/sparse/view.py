@@ -17,7 +17,7 @@ from hyblink.app.engines.derived import top
 from hyblink.app.engines.embedded.sparse.segment import Ints, Segment
 
 
-@compiled
+@compiled(steps=lambda starts, ends, *_: len(starts) + (ends - starts).sum())
 def _accumulate(starts, ends, query_weights, docs, weights, scores):  # type: ignore[no-untyped-def]
     """Add every posting of the query's tokens to `scores`. Without weights (length 0) each posting weighs 1."""
     weighted = len(weights) > 0
@@ -31,7 +31,7 @@ def _accumulate(starts, ends, query_weights, docs, weights, scores):  # type: ig
                 scores[docs[at]] += weight
 
 
-@compiled
+@compiled(steps=lambda scores, *_: len(scores))
 def _best(scores, usable, k):  # type: ignore[no-untyped-def]
     """Positions of the k highest positive scores; of equal ones the lower position wins. Not sorted."""
     filtered = len(usable) > 0
@@ -80,7 +80,7 @@ def _best(scores, usable, k):  # type: ignore[no-untyped-def]
     return heap_at[:size]
 
 
-@compiled
+@compiled(steps=lambda *_: 0)
 def _first_from(docs, low, high, wanted):  # type: ignore[no-untyped-def]
     """The first place in `docs[low:high]`, which ascends, that is not below `wanted`; `high` where all are."""
     while low < high:
@@ -92,7 +92,7 @@ def _first_from(docs, low, high, wanted):  # type: ignore[no-untyped-def]
     return low
 
 
-@compiled
+@compiled(steps=lambda _start, _end, _docs, wanted, _found: 16 * len(wanted))
 def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
     """For each wanted position the index of its posting in `docs[start:end]`, or -1. Both ascend."""
     for at in range(len(wanted)):
@@ -100,7 +100,7 @@ def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
         found[at] = place if place < end and docs[place] == wanted[at] else -1
 
 
-@compiled
+@compiled(steps=lambda starts, _ends, _query, _docs, _weights, wanted, _scores: 16 * len(starts) * len(wanted))
 def _accumulate_at(starts, ends, query_weights, docs, weights, wanted, scores):  # type: ignore[no-untyped-def]
     """As `_accumulate`, for the wanted positions only; `wanted` ascends."""
     weighted = len(weights) > 0
