@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +20,51 @@ if TYPE_CHECKING:
     from hyblink.app.core.progress import Advance, Progress
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A command that runs in a service for another process: it uses the service's application and prints over there."""
+
+    app: App
+    send: Callable[..., None]
+
+    @contextmanager
+    def bound(self) -> Iterator[None]:
+        """Within it commands of this thread run so."""
+        token = _SERVED.set(self)
+        try:
+            yield
+        finally:
+            _SERVED.reset(token)
+
+
+_SERVED: ContextVar[Served | None] = ContextVar("served", default=None)
+
+
+def served_by() -> Served | None:
+    """The service that this command runs in; None in a process of its own."""
+    return _SERVED.get()
+
+
 def emit(value: object) -> None:
     """Print JSON."""
     import orjson
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    emit_text(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+
+
+def emit_text(text: str) -> None:
+    """Print JSON that is text already."""
+    if served := _SERVED.get():
+        served.send(json=text)
+        return
+    sys.stdout.write(text + "\n")
 
 
 def say(text: str) -> None:
     """Print for people; characters that the terminal cannot show are escaped."""
+    if served := _SERVED.get():
+        served.send(out=text)
+        return
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
@@ -49,6 +87,9 @@ def answer(
 
 def note(text: str) -> None:
     """Print to standard error, so that JSON on standard output stays whole."""
+    if served := _SERVED.get():
+        served.send(err=text)
+        return
     sys.stderr.write(text + "\n")
 
 
@@ -115,7 +156,10 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
 @contextmanager
 def opened() -> Iterator[App]:
-    """The wired application, closed afterwards."""
+    """The wired application, closed afterwards; in a service, the service's own."""
+    if served := _SERVED.get():
+        yield served.app
+        return
     from hyblink.app.bootstrap import build
 
     app = build()

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from hyblink.app.cli.console import note, say
+from hyblink.app.cli.local_service import LocalService
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.process import package_folder
 from hyblink.app.core.types.linking import LinkProfile
@@ -108,6 +109,7 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/readyz")
         workers.enter_context(LocalWorkers(settings, quiet=True))
+        workers.enter_context(LocalService(app))
         ui_port = free_port(ui_port)
         ui = _start_ui(address, ui_port)
         ui_address = f"http://127.0.0.1:{ui_port}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hyblink.app.cli.console import answer, emit, opened, progress, reported, say
+from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption, WaitOption
 
 
@@ -82,6 +83,7 @@ def ingest(
         answer(shown, as_json, [line], notes)
 
 
+@reads
 def get(document_id: str, collection: CollectionOption = "default") -> None:
     """Print a document as JSON."""
     with reported(), opened() as app:
@@ -99,6 +101,7 @@ def delete(document_ids: list[str], collection: CollectionOption = "default", as
             raise typer.Exit(2)
 
 
+@reads
 def collections(as_json: JsonOption = False) -> None:
     """List collections and what they hold."""
     with reported(as_json), opened() as app:

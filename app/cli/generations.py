@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from hyblink.app.cli.console import answer, audited, opened, progress, reported, say
+from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, JsonOption, NoteOption
 
 generations_cli = typer.Typer(
@@ -14,6 +15,7 @@ profiles_cli = typer.Typer(help="Ranking profiles: list, use.", no_args_is_help=
 
 
 @generations_cli.command("list")
+@reads
 def generations_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """List generations; the current one is marked."""
     with reported(as_json), opened() as app:
@@ -65,6 +67,7 @@ def generations_rollback(collection: CollectionOption = "default") -> None:
 
 
 @profiles_cli.command("list")
+@reads
 def profiles_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """List saved ranking profiles; the current one is marked."""
     with reported(as_json), opened() as app:

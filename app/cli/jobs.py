@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyblink.app.cli.console import answer, audited, emit, note, opened, parse_pairs, reported, say
+from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def jobs_approve(job_id: str) -> None:
 
 
 @jobs_cli.command("list")
+@reads
 def jobs_list(
     state: Annotated[list[str] | None, typer.Option(help="Only in these states.")] = None,
     collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
@@ -106,6 +108,7 @@ def jobs_list(
 
 
 @jobs_cli.command("show")
+@reads
 def jobs_show(
     job_id: str, rejects: Annotated[int, typer.Option(min=0, max=1000, help="Rejected rows shown.")] = 10
 ) -> None:
@@ -154,6 +157,7 @@ def jobs_dead(
 
 
 @jobs_cli.command("workers")
+@reads
 def jobs_workers(as_json: JsonOption = False) -> None:
     """Show live workers, and what waits."""
     with reported(as_json), opened() as app:

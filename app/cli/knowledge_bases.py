@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hyblink.app.cli.console import answer, emit, opened, progress, reported
+from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import JsonOption, KbOption, WaitOption
 
 kb_cli = typer.Typer(help="Knowledge bases for entity linking.", no_args_is_help=True)
@@ -61,6 +62,7 @@ def load(
 
 
 @kb_cli.command("show")
+@reads
 def show(entity_id: Annotated[str, typer.Argument(help="The entity's id.")], kb: KbOption = "entities") -> None:
     """Show an entity as JSON."""
     with reported(True), opened() as app:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyblink.app.cli.console import answer, new_file, note, opened, progress, reported, say
+from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, JsonOption, KbOption
 
 if TYPE_CHECKING:
+    from hyblink.app.application import App
     from hyblink.app.core.types.linking import LinkResult
 
 _LINKED_AT_ONCE = 256
@@ -40,12 +42,13 @@ def link(
     as_json: JsonOption = False,
 ) -> None:
     """Link the mentions of a text to entities of a knowledge base."""
-    with reported(as_json), opened() as app:
-        from dataclasses import replace
-
-        from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError, UserError
-        from hyblink.app.core.types.linking import LinkRequest, Text
-        from hyblink.app.operations.query_entities import EVIDENT_HITS, with_evidence
+    options: dict[str, Any] = {
+        "kb": kb, "detectors": detectors, "threshold": threshold, "rerank": rerank, "coherence": coherence,
+        "joint": joint, "evidence": evidence, "candidates": candidates,
+    }  # fmt: skip
+    with reported(as_json):
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.core.settings import Settings
 
         if (path is not None) + interactive + (mentions is not None) != 1:
             raise InvalidInputError(
@@ -53,35 +56,72 @@ def link(
             )
         if out is not None:
             new_file(out)
-        if app.settings.link.rerank if rerank is None else rerank:
-            try:
-                app.encoders.entity_cross().load()
-            except EncoderUnavailableError as error:
-                if rerank:
-                    note(f"without the cross-encoder: {error}")
+        text = None if path is None else _read(path, Settings().link.max_text_chars)
+    if text is not None:
+        _link_text(text=text, as_json=as_json, **options)
+        return
+    with reported(as_json), opened() as app:
+        from hyblink.app.core.errors import UserError
+        from hyblink.app.core.types.linking import Text
 
-        def linked(*texts: Text) -> LinkResult:
-            names = tuple(detectors.split(",")) if detectors else None
-            request = LinkRequest(
-                texts, shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
-                coherence=coherence, joint=joint,
-            )  # fmt: skip
-            if evidence is not None:
-                request = replace(with_evidence(app, request, evidence, EVIDENT_HITS), evidence=2.0)
-            return app.linker.link(kb, request)
-
+        linked = _linker(app, **options)
         if mentions is not None:
             _link_mentions(mentions, linked, out, as_json)
             return
-        if interactive:
-            while (line := _asked()) is not None:
-                try:
-                    if line.strip():
-                        _show(linked(Text(line)), as_json)
-                except UserError as error:
-                    note(f"error ({error.code}): {error}")
-            return
-        _show(linked(Text(_read(str(path), app.settings.link.max_text_chars))), as_json)
+        while (line := _asked()) is not None:
+            try:
+                if line.strip():
+                    _show(linked(Text(line)), as_json)
+            except UserError as error:
+                note(f"error ({error.code}): {error}")
+
+
+@reads
+def _link_text(*, text: str, as_json: bool, **options: Any) -> None:
+    """Link a text and print its links; `options` are those of `_linker`."""
+    with reported(as_json), opened() as app:
+        from hyblink.app.core.types.linking import Text
+
+        _show(_linker(app, **options)(Text(text)), as_json)
+
+
+def _linker(
+    app: App,
+    *,
+    kb: str,
+    detectors: str | None,
+    threshold: float | None,
+    rerank: bool | None,
+    coherence: float | None,
+    joint: float | None,
+    evidence: str | None,
+    candidates: int,
+) -> Callable[..., LinkResult]:
+    """A function from texts to their links, by a command's options. The cross-encoder is loaded."""
+    from dataclasses import replace
+
+    from hyblink.app.core.errors import EncoderUnavailableError
+    from hyblink.app.core.types.linking import LinkRequest, Text
+    from hyblink.app.operations.query_entities import EVIDENT_HITS, with_evidence
+
+    if app.settings.link.rerank if rerank is None else rerank:
+        try:
+            app.encoders.entity_cross().load()
+        except EncoderUnavailableError as error:
+            if rerank:
+                note(f"without the cross-encoder: {error}")
+
+    def linked(*texts: Text) -> LinkResult:
+        names = tuple(detectors.split(",")) if detectors else None
+        request = LinkRequest(
+            texts, shown=candidates, detectors=names, threshold=threshold, rerank=rerank,
+            coherence=coherence, joint=joint,
+        )  # fmt: skip
+        if evidence is not None:
+            request = replace(with_evidence(app, request, evidence, EVIDENT_HITS), evidence=2.0)
+        return app.linker.link(kb, request)
+
+    return linked
 
 
 def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | None, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyblink.app.cli.console import answer, note, opened, parse_json, reported
+from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, GenerationOption, JsonOption, SignalsOption
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _SNIPPET = 160
 _TOKENS = 8
 
 
+@reads
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     collection: CollectionOption = "default",
@@ -135,6 +137,7 @@ def note_rerank(report: RerankReport) -> None:
         )
 
 
+@reads
 def vocabulary(
     text: Annotated[str, typer.Argument(help="What is read out.")],
     against: Annotated[str | None, typer.Option(help="A passage: which tokens bring the two together?")] = None,

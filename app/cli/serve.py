@@ -21,6 +21,7 @@ def serve(
         import uvicorn
 
         from hyblink.app.api.application import create_api
+        from hyblink.app.cli.local_service import LocalService
         from hyblink.app.core.logs import set_up
         from hyblink.app.worker.local import LocalWorkers
 
@@ -29,7 +30,7 @@ def serve(
         api = create_api(app, host=address)
         # uvicorn raises the signal again when it has shut down: then our workers have still to be ended.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        with LocalWorkers(app.settings):
+        with LocalWorkers(app.settings), LocalService(app):
             uvicorn.run(
                 api,
                 host=address,

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 _CLOCK_S = 2.0
 
 
@@ -21,11 +19,15 @@ def _host() -> str:
 
 def new_owner() -> str:
     """A name for somebody in this process: host, process id, the moment it started, and a number of its own."""
+    import psutil
+
     return f"{_host()} {os.getpid()} {psutil.Process().create_time():.2f} {secrets.token_hex(4)}"
 
 
 def has_died(owner: str) -> bool:
     """Whether the process of an owner is known to be gone: it ran on this host and does not any more."""
+    import psutil
+
     try:
         host, pid, started, _ = owner.split(" ")
         process, began = int(pid), float(started)

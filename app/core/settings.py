@@ -31,6 +31,10 @@ class ApiSettings(_Section):
     open_on_loopback: bool = Field(
         True, description="Let callers without a key in while listening on a loopback address."
     )
+    local_socket: bool = Field(
+        True,
+        description="Answer commands that only read through a socket in data_dir (mode 600), and let commands ask it.",
+    )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
     max_bulk_documents: int = Field(5000, gt=0, description="Most documents in one bulk request.")
     requests_per_minute: int = Field(

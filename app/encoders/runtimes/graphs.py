@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from filelock import FileLock
-
 from hyblink.app.core.errors import CorruptionError
 from hyblink.app.core.manifest import check_manifest
 from hyblink.app.encoders.runtimes.availability import int8_weight_bits
@@ -17,6 +15,8 @@ def exported(model: str, folder: Path) -> Path:
 
     One that an earlier release wrote in another form, or a machine whose CPU multiplies other weights, is made anew.
     """
+    from filelock import FileLock
+
     from hyblink.app.encoders.runtimes.export import FORMAT, export
 
     folder.parent.mkdir(parents=True, exist_ok=True)
