@@ -1,1 +1,1 @@
-"""Documents in: readers, chunking, the ingestion pipeline, encoding jobs, generations."""
+"""The indexing side: file readers, chunking, the ingestion pipeline, encoding of passages, index generations."""

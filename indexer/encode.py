@@ -1,4 +1,7 @@
-"""Raising passages to the full tier: one idempotent function over row ids."""
+"""Encodes stored passages: adds dense vectors and VDR weights to passages that have none (the "full tier").
+
+All functions are idempotent: a passage that has a vector is skipped.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ _POLL_S = 0.2
 
 
 def encode_rows(engine: Engine, encoder: FullEncoder, rows: IdArray) -> int:
-    """Encode those of `rows` that exist and still wait; how many that were. Doing it twice changes nothing.
+    """Encode those of `rows` that exist and have no vector yet; returns how many.
 
-    `encoder` is the generation's own.
+    `encoder` must be the encoder of the engine's generation.
     """
     reader = engine.store.reader()
     done, _ = reader.vectors(rows)
@@ -37,7 +40,10 @@ def encode_waiting(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Encode what waits and nobody else is at, oldest first; calls `progress` with the number just done. How many."""
+    """Encode the waiting passages that no other process has claimed, oldest first; returns how many.
+
+    `progress` is called after each block with the number of passages in it. Ends early when `stop` returns True.
+    """
     total = 0
     while not stop():
         with claims.some(engine, BLOCK) as rows:
@@ -56,7 +62,11 @@ def encode_all(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Encode until nothing waits, also what others are at should they not finish; how many were encoded here."""
+    """Encode until no passage waits; returns how many were encoded here.
+
+    Waits for passages that other processes have claimed, and encodes them if their claims expire. `progress` and `stop`
+    are as in `encode_waiting`.
+    """
     total = 0
     while not stop():
         total += encode_waiting(engine, encoder, claims, progress, stop)

@@ -1,8 +1,13 @@
-"""Export and import: a folder with documents, passages, term weights and vectors; nothing has to be encoded again.
+"""Exports and imports a collection as a folder that includes term weights and vectors, so nothing is encoded again.
 
-``documents.jsonl`` one document a line with its windows; ``terms_*`` (bags of tokens), ``vdr_*`` (the VDR encoder's
-weights) and ``vectors.f2`` hold what all passages have, in the same order; ``manifest.json`` names encoders, counts and
-checksums. Exports of format 1, from before there was a VDR encoder, are read too.
+Files:
+
+- `documents.jsonl`: one document per line, with the windows of its passages.
+- `term_*` (bags of tokens), `vdr_*` (weights of the VDR encoder) and `vectors.f2` (float16): data of all passages, in
+  the order of the documents.
+- `manifest.json`: encoders, counts and checksums.
+
+Format 1, which has no VDR weights, can be read too.
 """
 
 from __future__ import annotations
@@ -34,7 +39,11 @@ _DOCUMENTS, _VECTORS = "documents.jsonl", "vectors.f2"
 def export_collection(
     engine: Engine, spec: CollectionSpec, folder: Path, progress: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Write one moment of a collection into a new folder; how many documents. It streams: memory stays flat."""
+    """Write a consistent snapshot of a collection to a new folder; returns the number of documents.
+
+    Streams, so memory use is constant. `progress` is called with 1 for each document. Raises ConflictError if the
+    folder exists.
+    """
     if folder.exists():
         raise ConflictError("the folder exists already", received=str(folder), expected="a new folder")
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -84,7 +93,10 @@ def export_collection(
 
 
 def read_export(folder: Path) -> tuple[dict[str, Any], CollectionSpec]:
-    """The checked manifest of an export and the collection it came from."""
+    """The manifest of an export, with checksums verified, and the settings of its collection.
+
+    Raises NotFoundError if the folder is not an export, CorruptionError if it is damaged or of an unknown format.
+    """
     if not (folder / "manifest.json").is_file():
         raise NotFoundError("not an exported folder", received=str(folder), expected="a folder with a manifest.json")
     manifest = check_manifest(folder)
@@ -97,7 +109,7 @@ def read_export(folder: Path) -> tuple[dict[str, Any], CollectionSpec]:
 
 
 class _Terms:
-    """Term weights of passages, one after another: offsets, token ids, weights."""
+    """Files of the term weights of all passages, in CSR layout: offsets, token ids, weights."""
 
     def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
         self._offsets = folder / f"{name}_offsets.npy"
@@ -118,7 +130,7 @@ class _Terms:
             np.save(terms._offsets, np.cumsum(terms._lengths, dtype=np.int64), allow_pickle=False)
 
     def add(self, terms: TermWeights | None) -> None:
-        """The next passage's; None counts as no weights."""
+        """Append the weights of the next passage. None means no weights."""
         if terms is not None:
             self._ids.write(terms.ids.astype("<i4").tobytes())
             self._weights.write(terms.weights.astype("<f4").tobytes())
@@ -126,7 +138,7 @@ class _Terms:
 
     @classmethod
     def reading(cls, folder: Path, name: str) -> Callable[[int], TermWeights]:
-        """The weights of a passage by its number."""
+        """A function that returns the weights of a passage, given its index in the export."""
         offsets_file, ids_file, weights_file = cls.files(name)
         offsets = np.load(folder / offsets_file, allow_pickle=False)
         ids, weights = _mapped(folder / ids_file, "<i4"), _mapped(folder / weights_file, "<f4")
@@ -166,7 +178,10 @@ def _mapped(path: Path, kind: str) -> Any:
 
 
 def import_collection(folder: Path, manifest: dict[str, Any], engine: Engine) -> int:
-    """Write an export into an empty generation, vectors too where the encoder is the same; how many documents."""
+    """Write an export into an empty generation; returns the number of documents.
+
+    Vectors are kept if the encoders are the same. Raises InvalidInputError if the vocabulary differs.
+    """
     keep = check_importable(engine.record, manifest)
     count = copy_documents(_read(folder, manifest), engine, keep_vectors=keep)
     engine.snapshot()

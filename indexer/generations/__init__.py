@@ -1,1 +1,1 @@
-"""Building, verifying and publishing generations."""
+"""Builds, verifies and publishes index generations."""

@@ -1,4 +1,7 @@
-"""Generations: build beside, verify, publish, roll back. What answers queries changes in one atomic act."""
+"""Builds an index generation next to the serving one, verifies it and publishes it (blue-green reindexing).
+
+Publishing switches queries to the new generation atomically. An earlier generation can be published again (rollback).
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ from hyblink.indexer.encode import encode_all
 from hyblink.indexer.ingest.prepare import prepare
 
 _EQUAL = "equal"
-"""The kind of record that says: this generation has what its source had at that change."""
+"""The kind of record that says up to which change of another generation (`source`) a generation is complete."""
 _BATCH = 1000
 _LITTLE = 100
-"""So many changes may be left to the moment in which writers wait."""
+"""Catching up stops when a round copies fewer changes than this. The rest is copied while writers are blocked."""
 _ROUNDS = 50
 _HELP = 4096
 _SAMPLES = 20
@@ -40,7 +43,7 @@ _DEEP = 50
 
 
 class GenerationStore(Protocol):
-    """What the life of generations needs of a catalog."""
+    """The part of the catalog that building and publishing need."""
 
     def spec(self, name: str) -> CollectionSpec: ...
 
@@ -70,7 +73,10 @@ def copy_documents(
     keep_vectors: bool,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Write exported documents into an engine, vectors too where they are of the same encoder; how many."""
+    """Write exported documents into an engine; returns how many. With `keep_vectors` their vectors are copied too.
+
+    Raises ConflictError if vectors are to be copied and the engine already has some of the documents.
+    """
     total = 0
     while batch := list(islice(source, _BATCH)):
         result = target.store.write([PreparedDocument(d.document, d.windows, d.bags, d.content_hash) for d in batch])
@@ -78,7 +84,7 @@ def copy_documents(
         progress(len(batch))
         if not keep_vectors:
             continue
-        # Rows are given out in the order of the documents and their passages.
+        # The store assigns row ids in the order of the documents and their passages.
         vectors = [vector for d in batch for vector in d.vectors]
         if len(vectors) != len(result.rows):
             raise ConflictError("the target holds some of these documents already", expected="an empty generation")
@@ -92,9 +98,10 @@ def copy_documents(
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What the life of generations works with. `patience_s`: how long to wait for a writer that does not let go.
+    """The dependencies of building and publishing.
 
-    With `jobs`, workers help to encode.
+    `patience_s` is how long in seconds to wait for a writer that holds the lock. With `jobs`, workers help to encode.
+    `progress` is called with a stage and a count.
     """
 
     store: GenerationStore
@@ -108,14 +115,14 @@ class BuildContext:
 def build(
     context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None, keep: int
 ) -> GenerationRecord:
-    """Build a generation beside the current one from its documents, verify it, publish it.
+    """Build a generation from the documents of the current one, verify it and publish it.
 
-    Passages are cut and encoded anew where the collection's choices or encoders differ, copied where they do not. While
-    it runs, searches and writes go on; what is written meanwhile is caught up with, the last of it while writers wait
-    a moment.
+    Passages are copied if the VDR vocabulary is the same, else cut again. Vectors are copied if the encoders are the
+    same, else computed again. Searches and writes go on meanwhile. New writes are copied too, the last of them while
+    writers are blocked for a moment. Afterwards only the newest `keep` published generations are kept.
 
-    Raises ConflictError where another build of the collection is under way, or another generation is published
-    meanwhile; CorruptionError where the new one does not match. Nothing of it is left then.
+    Raises ConflictError if another build of the collection runs or another generation is published meanwhile,
+    CorruptionError if the new generation fails verification. It is then deleted.
     """
     with _alone(context, record.collection):
         work = _begun(context, record, bag, encoder)
@@ -131,7 +138,7 @@ def build(
 def build_candidate(
     context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None
 ) -> GenerationRecord:
-    """Like `build`, but it does not answer yet: `publish` brings it up to date and lets it."""
+    """Like `build`, but without publishing. `publish` later copies the newest writes and makes it the serving one."""
     name = record.collection
     with _alone(context, name):
         work = _begun(context, record, bag, encoder)
@@ -147,10 +154,10 @@ def build_candidate(
 
 
 def publish(context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None) -> None:
-    """Let a whole generation answer: a candidate, or an earlier one. It gets what was written since it was current.
+    """Make a finished generation the serving one: a candidate, or an earlier generation (rollback).
 
-    Raises ConflictError where another is published meanwhile, CorruptionError where it cannot be brought up to date:
-    the current one answers on then.
+    It first receives all writes that it lacks. Raises ConflictError if another generation is published meanwhile,
+    CorruptionError if it does not match the current one. The current generation then keeps serving.
     """
     if context.store.current(record.collection) == record.id:
         return
@@ -164,7 +171,7 @@ def _alone(context: BuildContext, name: str) -> AbstractContextManager[None]:
 
 
 def _begun(context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> _Build:
-    """A generation with all documents and vectors, checked, not finished. Nothing of it is left on failure."""
+    """Create a generation, copy and encode all documents and check it. It is deleted on failure."""
     store = context.store
     store.drop_unfinished(record.collection)
     store.add_generation(record)
@@ -180,7 +187,7 @@ def _begun(context: BuildContext, record: GenerationRecord, bag: BagEncoder, enc
 
 
 def _switch(work: _Build, *, finish: bool) -> None:
-    """Catch up and publish, as soon as no writer is in the way; one switch of a collection at a time."""
+    """Catch up and publish once the writer lock is free. Only one switch per collection runs at a time."""
     with single_flight(work.context.records, f"switch/{work.collection}", "a generation is being published"):
         _switch_alone(work, finish=finish)
 
@@ -200,7 +207,7 @@ def _switch_alone(work: _Build, *, finish: bool) -> None:
 
 
 class _Build:
-    """A generation on its way from its source."""
+    """The build of one generation from the current one (its source)."""
 
     def __init__(
         self, context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None
@@ -222,16 +229,16 @@ class _Build:
 
     @property
     def collection(self) -> str:
-        """Whose it is."""
+        """The name of the collection."""
         return self._record.collection
 
     @property
     def source(self) -> str:
-        """The generation that it is made of."""
+        """The id of the generation that documents are copied from."""
         return self.current.record.id
 
     def copy(self) -> None:
-        """All documents as they are now."""
+        """Copy all documents of the source as of now."""
         reader = self.current.store.reader()
         exported = reader.export()
         if self._same_bag:
@@ -246,7 +253,7 @@ class _Build:
         self._progress("copied", count)
 
     def encode(self) -> None:
-        """Vectors of all that have none; workers help, if there are any."""
+        """Encode all passages without a vector. Workers help if there are any."""
         if self._encoder is None:
             return
         if self.context.jobs is not None:
@@ -255,11 +262,11 @@ class _Build:
         encode_all(self._target, self._encoder, self.context.claims, lambda count: self._progress("encoded", count))
 
     def check(self) -> None:
-        """The slow part of what is verified. Raises CorruptionError."""
+        """Run the slow part of the verification. Raises CorruptionError."""
         _refuse([*self._target.check(), *found_again(self._target)])
 
     def catch_up(self) -> None:
-        """What was written meanwhile, until little is left."""
+        """Copy what was written to the source meanwhile, in rounds, until few changes are left."""
         for _ in range(_ROUNDS):
             if self._catch_up_once() < _LITTLE:
                 return
@@ -281,7 +288,7 @@ class _Build:
         return len(changed) + len(gone)
 
     def _write(self, batch: Sequence[ExportedDocument]) -> None:
-        """Documents that may be there already: those that are as they were stay as they are."""
+        """Upsert changed documents, with their vectors if the encoders are the same. Unchanged ones are skipped."""
         if not self._same_bag:
             self._target.store.write(prepare([one.document for one in batch], self._spec, self._bag))
             return
@@ -304,7 +311,7 @@ class _Build:
             self._target.store.put_vectors(as_rows(rows), np.stack(vectors), weights)
 
     def _gone(self, reader: StoreReader) -> list[str]:
-        """Documents of the new generation that its source has no more."""
+        """The ids of documents that are in the new generation but no longer in its source."""
         copied = self._target.store.reader()
         if copied.counts().documents == reader.counts().documents:
             return []
@@ -316,7 +323,10 @@ class _Build:
         return gone
 
     def finish(self) -> None:
-        """The last of it, while nobody writes. Raises ConflictError, CorruptionError."""
+        """Copy the last changes and source positions, then verify; the caller holds the writer lock.
+
+        Raises ConflictError if another generation was published, CorruptionError if verification fails.
+        """
         if self._store.current(self._record.collection) != self.current.record.id:
             raise ConflictError("another generation was published meanwhile", expected="build again")
         self._catch_up_once()
@@ -327,7 +337,10 @@ class _Build:
         _refuse(differences(self.current, self._target))
 
     def publish(self, *, finish: bool) -> None:
-        """Let it answer, while nobody writes; from then on the former one lacks what is written into this one."""
+        """Make it the serving generation; the caller holds the writer lock.
+
+        Also records that the former generation is complete up to now, so that a rollback knows what it lacks.
+        """
         name, record = self._record.collection, self._record
         if finish:
             self._store.finish_generation(record)
@@ -336,11 +349,11 @@ class _Build:
         self._store.publish(name, record.id)
 
     def remember(self) -> None:
-        """Up to which change of its source it has everything."""
+        """Record up to which change of the source this generation is complete."""
         self._equal(self._record.id, self.source, self._since)
 
     def recall(self) -> None:
-        """Begin to catch up where it has everything; at the very beginning where that is not known."""
+        """Load the recorded change to catch up from. Without a record, catching up starts at the beginning."""
         found = self.context.records.get(_EQUAL, f"{self._record.collection}/{self._record.id}")
         if found is not None and found.body["source"] == self.source:
             self._since = int(found.body["change"])
@@ -357,18 +370,21 @@ def _refuse(problems: Sequence[str]) -> None:
 
 
 def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """64 bits of each id."""
+    """A 64-bit hash of each id, shape (len(ids),)."""
     found = b"".join(hashlib.blake2b(one.encode("utf-8", "surrogatepass"), digest_size=8).digest() for one in ids)
     return np.frombuffer(found, dtype="<u8")
 
 
 def _ids_of(reader: StoreReader) -> npt.NDArray[np.uint64]:
-    """64 bits of the id of each document, ascending."""
+    """The 64-bit hashes of all document ids, ascending."""
     return np.sort(np.concatenate([_hashes(ids) for ids in reader.document_ids()] or [_hashes([])]))
 
 
 def differences(old: Engine, new: Engine) -> list[str]:
-    """Why a generation must not be published, in words: documents, passages, vectors, and which encoder made them."""
+    """Messages about differences that forbid publishing `new` in place of `old`; empty if it may be published.
+
+    Compares the document ids and checks that every passage is encoded with vectors of the right dimension.
+    """
     source, reader = old.store.reader(), new.store.reader()
     before, after = source.counts(), reader.counts()
     problems = []
@@ -386,9 +402,11 @@ def differences(old: Engine, new: Engine) -> list[str]:
 
 
 def found_again(engine: Engine, sample: int = _SAMPLES) -> list[str]:
-    """Which of some passages, evenly spread, their own words and vectors do not find, in words.
+    """Self-retrieval check: messages about sampled passages that a search for their own content does not find.
 
-    What stands before a passage has to score as much as it does. Approximate dense indexes may miss one in ten.
+    Takes `sample` evenly spaced passages and searches for their terms with BM25 and for their vectors with the dense
+    index. A passage must be in the top 50 or tie with the last of them. For dense search one miss in ten is allowed,
+    because the index may be approximate.
     """
     snapshot = engine.snapshot()
     rows = snapshot.reader.live_rows()
@@ -423,8 +441,9 @@ def _is_among(found: Scored, row: int, own: float) -> bool:
 
 
 def check_importable(record: GenerationRecord, manifest: dict[str, object]) -> bool:
-    """Whether vectors and VDR weights of an export fit a generation. Raises InvalidInputError where its
-    bags of tokens do not.
+    """Whether the vectors and VDR weights of an export can be reused in a generation, that is, its encoders match.
+
+    Raises InvalidInputError if the vocabulary of the bags of tokens differs.
     """
     if manifest.get("vdr_encoder") != record.vdr_encoder:
         raise InvalidInputError(

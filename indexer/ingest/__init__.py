@@ -1,1 +1,1 @@
-"""From a source's rows to stored passages."""
+"""Ingestion: turns the rows of a source into stored passages."""

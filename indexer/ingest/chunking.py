@@ -1,7 +1,7 @@
-"""Documents to passages: windows of about the same size that end where sentences or lines end.
+"""Cuts documents into passages: windows of similar size that end at sentence or line ends.
 
-A window never cuts a word unless the word alone is longer than a window. Neighbours overlap, so that a statement on
-a boundary stands whole in one of them. Every code point of the document is in at least one window.
+Only a word longer than half a window can be cut. Neighbouring windows overlap, so that a short statement at a boundary
+is complete in one of them. Every code point of the document is in at least one window.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ _WEAK = re.compile(r"\s+")
 
 
 def windows(text: str, size: int, overlap: int) -> tuple[tuple[int, int], ...]:
-    """Spans `(start, end)` of code points, in order. `size` and `overlap` are in code points; size 0 keeps all in one.
+    """The windows of a text as spans `(start, end)` of code points, in order.
+
+    `size` and `overlap` are in code points. With size 0 the whole text is one window.
 
     >>> windows("One two. Three four. Five six.", 22, 0)
     ((0, 21), (21, 30))
@@ -34,7 +36,7 @@ def windows(text: str, size: int, overlap: int) -> tuple[tuple[int, int], ...]:
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """The last good place to end before `limit`: after a sentence or line in the later half, else after a word."""
+    """The last good end before `limit`, in the second half of the window: after a sentence or line, else a word."""
     half = start + (limit - start) // 2
     for pattern in (_STRONG, _WEAK):
         ends = [found.end() for found in pattern.finditer(text, half, limit) if found.end() > start]
@@ -44,7 +46,7 @@ def _cut(text: str, start: int, limit: int) -> int:
 
 
 def _resume(text: str, end: int, overlap: int) -> int:
-    """Where the next window starts: at the beginning of a sentence, else of a word, within the overlap."""
+    """The start of the next window: the first sentence start within the overlap, else word start, else `end`."""
     low = max(0, end - overlap)
     for pattern in (_STRONG, _WEAK):
         starts = [found.end() for found in pattern.finditer(text, low, end) if low <= found.end() < end]

@@ -1,4 +1,7 @@
-"""The documents use case: bulk upsert, delete, read. Acknowledged means durable and visible to the next search."""
+"""The documents use case: bulk upsert, delete and read.
+
+When a call returns, its writes are durable and visible to the next search.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from hyblink.indexer.ingest.prepare import parse_document, prepare, rejected
 
 
 class Collections(Protocol):
-    """What the use case needs to know of collections; the catalog is one."""
+    """The part of the catalog that this use case needs."""
 
     def engine(self, name: str, generation: str | None = None) -> Engine: ...
 
@@ -31,7 +34,7 @@ class Collections(Protocol):
 
 
 class DocumentService:
-    """Writes documents through the current generation of a collection and queues what has to be encoded."""
+    """Writes documents to the current generation of a collection and queues encoding of their passages."""
 
     def __init__(
         self,
@@ -49,11 +52,15 @@ class DocumentService:
         self._max_bulk = max_bulk_documents
 
     def spec(self, collection: str) -> CollectionSpec:
-        """What the collection is. Raises NotFoundError."""
+        """The settings of a collection. Raises NotFoundError."""
         return self._collections.spec(collection)
 
     def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
-        """Upsert JSON objects; item by item, in order. Raises only for the request as a whole."""
+        """Upsert JSON objects. The result has one item per object, in order; bad objects are items with an error.
+
+        With `encode` the passages are queued for the dense encoder. Raises InvalidInputError or TooLargeError only if
+        the request as a whole is bad.
+        """
         if not isinstance(rows, list):
             raise InvalidInputError("documents has the wrong type", received=rows, expected="a list of objects")
         if len(rows) > self._max_bulk:
@@ -74,7 +81,11 @@ class DocumentService:
         encode: bool = True,
         progress: SourceProgress | None = None,
     ) -> BulkResult:
-        """Upsert documents in one transaction."""
+        """Upsert documents in one transaction; rejected items are passed through to the result.
+
+        `progress` stores the read position of a source in the same transaction. With `encode` the passages are queued
+        for the dense encoder. Annotation is queued if the collection has a knowledge base for it.
+        """
         spec = self._collections.spec(collection)
         prepared: list[PreparedDocument | BulkItem] | None = None
         bag_id = ""
@@ -85,7 +96,7 @@ class DocumentService:
                 prepared = prepare(documents, spec, self._bag(bag_id))
             with engine.store.writer():
                 if self._collections.current(collection) != engine.record.id:
-                    continue  # a generation was published while this write waited for its turn
+                    continue  # another generation was published while this write waited for the lock
                 result = engine.store.write(prepared, progress=progress)
             if encode and engine.record.dense_dimension:
                 self._jobs.encode(collection, engine.record.id, result.rows)
@@ -94,9 +105,10 @@ class DocumentService:
             return result
 
     def update_metadata(self, collection: str, changes: Sequence[tuple[Document, Document]]) -> int:
-        """Replace documents, as they were read, by others that differ in metadata only; how many were.
+        """Replace documents by versions with other metadata; returns how many were replaced.
 
-        One that somebody has changed or deleted since it was read stays as it is.
+        `changes` holds pairs (document as read, new document). A document that was changed or deleted since it was read
+        is left alone.
         """
         spec = self._collections.spec(collection)
         while True:
@@ -110,9 +122,9 @@ class DocumentService:
             return len(new)
 
     def delete(self, collection: str, doc_ids: Sequence[str], *, everywhere: bool = False) -> BulkResult:
-        """Delete documents; those that are not there are reported as not found.
+        """Delete documents by id. Unknown ids are reported as not found in the result.
 
-        With `everywhere` they are deleted from the other generations as well, so that no roll-back brings them back.
+        With `everywhere` they are deleted from all generations, so that a rollback does not restore them.
         """
         for doc_id in doc_ids:
             check_text(doc_id, "id")
@@ -130,7 +142,7 @@ class DocumentService:
                 return engine.store.delete(doc_ids)
 
     def get(self, collection: str, doc_id: str) -> Document:
-        """A document as it was sent. Raises NotFoundError."""
+        """The stored document. Raises NotFoundError."""
         check_text(doc_id, "id")
         document = self._collections.engine(collection).snapshot().reader.get_document(doc_id)
         if document is None:

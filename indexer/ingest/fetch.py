@@ -1,8 +1,8 @@
-"""Files from other servers, for ingestion jobs: only hosts that the settings name, at addresses that may be meant.
+"""Downloads files by URL for ingestion jobs, only from hosts that the settings allow.
 
-What a person types must not reach what only this machine can (server-side request forgery): the host has to be listed,
-the address that its name stands for is checked when the connection is made, so that no other answer of a name server
-comes between, and every redirect is checked again. Nothing is sent but a plain GET: no cookie, no header of a caller.
+This prevents server-side request forgery, where a user's URL reaches services that only this machine can reach. The
+host must be in the settings. Its IP address is checked at connection time, so a later DNS answer cannot replace it.
+Every redirect is checked again. The request is a plain GET without cookies or headers of the caller.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _OK, _GONE, _BUSY = 200, {404, 410}, {408, 425, 429, 500, 502, 503, 504}
 _MOVED = {301, 302, 303, 307, 308}
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out to the public so far
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # the only range of public IPv6 addresses assigned so far
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Which servers may be asked.
+    """The servers that ingestion jobs may download from.
 
-    `hosts` are names or addresses, with a port where it is not that of the scheme; `*.example.org`: all below it.
-    They have to be public addresses, or lie in one of `networks`.
+    `hosts` are host names or IP addresses. A port is written only if it is not the scheme's default. `*.example.org`
+    means all subdomains. Every IP address of a host must be public or lie in one of `networks`.
     """
 
     hosts: tuple[str, ...]
@@ -47,14 +47,17 @@ class Allowed:
 
     @classmethod
     def of(cls, hosts: Sequence[str], networks: Sequence[str]) -> Allowed:
-        """Raises InvalidInputError for what is no network."""
+        """Build from the strings in the settings. Raises InvalidInputError for a bad network."""
         try:
             return cls(tuple(one.lower() for one in hosts), tuple(ipaddress.ip_network(one) for one in networks))
         except ValueError as error:
             raise InvalidInputError(f"bad jobs.url_networks: {error}", expected="such as 10.0.0.0/8") from None
 
     def check(self, url: str) -> tuple[str, str, int, str]:
-        """Scheme, host, port and path with query of an address. Raises InvalidInputError, ForbiddenError."""
+        """Scheme, host, port and path with query of a URL.
+
+        Raises InvalidInputError for a malformed URL, ForbiddenError for a host that is not allowed.
+        """
         if len(url) > _MAX_URL or any(not "!" <= char <= "~" for char in url):
             raise InvalidInputError("bad url", received=url[:_MAX_URL], expected="an http or https address in ASCII")
         try:
@@ -90,14 +93,17 @@ class Allowed:
         return host.endswith(name[1:]) if name.startswith("*.") else host == name
 
     def address(self, host: str, port: int) -> str:
-        """An address of a host that may be meant. Raises ForbiddenError, UnavailableError where the name is unknown."""
+        """Resolve a host to an allowed IP address.
+
+        Raises ForbiddenError if any of its addresses is not allowed, UnavailableError if the name does not resolve.
+        """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UnavailableError(f"the host is not known: {error}", received=host) from None
         addresses = [str(one[4][0]) for one in found]
         good = [one for one in addresses if self._good(ipaddress.ip_address(one.partition("%")[0]))]
-        # One that may not be meant makes the whole name suspicious.
+        # One forbidden address makes the whole name suspicious.
         if not good or len(good) != len(addresses):
             raise ForbiddenError(
                 "the host stands for an address that jobs may not read", received=f"{host}: {', '.join(addresses)}",
@@ -127,7 +133,7 @@ def _is_address(text: str) -> bool:
 
 
 class _Guarded(httpcore.NetworkBackend):
-    """Connects to addresses that were checked just now, and to none else."""
+    """Network backend that resolves and checks the host itself and connects only to the checked IP address."""
 
     def __init__(self, allowed: Allowed) -> None:
         self._allowed = allowed
@@ -149,16 +155,17 @@ class _Guarded(httpcore.NetworkBackend):
 
 
 def file_name(url: str) -> str:
-    """The name of what an address leads to: the last part of its path."""
+    """The file name of a URL: the last part of its path, percent-decoded."""
     return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
 @contextmanager
 def fetched(url: str, allowed: Allowed) -> Iterator[Iterator[bytes]]:
-    """The content behind an address, in parts. It follows a few redirects, each checked like the first.
+    """Download a URL; the context value yields the content in chunks of bytes.
 
-    Raises InvalidInputError and ForbiddenError for what may not be asked, NotFoundError for what is not there,
-    UnavailableError for what may pass.
+    Follows at most 5 redirects and checks each like the first URL. Raises InvalidInputError for a bad URL or response,
+    ForbiddenError for a host that is not allowed, NotFoundError for status 404 and 410, UnavailableError for errors
+    that may be temporary.
     """
     with httpcore.ConnectionPool(
         ssl_context=ssl.create_default_context(), network_backend=_Guarded(allowed), max_connections=1

@@ -1,4 +1,4 @@
-"""Bulk ingestion as a job: an upload or a folder, read in slices, by whichever worker comes next."""
+"""Bulk ingestion as a background job. The source is read in time slices; any worker can take the next slice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BUSY_S = 5.0
 
 
 class Documents(Protocol):
-    """`DocumentService`, so far as a job writes through it."""
+    """The part of `DocumentService` that a job needs."""
 
     def upsert(
         self, collection: str, documents: list[Document | BulkItem], *, progress: SourceProgress | None = None
@@ -36,9 +36,11 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IngestParams:
-    """What an ingestion job reads: an `upload`, a `folder` below one of `jobs.roots`, a Python `package`, or a `url`.
+    """The parameters of an ingestion job.
 
-    `columns` says which fields hold id, title and text.
+    Exactly one source must be set: an `upload` id, a `folder` below one of `jobs.roots`, a Python `package`, or a
+    `url`. `columns` names the fields that hold id, title and text. `whole` keeps each document as one passage. The last
+    three fields are settings of a new collection.
     """
 
     upload: str = ""
@@ -54,11 +56,11 @@ class IngestParams:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Which of the places to read from are named."""
+        """The names of the source fields that are set."""
         return tuple(name for name in ("upload", "folder", "package", "url") if getattr(self, name))
 
     def spec(self, collection: str) -> CollectionSpec:
-        """The collection to make where there is none."""
+        """The settings of the collection to create if it does not exist."""
         spec = CollectionSpec(
             collection,
             analyzer=self.analyzer,
@@ -71,7 +73,10 @@ class IngestParams:
 def source_of(
     params: IngestParams, settings: Settings, uploads: Uploads, source_id: str | None = None
 ) -> FileSource | PythonSource:
-    """What a job reads. Raises UserError where it may not, or where there is nothing."""
+    """The source that a job reads. Raises UserError if it does not exist or the job may not read it.
+
+    A `url` is not a source yet: it is downloaded to an upload first.
+    """
     if len(params.sources) != 1:
         raise InvalidInputError(
             "what to ingest?", received=list(params.sources), expected="one of upload, folder, package, url"
@@ -91,7 +96,10 @@ def source_of(
 
 
 def allowed_folder(wanted: str, roots: tuple[Path, ...]) -> Path:
-    """A path on the server, links followed, if it lies below a root. Raises InvalidInputError, NotFoundError."""
+    """Resolve a path on the server, following symbolic links.
+
+    Raises InvalidInputError if it is not below one of `roots`, NotFoundError if it does not exist.
+    """
     try:
         path = Path(wanted).expanduser().resolve()
     except (OSError, ValueError, RuntimeError) as error:
@@ -117,7 +125,11 @@ def run_ingest_job(
     is_current: Callable[[], bool],
     stop: Callable[[], bool],
 ) -> None:
-    """Read on for a slice of time; the job is then done, or queued again. Raises JobCancelledError, TakenOverError."""
+    """Ingest for one time slice (`jobs.slice_s`), then mark the job as done or queue it for the next slice.
+
+    The job also pauses if more than `jobs.max_waiting` passages wait for encoding. Raises JobCancelledError if the job
+    was cancelled, TakenOverError if another worker runs it.
+    """
     job = running.job
     params = IngestParams(**job.params)
     if params.url:
@@ -160,7 +172,7 @@ def run_ingest_job(
         now = time.monotonic()
         if stop():
             return True
-        if first is None:  # the slice begins with its first row: finding the place in a long file moves nothing on
+        if first is None:  # the slice starts at its first row: skipping to the resume position is no progress
             first = now
             return False
         if now - first > settings.jobs.slice_s:
@@ -192,7 +204,7 @@ def run_ingest_job(
 
 
 def _fetch(running: RunningJob, params: IngestParams, uploads: Uploads, settings: Settings) -> IngestParams:
-    """What an address leads to, as an upload; fetched once, whoever goes on with the job."""
+    """Download the URL to an upload and return parameters that read it. Later slices reuse the upload."""
     known = running.job.progress.get("upload")
     if known is None:
         running.report(stage="fetching", message="")
@@ -208,7 +220,7 @@ def _fetch(running: RunningJob, params: IngestParams, uploads: Uploads, settings
                     )
                 if time.monotonic() - looked > _LOOK_S:
                     looked = time.monotonic()
-                    running.report()  # it may have been cancelled
+                    running.report()  # raises if the job was cancelled
                 yield chunk
 
         with running.alive(settings.jobs.silent_s / 3), fetched(params.url, allowed_urls(settings)) as chunks:
@@ -218,12 +230,12 @@ def _fetch(running: RunningJob, params: IngestParams, uploads: Uploads, settings
 
 
 def allowed_urls(settings: Settings) -> Allowed:
-    """Which servers ingestion jobs may ask. Raises InvalidInputError for settings that make no sense."""
+    """The servers that ingestion jobs may download from. Raises InvalidInputError for bad settings."""
     return Allowed.of(settings.jobs.url_hosts, settings.jobs.url_networks)
 
 
 def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads) -> IngestParams:
-    """The parameters of a job that is asked for. Raises UserError where it could not run."""
+    """Check the parameters of a requested job before it is queued. Raises UserError if it could not run."""
     try:
         checked = IngestParams(**params)
     except TypeError as error:

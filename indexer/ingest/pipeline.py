@@ -1,8 +1,8 @@
-"""The ingestion pipeline: items from a source → transactions → indexes, with progress, rejects and resuming.
+"""The ingestion pipeline: reads items from a source and writes them in batches, with progress, rejects and resuming.
 
-Each transaction also records how far the source has been read, so that a run that was killed goes on exactly after
-what was acknowledged, and a run that another has taken over writes nothing more. While the next batch is prepared, the
-engine brings its indexes to what is stored.
+Each transaction also stores the read position of the source. A killed run therefore resumes exactly after the last
+committed batch, and a run that another run has taken over can write nothing more. While the next batch is prepared, the
+engine updates its indexes in the background.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BATCH_CHARS = 8_000_000
 
 
 class Source(Protocol):
-    """Where items come from."""
+    """A source of documents, such as `FileSource`. `id` is the key of its read position in the store."""
 
     @property
     def id(self) -> str: ...
@@ -38,14 +38,18 @@ class Source(Protocol):
 
 
 class Upsert(Protocol):
-    """`DocumentService.upsert`, bound to a collection."""
+    """`DocumentService.upsert` bound to one collection."""
 
     def __call__(self, documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult: ...
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """What a run did. `rows` counts what was read of the source, by earlier runs too; `finished`: to its end."""
+    """The counts of an ingestion run.
+
+    `rows` is the number of rows read from the source, including those of earlier runs. `finished` says whether the
+    source was read to its end. `resumed_after` is the position at which the run started, empty for the beginning.
+    """
 
     created: int = 0
     updated: int = 0
@@ -56,11 +60,11 @@ class IngestReport:
     rows: int = 0
     finished: bool = False
     rejects: list[str] = field(default_factory=list)
-    """The first few rejected rows, in words."""
+    """Messages about the first 10 rejected rows."""
 
     @property
     def documents(self) -> int:
-        """Rows seen, rejected ones included."""
+        """The number of rows that this run processed, including rejected ones."""
         return self.created + self.updated + self.unchanged + self.rejected
 
 
@@ -68,18 +72,18 @@ _FEW = 10
 
 
 def is_done(position: str | None) -> bool:
-    """Whether a stored position says that the source has been read to its end."""
+    """Whether a stored position means that the source has been read to its end."""
     return bool(position) and str(position).partition(_ROWS)[0] == _DONE
 
 
 class RejectsFile:
-    """One JSON object a line, opened when the first row is rejected."""
+    """Writes rejected rows to a JSONL file. The file is created when the first row is rejected."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __call__(self, rows: list[Reject]) -> None:
-        """Append rows."""
+        """Append rejected rows to the file."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as out:
             out.writelines(orjson.dumps(row) + b"\n" for row in rows)
@@ -98,12 +102,15 @@ def ingest(
     progress: Callable[[IngestReport], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> IngestReport:
-    """Read a source into a collection until its end, or until `stop`; what then remains is read by the next run.
+    """Read a source into a collection until its end or until `stop` returns True. The next run reads the rest.
 
-    Calls `progress` after each batch, `rejects` with the rows that it refuses (again, should a run that was killed have
-    named them already). An `exclusive`
-    run holds the writer lock throughout, and a second writer is told so; others let writers take turns between batches.
-    Raises ConflictError where another run of the source has taken over, or another generation has been published.
+    A batch is written after `batch_documents` rows or 8 million characters. `progress` is called after each batch and
+    `rejects` with the rejected rows; rows that a killed run has already reported may be reported again. With `resume`
+    False, or if the source was read to its end before, reading starts at the beginning. An `exclusive` run holds the
+    writer lock throughout, so a second writer gets WriterConflictError. Otherwise other writers may write between
+    batches.
+
+    Raises ConflictError if another run of the same source has taken over, or if another generation was published.
     """
     report = IngestReport()
     with engine.store.writer() if exclusive else nullcontext():
@@ -131,7 +138,7 @@ def ingest(
 
             def flush(at: str) -> None:
                 nonlocal chars, before
-                refuse(list(refused))  # before the position moves beyond them
+                refuse(list(refused))  # report them before the stored position moves past them
                 refused.clear()
                 position = f"{at}{_ROWS}{report.rows}"
                 result = upsert(list(batch), SourceProgress(source.id, before, position))

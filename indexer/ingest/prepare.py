@@ -1,4 +1,4 @@
-"""From what a user sent to what the store takes: checked, cut into passages, with bags of tokens."""
+"""Prepares documents for the store: checks the input, cuts it into passages and encodes their bags of tokens."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ _FIELDS = {"id", "title", "text", "lang", "metadata"}
 
 
 _JOINERS = {0x200C: None, 0x200D: None}
-"""Not printable by themselves, and part of words and signs."""
+"""Zero-width joiners: not printable according to Python, but legitimate parts of words and emoji."""
 
 
 def parse_document(row: object, max_chars: int) -> Document:
-    """A document from a JSON object. Raises InvalidInputError or TooLargeError, naming the field."""
+    """Check a JSON object and build a document from it. `max_chars` limits the text.
+
+    Raises InvalidInputError or TooLargeError that names the field.
+    """
     if not isinstance(row, Mapping):
         raise InvalidInputError("a document has the wrong type", received=row, expected="an object")
     unknown = set(row) - _FIELDS
@@ -55,7 +58,7 @@ def parse_document(row: object, max_chars: int) -> Document:
 
 
 def content_hash(document: Document, spans: Sequence[tuple[int, int]]) -> str:
-    """Changes when passages would: title, text, language and windows; not metadata."""
+    """The SHA-256 (hex) of title, text, language and windows: everything that passages depend on, without metadata."""
     digest = hashlib.sha256()
     for part in (document.title, document.text, document.lang, repr(tuple(spans))):
         encoded = part.encode()
@@ -67,7 +70,10 @@ def content_hash(document: Document, spans: Sequence[tuple[int, int]]) -> str:
 def prepare(
     documents: Sequence[Document | BulkItem], spec: CollectionSpec, bag: BagEncoder
 ) -> list[PreparedDocument | BulkItem]:
-    """Ready for the store, in order. A second document of the same id in one batch is rejected."""
+    """Cut documents into passages and encode their bags of tokens, in order. Rejected items are passed through.
+
+    A second document with the same id in one batch is rejected.
+    """
     seen: set[str] = set()
     cut: list[tuple[Document, tuple[tuple[int, int], ...]] | BulkItem] = []
     contents: list[str] = []
@@ -99,6 +105,6 @@ def prepare(
 
 
 def rejected(doc_id: object, error: UserError) -> BulkItem:
-    """The bulk item of a document that was refused."""
+    """The bulk result item of a document that was rejected with `error`."""
     shown = doc_id if isinstance(doc_id, str) else ""
     return BulkItem(shown.encode("utf-8", "replace").decode()[:MAX_ID_CHARS], "rejected", 0, error.code, str(error))

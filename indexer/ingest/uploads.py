@@ -1,4 +1,4 @@
-"""Files that were sent for ingestion: one folder each, whole or not there."""
+"""Stores uploaded files for ingestion. Each upload is one folder that appears only when the file is complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A stored file: its id, the name it was sent under, its size and sha256."""
+    """A stored upload: its id, original file name, size in bytes and SHA-256."""
 
     id: str
     name: str
@@ -35,7 +35,7 @@ class Upload:
 
 
 class _Incoming:
-    """A file on its way, in a folder that nobody sees yet."""
+    """An upload in progress, written to a hidden folder that `finish` renames."""
 
     def __init__(self, upload: str, name: str, most: int, out: BinaryIO, beside: Path, root: Path) -> None:
         self._upload, self._name, self._most, self._out = upload, name, most, out
@@ -61,14 +61,14 @@ class _Incoming:
 
 
 class Uploads:
-    """Below one folder, which every machine that runs workers has to see."""
+    """The uploads below one folder. Every machine that runs workers must have access to it."""
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self._root = root
         self._max_bytes = max_bytes
 
     def check(self, name: str) -> None:
-        """Raises InvalidInputError for a name that is no plain file's, or says nothing of its format."""
+        """Raises InvalidInputError if a file name is not plain or its suffix is not of a known format."""
         if not _NAME.fullmatch(name) or detect_format(Path(name)) is None:
             raise InvalidInputError(
                 "bad file name",
@@ -77,14 +77,17 @@ class Uploads:
             )
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
-        """Store a stream, whole or not at all. Raises InvalidInputError (bad name), TooLargeError, StorageFullError."""
+        """Store an asynchronous stream of bytes. Nothing is stored if it fails.
+
+        Raises InvalidInputError for a bad name, TooLargeError over `max_bytes`, StorageFullError if writing fails.
+        """
         with self._incoming(name) as incoming:
             async for chunk in chunks:
                 incoming.add(chunk)
             return incoming.finish()
 
     def store(self, name: str, chunks: Iterable[bytes]) -> Upload:
-        """Like `receive`."""
+        """Like `receive`, for a synchronous stream."""
         with self._incoming(name) as incoming:
             for chunk in chunks:
                 incoming.add(chunk)
@@ -105,14 +108,14 @@ class Uploads:
             shutil.rmtree(beside, ignore_errors=True)
 
     def path(self, upload: str) -> Path:
-        """The file of an upload. Raises NotFoundError."""
+        """The path of an upload's file. Raises NotFoundError."""
         folder = self._root / upload
         if not _ID.fullmatch(upload) or not (folder / _META).is_file():
             raise NotFoundError("no such upload", received=upload)
         return folder / str(read_json(folder / _META)["name"])
 
     def tidy(self, keep_days: float) -> int:
-        """Delete uploads that are older, and what was cut short; how many."""
+        """Delete uploads older than `keep_days` and incomplete ones older than a day; returns how many."""
         oldest = time.time() - keep_days * _DAY
         gone = 0
         for folder in self._root.glob("*") if self._root.is_dir() else ():

@@ -1,1 +1,4 @@
-"""Documents from files, folders and installed Python packages. Readers stream; a bad row never stops the rest."""
+"""Readers that stream documents from files, folders and installed Python packages.
+
+A bad row is yielded as an error. Reading goes on after it.
+"""

@@ -1,4 +1,4 @@
-"""BEIR folders: their documents are the rows of corpus.jsonl."""
+"""Recognises BEIR folders. Their documents are the rows of `corpus.jsonl` or `corpus.jsonl.gz`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def corpus(folder: Path) -> Path | None:
-    """The folder's corpus; None where it has none."""
+    """The path of the folder's corpus file, or None if the folder has none."""
     for name in ("corpus.jsonl", "corpus.jsonl.gz"):
         if (folder / name).is_file():
             return folder / name

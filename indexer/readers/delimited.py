@@ -1,4 +1,7 @@
-"""CSV and TSV with a header row. A quoted field may hold line ends; rows are counted, not lines."""
+"""Reads CSV and TSV files with a header row.
+
+A quoted field may contain line breaks, so positions count rows, not lines.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from hyblink.indexer.readers.rows import decode, lines
 
 
 def comma_rows(path: Path, max_row_bytes: int, opened: Opened) -> Iterator[Row]:
-    """Rows of a CSV file."""
+    """Yield the rows of a CSV file; a bad row is yielded with its error. `max_row_bytes` limits a line and a field."""
     return _rows(path, max_row_bytes, opened, ",")
 
 
 def tab_rows(path: Path, max_row_bytes: int, opened: Opened) -> Iterator[Row]:
-    """Rows of a TSV file."""
+    """Yield the rows of a TSV file; a bad row is yielded with its error. `max_row_bytes` limits a line and a field."""
     return _rows(path, max_row_bytes, opened, "\t")
 
 

@@ -1,4 +1,4 @@
-"""Files and folders of the formats in `formats.py`; each file may be gzipped."""
+"""Reads documents from files and folders of the formats in `formats.py`. Each file may be gzipped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,18}")
 
 
 class FileSource:
-    """One file, or every known file below a folder in the order of their names."""
+    """Documents of one file, or of every file of a known format below a folder, sorted by path.
+
+    `is_beir` says whether the path is a BEIR folder.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,11 @@ class FileSource:
         max_chars: int = 8_000_000,
         source_id: str | None = None,
     ) -> None:
+        """`format` None detects the format from each file name. `columns` maps id, title or text to a field name.
+
+        Raises NotFoundError if the path does not exist, InvalidInputError for an unknown format or a folder that is not
+        of the named format.
+        """
         if not path.exists():
             raise NotFoundError("no such file or folder", received=str(path))
         if format is not None:
@@ -52,7 +60,7 @@ class FileSource:
             )
 
     def _folder_format(self) -> Path | None:
-        """The one file of a folder that is a format of its own; None for any other path."""
+        """The data file of a folder format such as BEIR, or None for any other path."""
         if not self._path.is_dir():
             return None
         for row in FORMATS.values():
@@ -64,37 +72,37 @@ class FileSource:
 
     @property
     def id(self) -> str:
-        """Names the source for resuming."""
+        """The key under which the store keeps the read position, so that a later run resumes."""
         return self._id
 
     @property
     def bytes_total(self) -> int:
-        """Bytes of all files, as they lie there."""
+        """The size of all files in bytes, before decompression."""
         return sum(path.stat().st_size for path in self.files())
 
     @property
     def bytes_read(self) -> int:
-        """How many of them `items` has read."""
+        """How many of the `bytes_total` bytes `items` has read so far."""
         return self._before + (self._open.tell() if self._open is not None and not self._open.closed else 0)
 
     def _opened(self, file: IO[bytes]) -> None:
         self._open = file
 
     def files(self) -> list[Path]:
-        """What will be read, in order."""
+        """The files to read, in order. Hidden files and folders are skipped."""
         if self._corpus is not None:
             return [self._corpus]
         if self._path.is_file():
             return [self._path]
         found = [p for p in self._path.rglob("*") if p.is_file() and (self._format or detect_format(p))]
         shown = [p for p in found if not any(part.startswith(".") for part in p.relative_to(self._path).parts)]
-        return sorted(shown, key=self._name)  # the order that resuming compares by
+        return sorted(shown, key=self._name)  # `items` compares names in this order to resume
 
     def _name(self, path: Path) -> str:
         return path.name if self._path.is_file() else path.relative_to(self._path).as_posix()
 
     def items(self, after: str | None = None) -> Iterator[SourceItem]:
-        """Every item, or those after a position that an earlier item named."""
+        """Yield all items, or only those after `after`, the `position` of an earlier item."""
         self._before = 0
         done_file, done_line = "", 0
         if after:
@@ -128,12 +136,12 @@ class FileSource:
             return SourceItem(name, row.line, position, error=error, raw=_shown(row.raw))
 
     def _typed(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Cells as numbers where they plainly are, but for those that have a meaning of their own."""
+        """Convert cells that are plainly numbers. Cells of ids, titles, texts and languages stay strings."""
         reserved = {"id", "_id", "title", "text", "contents", "body", "lang", *self._columns.values()}
         return {key: value if key in reserved else _number(value) for key, value in fields.items()}
 
     def _document(self, row: dict[str, Any], name: str, number: int) -> Document:
-        """A document from named fields; fields without a meaning of their own become metadata."""
+        """Build a document from named fields. Fields other than id, title, text and lang become metadata."""
         row = dict(row)
         for target, column in self._columns.items():
             if column in row:
@@ -159,7 +167,7 @@ class FileSource:
         return parse_document({**known, "metadata": metadata}, self._max_chars)
 
     def _whole(self, path: Path, name: str, kind: Format) -> SourceItem:
-        """A file that is one document: its id is its name, its title what the file says or the name."""
+        """Read a file that is one document. The id is the file name; the title is the file's own, or its name."""
         position = f"{name}:0"
         assert kind.whole is not None
         try:
@@ -172,13 +180,13 @@ class FileSource:
 
 
 def _shown(raw: object) -> str:
-    """The beginning of a row."""
+    """The first 500 characters of a raw row, as text."""
     text = raw[:_RAW_SHOWN] if isinstance(raw, bytes) else str(raw)[:_RAW_SHOWN].encode("utf-8", "replace")
     return text.decode("utf-8", "backslashreplace")
 
 
 def _number(value: str) -> str | int | float:
-    """A cell as a number where it is plainly one.
+    """Convert a cell to int or float if it is plainly a number; else return it unchanged.
 
     >>> _number("12"), _number("1.5"), _number("007"), _number("nan")
     (12, 1.5, '007', 'nan')

@@ -1,4 +1,4 @@
-"""What a format is: how files of it are recognised, and how they are read."""
+"""The description of a file format: how its files are recognised and read."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from typing import IO, Any
 from hyblink.app.core.errors import UserError
 
 Opened = Callable[[IO[bytes]], None]
-"""Is told the file that is being read, so that progress can be shown."""
+"""A callback that receives the open file, so that the caller can show progress from its position."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a file, or why it is none. `line` is where it begins, from 1; `number` counts rows, for resuming."""
+    """A row of a file: its `fields`, or the `error` if it could not be read.
+
+    `line` is the place shown in messages, `number` the position used to resume. Both count from 1.
+    """
 
     number: int
     line: int
     fields: dict[str, Any] | None = None
     error: UserError | None = None
     raw: object = b""
-    """The row as it stands in the file, to show where it is not taken."""
+    """The row as it is in the file, to show in the report of a rejected row."""
     typed: bool = True
-    """Whether numbers are numbers already; where they are texts, cells that plainly are one become one."""
+    """True if the format has typed values (JSON). If False (CSV), cells that are plainly numbers are converted."""
 
 
 @dataclass(frozen=True, slots=True)
 class WholeFile:
-    """A file that is one document. An empty title is replaced by the file's name."""
+    """The content of a file that is one document. An empty title is replaced by the file name."""
 
     title: str
     text: str
@@ -38,16 +41,16 @@ class WholeFile:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One row of the registry. Exactly one of `rows` and `whole` reads files of the format."""
+    """A file format in the registry. Exactly one of `rows` and `whole` is set and reads files of the format."""
 
     name: str
     suffixes: tuple[str, ...]
-    """Of file names, such as `.csv`; none where it is only taken when it is named."""
+    """File name suffixes such as `.csv`. Empty if the format is used only when the caller names it."""
     about: str
-    """What is read of it, for people."""
+    """A description for users."""
     rows: Callable[[Path, int, Opened], Iterator[Row]] | None = None
-    """Every row of a file; takes the path, the longest row in bytes, and whom to tell the open file."""
+    """Yields every row of a file. Takes the path, the maximum size of a row in bytes, and a callback for the file."""
     whole: Callable[[bytes], WholeFile] | None = None
-    """The document that a file's bytes are. Raises InvalidInputError where they are none."""
+    """Reads the bytes of a file as one document. Raises InvalidInputError if it cannot."""
     folder: Callable[[Path], Path | None] | None = None
-    """The one file of a folder of this format; None where the folder is none."""
+    """For formats of whole folders: the data file of a folder, or None if the folder is not of this format."""

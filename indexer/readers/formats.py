@@ -1,4 +1,4 @@
-"""Every file format that can be ingested, one row each: the command line, the API and the upload page read it."""
+"""The registry of all file formats that can be ingested. The command line, the API and the upload page use it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ FORMATS.add(
 
 
 def detect_format(path: Path) -> str | None:
-    """The format that a file's name says, or None. `.gz` behind it does not count."""
+    """The name of the format by the file's suffix, or None if it is unknown. A trailing `.gz` is ignored."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     return next((row.name for row in FORMATS.values() if suffix in row.suffixes), None)

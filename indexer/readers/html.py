@@ -1,4 +1,4 @@
-"""HTML: the words without scripts, styles and hidden parts."""
+"""Reads the visible text of HTML pages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _BLOCKS = "p,div,section,article,li,tr,h1,h2,h3,h4,h5,h6,pre,blockquote,dt,dd,br
 
 
 def read(data: bytes) -> WholeFile:
-    """An HTML file. Raises InvalidInputError where it is not UTF-8."""
+    """Title and visible text of an HTML file. Raises InvalidInputError if it is not UTF-8."""
     return WholeFile(*html_text(decode(data)))
 
 
 def html_text(source: str) -> tuple[str, str]:
-    """(title, text) of an HTML page; scripts, styles and hidden parts left out.
+    """(title, text) of an HTML page, without scripts, styles and hidden elements.
 
     >>> html_text("<title>T</title><script>x</script><p>One</p><p>Two &amp; three</p>")
     ('T', 'One\\nTwo & three')

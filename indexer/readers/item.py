@@ -1,4 +1,4 @@
-"""What every reader yields."""
+"""The item that every reader yields."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from hyblink.app.core.types.documents import Document
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """A document, or why a row is none. `line` counts rows of the file from 1 (0 where the file is one document).
+    """A document, or the error of a row that could not be read. Exactly one of `document` and `error` is set.
 
-    `position` is where to resume after this item; `raw` is the beginning of a rejected row.
+    `line` is the line or row of the item in its file, from 1. It is 0 if the whole file is one document. `position` is
+    passed to `items(after=…)` to resume after this item. `raw` is the beginning of a rejected row.
     """
 
     file: str

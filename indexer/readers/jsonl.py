@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line."""
+"""Reads JSON Lines: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.indexer.readers.rows import lines
 
 
 def rows(path: Path, max_row_bytes: int, opened: Opened) -> Iterator[Row]:
-    """Every line that is not blank; what is no object is an error in its place."""
+    """Yield a row for every line that is not blank. A line that is not a JSON object is yielded with its error."""
     for number, line in lines(path, max_row_bytes, opened):
         if not isinstance(line, bytes):
             yield Row(number, number, error=line)

@@ -1,4 +1,4 @@
-"""Markdown: the words without the markup."""
+"""Reads the text of Markdown files, without the markup."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from hyblink.indexer.readers.tidy import tidy
 
 
 def read(data: bytes) -> WholeFile:
-    """A Markdown file. Raises InvalidInputError where it is not UTF-8."""
+    """Title and text of a Markdown file. Raises InvalidInputError if it is not UTF-8."""
     return WholeFile(*markdown_text(decode(data)))
 
 
 def markdown_text(source: str) -> tuple[str, str]:
-    """(title, text) of a Markdown document: its first heading, and its words without the markup.
+    """(title, text) of a Markdown document. The title is the first heading; the text has no markup.
 
     >>> markdown_text("# Top\\n\\nSome *words* and `code`.\\n\\n- one\\n- two")
     ('Top', 'Top\\n\\nSome words and code.\\n\\none\\n\\ntwo')

@@ -1,4 +1,4 @@
-"""PDF: the text of its pages."""
+"""Reads the text of PDF files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hyblink.indexer.readers.tidy import tidy
 
 
 def read(data: bytes) -> WholeFile:
-    """A PDF file. Raises InvalidInputError where it cannot be read."""
+    """Title, text and page count of a PDF file. Raises InvalidInputError if it is broken or encrypted."""
     title, text, pages = pdf_text(data)
     return WholeFile(title, text, {"pages": pages})
 
 
 def pdf_text(data: bytes) -> tuple[str, str, int]:
-    """(title, text, number of pages) of a PDF. Raises InvalidInputError where it cannot be read."""
+    """(title, text, number of pages) of a PDF. Raises InvalidInputError if it is broken or encrypted."""
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 

@@ -1,4 +1,4 @@
-"""Plain text: a file is a document."""
+"""Reads plain text: each file is one document."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from hyblink.indexer.readers.rows import decode
 
 
 def read(data: bytes) -> WholeFile:
-    """The file's text. Raises InvalidInputError where it is not UTF-8."""
+    """The text of a file, without a title. Raises InvalidInputError if it is not UTF-8."""
     return WholeFile("", decode(data))

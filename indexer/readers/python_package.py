@@ -1,9 +1,9 @@
-"""Documentation of installed Python packages, read from their sources without importing them.
+"""Reads the documentation of installed Python packages from their sources, without importing them.
 
 Modules, classes, functions and methods that have a docstring become documents: title = qualified name, text =
-signature and docstring. The name ``python`` stands for the standard library; it also brings the language reference
-that Python ships (`pydoc_data.topics`) and, through `inspect`, the functions that are written in C and have no
-source. Only for those are modules imported, and only modules of the standard library named here.
+signature and docstring. The name `python` stands for the standard library. It also includes the language reference
+that Python ships (`pydoc_data.topics`) and the functions written in C, which have no Python source and are read with
+`inspect`. Only for these are modules imported, and only the standard-library modules listed here.
 """
 
 from __future__ import annotations
@@ -61,14 +61,17 @@ class _Entry:
 
 
 class PythonSource:
-    """An installed top-level package or module by its import name, or `python` for the standard library."""
+    """Documents of an installed package or module, given its import name; `python` is the standard library."""
 
     is_beir = False
 
     def __init__(
         self, name: str, *, max_chars: int = 8_000_000, undocumented: bool = False, source_id: str | None = None
     ) -> None:
-        """With `undocumented` whatever has no docstring is there as well: its text is its signature or its name."""
+        """With `undocumented`, objects without a docstring are included. Their text is their signature or name.
+
+        Raises InvalidInputError for a bad name, NotFoundError if the package is not installed or has no sources.
+        """
         if not _DISTRIBUTION_NAME.fullmatch(name):
             raise InvalidInputError("bad package name", received=name, expected="an import name such as json")
         self._name = name
@@ -82,11 +85,11 @@ class PythonSource:
 
     @property
     def id(self) -> str:
-        """Names the source for resuming."""
+        """The key under which the store keeps the read position, so that a later run resumes."""
         return self._id
 
     def _roots(self) -> list[tuple[str, Path]]:
-        """(module name, file or folder) of the package, found without importing its parents."""
+        """(module name, file or folder) of the package, found without importing its parent packages."""
         folders: list[str] | None = None
         parts = self._name.split(".")
         for depth, part in enumerate(parts):
@@ -103,7 +106,7 @@ class PythonSource:
         return []
 
     def items(self, after: str | None = None) -> Iterator[SourceItem]:
-        """Every document; `after` skips what came up to that position. Names met twice are yielded once."""
+        """Yield every document, or only those after the position `after`. A repeated qualified name is yielded once."""
         skip = int(after) if after else 0
         seen: set[str] = set()
         number = 0
@@ -171,9 +174,10 @@ class PythonSource:
 
 
 def _module_entries(module: str, path: Path, undocumented: bool) -> Iterator[tuple[str, _Entry]]:
-    """Everything documented in one source file; a file that cannot be parsed yields nothing but is no error.
+    """Yield (file name, entry) for every documented object of one source file.
 
-    Installed packages hold templates and files for other Python versions, so an unparsable one is ordinary.
+    A file that cannot be parsed yields nothing and raises nothing: installed packages contain templates and files for
+    other Python versions.
     """
     if path.stat().st_size > _MAX_SOURCE_BYTES:
         return
@@ -225,7 +229,7 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, kind: str) -> str:
 
 
 def _topics() -> Iterator[tuple[str, _Entry]]:
-    """The language reference's topics: long documents."""
+    """Yield the topics of the language reference. They are long documents."""
     from pydoc_data.topics import topics
 
     for key, text in sorted(topics.items()):
@@ -235,7 +239,7 @@ def _topics() -> Iterator[tuple[str, _Entry]]:
 
 
 def _c_entries() -> Iterator[tuple[str, _Entry]]:
-    """Public functions, types and methods of the standard library that are written in C."""
+    """Yield the public functions, types and methods of the standard library that are written in C."""
     for module_name in _C_MODULES:
         try:
             module = importlib.import_module(module_name)

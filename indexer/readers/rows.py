@@ -1,4 +1,4 @@
-"""Lines of a file, bounded in length, gzip or not."""
+"""Reads files and their lines with size limits, decompressing gzip."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
 _CHUNK = 1 << 20
 _BOMB_BYTES = 256 * 2**20
 _BOMB_RATIO = 400
-"""Text that packs better than this, beyond the first 256 MiB, was made to."""
+"""Decompression-bomb limit: past the first 256 MiB, a gzip file may not expand to more than this times its size."""
 
 
 def open_bytes(path: Path, opened: Callable[[IO[bytes]], None] = lambda _: None) -> IO[bytes]:
-    """The file's bytes, unpacked where the name ends in .gz; `opened` gets the file itself."""
+    """Open a file for reading bytes, decompressed if the name ends in .gz.
+
+    `opened` is called with the raw (still compressed) file, whose position tells the progress.
+    """
     if path.suffix != ".gz":
         plain = path.open("rb")
         opened(plain)
@@ -29,12 +32,12 @@ def open_bytes(path: Path, opened: Callable[[IO[bytes]], None] = lambda _: None)
 
 
 def open_packed(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where the name ends in .gz or .bz2."""
+    """Open a file for reading bytes, decompressed if the name ends in .gz or .bz2."""
     return cast("IO[bytes]", bz2.open(path, "rb")) if path.suffix == ".bz2" else open_bytes(path)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """A whole file. Raises TooLargeError over `limit` bytes, InvalidInputError for broken gzip."""
+    """The decompressed content of a file. Raises TooLargeError over `limit` bytes, InvalidInputError if broken."""
     try:
         with open_bytes(path) as file:
             data = file.read(limit + 1)
@@ -46,7 +49,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8, with or without a byte order mark. Raises InvalidInputError naming the first bad byte."""
+    """Decode UTF-8 with or without a byte order mark. Raises InvalidInputError that names the first bad byte."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -60,10 +63,10 @@ def decode(data: bytes) -> str:
 def lines(
     path: Path, limit: int, opened: Callable[[IO[bytes]], None] = lambda _: None
 ) -> Iterator[tuple[int, bytes | UserError]]:
-    """(line number from 1, line without its end), or an error in the line's place.
+    """Yield (line number from 1, line without its line break), or (line number, error).
 
-    A line over `limit` bytes is skipped without being held in memory. Broken gzip ends the file with an error, as does
-    one that unpacks to more than any text does.
+    A line over `limit` bytes yields TooLargeError and is not held in memory. A broken gzip stream or a decompression
+    bomb yields InvalidInputError and ends the iteration.
     """
     number = 0
     packed = path.stat().st_size if path.suffix == ".gz" else 0

@@ -1,4 +1,4 @@
-"""White space as it was meant: blank lines between paragraphs, no more."""
+"""Normalises blank lines in extracted text."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _BLANK = re.compile(r"[ \t]*\n[ \t]*(?:\n[ \t]*)+")
 
 
 def tidy(text: str) -> str:
-    """The text with one blank line between paragraphs."""
+    """The stripped text with exactly one blank line between paragraphs. Single line breaks are kept."""
     return _BLANK.sub("\n\n", text.replace("\r\n", "\n")).strip()

@@ -1,1 +1,1 @@
-"""Entities from files, dumps and installed packages."""
+"""Readers that yield knowledge-base entities from files, dumps and installed Python packages."""

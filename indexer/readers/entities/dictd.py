@@ -1,4 +1,4 @@
-"""Entities from the files of a DICT server (RFC 2229): `NAME.index` beside `NAME.dict` or `NAME.dict.dz`."""
+"""Reads entities from the files of a DICT server (RFC 2229): `NAME.index` with `NAME.dict` or `NAME.dict.dz`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,14 @@ def _definitions(path: Path) -> bytes:
 
 
 def dict_entities(path: Path) -> Iterator[dict[str, Any]]:
-    """An entity for each definition; its headwords are its names, the title that with which its text begins."""
+    """Yield one entity for each definition, given the path of the `.index` file.
+
+    All headwords of a definition are its names. The title is the headword that equals the first line of the text, or
+    the first headword if none does. The other headwords are aliases.
+
+    Raises NotFoundError if the dictionary file is missing, InvalidInputError for broken files, TooLargeError for files
+    over 1 GiB.
+    """
     data = _definitions(path)
     entries: dict[tuple[int, int], list[str]] = {}
     for number, line in enumerate(decode(read_bounded(path, _MAX_FILE)).splitlines(), 1):
@@ -56,7 +63,7 @@ def dict_entities(path: Path) -> Iterator[dict[str, Any]]:
                 f"{path.name}:{number} points behind the dictionary's end", received=f"{place[0]} + {place[1]} bytes",
                 expected=f"at most {len(data)}",
             )  # fmt: skip
-        word = fields[3] if len(fields) > 3 and fields[3] else fields[0]  # as it was before it was folded for sorting
+        word = fields[3] if len(fields) > 3 and fields[3] else fields[0]  # field 3: the headword before case folding
         if not word.startswith(("00-database", "00database")):
             entries.setdefault(place, []).append(word)
     for (start, size), words in entries.items():

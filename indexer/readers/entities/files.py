@@ -1,9 +1,13 @@
-"""Entities from files and from installed Python packages, as rows that a knowledge base takes.
+"""Reads entities from files and installed Python packages, as rows that a knowledge base accepts.
 
-Forms: JSONL of ours (`id, title, description, aliases, kind, world, lang, metadata`; `text` for `description`), BLINK's
-(`text, idx, title, entity`), Zeshel's documents (`document_id, title, text`, a world a file), CSV or TSV with a header
-(aliases in a column are joined by `|`, other columns become metadata), a Wikipedia dump, Wikidata's JSON, and the files
-of DICT servers.
+Formats:
+
+- JSONL with our own fields: `id, title, description, aliases, kind, world, lang, metadata`. `text` may stand for
+  `description`.
+- BLINK's JSONL: `text, idx, title, entity`.
+- Zeshel's documents: `document_id, title, text`. Each file is one world.
+- CSV or TSV with a header. Aliases are joined by `|` in one column. Unknown columns become metadata.
+- A Wikipedia dump, Wikidata's JSON, and the files of DICT servers.
 """
 
 from __future__ import annotations
@@ -30,11 +34,14 @@ _CURID = re.compile(r"[?&]curid=(\d+)\b")
 
 
 def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
-    """The rows of a file by its name, or of Zeshel's folder. What is no row is given as it is, or as the error that it
-    is, for the knowledge base to reject in its place; None stands for what a form has beside entities.
+    """Yield the entity rows of a file or of a Zeshel folder. The file name decides the format.
 
-    `lang` is the language of Wikidata's labels. Raises NotFoundError, or InvalidInputError for an unknown form or a
-    broken file.
+    Good rows are dicts. A JSON value that is not an object is yielded unchanged, and a row that cannot be parsed is
+    yielded as the error, so that the knowledge base can reject it and report its place. None is yielded for items that
+    are not entities, such as Wikidata lexemes.
+
+    `lang` is the language of Wikidata labels. Raises NotFoundError if there is no such file, InvalidInputError for an
+    unknown format or a broken file.
     """
     if (path / "documents").is_dir():
         return (row for file in sorted((path / "documents").glob("*.json")) for row in _zeshel(file))
@@ -59,7 +66,7 @@ def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """A broken packing is named as what it is."""
+    """Raise InvalidInputError instead of the errors of a broken compressed file."""
     try:
         yield
     except (EOFError, OSError) as error:
@@ -86,7 +93,7 @@ def _jsonl(path: Path) -> Iterator[object]:
     for number, line in lines(path, _MAX_ROW):
         if not isinstance(line, bytes):
             if not isinstance(line, TooLargeError):
-                raise line  # the file is broken, not a row
+                raise line  # broken gzip: the rest of the file cannot be read
             yield line
             continue
         bare = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -103,7 +110,9 @@ def _jsonl(path: Path) -> Iterator[object]:
 
 
 def normalised(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of any known form as one of ours. BLINK's `idx` is a Wikipedia page, `kb_idx` its Wikidata item.
+    """Map a row of any known format to our field names.
+
+    In BLINK's rows `idx` is the URL of a Wikipedia page. Its page number becomes the id. `kb_idx` is the Wikidata item.
 
     >>> normalised({"text": "A language.", "idx": "https://x/wiki?curid=12", "title": "Lisp", "kb_idx": "Q132874"})
     {'id': '12', 'title': 'Lisp', 'description': 'A language.', 'metadata': {'page': 12, 'wikidata': 'Q132874'}}
@@ -128,7 +137,7 @@ def normalised(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(path: Path) -> Iterator[object]:
-    """CSV as in RFC 4180; in TSV a quotation mark is nothing but one."""
+    """Yield the rows of a CSV file (RFC 4180) or a TSV file. In TSV a quotation mark has no special meaning."""
     csv.field_size_limit(_MAX_ROW)
     tabs = path.name.removesuffix(".gz").endswith(".tsv")
 
@@ -206,10 +215,13 @@ _CALLABLE = {"class", "function", "method"}
 
 
 def python_entities(name: str) -> Iterator[object]:
-    """The API of an installed package: modules, classes, functions, methods.
+    """Yield an entity for each module, class, function, method and property of an installed Python package.
 
-    Aliases are short names, dotted tails, names without inner modules (`asyncio.run` for `asyncio.runners.run`) and the
-    names that modules are usually imported as.
+    `name` is the import name, or `python` for the standard library. Aliases are the last part of the qualified name,
+    its dotted suffixes, the name without inner modules (`asyncio.run` for `asyncio.runners.run`) and the usual import
+    names (`dt` for `datetime`). Methods and properties without a docstring are left out.
+
+    Raises InvalidInputError for a bad name, NotFoundError if the package is not installed.
     """
     for item in PythonSource(name, undocumented=True).items():
         document = item.document
@@ -217,7 +229,7 @@ def python_entities(name: str) -> Iterator[object]:
             continue
         kind, module = str(document.metadata["kind"]), str(document.metadata["module"])
         if kind in {"method", "property"} and "\n\n" not in document.text:
-            continue  # nothing but a signature: modules, classes and functions are worth a name, methods too many
+            continue  # a method or property without a docstring: there are too many of them
         yield {
             "id": document.id,
             "title": document.title,

@@ -1,4 +1,4 @@
-"""Entities from Wikidata's JSON: a dump (an item on each line of an array), or the answer of `wbgetentities`."""
+"""Reads entities from Wikidata JSON: a dump with one item per line, or an API response of `wbgetentities`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from hyblink.app.core.errors import InvalidInputError, TooLargeError
 from hyblink.indexer.readers.rows import open_packed
 
 _ANY = "mul"
-"""The language of labels that are the same in all."""
+"""Wikidata's language code for labels that are the same in all languages."""
 _MAX_WHOLE = 256 * 2**20
 
 
 def wikidata_entities(path: Path, lang: str = "en") -> Iterator[object]:
-    """An entity for each item with a label in the language, or in none; None in the place of what has no such label.
+    """Yield one entity for each item that has a label in `lang` or a language-independent one ("mul").
 
-    Lexemes have none. Raises InvalidInputError for what is no JSON of Wikidata.
+    Yields None for an item without such a label, for example a lexeme. Raises InvalidInputError if the file is not
+    Wikidata JSON, TooLargeError if it has no line breaks between items and is over 256 MiB.
     """
     with open_packed(path) as file:
         first = file.readline(_MAX_WHOLE + 1).removeprefix(b"\xef\xbb\xbf")

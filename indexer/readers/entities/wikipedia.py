@@ -1,6 +1,7 @@
-"""Entities from a Wikipedia dump, streamed: title, first paragraph, redirects as aliases, Wikidata ids.
+"""Streams entities from a Wikipedia dump: title, first paragraph, redirects as aliases, Wikidata ids.
 
-The dump is `…-pages-articles.xml[.bz2]`; `…-page_props.sql.gz` beside it says which page is which Wikidata item.
+The dump is `…-pages-articles.xml[.bz2]`. If `…-page_props.sql.gz` lies in the same folder, it maps pages to Wikidata
+items.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ _SPACES = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class PageProps:
-    """What a dump says of pages by their ids: which Wikidata item each is, and which are disambiguations."""
+    """Page properties by page id: `items` maps a page to its Wikidata item; `disambiguations` holds such pages."""
 
     items: dict[int, str] = field(default_factory=dict)
     disambiguations: set[int] = field(default_factory=set)
 
 
 def page_props_beside(dump: Path) -> Path | None:
-    """The `…page_props.sql[.gz]` of the same dump; where a folder has only one, that."""
+    """The path of the `…page_props.sql[.gz]` file next to `dump`, or None if there is none.
+
+    A file with the prefix of the dump is preferred. Otherwise the only such file in the folder is taken.
+    """
     found = sorted(dump.parent.glob("*page_props.sql*"))
     own = [one for one in found if one.name.partition("page_props")[0].strip("-") == _prefix(dump.name)]
     return next(iter(own), found[0] if len(found) == 1 else None)
@@ -49,7 +53,10 @@ def _prefix(name: str) -> str:
 
 
 def read_page_props(path: Path) -> PageProps:
-    """Wikidata items and disambiguations by page id, from `page_props.sql[.gz]`."""
+    """Read the Wikidata items and disambiguation pages from `page_props.sql[.gz]`.
+
+    Raises TooLargeError for a line over 64 MiB, InvalidInputError for broken gzip.
+    """
     found = PageProps()
     for _, line in lines(path, _MAX_LINE):
         if not isinstance(line, bytes):
@@ -64,7 +71,7 @@ def read_page_props(path: Path) -> PageProps:
 
 
 def _pages(path: Path) -> Iterator[tuple[int, str, str, str]]:
-    """(page id, title, redirect's target or "", wikitext) of every article; nothing is kept of a page that is done."""
+    """Yield (page id, title, redirect target or "", wikitext) of every article. Memory stays constant."""
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, iterparse
 
@@ -90,7 +97,7 @@ def _pages(path: Path) -> Iterator[tuple[int, str, str, str]]:
 
 
 def introduction(wikitext: str) -> str:
-    """The first paragraph of an article as plain text: no templates, tables, references, files.
+    """The first paragraph of an article as plain text, without templates, tables, references and file links.
 
     >>> introduction("{{Infobox}}\\n'''Ulm''' is a town on the [[Danube|river]].<ref>x</ref>\\n\\n== History ==\\nOld.")
     'Ulm is a town on the river.'
@@ -117,13 +124,15 @@ def _removed(code: Any, node: Any) -> None:
     try:
         code.remove(node)
     except ValueError:
-        return  # it went with what it stood in
+        return  # already removed together with an enclosing node
 
 
 def wikipedia_entities(dump: Path, page_props: Path | None = None) -> Iterator[dict[str, Any]]:
-    """An entity for every article but redirects and disambiguations. The dump is read twice: for redirects first.
+    """Yield an entity for every article except redirects and disambiguation pages.
 
-    A redirect to a redirect is an alias of where that leads.
+    The dump is read twice. The first pass collects redirects, which become aliases of their final target (at most 1000
+    per entity). The id is the Wikidata item if `page_props` has one, else the page number. Raises InvalidInputError if
+    the file is not a Wikipedia dump.
     """
     props = read_page_props(page_props) if page_props is not None else PageProps()
     targets = {title: target.partition("#")[0] for _, title, target, _ in _pages(dump) if target}
@@ -146,7 +155,7 @@ def wikipedia_entities(dump: Path, page_props: Path | None = None) -> Iterator[d
 
 
 def _followed(title: str, targets: dict[str, str]) -> str:
-    """Where redirects lead in the end; one that leads back to itself stays where the circle was closed."""
+    """The final target of a chain of redirects. A cycle is left at the last title before it repeats."""
     seen = {title}
     while (target := targets.get(title)) is not None and target not in seen:
         seen.add(title := target)
