@@ -1,1 +1,1 @@
-"""Recipes, families of models, training data, losses, negatives, the loop, and models that were trained."""
+"""Model training: recipes, model families, training data, losses, negatives, the training loop, trained models."""

@@ -1,4 +1,4 @@
-"""The curve of a run: its loss by step, and the dev metric."""
+"""Plots the training curve of a run: the loss by step and the dev metric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def plot_curve(losses: Sequence[float], dev: Sequence[tuple[int, float]], path: Path, title: str) -> None:
-    """Write a PNG: the loss by step, smoothed over 20, and the dev metric beside it."""
+    """Write a PNG with the loss by step (moving average over 20 steps) and the dev metric on a second axis.
+
+    `losses` holds one value per step, `dev` pairs (step, MRR@10).
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""A run's data: rows of all sources with their fingerprints, and the passages that statistics are taken from."""
+"""Loads the data of a training run: rows of all sources, their fingerprints, and passages for corpus statistics."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from hyblink.training.data.rows import Text, TrainingRow, fingerprint, read_corp
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rows of all sources, their fingerprints by name, and the passages of each: for statistics."""
+    """The loaded data: rows of all sources, the fingerprint of each source by name, and the passages of each source.
+
+    `texts` (passages by source name) is used for corpus statistics such as idf.
+    """
 
     rows: tuple[TrainingRow, ...]
     fingerprints: dict[str, str]
     texts: dict[str, list[str]]
     passages: tuple[Text, ...] = ()
-    """Those of whole corpora."""
+    """The passages of the sources that are BEIR folders, with their whole corpora."""
 
 
 def load(paths: Sequence[Path], split: str, read: Callable[[Path, str], Sequence[TrainingRow]] = read_rows) -> Loaded:
-    """Read and check everything. A source's statistics come from its whole corpus where the path is a BEIR folder.
+    """Read and check all sources. For a BEIR folder, the statistics come from its whole corpus, else from its rows.
 
-    Raises NotFoundError, and InvalidInputError naming file and line.
+    Raises NotFoundError for a missing path, InvalidInputError that names file and line for bad data.
     """
     rows: list[TrainingRow] = []
     fingerprints, texts = {}, {}

@@ -1,4 +1,4 @@
-"""Recipes: a run is a named function that returns a typed configuration; `--set key=value` changes it."""
+"""Recipes: named functions that return the configuration of a training run. `--set key=value` changes a field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyblink.training.run_config import RunConfig
 
 
 def vdr() -> VdrConfig:
-    """VDR: two-way loss over all weights of the model (Zhou et al. 2024)."""
+    """VDR (Zhou et al. 2024): a whole sparse encoder, all weights trained, with the two-way loss."""
     return VdrConfig(
         "vdr", tuning="full", loss="vdr", temperature=1.0, learning_rate=2e-5, batch=32, negatives=1, clip=2.0,
         query_tokens=128, query_top_k=768, precision="bf16",
@@ -27,12 +27,12 @@ def vdr() -> VdrConfig:
 
 
 def svdr() -> VdrConfig:
-    """Semi-parametric VDR: four ways between embeddings and bags."""
+    """Semi-parametric VDR: like `vdr`, with the four-way loss between learned weights and bags of tokens."""
     return replace(vdr(), recipe="svdr", loss="svdr")
 
 
 def vdr_head() -> VdrConfig:
-    """The shipped VDR adapter: a lexical and a semantic head on a frozen backbone that the dense signal uses too."""
+    """The shipped VDR adapter: a lexical head on a frozen backbone, which the dense signal uses too."""
     return VdrConfig(
         "vdr_head", tuning="head", loss="vdr", temperature=1.0, distil=1.0, steps=600, batch=16, negatives=3,
         head_learning_rate=1e-3, clip=2.0, lexical=True, semantic=False, project=True, own_path=True, tied_norm=True,
@@ -41,22 +41,22 @@ def vdr_head() -> VdrConfig:
 
 
 def vdr_again() -> VdrConfig:
-    """A VDR head that was trained before, fitted to one collection: fewer and smaller steps."""
+    """Continues the training of a VDR head on one collection, with fewer steps and a lower learning rate."""
     return replace(vdr_head(), recipe="vdr_again", steps=200, head_learning_rate=3e-4)
 
 
 def dense() -> DenseConfig:
-    """A bi-encoder with in-batch and given negatives (Karpukhin et al. 2020), as a LoRA adapter."""
+    """A bi-encoder with in-batch and hard negatives (Karpukhin et al. 2020), trained as a LoRA adapter."""
     return DenseConfig("dense", learning_rate=2e-4, negatives=1)
 
 
 def dense_e5() -> DenseConfig:
-    """E5's family, with its prefixes, all weights."""
+    """A bi-encoder from E5, with its query and passage prefixes, all weights trained."""
     return DenseConfig("dense_e5", base="intfloat/e5-small-v2", tuning="full", temperature=0.01, negatives=1)
 
 
 def dense_bge() -> DenseConfig:
-    """BGE-style (Xiao et al. 2024): all weights, mined hard negatives, temperature .05, 512 tokens."""
+    """A bi-encoder in the style of BGE (Xiao et al. 2024): all weights, hard negatives, temperature .05, 512 tokens."""
     return DenseConfig(
         "dense_bge", base="BAAI/bge-small-en-v1.5", tuning="full", negatives=2, passage_tokens=512,
         precision="bf16",
@@ -64,7 +64,7 @@ def dense_bge() -> DenseConfig:
 
 
 def cross_encoder() -> CrossEncoderConfig:
-    """A cross-encoder by listwise cross-entropy over a positive and its negatives: LoRA in the upper layers."""
+    """A cross-encoder: listwise cross-entropy over a positive and its negatives, LoRA above the third layer."""
     return CrossEncoderConfig(
         "cross_encoder", loss="listwise", learning_rate=5e-4, batch=8, negatives=5, passage_tokens=192,
         steps=400, temperature=1.0, frozen_layers=3, dropout=False,
@@ -72,7 +72,10 @@ def cross_encoder() -> CrossEncoderConfig:
 
 
 def late_interaction() -> LateInteractionConfig:
-    """Weighted MaxSim over the states of the lower layers (Khattab & Zaharia 2020), beside the first stage's scores."""
+    """A late-interaction head: weighted MaxSim (Khattab & Zaharia 2020) on the token states of the lowest three layers.
+
+    The loss adds the first-stage scores, so that the head learns what they lack (`residual`).
+    """
     return LateInteractionConfig(
         "late_interaction", tuning="head", loss="listwise", residual=1.0, kept_layers=3, steps=400, batch=16,
         negatives=7, head_learning_rate=3e-4, clip=2.0, temperature=1.0, weight_decay=0.0,
@@ -80,12 +83,12 @@ def late_interaction() -> LateInteractionConfig:
 
 
 def distil() -> DenseConfig:
-    """A bi-encoder from a teacher's scores: KL divergence beside in-batch NLL."""
+    """A bi-encoder distilled from the scores of a teacher: KL divergence in addition to the in-batch NLL."""
     return replace(dense(), recipe="distil", distil=1.0, negatives=7)
 
 
 def blink_bi() -> MentionConfig:
-    """BLINK's bi-encoder (Wu et al. 2020, section 4.1), in-batch negatives: a mention tower beside frozen entities."""
+    """BLINK's bi-encoder (Wu et al. 2020, section 4.1): a mention tower, fixed entity vectors, in-batch negatives."""
     return MentionConfig(
         "blink_bi", learning_rate=5e-4, batch=32, negatives=0, query_tokens=96, passage_tokens=256,
         steps=400, frozen_layers=3, dropout=False,
@@ -93,12 +96,12 @@ def blink_bi() -> MentionConfig:
 
 
 def blink_bi_hard() -> MentionConfig:
-    """BLINK's second round: wrong candidates of a mention among its negatives."""
+    """BLINK's second round: like `blink_bi`, with wrong candidates of each mention as hard negatives."""
     return replace(blink_bi(), recipe="blink_bi_hard", negatives=8)
 
 
 def blink_shared() -> DenseConfig:
-    """A bi-encoder whose towers share their weights: entities have to be encoded anew by what it makes."""
+    """A bi-encoder whose mention and entity tower share weights. The knowledge base must be re-encoded with it."""
     return DenseConfig(
         "blink_shared", learning_rate=5e-4, batch=32, negatives=2, query_tokens=96, passage_tokens=128, steps=400,
         frozen_layers=3, dropout=False,
@@ -106,12 +109,12 @@ def blink_shared() -> DenseConfig:
 
 
 def blink_cross() -> CrossEncoderConfig:
-    """BLINK's cross-encoder (section 4.2): softmax over a mention's entity and its wrong candidates."""
+    """BLINK's cross-encoder (section 4.2): softmax over the entity of a mention and its wrong candidates."""
     return replace(cross_encoder(), recipe="blink_cross", negatives=7, passage_tokens=224, steps=300)
 
 
 def elq() -> SpanConfig:
-    """ELQ (Li et al. 2020): span heads and span vectors beside frozen entities, over whole texts."""
+    """ELQ (Li et al. 2020): mention detection and span vectors for whole texts; entity vectors are fixed."""
     return SpanConfig(
         "elq", learning_rate=5e-4, head_learning_rate=2e-3, batch=8, negatives=0, query_tokens=256, steps=300,
         frozen_layers=3, dropout=False,
@@ -139,7 +142,10 @@ RECIPES.add(
 
 
 def recipe(name: str, changes: Mapping[str, str] | None = None) -> RunConfig:
-    """A recipe's configuration, with fields changed by text. Raises InvalidInputError naming what is not known."""
+    """The checked configuration of a recipe. `changes` maps field names to values as text (`--set key=value`).
+
+    Raises InvalidInputError for an unknown recipe or field, or a bad value.
+    """
     config = RECIPES.of(name)()
     hints = get_type_hints(type(config))
     known = {field.name: hints[field.name] for field in fields(config) if field.name not in {"recipe", "kind"}}

@@ -1,6 +1,6 @@
-"""Models on disk: a folder each, with a manifest that says where it comes from.
+"""The registry of trained models on disk: one folder per model, with a manifest that records its origin.
 
-Promotion records which model is meant; it switches no vectors.
+Promotion only records which model of a kind is to be used. It does not re-encode anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAFE = {".safetensors", ".json", ".txt", ".model", ".md", ".png", ".jsonl"}
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a model comes from: data by path and fingerprint, and the model that it continues."""
+    """The origin of a model: fingerprints of its data by name, and the model that it continues (empty for none)."""
 
     data: Mapping[str, str]
     parent: str = ""
@@ -41,9 +41,10 @@ def finish(
     write: Callable[[Path], Sequence[str]],
     **fields: Any,
 ) -> dict[str, Any]:
-    """Write a model of a kind beside `folder`, its manifest last, and rename it: what is interrupted leaves nothing.
+    """Write a model folder atomically and return its manifest. `write` writes the files and returns their names.
 
-    Raises ConflictError where the folder exists.
+    Everything is written to a temporary folder, the manifest last, which is then renamed. An interrupted call leaves no
+    folder. `fields` are added to the manifest. Raises ConflictError if the folder exists.
     """
     if folder.exists():
         raise ConflictError("the model exists already", received=str(folder), expected="a new folder")
@@ -74,13 +75,13 @@ def finish(
 
 
 class ModelRegistry:
-    """The models under `root`, and which of each kind is promoted."""
+    """The models under `root`, and the promoted model of each kind."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def path(self, name: str) -> Path:
-        """A model's folder. Raises InvalidInputError for a name that is none."""
+        """The folder of a model; it need not exist. Raises InvalidInputError for a bad name."""
         if not _NAME.fullmatch(name):
             raise InvalidInputError(
                 "bad model name",
@@ -90,13 +91,16 @@ class ModelRegistry:
         return self._root / name
 
     def names(self) -> list[str]:
-        """Every whole model."""
+        """The names of all complete models, sorted."""
         return sorted(
             path.parent.name for path in self._root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")
         )
 
     def show(self, name: str, *, checksums: bool = True) -> dict[str, Any]:
-        """A model's checked manifest. Raises NotFoundError, or CorruptionError naming the file that differs."""
+        """The manifest of a model, with checksums verified.
+
+        Raises NotFoundError for an unknown model, CorruptionError if a file differs or has an unsafe type.
+        """
         folder = self.path(name)
         if not (folder / MANIFEST).is_file():
             raise NotFoundError(
@@ -111,7 +115,7 @@ class ModelRegistry:
         return manifest
 
     def compare(self, one: str, other: str) -> dict[str, Any]:
-        """What differs between two models: options, data, metrics."""
+        """The differences between two models, as [first, second] pairs: changed options, data and metrics."""
         left, right = self.show(one), self.show(other)
         keys = sorted(set(left["config"]) | set(right["config"]))
         return {
@@ -129,12 +133,12 @@ class ModelRegistry:
         }
 
     def promoted(self) -> dict[str, list[str]]:
-        """By kind, the models that were promoted, the present one last."""
+        """The names of the promoted models by kind, oldest first. The last one is current."""
         path = self._root / _PROMOTED
         return {kind: list(names) for kind, names in read_json(path).items()} if path.exists() else {}
 
     def promote(self, name: str) -> str:
-        """Record a model as the one of its kind; its kind."""
+        """Make a model the current one of its kind; returns the kind. Raises as `show`."""
         kind = str(self.show(name)["kind"])
         promoted = self.promoted()
         names = promoted.get(kind, [])
@@ -143,7 +147,10 @@ class ModelRegistry:
         return kind
 
     def rollback(self, kind: str) -> str:
-        """Go back to the model promoted before the present one; its name. Raises ConflictError where there is none."""
+        """Go back to the previously promoted model of a kind; returns its name.
+
+        Raises ConflictError if there is no earlier model.
+        """
         promoted = self.promoted()
         names = promoted.get(kind, [])
         if len(names) < 2:

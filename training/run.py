@@ -1,4 +1,7 @@
-"""A training run from beginning to end: data, checks, model, loop, model folder. What differs is the family's."""
+"""A complete training run: load and check data, build the model, train, write the model folder.
+
+Everything that depends on the kind of model is in its family (`training/families/`).
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,17 @@ def train_model(
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train a model into the folder `out`; its manifest. `work` (by default beside `out`) holds checkpoints.
+    """Train a model, write it to the folder `out` and return its manifest ({} on all ranks but 0 under torchrun).
 
-    `entities` are knowledge bases' vectors, which a mention encoder learns against. A VDR head or a LoRA adapter may
-    `go_on_from` the folder of an earlier one of its form. `statistics` are the passages of each source (by its file's
-    name), where the rows do not hold all of them.
+    `work` holds checkpoints (default: a hidden folder next to `out`). If it has checkpoints of the same run, training
+    resumes from the newest. `cache` holds hidden states of frozen backbones.
 
-    Started again after it was killed, it goes on from the newest checkpoint. Raises ConflictError where `out` exists,
-    InvalidInputError for data or options that make no sense, before anything is computed.
+    `dev` is evaluated during training, at most `dev_limit` rows of `dev_split`. `entities` are files of entity vectors
+    that a mention encoder is trained against. `go_on_from` is the folder of an earlier VDR head or LoRA adapter whose
+    weights are the starting point. `statistics` are the passages of each source by file name, needed if the rows do not
+    contain all of them. `progress` is called with step and loss, `say` with messages for the user.
+
+    Raises ConflictError if `out` exists, InvalidInputError for bad data or options. Both are checked before training.
     """
     family = family_of(config)
     family.check(config)
@@ -114,7 +120,10 @@ def train_model(
 
 
 def _fingerprints(inputs: Inputs) -> dict[str, str]:
-    """Of what a run is made from beside its rows. Raises NotFoundError, InvalidInputError where it is not there."""
+    """Fingerprints of the inputs other than rows: entity vectors and the earlier model.
+
+    Raises NotFoundError or InvalidInputError if one is missing.
+    """
     found = {}
     for path in inputs.entities:
         if not path.is_file():
@@ -133,7 +142,7 @@ def _fingerprints(inputs: Inputs) -> dict[str, str]:
 def _own_negatives(
     config: RunConfig, inputs: Inputs, model: Any, rows: Sequence[Any], loaded: Loaded, folder: Path
 ) -> Any:
-    """What mines the model's own negatives while it learns, by a second model that is only ever copied to."""
+    """The ANCE miner: mines hard negatives with a second model that receives copies of the trained weights."""
     from hyblink.training.negatives.ance import OwnNegatives, corpus_of
     from hyblink.training.negatives.mining import Mining
 

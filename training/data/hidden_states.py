@@ -1,7 +1,7 @@
-"""A frozen backbone's token states, computed once and kept on disk: a head then trains at the cost of the head.
+"""Disk cache of a frozen backbone's token states. Training a head then needs no forward pass of the backbone.
 
-`states.f2` holds float16 states one text after another, `ids.i4` token ids, `index.jsonl` a line for each. Lines are
-written after what they point to: a run that was killed finds everything that its index names.
+`states.f2` holds the float16 states of all texts one after another, `ids.i4` their token ids, and `index.jsonl` one
+line per text with its place. An index line is written after its data, so the index of a killed run is consistent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _BLOCK = 256
 
 
 class StateCache:
-    """States of texts by a backbone, in `folder`, shared by threads; `identity` names the backbone and how it reads."""
+    """Cached token states of texts in a subfolder of `folder`. Safe for threads and for several processes.
+
+    `identity` names the backbone, its layers and its window; each identity has its own subfolder.
+    """
 
     def __init__(self, folder: Path, backbone: Callable[[], Backbone], identity: str) -> None:
         self._folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -48,7 +51,7 @@ class StateCache:
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError:
-                break  # the last line of a run that was killed, or that another is writing
+                break  # an incomplete last line, from a killed run or one that is writing
             whole += len(line)
             self._known_bytes = whole
             self._places[row["text"]] = (row["start"], row["end"])
@@ -59,7 +62,11 @@ class StateCache:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def get(self, texts: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> list[TextStates]:
-        """The states of texts, those not known yet computed first. Vectors are not kept: they are empty."""
+        """The token states and ids of texts; uncached texts are computed and stored first.
+
+        The dense vectors in the result are empty, because they are not cached. `progress` is called with the number of
+        texts computed in each block.
+        """
         with self._lock:
             return self._get(texts, progress)
 
@@ -81,7 +88,7 @@ class StateCache:
         return found
 
     def _compute(self, items: Sequence[tuple[str, str]]) -> None:
-        with FileLock(self._file("lock")):  # another run may have written meanwhile
+        with FileLock(self._file("lock")):  # another process may have written meanwhile
             path = self._file("index.jsonl")
             if path.exists() and path.stat().st_size != self._known_bytes:
                 self._read_index()

@@ -1,7 +1,7 @@
-"""Training rows from files: BEIR folders, JSONL, the two DuReader TSV forms, DPR's JSON. All is checked before a run.
+"""Reads training rows from BEIR folders, JSONL, the two TSV formats of DuReader, and DPR's JSON.
 
-A row is a query with its relevant passages, and passages given as negatives. Problems are named by file and line, many
-at once, so that a file is mended in one go.
+A row is a query with its relevant passages (positives) and, optionally, negatives. Everything is checked before a run
+starts. Errors name file and line, and many are reported at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DUREADER_FORMS = "query, null, positive, null, negative, null or query, null, p
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A passage of a training row. `id` may be empty; `source` says where a negative is from ("given", "bm25", …)."""
+    """A passage of a training row. `id` may be empty. `source` names the origin of a negative ("given", "bm25", …)."""
 
     text: str
     title: str = ""
@@ -39,13 +39,17 @@ class Text:
 
     @property
     def joined(self) -> str:
-        """As encoders read it."""
+        """Title and text as one string, as encoders read it."""
         return joined(self.title, self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """A query, passages that answer it, and passages that do not. Scores are a teacher's, beside their passages."""
+    """A query with its positive and negative passages.
+
+    `positive_scores` and `negative_scores` are a teacher's, one per passage, or empty. `answers` are answer strings,
+    used to detect false negatives.
+    """
 
     query: str
     positives: tuple[Text, ...]
@@ -55,11 +59,11 @@ class TrainingRow:
     id: str = ""
     answers: tuple[str, ...] = ()
     collection: str = ""
-    """Where it comes from: idf is a collection's own."""
+    """The name of the source. Statistics such as idf are kept per source."""
 
 
 def check(row: TrainingRow) -> list[str]:
-    """What is wrong with a row, in words."""
+    """Messages about the problems of a row; empty if it is valid."""
     problems = []
     if not row.query.strip():
         problems.append("the query is empty")
@@ -102,9 +106,10 @@ def _checked(path: Path, numbered: Iterator[tuple[int, TrainingRow | str]]) -> l
 
 
 def read_rows(path: Path, split: str = "train") -> list[TrainingRow]:
-    """Training rows by the form of the path: a BEIR folder, `.jsonl[.gz]`, `.json` (DPR), `.tsv` (DuReader).
+    """Read training rows from a BEIR folder, `.jsonl[.gz]`, `.json` (DPR) or `.tsv` (DuReader).
 
-    Raises NotFoundError where there is nothing, InvalidInputError for what is in it, with line numbers.
+    `split` is the qrels split of a BEIR folder. Raises NotFoundError if the path does not exist, InvalidInputError with
+    line numbers for bad content.
     """
     if path.is_dir():
         return _beir(path, split)
@@ -125,7 +130,7 @@ def read_rows(path: Path, split: str = "train") -> list[TrainingRow]:
 
 
 def fingerprint(rows: Sequence[TrainingRow]) -> str:
-    """A sha256 over everything that a run learns from."""
+    """The SHA-256 (hex) over all queries, passages and teacher scores, in order."""
     digest = hashlib.sha256()
     for row in rows:
         content = (
@@ -140,7 +145,7 @@ def fingerprint(rows: Sequence[TrainingRow]) -> str:
 
 
 def read_corpus(folder: Path) -> dict[str, Text]:
-    """A BEIR folder's passages by id."""
+    """The passages of a BEIR folder by id. Raises NotFoundError if it has no corpus."""
     path = existing(folder, "corpus.jsonl", "corpus.jsonl.gz")
 
     def text(row: Any) -> Text:
@@ -160,7 +165,7 @@ def _beir(folder: Path, split: str) -> list[TrainingRow]:
     for number, (query, text) in enumerate(queries.items(), 1):
         positives = tuple(corpus[doc] for doc, grade in qrels[query].items() if grade > 0)
         if not positives:
-            continue  # judged, and nothing found relevant: nothing to learn from
+            continue  # judged, but no document is relevant
         row = TrainingRow(text, positives, id=query)
         for what in check(row):
             problems.add(number, what)
@@ -187,7 +192,10 @@ def _texts(values: object) -> tuple[Text, ...]:
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
-    """Rows `{query, pos[], neg[], pos_scores?, neg_scores?}`; a passage is a string or `{text, title?, id?}`."""
+    """Yield (line number, row or error message). A row is `{query, pos[], neg[], pos_scores?, neg_scores?}`.
+
+    A passage is a string or `{text, title?, id?}`.
+    """
     for number, line in full_lines(path):
         try:
             row = orjson.loads(line)
@@ -208,7 +216,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
 
 
 def write_jsonl(path: Path, rows: Sequence[TrainingRow]) -> None:
-    """Write rows so that `read_rows` gives them back."""
+    """Write rows as JSONL that `read_rows` can read. The collection name is not written."""
 
     def plain(one: Text) -> dict[str, str]:
         fields = {"text": one.text, "title": one.title, "id": one.id, "source": one.source}
@@ -233,7 +241,10 @@ def write_jsonl(path: Path, rows: Sequence[TrainingRow]) -> None:
 
 
 def _dpr(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
-    """DPR's JSON list: question, answers, positive_ctxs, negative_ctxs, hard_negative_ctxs. Numbered by entry."""
+    """Yield (entry number from 1, row or error message) of DPR's JSON list.
+
+    Fields: question, answers, positive_ctxs, negative_ctxs, hard_negative_ctxs. Hard negatives come first.
+    """
     try:
         entries = orjson.loads(read_bounded(path, _MAX_BYTES))
     except orjson.JSONDecodeError as error:
@@ -260,9 +271,10 @@ def _dpr(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
 
 
 def _dureader(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
-    """DuReader-retrieval's two TSV forms.
+    """Yield (line number, row or error message) of the two TSV formats of DuReader-retrieval.
 
-    Dual: query, null, positive, null, negative, null. Cross: query, null, passage, label; rows of one query are joined.
+    Dual-encoder format: query, null, positive, null, negative, null. Cross-encoder format: query, null, passage, label;
+    lines with the same query become one row.
     """
     grouped: dict[str, tuple[int, list[Text], list[Text]]] = {}
     for number, line in enumerate(decode(read_bounded(path, _MAX_BYTES)).splitlines(), 1):

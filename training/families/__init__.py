@@ -1,1 +1,1 @@
-"""What learns: a family of models each."""
+"""The model families that can be trained, one subpackage each."""

@@ -1,4 +1,4 @@
-"""LoRA adapters as folders: written, and gone on from."""
+"""Writes LoRA adapters to folders and loads earlier ones to continue training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.training.run_config import RunConfig
 def earlier_manifest(
     folder: Path, kind: str, title: str = "", weights: str = "adapter_model.safetensors"
 ) -> dict[str, Any]:
-    """The manifest of what a run goes on from. Raises InvalidInputError where the folder does not hold that."""
+    """The manifest of an earlier model to continue from. Raises InvalidInputError if the folder has no such model."""
     try:
         return adapter_manifest(folder, kind, title, weights)
     except EncoderUnavailableError as error:
@@ -23,9 +23,10 @@ def earlier_manifest(
 
 
 def load_adapter(transformer: Any, kind: str, config: RunConfig, folder: Path, layers: int = 0) -> None:
-    """A LoRA adapter's weights into a transformer that has adapters, cut to so many `layers` (0: all).
+    """Load the weights of an earlier LoRA adapter into a transformer that has adapters.
 
-    Raises InvalidInputError where they do not fit.
+    `layers` is the number of layers the transformer was cut to, 0 for all. Raises InvalidInputError if base model,
+    layers or shapes differ.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -45,13 +46,14 @@ def load_adapter(transformer: Any, kind: str, config: RunConfig, folder: Path, l
 
 
 def files_of(folder: Path) -> list[str]:
+    """The relative paths of all files below a folder, sorted."""
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def save_adapter(transformer: Any, base: str, folder: Path, *, half: bool = False) -> list[str]:
-    """Write a model's LoRA adapter into `folder`; the files' names. With `half`, in half precision."""
+    """Write the LoRA adapter of a model into `folder`; returns the file names. With `half`, in float16."""
     for known in transformer.peft_config.values():
-        known.base_model_name_or_path = base  # and not where it lies on this machine
+        known.base_model_name_or_path = base  # not the local path of the base model
     if half:
         transformer.half()
     transformer.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)

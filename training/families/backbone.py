@@ -1,4 +1,4 @@
-"""The model that a run starts from, and how it is made to learn: adapters, frozen layers, dropout."""
+"""Loads the base model of a run and prepares it for training: LoRA adapters, frozen layers, dropout."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from hyblink.training.run_config import RunConfig
 
 
 def device() -> str:
-    """Where training computes."""
+    """The torch device for training: "cuda" if available, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_backbone(config: RunConfig) -> Any:
-    """The SentenceTransformer that a run starts from. Raises EncoderUnavailableError where it cannot be loaded."""
-    torch.manual_seed(config.seed)  # adapters and heads start from random numbers
+    """Load the SentenceTransformer that a run starts from, and seed torch.
+
+    Raises EncoderUnavailableError if it cannot be loaded.
+    """
+    torch.manual_seed(config.seed)  # adapters and heads are initialised at random
     return load_sentence_transformer(config.base, device())
 
 
 def with_lora(transformer: nn.Module, rank: int, extra: Sequence[str] = (), frozen_layers: int = 0) -> nn.Module:
-    """The transformer with low-rank adapters in every linear layer but those of the lowest `frozen_layers`.
+    """Add LoRA adapters to every linear layer except in the lowest `frozen_layers` transformer layers.
 
-    Only the adapters learn, and modules named in `extra`.
+    Only the adapters and the modules named in `extra` are trained.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -55,7 +58,7 @@ _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 def _layers(transformer: nn.Module) -> dict[int, list[nn.Parameter]]:
-    """The parameters of each numbered layer."""
+    """The parameters of each transformer layer, by its number."""
     found: dict[int, list[nn.Parameter]] = {}
     for name, tensor in transformer.named_parameters():
         if match := _LAYER.search(f".{name}"):
@@ -64,7 +67,7 @@ def _layers(transformer: nn.Module) -> dict[int, list[nn.Parameter]]:
 
 
 def _embeddings_of(transformer: nn.Module) -> nn.Module:
-    """What comes before the layers: the module that holds the word embeddings, unless it holds the layers as well."""
+    """The embedding module: the parent of the word embeddings, or the word embeddings if the parent has the layers."""
     words: nn.Module = cast("Any", transformer).get_input_embeddings()
     for module in transformer.modules():
         if any(child is words for child in module.children()) and not _layers(module):
@@ -73,9 +76,9 @@ def _embeddings_of(transformer: nn.Module) -> nn.Module:
 
 
 def prepare(transformer: nn.Module, config: RunConfig, extra: Sequence[str] = ()) -> nn.Module:
-    """A transformer as the run's tuning trains it: with adapters or whole, lowest layers frozen, dropout as asked.
+    """Prepare a transformer for training: LoRA adapters or all weights, frozen layers, dropout, checkpointing.
 
-    Raises InvalidInputError where every layer would be frozen.
+    `extra` names further modules to train with LoRA. Raises InvalidInputError if every layer would be frozen.
     """
     if config.frozen_layers and config.frozen_layers > max(_layers(transformer), default=-1):
         raise InvalidInputError(
@@ -101,14 +104,14 @@ _Config = TypeVar("_Config", bound=RunConfig)
 
 
 class OneRate(Generic[_Config]):
-    """What bi-encoders and cross-encoders share: everything of the model that may learn does, at one rate."""
+    """Shared base of bi-encoders and cross-encoders: all trainable parameters have the same learning rate."""
 
     config: _Config
     model: Any
     artifact: ClassVar[str]
-    """`kind` in the manifest of an adapter of this form."""
+    """The `kind` in the manifest of adapters of this model."""
     layers: int = 0
-    """Lowest transformer layers that were kept; 0 for all."""
+    """Number of lowest transformer layers that were kept; 0 for all."""
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return {name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad}
@@ -120,5 +123,5 @@ class OneRate(Generic[_Config]):
         self.model.train(on)
 
     def go_on_from(self, folder: Path) -> None:
-        """Begin with an adapter that was trained before. Raises InvalidInputError where it is of another form."""
+        """Start from the weights of an earlier adapter. Raises InvalidInputError if it does not fit."""
         load_adapter(self.model[0].model, self.artifact, self.config, folder, self.layers)

@@ -1,7 +1,6 @@
-"""A family of models that can be trained: what its runs are configured by, learn from, and leave behind.
+"""The interface of a model family: its configuration, its training data, its trainable model and its output.
 
-A family is a folder beside this file and a row in `registry.py`. Everything that differs between families is here;
-`training/run.py` asks for it and knows none of them.
+A family is a subpackage of this one and an entry in `registry.py`. `training/run.py` uses only this interface.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from hyblink.training.run_config import RunConfig
 
 
 class Trainable(Protocol):
-    """A model that learns. `torch` is imported where one is made."""
+    """A model in training. Implementations import `torch`, this module does not."""
 
     def parameters(self) -> Mapping[str, Any]:
-        """What is trained: `torch.nn.Parameter` by name."""
+        """The trainable parameters (`torch.nn.Parameter`) by name."""
         ...
 
     def learning_rate(self, name: str) -> float:
@@ -31,51 +30,51 @@ class Trainable(Protocol):
         ...
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
-        """Add the gradients of `scale ·` the mean loss of these queries; that loss, not scaled."""
+        """Compute the mean loss of the examples and add the gradients of `scale · loss`; returns the unscaled loss."""
         ...
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
-        """How good it is on dev rows, larger is better."""
+        """The dev metric on some rows; larger is better."""
         ...
 
     def train(self, on: bool) -> None:
-        """Switch dropout on or off."""
+        """Switch between training mode (dropout) and evaluation mode."""
         ...
 
     def save(self, folder: Path) -> list[str]:
-        """Write the model's files into a folder; their names."""
+        """Write the files of the model into a folder; returns their names."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a model is made from, beside its configuration."""
+    """The inputs of a run other than its configuration and rows."""
 
     cache: Path
-    """Where hidden states of frozen backbones are kept."""
+    """Folder for cached hidden states of frozen backbones."""
     statistics: Mapping[str, Sequence[str]]
-    """The passages of each source, by its name."""
+    """The passages of each source by name, for statistics such as idf."""
     entities: tuple[Path, ...] = ()
-    """Files of entities' vectors (`hyblink kb export-vectors`)."""
+    """Files of entity vectors (`hyblink kb export-vectors`)."""
     go_on_from: Path | None = None
-    """The folder of an earlier model of this form."""
+    """The folder of an earlier model whose weights are the starting point; None starts from the base model."""
 
 
 Say = Callable[[str], None]
 
 
 class Family(ABC):
-    """One row of the registry. Methods that most families share have a body."""
+    """A model family: an entry of the registry. Methods with a body are defaults that fit most families."""
 
     kind: ClassVar[str]
-    """The family's name: `RunConfig.kind`, and `kind` in `--set`."""
+    """The name of the family, as in `RunConfig.kind`."""
     config: ClassVar[type[RunConfig]]
-    """The configuration with the family's own fields."""
+    """The configuration class, with the fields of this family."""
     losses: ClassVar[tuple[str, ...]]
     tunings: ClassVar[tuple[str, ...]] = ("full", "lora")
 
     def check(self, config: RunConfig) -> None:
-        """Raises InvalidInputError for options that make no sense."""
+        """Raises InvalidInputError for invalid options."""
         config.check()
         if config.tuning not in self.tunings:
             raise InvalidInputError(
@@ -87,7 +86,7 @@ class Family(ABC):
             )
 
     def check_inputs(self, config: RunConfig, inputs: Inputs) -> None:
-        """Raises InvalidInputError where what a run is given does not go with its configuration."""
+        """Raises InvalidInputError if the inputs do not fit the configuration."""
         if inputs.go_on_from is not None and not self.goes_on(config):
             raise InvalidInputError(
                 "such a model does not go on from an adapter",
@@ -96,38 +95,41 @@ class Family(ABC):
             )
 
     def goes_on(self, config: RunConfig) -> bool:
-        """Whether a run may begin with the weights of an earlier one of its form."""
+        """Whether a run with this configuration can start from the weights of an earlier model (`go_on_from`)."""
         return config.tuning == "lora"
 
     def read(self, path: Path, split: str) -> Sequence[TrainingRow]:
-        """The rows of a source. Raises NotFoundError, InvalidInputError."""
+        """Read the training rows of a source. Raises NotFoundError or InvalidInputError."""
         return read_rows(path, split)
 
     def rows(self, config: RunConfig, loaded: Loaded, say: Say) -> tuple[RunConfig, list[TrainingRow]]:
-        """The rows that are learned from, and the configuration that they allow. `say` tells what is left out."""
+        """The rows to train on, and the configuration adapted to them (for example without hard negatives).
+
+        `say` is called with messages about rows that are left out.
+        """
         return with_negatives(config, loaded.rows, say)
 
     def mines_every(self, config: RunConfig) -> int:
-        """Steps after which the model mines its own negatives; 0 for never."""
+        """Steps between two refreshes of mined negatives (ANCE); 0 for never."""
         del config
         return 0
 
     @abstractmethod
     def trainable(self, config: RunConfig, inputs: Inputs, beside: Any = None) -> Trainable:
-        """A model to be trained. `beside` is another of the same run, whose caches it may share."""
+        """Build the model to train. `beside` is another model of the same run, whose caches it may share."""
 
     @abstractmethod
     def artifact(self, config: RunConfig) -> str:
-        """What the finished folder is: `kind` of its manifest, which says how it is loaded."""
+        """The `kind` in the manifest of the finished model folder, which decides how it is loaded."""
 
     def manifest(self, config: RunConfig) -> dict[str, Any]:
-        """Further fields of the manifest."""
+        """Additional fields of the manifest."""
         del config
         return {}
 
 
 def with_negatives(config: RunConfig, rows: Sequence[TrainingRow], say: Say) -> tuple[RunConfig, list[TrainingRow]]:
-    """Rows that have negatives, where some do; where none has any, all of them, and none are drawn."""
+    """Drop rows without negatives. If no row has any, keep all rows and set `negatives` to 0 in the configuration."""
     if not config.negatives:
         return config, list(rows)
     kept = [row for row in rows if row.negatives]
@@ -140,7 +142,7 @@ def with_negatives(config: RunConfig, rows: Sequence[TrainingRow], say: Say) -> 
 
 
 def with_first_stage_scores(rows: Sequence[TrainingRow], residual: float, say: Say) -> list[TrainingRow]:
-    """Rows that have the first stage's scores, where a run learns beside them. Raises InvalidInputError if none has."""
+    """The rows with first-stage scores if `residual` is not 0, else all rows. Raises InvalidInputError if none has."""
     if not residual:
         return list(rows)
     scored = [row for row in rows if row.positive_scores and row.negative_scores]

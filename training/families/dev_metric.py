@@ -1,4 +1,4 @@
-"""MRR@10 on dev rows."""
+"""The dev metric: MRR@10."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ DEV_CUTOFF = 10
 
 
 def reciprocal_rank(scores_QP: torch.Tensor, gold_QP: torch.Tensor) -> float:
-    """Mean over queries of 1 / rank of the first relevant passage, 0 beyond `DEV_CUTOFF`."""
+    """Mean reciprocal rank of the first relevant passage, 0 for ranks over `DEV_CUTOFF`. Ties count in its favour.
+
+    `scores_QP` and the Boolean `gold_QP` have shape (queries, passages).
+    """
     best_Q = scores_QP.masked_fill(~gold_QP, -torch.inf).amax(dim=1, keepdim=True)
     rank_Q = (scores_QP > best_Q).sum(dim=1) + 1
     return float(torch.where(rank_Q <= DEV_CUTOFF, 1.0 / rank_Q, torch.zeros(())).mean())
 
 
 def mean_reciprocal_rank(rows: Sequence[TrainingRow], scores: Callable[[str, Sequence[str]], torch.Tensor]) -> float:
-    """MRR@10 over each row's own positives and negatives; `scores` gives those (N,) of a query's passages."""
+    """MRR@10 where each query ranks its own positives and negatives only.
+
+    `scores` takes a query and N passages and returns their scores, shape (N,).
+    """
     values = []
     for row in rows:
         scores_N = scores(row.query, [one.joined for one in (*row.positives, *row.negatives)])

@@ -1,6 +1,7 @@
-"""What models with in-batch negatives share: which column is whose, gathering, gradient caching, the dev metric.
+"""Training with in-batch negatives: the step across processes, gradient caching, the loss and the dev metric.
 
-Shapes: Q queries of this process, P all passages of a step (each query's positive and negatives, of all processes)."""
+Shapes: Q queries of this process, N passages per query (positive first), P all passages of a step (of all processes).
+"""
 
 from __future__ import annotations
 
@@ -29,28 +30,28 @@ _Config = TypeVar("_Config", bound=InBatchConfig)
 
 
 class InBatch(ABC, Generic[_Config]):
-    """What bi-encoders and VDR share: which column is whose, gathering, gradient caching, the dev metric."""
+    """Shared base of bi-encoders and VDR, which are trained with in-batch negatives."""
 
     config: _Config
 
     @abstractmethod
     def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
-        """Embeddings of queries, each with a row for every query."""
+        """Encode queries: a tuple of tensors, each with one row per query."""
 
     @abstractmethod
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
-        """Embeddings of passages."""
+        """Encode passages: a tuple of tensors, each with one row per passage."""
 
     @abstractmethod
     def loss(self, q: tuple[torch.Tensor, ...], p: tuple[torch.Tensor, ...], batch: Columns) -> torch.Tensor:
-        """The mean loss of this process's queries."""
+        """The mean loss (scalar) of the queries of this process; `p` holds the passages of all processes."""
 
     @abstractmethod
     def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Of what `queries` or `passages` made, that whose dot products are a search's scores."""
+        """The tensor of a result of `queries` or `passages` whose dot products are the scores used in search."""
 
     def scores(self, q: tuple[torch.Tensor, ...], p: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Scores (Q, P) as a search would give them."""
+        """The scores used in search, shape (Q, P)."""
         return self.embedding(q) @ self.embedding(p).T
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
@@ -77,7 +78,7 @@ class InBatch(ABC, Generic[_Config]):
         return float(cached_backward(len(chunks), embed, loss)) / scale
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
-        """MRR@10 of dev queries over the union of their positives and negatives."""
+        """MRR@10 where each dev query ranks the positives and negatives of all dev rows."""
         texts: dict[str, Text] = {}
         for row in rows:
             for one in (*row.positives, *row.negatives):
@@ -98,13 +99,18 @@ class InBatch(ABC, Generic[_Config]):
 
 
 class Columns:
-    """Where each query's passages stand among the gathered ones."""
+    """The layout of a step's score matrix (Q, P): which columns belong to which query.
+
+    `gold_Q` is the column of each query's positive, followed by its negatives; `width` is N. `others_QP` marks columns
+    that are further positives of the query. `teacher_QN` holds teacher scores, NaN if unknown.
+    """
 
     def __init__(self, gold_Q: torch.Tensor, width: int, others_QP: torch.Tensor, teacher_QN: torch.Tensor) -> None:
         self.gold_Q, self.width, self.others_QP, self.teacher_QN = gold_Q, width, others_QP, teacher_QN
 
     @classmethod
     def of(cls, drawn: Sequence[Drawn]) -> Columns:
+        """The layout for the examples of this process. Raises ValueError if their numbers of passages differ."""
         widths = {len(one.passages) for one in drawn}
         width = max(widths)
         if len(widths) > 1:
@@ -122,13 +128,16 @@ class Columns:
         return cls(gold_Q.to(device()), width, others_QP.to(device()), teacher_QN.to(device()))
 
     def own(self, scores_QP: torch.Tensor) -> torch.Tensor:
-        """Each query's own passages' scores, shape (Q, N), positive first."""
+        """The scores of each query's own passages, shape (Q, N), positive first."""
         columns_QN = self.gold_Q[:, None] + torch.arange(self.width, device=scores_QP.device)[None, :]
         return scores_QP.gather(1, columns_QN)
 
 
 def in_batch_loss(scores_QP: torch.Tensor, columns: Columns, config: InBatchConfig) -> torch.Tensor:
-    """NLL or margin-MSE over scores, and the KL divergence to the teacher for queries whose scores it gave."""
+    """The loss (scalar) of a score matrix: margin-MSE, or in-batch NLL plus `distil` times the KL divergence.
+
+    The KL divergence to the teacher is computed for queries with complete teacher scores only.
+    """
     if config.loss == "margin_mse":
         return margin_mse(columns.own(scores_QP), columns.teacher_QN)
     total = in_batch_nll(

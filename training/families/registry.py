@@ -1,4 +1,4 @@
-"""Every family of models that can be trained, one row each."""
+"""The registry of all model families that can be trained."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ FAMILIES.add(
 
 
 def family_of(config: RunConfig) -> Family:
-    """The family of a run. Raises InvalidInputError for one that is not known."""
+    """The model family of a configuration. Raises InvalidInputError for an unknown one."""
     return FAMILIES.of(config.kind)

@@ -1,1 +1,1 @@
-"""Judged mentions: read, mined from, evaluated on, and what a link profile is fitted to."""
+"""Training data and model fitting for entity linking."""

@@ -1,8 +1,8 @@
-"""Texts with mentions that nobody has judged, by distant supervision (Mintz et al. 2009): what a knowledge base tells.
+"""Labels mentions in texts automatically with a knowledge base (distant supervision, Mintz et al. 2009).
 
-A name is taken for a mention of an entity where it is a proper name by its letters' case, or such as `json.dump` and
-`read_text`, is no part of a longer one, and means this entity alone. Whatever else may be a name is left out of the
-loss; all other spans are none. Scripts without case give no such texts.
+A name becomes a positive mention if it is a proper name by its capital letters or a technical name (`json.dump`,
+`read_text`), is not part of a longer name, and belongs to exactly one entity. All other possible names are ignored in
+the loss. All remaining spans are negatives. Texts in scripts without letter case yield nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hyblink.training.linking.spans import Span, SpanRow
 _WORD = re.compile(r"\w+(?:[-.&/]\w+|['\u2019](?!s\b)\w+)*")
 _BEGINNING = re.compile('[.!?:;|\n"\u201c\u2018]')
 _INNER = frozenset(("of", "the", "for", "de", "la", "le", "du", "des", "del", "di", "da", "von", "van", "der", "den"))
-"""Words that names have between their parts: "Bank of the Orient"."""
+"""Lower-case words that may connect the parts of a name: "Bank of the Orient"."""
 _LONGEST = 10
 
 
@@ -29,10 +29,10 @@ class _Word:
     end: int
     text: str
     follows: bool
-    """Nothing but spaces stands before it and after the word before."""
+    """Only spaces separate it from the previous word."""
     proper: bool
     doubtful: bool
-    """Its capital may be that of its sentence."""
+    """Its only capital letter may be due to the start of a sentence."""
 
 
 def _words(text: str) -> list[_Word]:
@@ -50,7 +50,7 @@ def _words(text: str) -> list[_Word]:
 
 
 def _runs(words: Sequence[_Word]) -> list[list[int]]:
-    """The places of the words of each proper name: words with capitals, numbers after them, small words between."""
+    """Word indices of each proper name: capitalised words, numbers after them, and connecting words between them."""
     runs: list[list[int]] = []
     waiting: list[int] = []
     for at, word in enumerate(words):
@@ -75,9 +75,10 @@ def distant_row(
     names_in: Callable[[str], Sequence[Span]],
     meanings: Callable[[str], Sequence[str]],
 ) -> SpanRow | None:
-    """A text's row, `name` its id; None where no mention is certain.
+    """The training row of a text, with `name` as its id, or None if no mention is certain.
 
-    `detect` gives the longest names, `names_in` all, and `meanings` the ids of all entities of a name.
+    `detect` returns the longest non-overlapping names, `names_in` the spans of all names, and `meanings` the ids of all
+    entities with a name.
     """
     words = _words(text)
     runs = _runs(words)

@@ -1,7 +1,7 @@
-"""Fitting a link profile: coefficients by maximum likelihood, probabilities by isotonic regression, a threshold.
+"""Fits the parts of a link profile: coefficients by maximum likelihood, calibration by isotonic regression, threshold.
 
-NIL is learned from mentions whose right entity was kept from the candidates. The halves that coefficients and
-probabilities are fitted on are apart, and what is reported is measured on a third.
+NIL is learned from mentions whose correct entity was removed from the candidates. Coefficients and calibration are
+fitted on different parts of the data, and the reported figures are measured on a third part.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from hyblink.app.evaluation.linking.calibration import (
 from hyblink.app.evaluation.linking.examples import Example
 
 FAST = ("bm25_z", "vdr_z", "dense_z", "dense", "match", "title", "unsupported", "prior", "context_z", "context")
+"""Candidate features of linking without the cross-encoder."""
 
 CROSS = (*FAST, "cross")
+"""Candidate features of linking with the cross-encoder."""
 
 _PENALTY = 1e-3
 
@@ -33,9 +35,9 @@ _LEAST = 50
 
 
 def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utility:
-    """The conditional logit's maximum-likelihood coefficients, with a small L2 penalty.
+    """Maximum-likelihood coefficients of the conditional logit over candidates and NIL, with a small L2 penalty.
 
-    Raises InvalidInputError for fewer than 50 examples.
+    `names` are the features to use. Raises InvalidInputError for fewer than 50 examples with candidates.
     """
     from scipy.optimize import minimize
 
@@ -75,7 +77,10 @@ def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utili
 
 
 def fit_probabilities(found: Outcomes) -> tuple[tuple[float, float], ...]:
-    """Isotonic regression (Zadrozny & Elkan 2002) of being right on the softmax probability, as ascending knots."""
+    """Calibrate by isotonic regression (Zadrozny & Elkan 2002) of correctness on the softmax probability.
+
+    Returns ascending knots (softmax probability, calibrated probability).
+    """
     from sklearn.isotonic import IsotonicRegression
 
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
@@ -86,7 +91,7 @@ def fit_probabilities(found: Outcomes) -> tuple[tuple[float, float], ...]:
 
 
 def threshold_for(found: Outcomes, utility: Utility, rate: float) -> float:
-    """The lowest threshold at which at most `rate` of the links made are wrong; 1 where no threshold does that."""
+    """The lowest probability threshold at which at most `rate` (0 to 1) of the links are wrong; 1.0 if none is."""
     p = probabilities(found, utility)
     order = np.argsort(-p, kind="stable")
     wrong = np.cumsum(~found.right_N[order])
@@ -98,9 +103,10 @@ def threshold_for(found: Outcomes, utility: Utility, rate: float) -> float:
 
 
 def figures(measured: Sequence[tuple[Outcomes, Utility, float]], known: int) -> Mapping[str, float]:
-    """ECE, the rate of false links, the share of mentions linked, and that of the `known` ones linked rightly.
+    """Evaluation figures: mentions, ECE, false link rate, fraction of mentions linked, recall.
 
-    Each part of what is measured has the utility and the threshold that it is decided by.
+    `measured` holds parts of the data, each with the utility and threshold that decide it. `known` is the number of
+    mentions whose entity is among the candidates; recall is relative to it.
     """
     p = np.concatenate([probabilities(found, utility) for found, utility, _ in measured])
     right_N = joined([found for found, _, _ in measured]).right_N

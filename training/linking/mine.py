@@ -1,4 +1,4 @@
-"""Training rows for the bi-encoder and the cross-encoder: a marked mention, its entity, its best wrong candidates."""
+"""Mines training rows for entity linking: a mention in context, its entity, and its best wrong candidates."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ def training_rows(
     utility: Utility | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[TrainingRow]:
-    """A row for each mention whose entity is in the knowledge base; negatives are candidates by the fused score.
+    """Training rows for all mentions whose entity is in the knowledge base, with wrong candidates as hard negatives.
 
-    With a `utility`, they are the best by what it decides, and rows hold that as scores: what a cross-encoder learns
-    beside (`residual`). A row whose entity is no candidate has none. A negative's source is the signals that proposed
-    it. Mentions that mean nothing are left out.
+    The query is the marked mention in its context of at most `tokens` tokens. Negatives are the `keep` best wrong
+    candidates by fused score. With `utility`, candidates are ordered by utility, which is also stored as first-stage
+    scores for the `residual` of a cross-encoder; a row whose entity is no candidate gets no scores. The source of a
+    negative names the signals that proposed it. NIL mentions are left out. `own_document` returns the id of an entity
+    to exclude from the candidates of a mention.
     """
     reader = engine.store.reader()
     made = []
@@ -83,9 +85,9 @@ def rows_of_candidates(
     tokenizer: Any,
     own_document: Callable[[JudgedMention], str | None] = lambda _: None,
 ) -> list[TrainingRow]:
-    """As `training_rows`, from what was proposed before: ids of entities by a mention's id, best first.
+    """Like `training_rows`, from stored candidates: `candidates` maps a mention id to entity ids, best first.
 
-    Mentions of which nothing was proposed, or whose entity is gone, are left out; so are candidates that are gone.
+    Mentions without candidates or whose entity no longer exists are left out, as are candidates that no longer exist.
     """
     reader = engine.store.reader()
     made = []

@@ -1,4 +1,7 @@
-"""A link profile from examples: the order of retrieval stays, both decisions and their thresholds are fitted."""
+"""Fits a link profile to judged mentions: utilities, calibration and thresholds, with and without cross-encoder.
+
+The retrieval settings of the profile are not changed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from hyblink.training.linking.fit import CROSS, FAST, figures, fit_coefficients,
 
 _LEAST = 150
 _LEAST_TEXTS = 5
-"""For each part; of fewer texts the mentions themselves are dealt out."""
+"""Texts needed per part. With fewer texts, mentions of one text may be split between parts."""
 
 
 def fit_profile(
@@ -30,14 +33,15 @@ def fit_profile(
     seed: int = 0,
     folds: int = 0,
 ) -> LinkProfile:
-    """Fit on judged mentions, the share `missing` of them without their entity, for at most `rate` false links.
+    """Fit a link profile so that at most the fraction `rate` of links is wrong; other fields are taken from `known`.
 
-    They are cut in three: coefficients, probabilities with the threshold, figures. With `folds`, for few mentions, the
-    coefficients are of all of them, probabilities and threshold of what those of the other folds make of each, and the
-    figures of probabilities and thresholds of the other folds: nothing is measured on what it was fitted to. Mentions
-    of one text are in one fold.
+    With `folds` 0 the examples are split into three parts: coefficients, calibration and threshold, figures. With
+    `folds` of 2 or more (cross-validation, for few mentions) the coefficients are fitted on all examples. Calibration
+    and threshold are fitted on out-of-fold predictions, and the figures of a fold use those of the other folds, so
+    nothing is measured on data it was fitted to. Mentions of one text are in one part if there are enough texts.
 
-    Raises InvalidInputError for fewer than 150 examples, or a single fold.
+    `missing` is the fraction of examples whose entity was removed from the candidates (recorded only). With `cross` the
+    decision with the cross-encoder is fitted too. Raises InvalidInputError for fewer than 150 examples or one fold.
     """
     if len(examples) < _LEAST:
         raise InvalidInputError("too few mentions to fit on", received=len(examples), expected=f"at least {_LEAST}")
@@ -63,7 +67,7 @@ def fit_profile(
 
 
 def _parts(examples: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
-    """So many parts of about the same size; the mentions of one text are together, if there are texts enough."""
+    """Split into `count` parts of similar size. Mentions of one text stay together if there are enough texts."""
     groups: dict[object, list[Example]] = {}
     for one in examples:
         groups.setdefault(one.row.text.text, []).append(one)

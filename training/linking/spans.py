@@ -1,8 +1,9 @@
-"""Texts with all their gold mentions: what a span head learns from, and what end-to-end linking is measured on.
+"""Texts with all their gold mentions, for training a span head and for evaluating end-to-end linking.
 
-ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id` (or `wikidata_id`; null is NIL), and
-`label_title, label` where what the entities are is needed; beside it `ignore [[start, end]]`, spans that may be
-mentions and are not marked, which the loss leaves out, and `hard [[id, …], …]`, wrong candidates of each mention.
+The format is ELQ's JSONL (Li et al. 2020): `id, text, mentions [[start, end]], label_id` (or `wikidata_id`; null is
+NIL), and `label_title, label` if the entity texts are needed. Two fields are our own: `ignore [[start, end]]` holds
+spans that may be unmarked mentions and are left out of the loss, and `hard [[id, …], …]` holds wrong candidates of each
+mention. Spans are code point offsets, end exclusive.
 """
 
 from __future__ import annotations
@@ -25,16 +26,19 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SpanRow(TrainingRow):
-    """A text (`query`) with its mentions' spans; `positives` are what they mean, in the same order."""
+    """A text (`query`) with the spans of its mentions. `positives` are their entities, in the same order.
+
+    `ignored` are spans that the loss leaves out.
+    """
 
     spans: tuple[Span, ...] = ()
     ignored: tuple[Span, ...] = ()
     hard: tuple[tuple[str, ...], ...] = ()
-    """Of each mention the ids of wrong candidates; empty where none were mined."""
+    """For each mention the entity ids of wrong candidates (hard negatives). Empty if none were mined."""
 
 
 def read_spans(path: Path) -> list[SpanRow]:
-    """Rows of a `.jsonl[.gz]`. Raises NotFoundError, or InvalidInputError naming bad lines."""
+    """Read rows from `.jsonl[.gz]`. Raises NotFoundError, or InvalidInputError that names bad lines."""
     return read_each(path, _spans, "texts with mentions", "text, mentions, label_id")
 
 
@@ -60,7 +64,7 @@ def _spans(number: int, row: Any) -> SpanRow:
 
 
 def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
-    """Write rows so that `read_spans` gives them back."""
+    """Write rows as JSONL that `read_spans` can read."""
     with path.open("wb") as file:
         for row in rows:
             value = {
@@ -85,7 +89,10 @@ def _squeezed(text: str) -> str:
 
 
 def place_of(text: str, row: JudgedMention) -> Span | None:
-    """Where a mention stands in the text that it was cut from: where its left context ends; None where it does not."""
+    """The span of a mention in the text that its context was taken from, or None if it is not found.
+
+    It is the first occurrence that the left context precedes, ignoring white space.
+    """
     left, mention = _squeezed(row.context.left), row.context.mention
     at = text.find(mention)
     while at >= 0:
@@ -102,7 +109,11 @@ def joined_rows(
     names_in: Callable[[str], Sequence[Span]],
     hard_of: Callable[[JudgedMention], Sequence[str]] = lambda _: (),
 ) -> list[SpanRow]:
-    """One row for each document with all of its mentions; names that nobody marked are to be ignored."""
+    """One row for each document with all of its mentions. Names without a mark become ignored spans.
+
+    `document_of` returns the key of a mention's document, `texts` maps keys to texts, `names_in` returns the spans of
+    all names in a text, `hard_of` the wrong candidates of a mention. Documents without text or mentions are left out.
+    """
     by_document: dict[str, list[JudgedMention]] = {}
     for row in rows:
         by_document.setdefault(document_of(row), []).append(row)
@@ -131,9 +142,10 @@ def context_rows(
     names_in: Callable[[str], Sequence[Span]],
     hard_of: Callable[[JudgedMention], Sequence[str]] = lambda _: (),
 ) -> list[SpanRow]:
-    """One row for each context, with the mentions of all rows cut from it: the same but for spaces and the last stop.
+    """One row for each distinct context, with all mentions that have it.
 
-    What stands at no place of the first such context is left out.
+    Contexts are equal if they differ only in white space and final punctuation. Mentions that are not found in the
+    first of the equal contexts are left out. `names_in` and `hard_of` are as in `joined_rows`.
     """
 
     def context(row: JudgedMention) -> str:
@@ -147,9 +159,9 @@ def context_rows(
 
 
 def cut_to(rows: Sequence[SpanRow], tokenizer: Any, most: int) -> list[SpanRow]:
-    """The rows, texts of more than `most` tokens cut behind sentences; a mention that a cut goes through is left out.
+    """The rows, with texts of more than `most` tokens cut at sentence ends into several rows.
 
-    `tokenizer` is a `tokenizers.Tokenizer` without truncation.
+    Mentions across a cut are left out. `tokenizer` is a `tokenizers.Tokenizer` without truncation.
     """
     made: list[SpanRow] = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The dense vectors of a knowledge base as one file: what a mention encoder learns against."""
+"""Files with the dense vectors of a knowledge base, which a mention encoder is trained against."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from hyblink.app.encoders.loading.models import identity, is_dense
 
 
 def write_vectors(engine: Engine, path: Path) -> int:
-    """Write ids and float16 vectors of all encoded entities; how many. Of several passages the first one's is taken."""
+    """Write ids and float16 vectors of all encoded entities to a safetensors file; returns how many.
+
+    The vector of an entity is that of its first passage. Raises InvalidInputError if no entity is encoded.
+    """
     from safetensors.numpy import save_file
 
     reader = engine.store.reader()
@@ -56,11 +59,14 @@ def _read(path: Path) -> tuple[str, list[str], VectorArray]:
 
 
 class EntityVectors:
-    """Vectors by entity id, of one knowledge base or of several whose ids differ."""
+    """Vectors by entity id, from the files of one or more knowledge bases."""
 
     def __init__(self, *paths: Path) -> None:
-        """Raises NotFoundError where there is no file; InvalidInputError where one is not of `write_vectors`, or where
-        several do not go together."""
+        """Read files written by `write_vectors`.
+
+        Raises NotFoundError for a missing file, InvalidInputError for a bad file, or if the files share ids or are of
+        different encoders.
+        """
         read = [_read(path) for path in paths]
         encoders = sorted({encoder for encoder, _, _ in read})
         if len(encoders) != 1:
@@ -74,7 +80,7 @@ class EntityVectors:
             raise InvalidInputError("several files have a vector of the same id", received=twice[:5])
 
     def check_encoder(self, base: str) -> None:
-        """Raises InvalidInputError where another model than `base` has made them."""
+        """Raises InvalidInputError if the vectors are not from the model `base`."""
         if not is_dense(self.encoder, base):
             raise InvalidInputError(
                 "the entities' vectors are another encoder's", received=self.encoder, expected=identity(base)
@@ -82,7 +88,7 @@ class EntityVectors:
 
     @property
     def dimension(self) -> int:
-        """Of each vector."""
+        """The dimension D of the vectors."""
         return int(self._vectors.shape[1])
 
     def __len__(self) -> int:
@@ -92,7 +98,7 @@ class EntityVectors:
         return entity_id in self._place
 
     def get(self, ids: list[str]) -> VectorArray:
-        """Shape (n, D), float32. Raises InvalidInputError naming an id that has no vector."""
+        """The vectors of `ids`, shape (n, D), float32. Raises InvalidInputError that names ids without a vector."""
         missing = [one for one in ids if one not in self._place]
         if missing:
             raise InvalidInputError(

@@ -1,7 +1,7 @@
-"""Checkpoints: a folder each, written beside and renamed, with a manifest of sha256. safetensors and JSON only.
+"""Checkpoints of a training run, written atomically: one folder each, with a manifest of SHA-256 checksums.
 
-A run that continues from one ends with the weights of a run that was never interrupted: what a step draws depends on
-the seed and the step's number alone, so nothing else has to be kept.
+They hold safetensors and JSON only. A resumed run ends with the same weights as an uninterrupted one. The state of
+random generators is not needed, because the sample of a step depends only on the seed and the step number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How far a run is: finished steps, the loss curve, dev values by step, and the best of them."""
+    """The progress of a run: finished steps, loss of each step, dev metric as (step, value), and the best dev value.
+
+    `looks_without_gain` counts evaluations since the best one, for early stopping.
+    """
 
     step: int
     losses: tuple[float, ...] = ()
@@ -43,7 +46,10 @@ class RunState:
 def save(
     folder: Path, state: RunState, run: str, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write `folder/checkpoint-<step>` and drop all but the newest. `run` identifies configuration and data."""
+    """Write `folder/checkpoint-<step>` and delete all but the newest two.
+
+    `run` identifies configuration and data, so that another run does not resume from it.
+    """
     names = {id(tensor): name for name, tensor in parameters.items()}
     moments = {
         f"{names[id(tensor)]}/{key}": value.detach().cpu().contiguous()
@@ -76,7 +82,7 @@ def save(
 
 
 def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
-    """Write weights of a run to come back to into `folder`, in place of those kept there before."""
+    """Save weights into `folder`, replacing those saved there before. Used for the best weights and for ANCE."""
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -88,7 +94,10 @@ def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str 
 
 
 def restore_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
-    """Fill the parameters with the weights kept in `folder`. Raises CorruptionError, also for those of another run."""
+    """Load the weights saved by `keep_weights` into the parameters, in place.
+
+    Raises CorruptionError if they are missing, damaged or of another run.
+    """
     try:
         kept = check_manifest(folder).get("run")
     except FileNotFoundError as error:
@@ -116,10 +125,10 @@ def _all(folder: Path) -> list[tuple[int, Path]]:
 def load(
     folder: Path, run: str, parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> RunState | None:
-    """Continue from the newest whole checkpoint: fills parameters and optimizer. None where there is none.
+    """Load the newest intact checkpoint into parameters and optimizer; returns its state, or None if there is none.
 
-    A damaged checkpoint is reported and the one before it is taken. Raises CorruptionError where all are damaged, and
-    InvalidInputError where they belong to another run.
+    A damaged checkpoint is logged and skipped. Raises CorruptionError if all are damaged, InvalidInputError if they
+    belong to another run.
     """
     found = _all(folder)
     for _, path in reversed(found):

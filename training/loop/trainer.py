@@ -1,7 +1,7 @@
-"""The loop: draw, forward, backward, step; look at dev, keep the best, write checkpoints, end with a model or an error.
+"""The training loop: sampling, optimizer steps, evaluation on dev rows, early stopping, checkpoints.
 
-It runs in one process, or in one per GPU under torchrun: each takes its share of a step's queries, negatives of all of
-them count, and gradients are averaged.
+It runs in one process, or in one process per GPU under torchrun. Then each process takes a share of the queries of a
+step, in-batch negatives are shared between processes, and gradients are averaged.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `early` says that the dev metric had stopped rising."""
+    """How a run ended. `early` is True if it was stopped early because the dev metric no longer improved."""
 
     state: RunState
     early: bool
 
 
 class NonFiniteLossError(InvalidInputError):
-    """The loss became NaN or infinite: the learning rate, the data or the precision is at fault."""
+    """The loss became NaN or infinite, usually because of the learning rate, the data or the precision."""
 
     code = "non_finite_loss"
 
 
 def world() -> tuple[int, int]:
-    """This process's rank and how many there are. Joins the others where torchrun has started some."""
+    """(rank of this process, number of processes). Initialises the process group under torchrun; (0, 1) without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return 0, 1
@@ -53,7 +53,7 @@ def world() -> tuple[int, int]:
 
 
 def rate(step: int, config: RunConfig) -> float:
-    """Share of the peak learning rate: up in a line over the warm-up, then down in a line to 0 (Devlin et al. 2019)."""
+    """The factor (0 to 1) on the peak learning rate: linear warm-up, then linear decay to 0 (Devlin et al. 2019)."""
     warm = max(1, round(config.warm_up * config.steps))
     if step < warm:
         return (step + 1) / warm
@@ -72,10 +72,14 @@ def train(
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     on_step: Callable[[int], None] = lambda _step: None,
 ) -> Outcome:
-    """Train to the end, from the newest checkpoint in `work` if there is one; the model ends with its best weights.
+    """Train `model` in place, resuming from the newest checkpoint in `work` if there is one.
 
-    `run` identifies configuration and data. `on_step` is called before each step, such as to mine negatives anew.
-    Raises NonFiniteLossError at the first loss that is not a number.
+    With dev rows, the model ends with the weights of the best evaluation. `run` identifies configuration and data.
+    `pool` returns mined negatives for a row index (see `draw`). `on_step` is called before each step, for example to
+    refresh mined negatives. `progress` is called with the number of finished steps and the loss.
+
+    Raises NonFiniteLossError if the loss is not finite, InvalidInputError if there is nothing to train or the number of
+    processes does not divide the batch.
     """
     rank, size = world()
     if config.batch // config.accumulate % size:

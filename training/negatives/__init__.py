@@ -1,1 +1,1 @@
-"""Where negatives come from: searches, random draws, the model itself (ANCE)."""
+"""Mining of hard negatives: from searches, at random, or with the trained model itself (ANCE)."""

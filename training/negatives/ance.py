@@ -1,9 +1,9 @@
-"""Negatives that a model mines for itself while it learns (Xiong et al. 2021, ANCE; Zhan et al. 2021).
+"""Hard negatives mined with the model itself during training (ANCE, Xiong et al. 2021; Zhan et al. 2021).
 
-Every N steps its weights are copied and a thread encodes the passages with the copy, while training goes on; what the
-copy proposes is drawn from in the period after. So a period's negatives depend on the weights of one step alone,
-however long encoding took: a run that was killed and goes on draws what it would have drawn. Copies and what was mined
-from them are kept beside the checkpoints.
+Training is divided into periods of N steps. At the start of a period the weights are copied, and a thread mines
+negatives with the copy while training goes on. They are used in the next period. The negatives of a period therefore
+depend only on the weights of one step, not on timing, and a resumed run uses the same ones. Copies of weights and mined
+negatives are stored next to the checkpoints.
 
 Shapes: Q training rows, P passages.
 """
@@ -32,11 +32,11 @@ from hyblink.training.negatives.mining import Mining, Proposal, select
 _BATCH = 64
 _ANY = Mining(last_rank=2**31, drop_near_duplicates=False, drop_answers=False)
 _WIDE = 4096
-"""Columns from which on embeddings are held sparse."""
+"""Embeddings with more columns than this are stored as sparse matrices."""
 
 
 class Retriever(Protocol):
-    """A model that embeds queries and passages; a score is a dot product of what `embedding` gives."""
+    """A model that embeds queries and passages. The score is the dot product of the results of `embedding`."""
 
     def parameters(self) -> Any: ...
 
@@ -50,7 +50,11 @@ class Retriever(Protocol):
 
 
 class OwnNegatives:
-    """What each row may draw as negatives, step by step. `shadow` is a second model that is only ever copied to."""
+    """Mines and provides the negatives of each row during training (ANCE).
+
+    `shadow` is a second model of the same architecture that receives copies of the weights. `every` is the length of a
+    period and `steps` that of the run, in steps. Mined negatives are read and written in `folder`.
+    """
 
     def __init__(
         self,
@@ -77,24 +81,28 @@ class OwnNegatives:
         self._digest = hashlib.sha256(joined.encode()).hexdigest()
 
     def on_step(self, step: int) -> None:
-        """Call before each step: begins to mine where a period begins, and takes up what the last one mined."""
+        """Call before each step. At the start of a period, loads what the last one mined and starts mining again.
+
+        Waits if mining of the last period is not finished. Raises CorruptionError if stored negatives belong to other
+        data, or the error of the mining thread.
+        """
         period, within = divmod(step, self._every)
         if within == 0:
             if period:
                 self._take(period - 1)
             self._start(period, fresh=True)
-        elif not self._begun:  # a run that goes on in the middle of a period
+        elif not self._begun:  # a run that resumes in the middle of a period
             if period:
                 self._take(period - 1)
             self._start(period, fresh=False)
         self._begun = True
 
     def pool(self, row: int) -> Sequence[Text]:
-        """What the model mined for a row; nothing in the first period."""
+        """The mined negatives of a row, hardest first; empty in the first period."""
         return self._mined[row] if self._mined is not None else ()
 
     def close(self) -> None:
-        """Give up what is under way: nobody will draw from it."""
+        """Stop the mining that is in progress and wait for its thread."""
         self._stopped.set()
         if self._pending is not None:
             self._pending.wait()
@@ -126,8 +134,8 @@ class OwnNegatives:
         return Text(one.text, one.title, one.id, f"self-{step}@{rank}")
 
     def _start(self, period: int, *, fresh: bool) -> None:
-        """Mine with the weights of the period's first step: the model's, or those kept of them."""
-        last = (period + 1) * self._every >= self._steps  # no step would draw from what it mines
+        """Start mining with the weights of the period's first step: the current ones if `fresh`, else saved ones."""
+        last = (period + 1) * self._every >= self._steps  # no later period would use the mined negatives
         if last or (not fresh and self._file(period).is_file()):
             return
         parameters = dict(self._shadow.parameters())
@@ -138,14 +146,17 @@ class OwnNegatives:
         self._pending.start()
 
     def _write(self, period: int) -> None:
-        """Mined negatives stay: an older checkpoint may need them. The copy has done its work."""
+        """Mine and store the negatives, then delete the copied weights.
+
+        Stored negatives are never deleted, because a run may resume from an older checkpoint.
+        """
         mined = self._mine()
         if mined is not None:
             write_json(self._file(period), {"rows": mined, "corpus": self._digest})
             shutil.rmtree(self._copy(period), ignore_errors=True)
 
     def _mine(self) -> list[list[int]] | None:
-        """Places in the corpus for each row; None where nobody wants them any more."""
+        """Corpus indices of the negatives of each row, or None if `close` was called."""
         self._shadow.train(False)
         place = {one.joined: at for at, one in enumerate(self._corpus)}
         with torch.no_grad():
@@ -161,7 +172,7 @@ class OwnNegatives:
                     order = np.argsort(-scores_P, kind="stable").tolist()
                     depth = self._mining.last_rank + len(row.positives)
                     kept = self._kept(row, order[:depth], scores_P, self._mining)
-                    if not kept:  # such as an answer that stands in every passage: then any that is not a positive
+                    if not kept:  # e.g. every passage contains the answer: then accept any that is not a positive
                         kept = self._kept(row, order, scores_P, replace(_ANY, keep=self._mining.keep))
                     if not kept:
                         raise InvalidInputError(
@@ -176,7 +187,7 @@ class OwnNegatives:
 
 
 def _embedded(model: Retriever, encode: Callable[[Any], tuple[torch.Tensor, ...]], items: Sequence[Any]) -> Any:
-    """Embeddings of rows or texts, one line each; sparse where they are wide."""
+    """The embeddings of rows or texts, shape (len(items), D); a CSR matrix if D is over 4096."""
     parts = []
     for at in range(0, len(items), _BATCH):
         part = model.embedding(encode(items[at : at + _BATCH])).float().cpu().numpy()
@@ -185,7 +196,7 @@ def _embedded(model: Retriever, encode: Callable[[Any], tuple[torch.Tensor, ...]
 
 
 class _Work:
-    """A thread whose failure is raised where it is waited for."""
+    """A thread whose exception is raised again by `join`; `wait` ignores it."""
 
     def __init__(self, run: Callable[[], None]) -> None:
         self._run = run
@@ -206,12 +217,12 @@ class _Work:
     def _guarded(self) -> None:
         try:
             self._run()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+        except Exception as error:  # noqa: BLE001 - raised again by join
             self._error = error
 
 
 def corpus_of(rows: Sequence[TrainingRow], more: Sequence[Text]) -> list[Text]:
-    """Every passage to mine among: those of the rows, and the whole corpora that are known; each once, in order."""
+    """The distinct passages to mine from: those in `more` (whole corpora), then those of the rows."""
     found: dict[str, Text] = {}
     for one in (*more, *(text for row in rows for text in (*row.positives, *row.negatives))):
         found.setdefault(one.joined, one)

@@ -1,8 +1,8 @@
-"""Hard negatives: who proposes them, which are kept, and how many of them a judge would call right answers.
+"""Hard-negative mining: sources propose passages, filters select negatives, and a judge estimates false negatives.
 
-A proposal comes from a source ("bm25", "vdr", "dense", "hybrid", "random") with its rank and score. Kept are those in
-a range of ranks, far enough below the positive, not the positive in other words, and not holding an answer string.
-Every negative keeps its source, rank and score: its lineage.
+A source ("bm25", "vdr", "dense", "hybrid", "random") proposes passages with rank and score. A proposal is kept if its
+rank is in a range, its score is far enough below the positive's, it is no near-duplicate of a positive, and it contains
+no answer string. Each negative records its source, rank and score.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hyblink.app.core.errors import InvalidInputError
 from hyblink.training.data.rows import Text, TrainingRow
 
 _NEAR = 0.8
-"""Share of common words (Jaccard) from which on two passages count as the same."""
+"""Jaccard similarity of words from which two passages count as near-duplicates."""
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A passage that a source proposes for a query; ranks count from 1."""
+    """A passage that a source proposes for a query. Ranks start at 1."""
 
     text: Text
     source: str
@@ -34,17 +34,18 @@ class Proposal:
 
 
 class Source(Protocol):
-    """Proposes passages, best first."""
+    """Proposes up to `depth` passages for a query, best first."""
 
     def __call__(self, query: str, depth: int) -> list[Proposal]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Mining:
-    """Which proposals become negatives.
+    """The filters that decide which proposals become negatives.
 
-    `absolute_margin` is how far below the worst positive a score must lie, `relative_margin` which share of it may be
-    reached (0.95 keeps scores up to 95% of the positive's; 0 turns it off). Both need the positive among the proposals.
+    Ranks `first_rank` to `last_rank` are considered and at most `keep` negatives are kept. `absolute_margin` is how far
+    a score must be below the lowest positive's score. `relative_margin` is the largest allowed fraction of that score
+    (0.95 keeps scores up to 95 % of it). 0 turns a margin off. Margins apply only if a positive is proposed.
     """
 
     first_rank: int = 1
@@ -56,7 +57,7 @@ class Mining:
     drop_answers: bool = True
 
     def check(self) -> None:
-        """Raises InvalidInputError for ranges that make no sense."""
+        """Raises InvalidInputError for invalid ranges."""
         if not 1 <= self.first_rank <= self.last_rank:
             raise InvalidInputError(
                 "bad range of ranks", received=f"{self.first_rank} to {self.last_rank}", expected="1 ≤ first ≤ last"
@@ -72,12 +73,12 @@ class Mining:
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text, for comparing passages."""
+    """The set of case-folded words of a text."""
     return frozenset(_WORD.findall(text.casefold()))
 
 
 def near_duplicate(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether two passages say the same in nearly the same words.
+    """Whether two passages, given as sets of words, have a Jaccard similarity of at least 0.8.
 
     >>> near_duplicate(words("the cat sat on the mat today"), words("The cat sat on the mat, today!"))
     True
@@ -86,13 +87,13 @@ def near_duplicate(one: frozenset[str], other: frozenset[str]) -> bool:
 
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:
-    """Whether a passage holds one of the answer strings, whatever its case and spacing."""
+    """Whether a passage contains one of the answer strings, ignoring case and white space."""
     flat = " ".join(text.casefold().split())
     return any(" ".join(answer.casefold().split()) in flat for answer in answers if answer.strip())
 
 
 def select(row: TrainingRow, proposals: Sequence[Proposal], mining: Mining) -> list[Proposal]:
-    """The proposals that may be negatives of a row, hardest first."""
+    """The proposals that pass the filters and are no positives of the row, in order, at most `mining.keep`."""
     relevant = {one.joined.strip() for one in row.positives}
     ids = {one.id for one in row.positives if one.id}
     found = [p.score for p in proposals if p.text.joined.strip() in relevant or (p.text.id and p.text.id in ids)]
@@ -131,9 +132,10 @@ def mine(
     scores: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[TrainingRow]:
-    """The rows with the negatives that a source proposes. With `scores`, the source's scores as the teacher's.
+    """Copies of the rows with negatives mined from `source`, which replace their own.
 
-    A row whose positives the source did not score gets no teacher scores.
+    With `scores`, the scores of the source become the teacher scores. A row gets none if the source did not propose all
+    of its positives. `progress` is called with 1 for each row. Raises InvalidInputError for invalid `mining`.
     """
     mining.check()
     mined = []
@@ -157,7 +159,7 @@ def mine(
 
 
 class RandomPool:
-    """The baseline: a pool of passages drawn at random for each query, the same ones every time (BGE-style, 20)."""
+    """The random baseline: a source that proposes `size` random passages per query (BGE-style), fixed by the seed."""
 
     def __init__(self, corpus: Sequence[Text], size: int = 20, seed: int = 0) -> None:
         self._corpus = corpus
@@ -171,7 +173,10 @@ class RandomPool:
 
 
 class OfflineBm25:
-    """rank-bm25 over a small corpus in memory; for larger ones ask an index."""
+    """A BM25 source (rank-bm25) over a small corpus in memory.
+
+    Raises InvalidInputError for more than 50,000 passages; mine those from a collection.
+    """
 
     LARGEST = 50_000
 
@@ -195,13 +200,13 @@ class OfflineBm25:
 
 
 class Judge(Protocol):
-    """A cross-encoder as a judge: how relevant each text is to a query, larger is more."""
+    """A relevance model such as a cross-encoder: one score for each text, larger is more relevant."""
 
     def __call__(self, query: str, texts: Sequence[str]) -> Sequence[float]: ...
 
 
 def filtered(rows: Sequence[TrainingRow], judge: Judge, margin: float) -> list[TrainingRow]:
-    """Without the negatives that a judge puts above its lowest positive minus `margin`."""
+    """The rows without likely false negatives: those that the judge scores above its lowest positive minus `margin`."""
     kept = []
     for row in rows:
         scores = judge(row.query, [one.joined for one in (*row.positives, *row.negatives)])
@@ -219,7 +224,11 @@ def filtered(rows: Sequence[TrainingRow], judge: Judge, margin: float) -> list[T
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a judge says of negatives. `share` of them score at least as high as the row's lowest positive."""
+    """The result of an audit of negatives.
+
+    `false_negatives` counts those that the judge scores at least as high as the row's lowest positive. `by_source` maps
+    a source to (negatives, false negatives). `worst` holds (query, passage, source, score above the lowest positive).
+    """
 
     rows: int
     negatives: int
@@ -229,12 +238,12 @@ class Audit:
 
     @property
     def share(self) -> float:
-        """Share of negatives that the judge would call positive."""
+        """The fraction of negatives that are likely false negatives, 0 to 1."""
         return self.false_negatives / self.negatives if self.negatives else 0.0
 
 
 def audit(rows: Sequence[TrainingRow], judge: Judge, *, sample: int = 200, seed: int = 0, shown: int = 20) -> Audit:
-    """Judge the negatives of a sample of rows; the most suspicious ones are named with their lineage."""
+    """Score the negatives of `sample` random rows with a judge; the `shown` most suspicious ones are listed."""
     chosen = random.Random(seed).sample(range(len(rows)), min(sample, len(rows)))
     total, wrong = 0, 0
     by_source: dict[str, tuple[int, int]] = {}

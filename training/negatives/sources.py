@@ -1,4 +1,4 @@
-"""Negatives from a collection: what its search proposes, by any signals, with complete scores."""
+"""Hard-negative mining from a collection, with its own search and any combination of signals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from hyblink.training.negatives.mining import Proposal
 
 
 class CollectionSource:
-    """A collection's own search as a source of proposals; a document stands for its best passage."""
+    """A source of proposals that searches a collection. Each document is represented by its best passage.
+
+    `signals` are the retrieval signals to use, `name` is the source name of the proposals, `candidates` the number of
+    candidates per signal. `generation` None means the serving generation.
+    """
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""Training a collection's encoder anew from its own text and clicks."""
+"""Retraining: fine-tunes the encoder of a collection on its own text and clicks."""

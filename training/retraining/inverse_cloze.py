@@ -1,8 +1,8 @@
-"""Questions made of a corpus itself: a sentence of a document asks for the document, its name masked.
+"""Generates training questions from a corpus with the inverse cloze task (Lee, Chang & Toutanova 2019, section 5).
 
-The inverse cloze task (Lee, Chang & Toutanova 2019, section 5): a sentence stands for a question, what it was taken
-from for the answer; every second answer is learned without the sentence, so that its own words are not all that is
-learned. Documents are either learned from or held out, by a digest of their id.
+A sentence of a document, with the document's name masked, is the question; the text around it is the answer. In about
+half of the answers the sentence is removed, so that the model does not only learn word overlap. A hash of the document
+id decides whether a document is used for training or held out.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LEAST_CHARS, _MOST_CHARS = 12, 120
 _LETTERS = 0.7
 _AROUND = 800
 _KEPT = 2
-"""One row in so many keeps its sentence in the answer."""
+"""One answer in this many keeps the sentence of its question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document that questions are made of."""
+    """A document to generate questions from."""
 
     id: str
     title: str
@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A question made of a document, the sentence it was, and the paragraph around it as it is learned from."""
+    """A generated question (`query`) with its document and the text around its sentence (`answer`)."""
 
     query: str
     document_id: str
@@ -49,13 +49,13 @@ class Generated:
 
 
 def digest(*parts: str) -> int:
-    """64 bits of some texts, the same on every machine."""
+    """A 64-bit hash of some strings, the same on every machine."""
     joined = "\0".join(parts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "big")
 
 
 def masked(sentence: str, title: str) -> str:
-    """A sentence without a document's name: the whole of it, and the words that it is made of.
+    """The sentence without the document's title and without the title's parts of over two letters.
 
     >>> masked("json.dumps is like dump(), but dumps returns text.", "json.dumps")
     'is like dump(), but returns text.'
@@ -69,7 +69,7 @@ def masked(sentence: str, title: str) -> str:
 
 
 def sentences(text: str) -> Iterator[tuple[str, str]]:
-    """Sentences that could be questions, each with its paragraph; code, tables and signatures are left out."""
+    """Yield (sentence, its paragraph) for sentences usable as questions; code, tables and signatures are skipped."""
     for paragraph in _PARAGRAPH.split(text):
         if _CODE.search(paragraph):
             continue
@@ -89,7 +89,7 @@ def _speaks(sentence: str) -> bool:
 
 
 def _around(text: str, sentence: str, keep: bool) -> str:
-    """What stands around a sentence, without it unless it is kept, or nothing else is there."""
+    """Up to 800 characters on each side of a sentence, and the sentence if `keep` or if nothing else is left."""
     flat = " ".join(text.split())
     at = flat.index(sentence)
     end = at + len(sentence)
@@ -99,7 +99,10 @@ def _around(text: str, sentence: str, keep: bool) -> str:
 
 
 def generate(documents: Iterable[Source], *, seed: int = 0, held_out_share: float = 0.25) -> list[Generated]:
-    """One question for each document that has a sentence for it; those that two documents would share are dropped."""
+    """Generate one question per document that has a usable sentence. Questions shared by several are dropped.
+
+    About `held_out_share` (0 to 1) of the documents are marked as held out.
+    """
     made: dict[str, Generated | None] = {}
     for one in documents:
         found = _question(one, seed, held_out_share)

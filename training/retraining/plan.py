@@ -1,7 +1,7 @@
-"""Retraining by what a collection itself says: what is learned from, and whether the outcome may answer.
+"""Plans the retraining of a collection's encoder: splits the data, and decides whether the result may be published.
 
-Learned from are questions that the corpus gives (`training.generated`) and clicks. What people have judged is never
-learned from: it is the gate, beside generated questions of documents that were held out.
+The training data are generated questions (`inverse_cloze`) and clicks. Human judgements are never used for training.
+They, and generated questions of held-out documents, are the test set of the gate that a candidate must pass.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from hyblink.training.retraining.inverse_cloze import Generated, digest
 from hyblink.training.run_config import RunConfig
 
 TARGETS = {Signal.VDR.value: "vdr_again"}
-"""What can be trained anew while a collection is served, and the recipe that does it."""
+"""The signals that can be retrained, and the recipe for each."""
 MEASURE = "nDCG@10"
 LEAST_GRADE = 2
-"""A click's judgement from this grade on is a row to learn from."""
+"""The lowest grade at which a judgement derived from clicks becomes a training row."""
 _RBO_P = 0.9
 _RBO_DEPTH = 10
 _DEV_SHARE = 0.05
@@ -40,7 +40,7 @@ _OPTIONS = frozenset({
     "head_learning_rate", "weight_decay", "warm_up", "clip", "flops", "contrastive_mask", "query_tokens",
     "passage_tokens", "query_top_k", "passage_top_k", "seed", "evaluate_every", "patience", "checkpoint_every",
 })  # fmt: skip
-"""What of a recipe may be changed: not the model, not its form."""
+"""The recipe options that a plan may change: neither the base model nor its architecture."""
 _MOST_DAYS = 36_600
 _MOST = {"rows": 100_000, "held_out": 10_000, "least_judged": 10_000}
 Publish = Literal["approve", "auto"]
@@ -48,48 +48,49 @@ Publish = Literal["approve", "auto"]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a candidate has to show before it may answer. Bounds are one-sided, with a confidence of 95 %."""
+    """The conditions that a candidate must meet to be published. nDCG@10 is tested with one-sided 95 % lower bounds."""
 
     worse: float = 0.02
-    """With all signals, on judged queries and on held-out questions, its nDCG@10 is worse by at most so much."""
+    """Non-inferiority margin: the largest allowed loss in nDCG@10 with all signals, on judged and held-out queries."""
     gain: float = 0.0
-    """By the trained signal alone, on held-out questions, its nDCG@10 is better by more than this."""
+    """The gain in nDCG@10 that the trained signal alone must exceed on held-out questions."""
     least_overlap: float = 0.5
-    """Least mean rank-biased overlap of its first ten documents with those of what answers now."""
+    """The lowest allowed mean rank-biased overlap of the top ten documents with those of the serving generation."""
     least_judged: int = 20
-    """With fewer judged queries a person has to approve it."""
+    """With fewer judged queries than this, a person must approve the candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a retraining does."""
+    """The parameters of a retraining job."""
 
     target: str = "vdr"
     options: Mapping[str, str] = field(default_factory=dict)
-    """Changes of the recipe, as `hyblink train --set`."""
+    """Changes to the recipe, as with `hyblink train --set`."""
     rows: int = 2000
-    """Most generated questions that are learned from."""
+    """Maximum number of generated questions for training."""
     held_out: int = 400
-    """Most generated questions that are held out; at least 300 where the corpus has as many."""
+    """Maximum number of generated questions in the test set; 300 or more are advisable."""
     clicks: bool = True
-    """Learn from what clicks say as well."""
+    """Also train on clicks."""
     days: float = 0.0
-    """Only from clicks of so many days; 0: of all."""
+    """Use only clicks of the last so many days; 0 uses all."""
     publish: Publish = "approve"
+    """`auto` publishes a candidate that passes the gate with enough judged queries; `approve` waits for a person."""
     gate: Gate = Gate()
 
     @property
     def signal(self) -> Signal:
-        """The signal that is trained anew."""
+        """The signal that is retrained."""
         return Signal(self.target)
 
     def config(self) -> RunConfig:
-        """The run's configuration. Raises InvalidInputError for options that make no sense."""
+        """The configuration of the training run. Raises InvalidInputError for bad options."""
         return recipe(TARGETS[self.target], self.options)
 
 
 def plan_from(params: Mapping[str, Any]) -> Plan:
-    """A plan from plain JSON. Raises InvalidInputError naming what is not known or out of range."""
+    """Build a plan from a JSON object. Raises InvalidInputError for unknown fields or values out of range."""
     gate = params.get("gate", {})
     for name, value, known in (("plan", params, Plan), ("gate", gate, Gate)):
         if not isinstance(value, Mapping):
@@ -131,7 +132,11 @@ def _finite(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a retraining learns from, looks at meanwhile, and is measured on. The three share no query."""
+    """Training rows, dev rows (for early stopping) and test queries of a retraining.
+
+    Test queries are held-out generated questions and judged queries, by query id, each with qrels. Queries with human
+    judgements are in no other part.
+    """
 
     rows: tuple[TrainingRow, ...]
     dev: tuple[TrainingRow, ...]
@@ -140,10 +145,10 @@ class Data:
     judged: Mapping[str, str]
     judged_qrels: Qrels
     left_out: int = 0
-    """Judged queries of which no document is relevant and there: they tell nothing."""
+    """Number of judged queries that are not used because none of their relevant documents exists."""
 
     def counts(self) -> dict[str, int]:
-        """How many of each."""
+        """The number of rows or queries in each part."""
         clicked = sum(row.id.startswith("clicks/") for row in self.rows)
         return {
             "rows": len(self.rows),
@@ -163,9 +168,11 @@ def split(
     *,
     since: str = "",
 ) -> Data:
-    """Who is learned from and who is asked. Judgements of people and imports are asked; those of clicks are rows.
+    """Split the data into training rows, dev rows and test queries.
 
-    `since` is the earliest moment of a click's judgement. Raises InvalidInputError where nothing can be learned from.
+    Judgements by people and imports become test queries. Judgements derived from clicks become training rows, if they
+    are not older than `since`. 5 % of the rows are dev rows, chosen by a hash of their id. `text_of` returns the text
+    of a document, or None if it does not exist. Raises InvalidInputError if there are no training rows.
     """
     judged: dict[str, str] = {}
     qrels: Qrels = {}
@@ -225,9 +232,9 @@ def runs_of(
     progress: Callable[[int], None] = lambda _: None,
     signals: tuple[Signal, ...] = DEFAULT_SIGNALS,
 ) -> Run:
-    """What a generation answers to queries, by the ranking profile that it has.
+    """The rankings of a generation for some queries (query id → text), with its own ranking profile.
 
-    Raises UnavailableError where a signal did not answer: what is measured is the whole.
+    Raises UnavailableError if a signal did not answer, because incomplete rankings cannot be compared.
     """
     request = SearchRequest("-", k=DEPTH, candidates=2 * DEPTH, signals=signals, highlight=False, generation=generation)
     run: Run = {}
@@ -242,7 +249,7 @@ def runs_of(
 
 
 def overlap(one: Sequence[str], other: Sequence[str], p: float = _RBO_P, depth: int = _RBO_DEPTH) -> float:
-    """Rank-biased overlap of two rankings, extrapolated (RBO_EXT; Webber, Moffat & Zobel 2010); 1 where equal.
+    """Extrapolated rank-biased overlap of two rankings, 0 to 1 (RBO_EXT; Webber, Moffat & Zobel 2010).
 
     >>> overlap(["a", "b"], ["a", "b"])
     1.0
@@ -260,7 +267,7 @@ def overlap(one: Sequence[str], other: Sequence[str], p: float = _RBO_P, depth: 
 
 
 def lower_bound(differences: Sequence[float], confidence: float = 0.95) -> float:
-    """The lower end of a one-sided interval for the mean of paired differences, by Student's t; -inf for under two."""
+    """The one-sided lower confidence bound of the mean of paired differences (Student's t); -inf for fewer than two."""
     from scipy.stats import t
 
     if len(differences) < 2:
@@ -272,7 +279,10 @@ def lower_bound(differences: Sequence[float], confidence: float = 0.95) -> float
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of the gate: what was measured against which bound, over how many queries."""
+    """The result of one condition of the gate: the measured value, its bound, and the number of queries.
+
+    `says` is a message for people.
+    """
 
     name: str
     value: float
@@ -284,7 +294,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says. `certain`: there were enough judged queries to do without a person."""
+    """The result of the gate. `certain` is True if there were enough test queries to decide without a person."""
 
     passed: bool
     certain: bool
@@ -293,11 +303,11 @@ class Verdict:
 
     @property
     def reasons(self) -> str:
-        """What was not passed, in words."""
+        """Messages about the failed conditions."""
         return "; ".join(one.says for one in self.checks if not one.passed)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON."""
+        """The verdict as a JSON object."""
         return {
             "passed": self.passed,
             "certain": self.certain,
@@ -308,14 +318,21 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a generation answers: to all queries with all signals, to held-out ones with the target alone."""
+    """The rankings of a generation.
+
+    `whole`: all test queries with all signals. `alone`: held-out questions with the retrained signal only.
+    """
 
     whole: Run
     alone: Run
 
 
 def judge(gate: Gate, data: Data, serving: Answers, candidate: Answers) -> Verdict:
-    """Compare two generations query by query. What people get must not be worse; the signal itself has to be better."""
+    """Decide whether `candidate` may replace `serving`, from paired differences per query.
+
+    The full ranking must not be worse by more than the margin, the retrained signal alone must be better, and the
+    rankings must overlap enough. A condition with fewer than two queries is skipped.
+    """
     checks = []
     figures: dict[str, Any] = {}
     held_out = data.held_out_qrels

@@ -1,1 +1,1 @@
-"""Cross-encoders."""
+"""The cross-encoder family: re-rankers that read query and passage together."""

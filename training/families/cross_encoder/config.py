@@ -1,4 +1,4 @@
-"""The configuration of a run of this family."""
+"""The configuration of cross-encoder training."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hyblink.training.run_config import RerankerConfig, check_not_negative
 
 @dataclass(frozen=True, slots=True)
 class CrossEncoderConfig(RerankerConfig):
-    """A cross-encoder's run."""
+    """Options of a cross-encoder run."""
 
     kind: str = "cross"
     distil: float = 0.0
-    """Weight of the teacher's scores, where rows have them (listwise)."""
+    """Distillation: weight of the teacher's scores in the listwise loss, for rows that have them."""
     teacher_temperature: float = 1.0
     gold_bonus: float = 1.0
-    """Added to a teacher's score of the positive: a judgement outweighs it."""
+    """Added to the teacher's score of the positive, because a human judgement counts more than the teacher."""
 
     def check(self) -> None:
-        """Raises InvalidInputError for what makes no sense."""
+        """Raises InvalidInputError for invalid values."""
         RerankerConfig.check(self)
         check_not_negative(self, "distil", "gold_bonus")
         if self.kept_layers and self.tuning != "lora":

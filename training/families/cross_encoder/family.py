@@ -1,4 +1,4 @@
-"""Cross-encoders: query and passage are read together; one score comes out."""
+"""The cross-encoder family: models that read query and passage together and return one score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyblink.training.families.cross_encoder.config import CrossEncoderConfig
 
 
 class RerankerFamily(Family):
-    """What re-ranks: it learns from negatives, and may learn beside the first stage's scores."""
+    """Shared base of re-rankers. They need negatives and can be trained on top of first-stage scores (`residual`)."""
 
     def rows(self, config: RunConfig, loaded: Loaded, say: Say) -> tuple[RunConfig, list[TrainingRow]]:
         config, rows = with_negatives(config, loaded.rows, say)
@@ -34,7 +34,7 @@ class RerankerFamily(Family):
 
 
 class CrossEncoderFamily(RerankerFamily):
-    """Cross-encoders, whole or as LoRA adapters."""
+    """Cross-encoders, trained as whole models or as LoRA adapters."""
 
     kind = "cross"
     config: ClassVar[type[RunConfig]] = CrossEncoderConfig

@@ -1,4 +1,4 @@
-"""A cross-encoder that learns, by sentence-transformers' own losses."""
+"""The trainable cross-encoder, with the losses of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hyblink.training.families.dev_metric import mean_reciprocal_rank
 
 
 class FirstStageScores(nn.Module):  # type: ignore[misc]
-    """Adds the first stage's scores of the same pairs."""
+    """Activation that adds the (weighted) first-stage scores of the same pairs. Set `scores` before each use."""
 
     scores: torch.Tensor | float = 0.0
 
@@ -32,7 +32,7 @@ class FirstStageScores(nn.Module):  # type: ignore[misc]
 
 
 class CrossEncoderTrainable(OneRate[CrossEncoderConfig]):
-    """A cross-encoder with one output, by sentence-transformers' own losses."""
+    """A cross-encoder with one output, trained with the losses of sentence-transformers."""
 
     artifact = CROSS_ENCODER_LORA
 
@@ -40,7 +40,7 @@ class CrossEncoderTrainable(OneRate[CrossEncoderConfig]):
         from sentence_transformers.cross_encoder import losses
 
         self.config = config
-        torch.manual_seed(config.seed)  # the output layer starts from random numbers
+        torch.manual_seed(config.seed)  # the output layer is initialised at random
         self.model = load_cross_encoder(config.base, device(), config.passage_tokens)
         self.layers = config.kept_layers
         cut_layers(self.model[0].model, self.layers)
@@ -79,12 +79,15 @@ class CrossEncoderTrainable(OneRate[CrossEncoderConfig]):
         return float(value.detach())
 
     def _labels(self, one: Drawn) -> torch.Tensor:
-        """The positive counts most; a teacher's scores share out the rest where it gave any."""
+        """The relevance labels of an example's passages, shape (N,): the positive is highest.
+
+        For the listwise loss they are logits; with distillation, of a mixture of the gold label and the teacher.
+        """
         labels = torch.zeros(len(one.passages))
         labels[0] = 1.0
         teacher = torch.tensor(one.teacher)
         if self.config.loss == "listwise":
-            # ListNet takes softmax(labels): this puts nearly all mass on the positive, or a teacher's share of it.
+            # ListNet takes softmax(labels). 10 puts nearly all mass on the positive; a teacher gets a share of it.
             labels[0] = 10.0
             if self.config.distil and bool(torch.isfinite(teacher).all()):
                 teacher[0] += self.config.gold_bonus
@@ -96,7 +99,7 @@ class CrossEncoderTrainable(OneRate[CrossEncoderConfig]):
         return labels.to(self.model.device)
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
-        """MRR@10 over each row's own positives and negatives."""
+        """MRR@10 where each query ranks its own positives and negatives."""
 
         def scores(query: str, passages: Sequence[str]) -> torch.Tensor:
             made = self.model.predict([(query, text) for text in passages], show_progress_bar=False)

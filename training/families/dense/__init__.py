@@ -1,1 +1,1 @@
-"""Bi-encoders."""
+"""The dense family: bi-encoders."""

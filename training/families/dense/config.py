@@ -1,4 +1,4 @@
-"""The configuration of a run of this family."""
+"""The configuration of bi-encoder training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from hyblink.training.run_config import InBatchConfig
 
 @dataclass(frozen=True, slots=True)
 class DenseConfig(InBatchConfig):
-    """A bi-encoder's run."""
+    """Options of a bi-encoder run."""
 
     kind: str = "dense"

@@ -1,4 +1,4 @@
-"""Bi-encoders: one model for queries and passages, cosine of its vectors (Karpukhin et al. 2020)."""
+"""The dense family: bi-encoders with one model for queries and passages, cosine similarity (Karpukhin et al. 2020)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyblink.training.families.dense.config import DenseConfig
 
 
 class RetrieverFamily(Family):
-    """What learns by in-batch negatives, and may mine its own."""
+    """Shared base of retrievers: trained with in-batch negatives, optionally with self-mined ones (ANCE)."""
 
     def mines_every(self, config: RunConfig) -> int:
         return cast("InBatchConfig", config).refresh_every
@@ -33,7 +33,7 @@ class RetrieverFamily(Family):
 
 
 class DenseFamily(RetrieverFamily):
-    """Bi-encoders, whole or as LoRA adapters."""
+    """Bi-encoders, trained as whole models or as LoRA adapters."""
 
     kind = "dense"
     config: ClassVar[type[RunConfig]] = DenseConfig

@@ -1,4 +1,4 @@
-"""A bi-encoder that learns."""
+"""The trainable bi-encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Config = TypeVar("_Config", bound=InBatchConfig)
 
 
 class DenseTrainable(OneRate[_Config], InBatch[_Config]):
-    """A bi-encoder: SentenceTransformer, cosine of its vectors."""
+    """A bi-encoder: a SentenceTransformer with L2-normalised vectors, so that scores are cosine similarities."""
 
     artifact = DENSE_LORA
 

@@ -1,1 +1,1 @@
-"""Late interaction."""
+"""The late-interaction family: re-rankers with MaxSim over token vectors."""

@@ -1,4 +1,4 @@
-"""The configuration of a run of this family."""
+"""The configuration of late-interaction training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from hyblink.training.run_config import RerankerConfig
 
 @dataclass(frozen=True, slots=True)
 class LateInteractionConfig(RerankerConfig):
-    """A late-interaction run."""
+    """Options of a late-interaction run."""
 
     kind: str = "late"

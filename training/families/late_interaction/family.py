@@ -1,4 +1,4 @@
-"""Late interaction (Khattab & Zaharia 2020): token states of query and passage are compared pair by pair."""
+"""The late-interaction family (Khattab & Zaharia 2020): each query token is compared with each passage token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyblink.training.families.late_interaction.config import LateInteractionCon
 
 
 class LateInteractionFamily(RerankerFamily):
-    """Heads for late interaction on the frozen states of a backbone's lower layers."""
+    """Late-interaction heads on the frozen token states of a backbone's lower layers."""
 
     kind = "late"
     config: ClassVar[type[RunConfig]] = LateInteractionConfig

@@ -1,6 +1,7 @@
-"""Late interaction's training: a head on the frozen states of a backbone's lower layers, by listwise cross-entropy.
+"""The trainable late-interaction head on frozen token states, trained with listwise cross-entropy.
 
-Shapes: L tokens with [CLS] and [SEP], H hidden, A tokens of a query, N passages of it.
+Shapes: L tokens of a text with [CLS] and [SEP], H hidden, A tokens of a query, M tokens of all its passages together,
+N passages of a query, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hyblink.training.families.vdr.trainable import token_ids
 
 
 class LateInteractionTrainable:
-    """An `InteractionHead` on states that are computed once and kept: a step costs its products alone."""
+    """An `InteractionHead` on cached token states, so a step needs no forward pass of the backbone."""
 
     def __init__(self, config: LateInteractionConfig, cache: Path) -> None:
         self.config = config
@@ -43,7 +44,7 @@ class LateInteractionTrainable:
         )
 
     def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
-        """The idf of tokens over the passages of all sources, as weights to begin with."""
+        """Set the head's idf of tokens from the passages of all sources (source name → passages)."""
         frequency_V = np.zeros(len(self.head.idf))
         passages = [one for some in texts.values() for one in some]
         for ids in token_ids(self.model.tokenizer, passages):
@@ -54,7 +55,7 @@ class LateInteractionTrainable:
         return dict(self.head.named_parameters())
 
     def learning_rate(self, name: str) -> float:
-        """The map's; three times as much for the tokens' weights, and for the scale what moves it by units."""
+        """The peak learning rate: `head_learning_rate` for the projection, times 3 for token weights, 150 for scale."""
         rate = self.config.head_learning_rate
         return {"project.weight": rate, "scale": 150 * rate}.get(name, 3 * rate)
 
@@ -62,13 +63,13 @@ class LateInteractionTrainable:
         self.head.train(on)
 
     def _tensors(self, text: TextStates) -> tuple[torch.Tensor, torch.Tensor]:
-        """States and ids of a text's own tokens."""
+        """States (L - 2, H) and ids (L - 2,) of a text's tokens, without [CLS] and [SEP]."""
         device = self.model.device
         ids = torch.from_numpy(text.ids_L[1:-1].astype(np.int64))
         return torch.from_numpy(text.states_LH[1:-1]).to(device), ids.to(device)
 
     def scores(self, query: str, passages: Sequence[str]) -> torch.Tensor:
-        """Scores (N,) of a query's passages, as `LateInteraction` gives them."""
+        """The scores of a query's passages, shape (N,), as `LateInteraction` computes them at search time."""
         asked, *found = (self._tensors(one) for one in self._states.get([query, *passages]))
         if not len(asked[1]):
             return torch.zeros(len(passages), device=self.model.device) * self.head.scale
@@ -94,7 +95,7 @@ class LateInteractionTrainable:
         return total
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
-        """MRR@10 over each row's own positives and negatives."""
+        """MRR@10 where each query ranks its own positives and negatives."""
         return mean_reciprocal_rank(rows, self.scores)
 
     def save(self, folder: Path) -> list[str]:

@@ -1,1 +1,1 @@
-"""BLINK's mention tower."""
+"""The mention family: the mention tower of BLINK's bi-encoder."""

@@ -1,4 +1,4 @@
-"""The configuration of a run of this family."""
+"""The configuration of mention-tower training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from hyblink.training.run_config import InBatchConfig
 
 @dataclass(frozen=True, slots=True)
 class MentionConfig(InBatchConfig):
-    """A mention tower's run."""
+    """Options of a mention-tower run."""
 
     kind: str = "mention"

@@ -1,4 +1,4 @@
-"""BLINK's bi-encoder (Wu et al. 2020): a mention tower that learns beside entities whose vectors stay."""
+"""The mention family, BLINK's bi-encoder (Wu et al. 2020): only the mention tower is trained; entities are fixed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyblink.training.families.mention.config import MentionConfig
 
 
 class MentionFamily(Family):
-    """Mention towers: LoRA adapters of the entities' own encoder."""
+    """Mention towers, trained as LoRA adapters of the encoder of the entities."""
 
     kind = "mention"
     config: ClassVar[type[RunConfig]] = MentionConfig

@@ -1,4 +1,4 @@
-"""The mention tower of BLINK's bi-encoder, beside entities whose vectors stay."""
+"""The trainable mention tower of BLINK's bi-encoder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from hyblink.training.linking.vectors import EntityVectors
 
 
 class MentionTrainable(DenseTrainable[MentionConfig]):
-    """The mention tower of a bi-encoder (Wu et al. 2020) beside entities whose vectors stay.
+    """The mention tower of a bi-encoder (Wu et al. 2020), trained against fixed entity vectors.
 
-    Those are a knowledge base's, or what the frozen base makes of their texts.
+    The entity vectors are those of a knowledge base. If `vectors` is None, they are computed from the entity texts with
+    the frozen base model.
     """
 
     artifact = MENTION_LORA

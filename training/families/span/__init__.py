@@ -1,1 +1,1 @@
-"""ELQ's span head."""
+"""The span family: ELQ's mention detection and linking head."""

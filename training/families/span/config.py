@@ -1,4 +1,4 @@
-"""The configuration of a run of this family."""
+"""The configuration of span-head training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hyblink.training.run_config import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class SpanConfig(RunConfig):
-    """A span head's run."""
+    """Options of a span-head run."""
 
     kind: str = "span"
     train_entities: bool = False
-    """Learn together with the entities' tower, of the same weights; otherwise their vectors stay."""
+    """Also train the entity tower, which shares the weights. Otherwise entity vectors are fixed."""

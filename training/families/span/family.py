@@ -1,4 +1,4 @@
-"""ELQ (Li et al. 2020): a head that finds mentions in a text and encodes them, in one pass."""
+"""The span family, ELQ (Li et al. 2020): a head that detects and encodes the mentions of a text in one pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyblink.training.families.span.config import SpanConfig
 
 
 class SpanFamily(Family):
-    """Span heads with a LoRA adapter of their backbone."""
+    """Span heads, trained together with a LoRA adapter of their backbone."""
 
     kind = "span"
     config: ClassVar[type[RunConfig]] = SpanConfig

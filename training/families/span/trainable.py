@@ -1,11 +1,11 @@
-"""ELQ's training (Li et al. 2020): binary cross-entropy over spans, cross-entropy over entities.
+"""The trainable span head of ELQ (Li et al. 2020): binary cross-entropy over spans plus cross-entropy over entities.
 
-Further negatives of a step are entities drawn at random, and wrong candidates of its mentions where they were mined
-(`hyblink kb spans --hard`). Entities' vectors stay, or are those of the same weights, which learn both
-(`train_entities`): the other entities of a step are then a mention's negatives, and a knowledge base is encoded by what
-was trained.
+With fixed entity vectors, the negatives of a mention are the other entities of the step, random entities, and wrong
+candidates if they were mined (`hyblink kb spans --hard`). With `train_entities`, entities are encoded by the same
+trained weights and only the other entities of the step are negatives. The knowledge base must then be re-encoded with
+the trained model.
 
-Shapes: L tokens, S valid spans of a text, M gold mentions of a step, E entities compared with.
+Shapes: B texts, L tokens, H hidden, D dimension, M gold mentions of a step, E entities to compare with.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from hyblink.training.linking.spans import SpanRow
 from hyblink.training.linking.vectors import EntityVectors
 
 _OTHERS = 1024
-"""Entities drawn at random as further negatives of a step."""
+"""Number of random entities added as negatives in each step."""
 
 
 class SpanTrainable:
-    """Heads on a backbone with LoRA: start, end and within logits, and a projection into the space of entities."""
+    """A backbone with LoRA and two heads: start, end and inside logits per token, and a projection to entity space."""
 
     def __init__(self, config: SpanConfig, vectors: EntityVectors | None) -> None:
         if vectors is not None:
@@ -59,7 +59,7 @@ class SpanTrainable:
             nn.init.eye_(self.projection.weight)
 
     def go_on_from(self, folder: Path) -> None:
-        """Start from an earlier head and its adapter. Raises InvalidInputError where they do not fit."""
+        """Start from the weights of an earlier head and its adapter. Raises InvalidInputError if they do not fit."""
         load_adapter(self.model[0].model, SPAN_HEAD, self.config, folder)
         known = load_file(str(folder / HEADS))
         if known["projection"].shape != self.projection.weight.shape:
@@ -84,7 +84,7 @@ class SpanTrainable:
         self.model.train(on)
 
     def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
-        """Token states (B, L, H) with special tokens cut off in front, and every token's offsets."""
+        """Token states (B, L, H) without the leading special token, and the character offsets of each text's tokens."""
         made = self.model.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.config.query_tokens,
             return_offsets_mapping=True, return_tensors="pt",
@@ -149,7 +149,7 @@ class SpanTrainable:
         return nn.functional.cross_entropy(made_MD @ E_ED.T / self.config.temperature, gold_M)
 
     def _embedded(self, entities: Mapping[str, Text]) -> torch.Tensor:
-        """What the weights as they are now make of entities, shape (E, D), normalised."""
+        """Entity vectors from the current weights, shape (E, D), L2-normalised."""
         without = [one for one, text in entities.items() if not text.joined.strip()]
         if without:
             raise InvalidInputError(
@@ -161,7 +161,7 @@ class SpanTrainable:
         return nn.functional.normalize(made, dim=-1)
 
     def metric(self, rows: Sequence[TrainingRow]) -> float:
-        """Strong F1 of detection at probability .5; spans to be ignored are not counted against it."""
+        """Micro F1 of mention detection with exact spans at probability .5; ignored spans do not count as errors."""
         found, gold = [], []
         for row in rows:
             assert isinstance(row, SpanRow)

@@ -1,1 +1,1 @@
-"""VDR heads and encoders."""
+"""The VDR family: learned sparse encoders over the model's vocabulary."""

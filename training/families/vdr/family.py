@@ -1,4 +1,4 @@
-"""VDR (Zhou et al. 2024): term weights over the model's own vocabulary, as a head on a frozen backbone or whole."""
+"""The VDR family (Zhou et al. 2024): term weights over the model's vocabulary, from a head or a whole encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyblink.training.families.vdr.config import VdrConfig
 
 
 class VdrFamily(RetrieverFamily):
-    """VDR heads and encoders."""
+    """VDR heads on a frozen backbone (`tuning` head) and whole VDR encoders (full, lora)."""
 
     kind = "vdr"
     config: ClassVar[type[RunConfig]] = VdrConfig

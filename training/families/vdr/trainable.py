@@ -1,6 +1,7 @@
-"""VDR heads and encoders that learn.
+"""The trainable VDR head and VDR encoder.
 
-Shapes: Q queries of this process, P all passages of a step, V vocabulary, D dimension."""
+Shapes: N texts, Q queries of this process, P all passages of a step, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +42,16 @@ _OF_PASSAGES = "passages."
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
-    """Each text's tokens without the special ones, whatever its length."""
+    """Yield the token ids of each text without special tokens and without truncation."""
     for at in range(0, len(texts), _COUNTED):
         yield from tokenizer(list(texts[at : at + _COUNTED]), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 class VdrTrainable(InBatch[VdrConfig]):
-    """A VDR head over a backbone: the head alone on cached states, or both."""
+    """A VDR head on a backbone. With `tuning` head only the head is trained, on cached states; else both."""
 
     def __init__(self, config: VdrConfig, cache: Path, beside: VdrTrainable | None = None) -> None:
-        """`cache` keeps a frozen backbone's states; a second student shares those of the one it stands `beside`."""
+        """`cache` is the folder for states of a frozen backbone. A second model of a run shares those of `beside`."""
         self.config = config
         self._frozen = config.tuning == "head"
         self._prefixes = prefixes_for(root_of(config.base))
@@ -73,7 +74,7 @@ class VdrTrainable(InBatch[VdrConfig]):
             )
 
     def _tower(self) -> tuple[Any, VdrHead]:
-        """A backbone as the run trains it, and a new head tied to its embeddings."""
+        """A backbone prepared for training, and a new head tied to its input embeddings."""
         config, model = self.config, load_backbone(self.config)
         transformer = model[0].model
         tokenizer = model.tokenizer.backend_tokenizer
@@ -106,9 +107,9 @@ class VdrTrainable(InBatch[VdrConfig]):
         return model, head
 
     def go_on_from(self, folder: Path) -> None:
-        """Begin with the weights of a head that was trained before. Raises InvalidInputError where it is of other form.
+        """Start from the weights of an earlier head, including its idf and mean length.
 
-        Its statistics stay as well: `set_statistics` then gives the ratios only.
+        `set_statistics` then sets only the ratios of idf. Raises InvalidInputError if its architecture differs.
         """
         earlier_manifest(folder, VDR_HEAD, "VDR", "model.safetensors")
         earlier = VdrHead.load(str(folder), local_files_only=True).float()
@@ -125,7 +126,11 @@ class VdrTrainable(InBatch[VdrConfig]):
         self._went_on = True
 
     def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
-        """Start the lexical part from BM25 over the texts of all collections; with the ratios to each one's own idf."""
+        """Initialise the lexical part as BM25 with idf and mean length over the passages of all sources.
+
+        `texts` maps source names to passages. If `calibrated`, also stores the ratio of each source's own idf to it,
+        which multiplies the query weights of that source.
+        """
         counted = {name: self._count(some) for name, some in texts.items()}
         number = sum(len(some) for some in texts.values())
         if self._went_on:
@@ -152,7 +157,7 @@ class VdrTrainable(InBatch[VdrConfig]):
             self._ratios[name] = torch.from_numpy(ratio).to(self.model.device)
 
     def _count(self, texts: Sequence[str]) -> tuple[np.ndarray[Any, Any], int]:
-        """In how many texts each vocabulary entry stands, shape (V,), and how many usable tokens there are."""
+        """Document frequency of each vocabulary entry, shape (V,), and the total number of usable tokens."""
         usable_V = self.head.usable.cpu().numpy()
         frequency_V = np.zeros(len(usable_V))
         length = 0
@@ -164,7 +169,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         return frequency_V, length
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        """Those of separate passage towers begin with `passages.`."""
+        """The trainable parameters by name. Those of a separate passage tower have the prefix `passages.`."""
         found: dict[str, nn.Parameter] = {}
         for task, (model, head) in self._towers.items():
             if task == "document" and head is self.head:
@@ -181,7 +186,7 @@ class VdrTrainable(InBatch[VdrConfig]):
             return self.config.learning_rate
         rate = self.config.head_learning_rate
         if own == "head.idf":
-            return 0.3 * rate  # tokens seen must not run away from the ones that training never shows
+            return 0.3 * rate  # slower, so that idf of seen tokens stays comparable with that of unseen ones
         return rate if self.parameters()[name].ndim > 1 else 3 * rate
 
     def train(self, on: bool) -> None:
@@ -209,7 +214,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         made = self._embed(prefixed, self.config.query_tokens, "query", self.config.query_top_k)
         if not self._ratios:
             return made
-        plain_V = torch.ones_like(made[0][0])  # a collection whose statistics nobody gave
+        plain_V = torch.ones_like(made[0][0])  # for sources without statistics
         ratio_QV = torch.stack([self._ratios.get(row.collection, plain_V) for row in rows])
         weights_QV, sparse_QV, bag_QV = made
         return weights_QV * ratio_QV, sparse_QV * ratio_QV, bag_QV * ratio_QV
@@ -225,7 +230,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         nll = partial(in_batch_loss, columns=batch, config=self.config)
         queries, passages = VocabularyBatch(*q), VocabularyBatch(*p)
         if self.config.contrastive_mask:
-            # Rows are paired with their own positives.
+            # Each query is paired with its own positive.
             own = passages.weights_NV[batch.gold_Q]
             bags, masked = contrastive_mask(
                 queries.bag_NV, passages.bag_NV[batch.gold_Q], own, self.config.contrastive_mask
@@ -244,7 +249,9 @@ class VdrTrainable(InBatch[VdrConfig]):
         return total
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
-        """As for all; but the two-way loss needs only the columns that some query has, so only they are made."""
+        """As in the base class. The two-way loss needs only the vocabulary columns that some query uses, so passages
+        are computed for these columns only (in a single process, without caching, mask or FLOPS).
+        """
         alone = world()[1] == 1 and not self.config.mini_batch
         if self.config.loss != "vdr" or not alone or self.config.contrastive_mask or self.config.flops:
             return super().backward(drawn, scale)
