@@ -1,1 +1,1 @@
-"""The Streamlit UI: talks HTTP to the API and to nothing else."""
+"""The Streamlit UI. It uses the HTTP API only."""

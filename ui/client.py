@@ -1,4 +1,4 @@
-"""The UI's only way to the service: HTTP."""
+"""The HTTP client through which the UI calls the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _TIMEOUT_S = 60.0
 
 
 class ApiError(Exception):
-    """The service refused or could not be reached; the message is fit to show. `status` 0: it did not answer."""
+    """The service returned an error or did not respond. The message can be shown to the user.
+
+    `status` is the HTTP status, 0 if there was no response.
+    """
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -19,7 +22,10 @@ class ApiError(Exception):
 
 
 class Client:
-    """A small client of the API."""
+    """A client of the HTTP API. Methods return the decoded JSON and raise ApiError if the call fails.
+
+    `key` None sends no API key. `transport` replaces the HTTP transport in tests.
+    """
 
     def __init__(self, base_url: str, key: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -38,11 +44,11 @@ class Client:
         raise ApiError(f"{detail.get('message', answer.reason_phrase)}{expected}", answer.status_code)
 
     def whoami(self) -> dict[str, Any]:
-        """What this client's key may do."""
+        """Id, role, collections and note of this client's API key."""
         return self._call("GET", "/v1/whoami")
 
     def signals(self) -> list[dict[str, Any]]:
-        """The signals that the service knows, and how they are shown."""
+        """The retrieval and ranking signals, with labels and colours."""
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/signals")["signals"])
 
     def formats(self) -> list[dict[str, Any]]:
@@ -50,100 +56,100 @@ class Client:
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/formats")["formats"])
 
     def collections(self) -> list[dict[str, Any]]:
-        """Collections and what they hold."""
+        """All collections, with kind, counts and serving generation."""
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/collections")["collections"])
 
     def search(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A page of results."""
+        """Run a search; returns one page of results."""
         return self._call("POST", "/v1/search", json=body)
 
     def explain(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Where a document stands, and where it was lost."""
+        """Explain the rank of a document for a query, or why it is not in the results."""
         return self._call("POST", "/v1/explain", json=body)
 
     def link(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Links of texts."""
+        """Link the mentions of texts to entities."""
         return self._call("POST", "/v1/link", json=body)
 
     def entity(self, collection: str, entity_id: str) -> dict[str, Any]:
-        """An entity as it was sent."""
+        """The stored entity."""
         return self._call("GET", f"/v1/entities/{quote(entity_id, safe='')}", params={"collection": collection})
 
     def mentions(self, documents: str, entity_id: str) -> dict[str, Any]:
-        """Where an entity is mentioned, and beside which others."""
+        """The documents of the collection `documents` that mention an entity, and entities mentioned with it."""
         path = f"/v1/entities/{quote(entity_id, safe='')}/mentions"
         return self._call("GET", path, params={"documents": documents})
 
     def judge(self, collection: str, query: str, document_id: str, grade: int) -> None:
-        """Say how well a document answers a query."""
+        """Store a relevance judgement of a document for a query. `grade` is 0 (irrelevant) to 3."""
         one = {"query": query, "document_id": document_id, "grade": grade}
         self._call("POST", "/v1/judgements", json={"collection": collection, "judgements": [one]})
 
     def click(self, search_id: str, document_id: str) -> None:
-        """Say that a document was opened."""
+        """Record a click on a document in the results of a logged search."""
         self._call("POST", "/v1/clicks", json={"search_id": search_id, "document_id": document_id})
 
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
-        """Store a file for an ingestion job."""
+        """Upload a file for an ingestion job; returns its id among other fields."""
         return self._call("POST", "/v1/uploads", params={"name": name}, content=content)
 
     def begin(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Begin a job."""
+        """Start a job."""
         return self._call("POST", "/v1/jobs", json=body)
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
-        """Jobs, the newest first."""
+        """The newest jobs, newest first."""
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/jobs", params={"limit": limit})["jobs"])
 
     def rejects(self, job_id: str) -> list[dict[str, Any]]:
-        """Rows that a job has rejected."""
+        """The rows that an ingestion job rejected."""
         return cast("list[dict[str, Any]]", self._call("GET", f"/v1/jobs/{job_id}/rejects")["rejects"])
 
     def change_job(self, job_id: str, act: str) -> dict[str, Any]:
-        """`cancel` or `resume` a job."""
+        """Cancel or resume a job. `act` is "cancel" or "resume"."""
         return self._call("POST", f"/v1/jobs/{job_id}/{act}")
 
     def queues(self) -> dict[str, Any]:
-        """Live workers, and what waits."""
+        """Live workers, waiting passages per collection and the number of dead letters."""
         return self._call("GET", "/v1/admin/queues")
 
     def generations(self, collection: str) -> dict[str, Any]:
-        """A collection's generations, and which one answers."""
+        """The generations of a collection and the id of the serving one (`current`)."""
         return self._call("GET", "/v1/admin/generations", params={"collection": collection})
 
     def rebuild(self, collection: str, note: str) -> dict[str, Any]:
-        """Build the next generation in the background."""
+        """Start a job that builds and publishes a new generation."""
         return self._call("POST", "/v1/admin/generations", json={"collection": collection, "note": note})
 
     def retrain(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Train a collection's encoder anew."""
+        """Start a job that retrains the encoder of a collection."""
         return self._call("POST", "/v1/admin/retrain", json=body)
 
     def approve(self, job_id: str) -> dict[str, Any]:
-        """Let the candidate of a retraining answer."""
+        """Approve the candidate of a retraining job for publication."""
         return self._call("POST", f"/v1/admin/retrain/{job_id}/approve")
 
     def roll_back(self, collection: str) -> None:
-        """Let the generation before the current one answer again."""
+        """Make the previous generation the serving one again."""
         self._call("POST", "/v1/admin/rollback", params={"collection": collection})
 
     def publish(self, collection: str, generation: str) -> None:
-        """Let a generation answer."""
+        """Make a generation the serving one."""
         path = f"/v1/admin/generations/{quote(generation, safe='')}/publish"
         self._call("POST", path, params={"collection": collection})
 
     def audit(self, limit: int) -> list[dict[str, Any]]:
-        """What administrators did, the newest first."""
+        """The audit log of administrative actions, newest first."""
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/admin/audit", params={"limit": limit})["acts"])
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Tasks that failed for good."""
+        """The tasks that failed permanently (dead letters)."""
         return cast("list[dict[str, Any]]", self._call("GET", "/v1/admin/dead-letters")["dead_letters"])
 
     def replay(self, letter: str) -> None:
-        """Try the task of a dead letter again."""
+        """Run the task of a dead letter again."""
         self._call("POST", f"/v1/admin/dead-letters/{quote(letter, safe='')}/replay")
 
     def document(self, collection: str, document_id: str) -> dict[str, Any]:
-        """A document as it was sent."""
+        """The stored document."""
         return self._call("GET", f"/v1/documents/{quote(document_id, safe='')}", params={"collection": collection})

@@ -1,4 +1,4 @@
-"""Questions that the demo's search page offers."""
+"""Example queries of the search page and example texts of the linking page."""
 
 EXAMPLES = (
     "keep only unique items but keep order",

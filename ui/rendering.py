@@ -1,4 +1,4 @@
-"""Pure functions from answers to what is shown. Every text from outside is escaped here."""
+"""Pure functions that render API responses as HTML. All text from outside is escaped here."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ STYLE = """
 
 
 def escape(text: object) -> str:
-    """Text that can stand in HTML, attributes included."""
+    """Escape text for HTML content and attribute values."""
     return html.escape(str(text), quote=True)
 
 
 def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 450) -> str:
-    """The text with `<mark>` around its spans (code points), cut around the first of them.
+    """The escaped text with `<mark>` around `spans` (code points), cut to `limit` characters around the first span.
 
     >>> highlighted("a <b> c", [{"start": 2, "end": 5}])
     'a <mark>&lt;b&gt;</mark> c'
@@ -62,7 +62,7 @@ def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 450)
 
 
 def facet(key: str, counts: Sequence[Mapping[str, Any]]) -> str:
-    """A metadata key with its values and how many candidates carry each."""
+    """A facet: a metadata key with its values and the count of each."""
     shown = [f'<span class="hb-token">{escape(c["value"])} {int(c["count"])}</span>' for c in counts]
     return f"<div><b>{escape(key)}</b>: {''.join(shown)}</div>"
 
@@ -71,12 +71,12 @@ _KIND_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#be185d", "#0891b2
 
 
 def kind_colour(kind: str) -> str:
-    """A kind's colour: always the same one."""
+    """The colour of an entity kind as `#rrggbb`, derived from its name."""
     return _KIND_COLOURS[sum(kind.encode()) % len(_KIND_COLOURS)]
 
 
 def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
-    """A text with its mentions as anchors to `#mention-N`, coloured by the entity's kind; NIL is dashed.
+    """The text with its mentions as links to `#mention-N`, coloured by entity kind; NIL has a dashed border.
 
     >>> linked_text("<b>", [])
     '<div class="hb-linked">&lt;b&gt;</div>'
@@ -85,7 +85,7 @@ def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
     for number, link in enumerate(links):
         start, end = link["mention"]["start"], link["mention"]["end"]
         if start < at:
-            continue  # given mentions may overlap: the first one is shown
+            continue  # mentions may overlap if the request gave them; show the first one
         parts.append(escape(text[at:start]))
         shown = escape(text[start:end])
         if link["entity_id"] is None:
@@ -104,13 +104,13 @@ def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
 
 
 def mentioned(collection: str, found: Mapping[str, Any]) -> str:
-    """Where an entity is mentioned."""
+    """The documents of a collection that mention an entity."""
     titles = ", ".join(escape(one["title"] or one["doc_id"]) for one in found["shown"])
     return f"<div>In {int(found['documents'])} documents of <b>{escape(collection)}</b>: {titles}</div>"
 
 
 def entity_link(kb: str, entity_id: str, title: str) -> str:
-    """A link to an entity's page.
+    """A link to the page of an entity.
 
     >>> entity_link("k", "a&b", "<i>")
     '<a href="entity?kb=k&amp;id=a%26b" target="_self">&lt;i&gt;</a>'
@@ -120,7 +120,7 @@ def entity_link(kb: str, entity_id: str, title: str) -> str:
 
 
 def entity_card(entity: Mapping[str, Any]) -> str:
-    """What an entity is: kind, world, other names, description."""
+    """An entity: kind, world, aliases, description."""
     tags = "".join(f"<span class='hb-tier'>{escape(entity[key])}</span>" for key in ("kind", "world") if entity[key])
     names = ", ".join(escape(one) for one in entity["aliases"])
     also = f"<div>also {names}</div>" if names else ""
@@ -128,7 +128,7 @@ def entity_card(entity: Mapping[str, Any]) -> str:
 
 
 def job_line(job: Mapping[str, Any]) -> str:
-    """A job in a line: what it reads into what, its state, how far it is, what went wrong."""
+    """One ingestion job: collection, state, progress, errors."""
     told = job["progress"]
     parts = [f"<b>{escape(job['collection'])}</b>", f"<span class='hb-tier'>{escape(job['state'])}</span>"]
     if "rows" in told:
@@ -153,7 +153,7 @@ _STAGES = ("data", "negatives", "train", "encode", "evaluate", "approve", "switc
 
 
 def retraining(job: Mapping[str, Any]) -> str:
-    """A retraining: its stages, how far it is, what the gate has said, where each figure is from."""
+    """One retraining job: stages, progress, and the result of the gate."""
     told = job["progress"]
     at = _STAGES.index(job["stage"]) if job["stage"] in _STAGES else 0
     over = job["state"] == "done"
@@ -185,7 +185,7 @@ def _so_far(told: Mapping[str, Any]) -> str:
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
-    """What was compared, in a table, and which conditions were met."""
+    """The result of the gate: a table of nDCG@10 and the list of conditions."""
     rows = []
     for name, shown in _COMPARED:
         if found := verdict["figures"].get(name):
@@ -204,7 +204,7 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
 
 
 def generation_line(one: Mapping[str, Any], answers: bool) -> str:
-    """A generation in a line: what it binds, whether it answers."""
+    """One generation: id, date, encoders and note. `answers` says whether it is the serving one."""
     tag = "<span class='hb-tier'>answers</span>" if answers else ""
     about = " · ".join(escape(one[name]) for name in ("created", "dense_encoder", "vdr_model", "note") if one[name])
     state = escape(one["id"]) + ("!" if answers else "")
@@ -213,14 +213,14 @@ def generation_line(one: Mapping[str, Any], answers: bool) -> str:
 
 
 def dead_letter(one: Mapping[str, Any]) -> str:
-    """A task that failed for good, and why."""
+    """One dead letter: the task that failed permanently, and its error."""
     return (
         f"<b>{escape(one['task'])}</b> {escape(' '.join(one['args']))}<div class='hb-text'>{escape(one['error'])}</div>"
     )
 
 
 def rejects(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rejected rows: where, why, and how they begin."""
+    """Rejected rows: place, reason and beginning of each."""
     return "".join(
         f"<div class='hb-text'>{escape(one['file'])}:{int(one['line'])} {escape(one['message'])} "
         f"<code>{escape(one['raw'])}</code></div>"
@@ -246,7 +246,7 @@ def _iri(part: str) -> str:
 
 
 def nif(text: str, links: Sequence[Mapping[str, Any]], kb: str) -> str:
-    """The links as NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL reads it; NIL has no `taIdentRef`."""
+    """The links as NIF 2.0 in Turtle (Hellmann et al. 2013), readable by GERBIL. NIL mentions have no `taIdentRef`."""
 
     def node(start: int, end: int) -> str:
         return f"<urn:hyblink:text#char={start},{end}>"

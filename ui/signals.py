@@ -1,4 +1,4 @@
-"""How signals are shown: their names and colours come from the service, one row for each that it knows."""
+"""Renders signals as HTML. Their labels and colours come from the service (`GET /v1/signals`)."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 class Signals:
-    """The rows of `GET /v1/signals`. A signal that is not among them is shown by its name, in grey."""
+    """The signals of the service. An unknown signal is shown with its name, in grey."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._rows = {str(row["name"]): row for row in rows}
 
     @property
     def proposing(self) -> tuple[str, ...]:
-        """The signals that a search can ask for."""
+        """The signals that generate candidates and can be requested in a search."""
         return tuple(name for name, row in self._rows.items() if row["proposes"])
 
     def label(self, name: object) -> str:
-        """What people see for a signal; not escaped."""
+        """The display name of a signal, not escaped."""
         row = self._rows.get(str(name))
         return str(name) if row is None else str(row["label"])
 
     def colour(self, name: object) -> str:
-        """As `#rrggbb`."""
+        """The colour of a signal as `#rrggbb`."""
         colour = str(self._rows.get(str(name), {}).get("colour", ""))
         return colour if _COLOUR.fullmatch(colour) else _UNKNOWN
 
     def bar(self, signals: Sequence[Mapping[str, Any]], best: float) -> str:
-        """A bar whose coloured parts are the signals' contributions, in proportion to the best hit's score."""
+        """A stacked bar of the signals' contributions, relative to the score `best` of the best hit."""
         whole = max(best, 1e-9)
         parts = []
         for line in signals:
@@ -46,14 +46,14 @@ class Signals:
         return f'<div class="hb-bar">{"".join(parts)}</div>'
 
     def legend(self, signals: Sequence[str]) -> str:
-        """Which colour is which signal."""
+        """A legend of the colours of signals."""
         dots = [
             f'<span class="hb-dot" style="background:{self.colour(s)}"></span>{escape(self.label(s))}' for s in signals
         ]
         return f'<div class="hb-legend">{"".join(dots)}</div>'
 
     def ledger(self, signals: Sequence[Mapping[str, Any]], score: float) -> str:
-        """The score ledger as a table; its last column sums to the score."""
+        """The score breakdown as a table, one row per signal. The last column sums to the score."""
         rows = []
         for line in signals:
             raw = "–" if line["raw"] is None else f"{line['raw']:.4f}"
@@ -69,7 +69,7 @@ class Signals:
         return f'<table class="hb-ledger">{head}{"".join(rows)}{total}</table>'
 
     def tokens(self, line: Mapping[str, Any], most: int = 24) -> str:
-        """A signal's tokens, stronger ones more opaque."""
+        """The contributions of a signal's first `most` tokens; larger ones are more opaque. Empty if it has none."""
         found = list(line.get("tokens") or [])[:most]
         if not found:
             return ""

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-# Streamlit puts the script's folder first on the path, where its files would stand for packages of the same names.
+# Streamlit puts the script's folder first on sys.path, where its files would shadow packages of the same name.
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
 

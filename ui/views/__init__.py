@@ -1,1 +1,1 @@
-"""One file per page."""
+"""The pages of the UI, one module per page."""

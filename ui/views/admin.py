@@ -1,4 +1,4 @@
-"""The page of administrators: generations, what failed for good, who did what."""
+"""The administration page: generations, retraining, dead letters, audit log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _generations(client: Client, collection: str) -> None:
 
 @st.fragment(run_every=2.0)  # type: ignore[untyped-decorator]
 def _listed(client: Client, collection: str) -> None:
-    """What changes by itself."""
+    """The list of generations and running builds, refreshed every 2 seconds."""
     try:
         for job in client.jobs(20):
             if job["kind"] == "rebuild" and job["collection"] == collection and job["state"] in {"queued", "running"}:
@@ -97,7 +97,7 @@ def _retraining(client: Client, collection: str) -> None:
 
 @st.fragment(run_every=2.0)  # type: ignore[untyped-decorator]
 def _retrainings(client: Client, collection: str) -> None:
-    """The last ones, as they go on by themselves."""
+    """The newest retraining jobs, refreshed every 2 seconds."""
     try:
         jobs = [one for one in client.jobs(_ACTS) if one["kind"] == "retrain" and one["collection"] == collection]
         for job in jobs[:_RETRAININGS]:

@@ -1,4 +1,4 @@
-"""What several pages draw alike."""
+"""Helpers shared by several pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _NONE = {
 
 
 def collections_of(client: Client, kind: str) -> tuple[list[dict[str, Any]], list[str]] | None:
-    """The collections of a kind, and the names of the others; None, said on the page, where there are none."""
+    """The collections of `kind` and the names of all others.
+
+    Returns None if there are none or the service does not respond, and shows that on the page.
+    """
     st.html(rendering.STYLE)
     try:
         everything = client.collections()
@@ -32,7 +35,7 @@ def collections_of(client: Client, kind: str) -> tuple[list[dict[str, Any]], lis
 
 
 def signals_of(client: Client) -> Signals:
-    """How the service's signals are shown, asked once a visit; said on the page where it does not answer."""
+    """The signals of the service, cached in the session. If the call fails, shows the error and returns no signals."""
     known = st.session_state.get("signals")
     if not isinstance(known, Signals):
         try:

@@ -1,4 +1,4 @@
-"""The page of an entity: what it is, where it is mentioned, and beside which others."""
+"""The entity page: description, documents that mention it, entities mentioned with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN_CHARS = 200
 
 
 def show(client: Client, default_kb: str) -> None:
-    """Draw the page; `kb` and `id` of the address say of which entity."""
+    """Draw the page. The query parameters `kb` and `id` select the entity."""
     found = collections_of(client, "entities")
     if found is None:
         return
@@ -74,6 +74,6 @@ def _entity(client: Client, kb: str, entity_id: str, documents: list[str]) -> No
 def _neighbour(client: Client, kb: str, one: dict[str, Any]) -> str:
     try:
         title = client.entity(kb, one["value"])["title"]
-    except ApiError:  # of another knowledge base, or removed since
+    except ApiError:  # an entity of another knowledge base, or a deleted one
         return f"{rendering.escape(one['value'])} {int(one['count'])}"
     return f"{rendering.entity_link(kb, one['value'], title)} {int(one['count'])}"

@@ -1,4 +1,4 @@
-"""The page of bulk ingestion: send a file, see how far jobs are, stop them and go on."""
+"""The ingestion page: upload a file, watch jobs, cancel and resume them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show(client: Client) -> None:
 
 
 def _formats(client: Client) -> list[dict[str, Any]]:
-    """What the service reads, asked once a visit; nothing, said on the page, where it does not answer."""
+    """The supported file formats, cached in the session. If the call fails, shows the error and returns none."""
     if "formats" not in st.session_state:
         try:
             st.session_state["formats"] = client.formats()
@@ -46,7 +46,7 @@ def _formats(client: Client) -> list[dict[str, Any]]:
 
 
 def _suffixes(formats: list[dict[str, Any]]) -> list[str] | None:
-    """Endings of file names that can be chosen; None for any."""
+    """The file name suffixes that can be uploaded, without dot. None allows any."""
     return sorted({suffix.lstrip(".") for one in formats for suffix in one["suffixes"]} | {"gz"}) if formats else None
 
 
@@ -57,7 +57,7 @@ def _about(formats: list[dict[str, Any]]) -> str:
 
 @st.fragment(run_every=2.0)  # type: ignore[untyped-decorator]
 def _state(client: Client) -> None:
-    """What changes by itself: workers and jobs."""
+    """Workers and jobs, refreshed every 2 seconds."""
     try:
         jobs = client.jobs(_SHOWN)
         _queues(client)

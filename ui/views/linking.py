@@ -1,4 +1,4 @@
-"""The linking page: a text with its mentions, candidates with their signals, NILs, threshold, export."""
+"""The linking page: a text with its linked mentions, the candidates of each with their signals, and export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search page: query, filters, weights, per-signal bars, token contributions, document view, pages."""
+"""The search page: query, filters, weights, score breakdown per signal and token, document view, paging."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def show(client: Client, default_collection: str) -> None:
         st.session_state["page"] = 0
     page = int(st.session_state["page"])
     shown = f"{identity}#{page}"
-    fresh = st.session_state.get("shown") != shown  # a page is logged once, however often it is drawn
+    fresh = st.session_state.get("shown") != shown  # log each result page once, although Streamlit redraws it
     try:
         result = client.search(
             {
@@ -138,7 +138,7 @@ def _result(
     best = max((hit["score"] for hit in result["hits"]), default=1.0)
     for hit in result["hits"]:
         _hit(client, signals, request, query, hit, best)
-    # Says that everything above belongs to this question and page: what a script that drives the page waits for.
+    # Marks that the results of this query and page are complete; browser tests wait for it.
     st.html(f"<div class='hb-done' data-state='{rendering.escape(st.session_state['identity'])}#{page}'></div>")
     left, middle, right = st.columns([1, 3, 1])
     last = (page + 1) * _PAGE >= min(result["pool_documents"], _CANDIDATES)
@@ -167,7 +167,7 @@ def _turn(by: int) -> None:
 
 
 def _judge(client: Client, collection: str, query: str, document_id: str, key: str) -> None:
-    """Store a thumb as a judgement: up is the best grade, down the worst."""
+    """Store a thumb as a judgement: thumbs up is grade 3, thumbs down grade 0."""
     said = st.session_state.get(key)
     if said is None:
         return

@@ -1,6 +1,6 @@
-"""Signing in with an API key, where the service asks for one.
+"""Sign-in with an API key, if the service requires one.
 
-The key stays in the session's state on the server: it is in no cookie, no address and no other session.
+The key is kept only in the session state on the server, not in a cookie or URL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ _ASKED = 401
 
 
 def who(url: str, service_key: str | None) -> dict[str, Any] | None:
-    """What this session may do; None, with the form or the trouble on the page, until it may do something."""
+    """The identity of this session (role and note of its key).
+
+    Returns None if the user is not signed in yet or the call fails; the page then shows the sign-in form or the error.
+    `service_key` None means that the UI has no key of its own.
+    """
     state = st.session_state
     if "client" not in state:
         state["client"] = Client(url, service_key)
