@@ -1,4 +1,4 @@
-"""What the tests share: an application in a folder of its own, and a fake encoder at our own port."""
+"""Fixtures shared by all tests: applications in temporary folders, a fake dense encoder, OpenSearch clusters."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.operations.collections import ensure_collection
 
 DIMENSION = 24
-# Applications of tests do their own work; what concerns brokers says so.
+# By default, applications in tests run their jobs themselves, without a message broker.
 os.environ.setdefault("HYBLINK_JOBS__BROKER", "none")
 _KEPT = {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK", "HYBLINK_JOBS__BROKER", "HYBLINK_TEST_API"}
 
 
 class FakeDense:
-    """A dense encoder without a model: the normalised sum of a fixed random vector per word."""
+    """A dense encoder without a model: the L2-normalised sum of a fixed random vector per word."""
 
     id = "dense:fake:1"
     dimension = DIMENSION
@@ -50,7 +50,7 @@ class FakeDense:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing of the caller's settings reaches a test, and no test writes into the checkout."""
+    """Remove the caller's HYBLINK_ settings, and run each test in a temporary working directory."""
     for name in list(os.environ):
         if name.startswith("HYBLINK_") and name not in _KEPT:
             monkeypatch.delenv(name)
@@ -58,7 +58,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 
 def use_fake_encoder(app: App) -> None:
-    """Let the application encode with FakeDense by default."""
+    """Make FakeDense the default dense encoder of the application."""
     fake = FakeDense()
     app.encoders.add_dense(fake)
     app.encoders.use_as_default(fake.id)
@@ -66,7 +66,7 @@ def use_fake_encoder(app: App) -> None:
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
-    """Applications over `tmp_path/data` (or another folder), with the fake encoder; closed at the end."""
+    """A factory of applications with data in `tmp_path/<folder>` and the fake encoder. They are closed at the end."""
     opened: list[App] = []
 
     def make(folder: str = "data", **settings: object) -> App:
@@ -90,7 +90,7 @@ def app(make_app: Callable[..., App]) -> App:
 
 @pytest.fixture(scope="session")
 def benchmark_data() -> Path:
-    """The folder with the benchmarks, or a skip that says why."""
+    """The folder of benchmark data sets named by HYBLINK_DATA. Skips the test if it is not set."""
     folder = os.environ.get("HYBLINK_DATA")
     if not folder:
         pytest.skip("HYBLINK_DATA does not name a folder with benchmarks")
@@ -102,7 +102,7 @@ REQUIRE_SERVICES = os.environ.get("REQUIRE_SERVICES") == "1"
 
 
 def missing_service(what: str) -> None:
-    """Skip where services are optional, fail where they are required."""
+    """Skip the test because `what` is missing, or fail it if REQUIRE_SERVICES=1."""
     if REQUIRE_SERVICES:
         pytest.fail(f"{what} is missing, and REQUIRE_SERVICES=1")
     pytest.skip(f"{what} is missing")
@@ -110,7 +110,7 @@ def missing_service(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def local_cluster() -> Iterator[Callable[..., Cluster]]:
-    """Starts real OpenSearch clusters, each of its kind once; removed at the end."""
+    """A function that returns a running OpenSearch cluster. Each `kind` is started once and removed at the end."""
     from hyblink.app.core.errors import UnavailableError
     from hyblink.app.engines.opensearch.local.cluster import ClusterOptions
 
@@ -129,7 +129,7 @@ def local_cluster() -> Iterator[Callable[..., Cluster]]:
             started[kind] = cluster
         state = started[kind].state()
         for node in state.nodes if state else ():
-            if node.process() is None:  # a test that failed has left it dead
+            if node.process() is None:  # a failed test may have left the node stopped
                 started[kind].restart_node(node.name)
         return started[kind]
 

@@ -1,4 +1,4 @@
-"""What the tests of elq share."""
+"""Fixtures shared by the ELQ tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENTITIES = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A data folder with a knowledge base of real vectors, and a head trained on a few sentences over and over."""
+    """(data folder with an encoded knowledge base, folder of a span head overfitted to a few sentences)."""
     folder = tmp_path_factory.mktemp("elq")
     app = build(Settings(data_dir=folder / "data"))
     ensure_collection(app, entity_spec("kb"))
@@ -56,12 +56,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         env=environment,
     )  # fmt: skip
     assert made.exit_code == 0, made.output
-    assert json.loads(made.stdout)["metrics"]["best_dev"] > 0.9  # it can learn them by heart
+    assert json.loads(made.stdout)["metrics"]["best_dev"] > 0.9  # it must overfit the training sentences
     return folder / "data", folder / "elq"
 
 
 @pytest.fixture
 def app(trained: tuple[Path, Path]) -> App:
+    """An application that detects and encodes mentions with the trained span head, without a cross-encoder."""
     data, head = trained
     made = build(Settings(data_dir=data, link=LinkSettings(span_head=str(head), mention_encoder="elq", rerank=False)))
     yield made

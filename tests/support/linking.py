@@ -1,4 +1,4 @@
-"""What the tests of linking share."""
+"""A small knowledge base and helpers shared by the linking tests."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ ENTITIES = [
 
 @pytest.fixture
 def kb(app: App) -> App:
+    """The application with the encoded knowledge base `KB` of `ENTITIES`."""
     ensure_collection(app, entity_spec(KB))
     result = app.entities.bulk(KB, ENTITIES)
     assert not result.errors
@@ -40,11 +41,13 @@ def kb(app: App) -> App:
 
 
 def linked(app: App, text: str, **options: object):  # type: ignore[no-untyped-def]
+    """Link one text without threshold and re-ranking. `options` are further fields of the request."""
     request = LinkRequest((Text(text),), threshold=0.0, rerank=False, **options)  # type: ignore[arg-type]
     return app.linker.link(KB, request)
 
 
 def spans(app: App, text: str) -> list[str]:
+    """The texts of the detected mentions; asserts that their offsets are right."""
     found = linked(app, text).texts[0].links
     for one in found:
         assert text[one.mention.start : one.mention.end] == one.mention.text
@@ -52,7 +55,10 @@ def spans(app: App, text: str) -> list[str]:
 
 
 class Reads:
-    """A cross-encoder that likes one entity's title."""
+    """A fake cross-encoder: 9 for descriptions that start with `likes`, else -9; NaN after the deadline.
+
+    `read` records (mention, number of candidates) of every call.
+    """
 
     id = "cross:reads"
 

@@ -1,4 +1,4 @@
-"""What the tests of opensearch faults share."""
+"""Helpers shared by the OpenSearch fault-injection tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ AppMaker = Callable[..., App]
 
 @pytest.fixture
 def make_cluster_app(tmp_path: Path) -> Iterator[AppMaker]:
-    """Applications on a cluster; their collections are deleted at the end."""
+    """A factory of applications on a cluster. Their collections are deleted at the end."""
     opened: list[App] = []
 
     def make(urls: tuple[str, ...], prefix: str = "", **options: Any) -> App:
@@ -66,7 +66,7 @@ def make_cluster_app(tmp_path: Path) -> Iterator[AppMaker]:
 
 
 def documents(version: int) -> list[dict[str, Any]]:
-    """Documents that are always written together."""
+    """The documents of a version, which are always written in one bulk request."""
     return [
         {"id": f"d{n}", "text": f"alpha version{version} " + "beta " * (version % 7), "metadata": {"version": version}}
         for n in range(TOGETHER)
@@ -74,7 +74,7 @@ def documents(version: int) -> list[dict[str, Any]]:
 
 
 def look(app: App) -> int:
-    """The version that a search sees; it has to be one, and whole."""
+    """The version that a search sees, -1 for none. Asserts that the search sees all documents of one version."""
     hits = app.search.search("c", SearchRequest("alpha", k=10)).hits
     versions = {hit.metadata["version"] for hit in hits}
     assert len(hits) in {0, TOGETHER}, f"a search saw {len(hits)} of {TOGETHER} documents"
@@ -83,7 +83,10 @@ def look(app: App) -> int:
 
 
 class Watched:
-    """Writes and searches side by side, while somebody breaks things."""
+    """Writes and searches concurrently while a test injects faults, and records violations in `wrong`.
+
+    A search must not see an older version than the last acknowledged one, nor a mixture of versions.
+    """
 
     def __init__(self, app: App, reader: App) -> None:
         self.app, self.reader = app, reader
@@ -93,6 +96,7 @@ class Watched:
         self.stop = threading.Event()
 
     def write(self) -> None:
+        """Write the next version; a refused write is counted."""
         self.begun += 1
         try:
             result = self.app.documents.bulk("c", documents(self.begun), encode=False)
@@ -102,6 +106,7 @@ class Watched:
             self.refused_writes += 1
 
     def search(self) -> None:
+        """Search until `stop` is set, recording violations and counting refused searches."""
         while not self.stop.is_set():
             promised = self.acknowledged
             try:
@@ -117,6 +122,7 @@ class Watched:
 
     @contextmanager
     def searching(self) -> Iterator[None]:
+        """Run `search` in a thread within the context."""
         thread = threading.Thread(target=self.search)
         thread.start()
         try:
@@ -126,7 +132,7 @@ class Watched:
             thread.join()
 
     def check(self) -> None:
-        """After everything has healed."""
+        """Assert, after all faults have ended, that nothing was violated and that writes and searches work again."""
         print(
             f"{self.begun + 1} writes, {self.refused_writes} refused; {self.searches} searches, "
             f"{self.refused_searches} refused"
@@ -143,6 +149,7 @@ class Watched:
 
 
 def one_node(local_cluster: Callable[..., Cluster]) -> str:
+    """The URL of a running single-node cluster."""
     state = local_cluster().state()
     assert state is not None
     return state.url

@@ -36,7 +36,7 @@ KB_PACKAGES = ("json", "http")
 VOLATILE = frozenset(
     {"took_ms", "timings_ms", "created", "search_id", "request_id", "created_at", "finished_at", "at", "started"}
 )
-"""Keys whose values are times, or ids that are drawn at random."""
+"""Response keys that are left out: times and random ids."""
 QUERIES = (
     "how do I parse a message", "decode base64 text", "header of a response", "cookie that expires", "cookies",
     "write an object as text", "close the connection", "json body", "redirects are followed", "content type",
@@ -55,7 +55,7 @@ TEXTS = (
 
 
 def requests() -> list[tuple[str, str, Any]]:
-    """300 requests as (method, path, body), the same in every run."""
+    """The 300 requests to record as (method, path, body). They are the same in every run."""
     rng = random.Random(23)
     made: list[tuple[str, str, Any]] = []
 
@@ -146,7 +146,7 @@ def requests() -> list[tuple[str, str, Any]]:
 
 
 def canonical(value: Any) -> Any:
-    """The answer without what differs between two runs of the same version."""
+    """The response without the keys in `VOLATILE`, which differ between two runs of the same version."""
     if isinstance(value, dict):
         return {key: canonical(inner) for key, inner in value.items() if key not in VOLATILE}
     if isinstance(value, list):
@@ -161,7 +161,10 @@ def _free_port() -> int:
 
 
 class Installation:
-    """A version of the program with a data folder of its own."""
+    """An installation of the program with its own data folder.
+
+    `python` is its interpreter. `checkout` is a source tree to run instead of the installed package, or None.
+    """
 
     def __init__(self, folder: Path, python: str, checkout: Path | None, engine: str, host: str) -> None:
         self._folder = folder
@@ -171,7 +174,7 @@ class Installation:
             "HYBLINK_JOBS__BROKER": "none",
             "HYBLINK_ENGINE": engine,
             "HYBLINK_SEARCH__DEADLINE_MS": "60000",
-            # Sums of floats depend on how many threads make them, and on what else the machine does.
+            # One thread and fixed precision: sums of floats depend on the number of threads.
             "HYBLINK_ENCODE__PRECISION": "fp32",
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
@@ -186,11 +189,11 @@ class Installation:
         if checkout is not None:
             self._environment["PYTHONPATH"] = str(checkout)
             if not (checkout / "hyblink").is_dir():
-                start = "from app.cli.main import main; main()"  # a version from before the code had one name
+                start = "from app.cli.main import main; main()"  # a version without the package name hyblink
         self._command = [python, "-c", start]
 
     def run(self, *arguments: str) -> str:
-        """What a command prints. Raises CalledProcessError with its errors shown."""
+        """Run a `hyblink` command; returns its output. Raises CalledProcessError and prints the output on failure."""
         done = subprocess.run(
             [*self._command, *arguments], env=self._environment, cwd=self._folder, capture_output=True, text=True
         )
@@ -200,12 +203,12 @@ class Installation:
         return done.stdout
 
     def serve(self, port: int) -> subprocess.Popen[bytes]:
-        """The API of this installation, in a process of its own."""
+        """Start the API of this installation in a new process."""
         return subprocess.Popen([*self._command, "serve", "--port", str(port)], env=self._environment, cwd=self._folder)
 
 
 def ask(base: str, method: str, path: str, body: Any) -> dict[str, Any]:
-    """Status and body of one answer."""
+    """Send one request; returns status and decoded body."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(base + path, data, {"Content-Type": "application/json"}, method=method)
     try:
@@ -230,7 +233,7 @@ def _ready(base: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def _warm(base: str) -> None:
-    """Ask until every model has been loaded: what re-ranks is loaded beside the first searches that want it."""
+    """Send requests until all models are loaded. Re-rankers are loaded in the background at first use."""
     search = {"query": "warm up", "collection": "docs", "rerank": {"top": 2, "budget_ms": 60000}}
     link = {"text": "json.dump", "collection": "api", "rerank": True, "budget_ms": 120000, "detectors": ["elq"]}
     for _ in range(240):
@@ -243,7 +246,7 @@ def _warm(base: str) -> None:
 
 
 def record(installation: Installation) -> Iterator[str]:
-    """A line for each request: what was asked, the status, and the answer."""
+    """Ingest the corpus, start the API, and yield one JSON line per request with request, status and body."""
     for package in PACKAGES:
         installation.run("ingest", "--python-package", package, "-c", "docs")
     for package in KB_PACKAGES:
@@ -264,7 +267,10 @@ def record(installation: Installation) -> Iterator[str]:
 
 
 def compare(before: Path, after: Path, tolerance: float = 1e-5) -> int:
-    """Print every request whose answer differs by more than `tolerance` in a number, or in anything else; how many."""
+    """Print every request whose responses differ; returns how many.
+
+    Floats may differ by the relative or absolute `tolerance`; everything else must be equal.
+    """
     one, other = (path.read_text(encoding="utf-8").splitlines() for path in (before, after))
     different, same = abs(len(one) - len(other)), 0
     for old, new in zip(one, other, strict=False):

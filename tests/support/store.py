@@ -1,4 +1,4 @@
-"""What the tests of store share."""
+"""Helpers shared by the store tests."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from hyblink.app.operations.collections import ensure_collection
 
 
 def collection(app: App, name: str = "c") -> Engine:
+    """Create a collection with short passages if needed; returns its engine."""
     ensure_collection(app, CollectionSpec(name, chunk_chars=120, chunk_overlap_chars=20))
     return app.catalog.engine(name)
 
 
 def put(app: App, *documents: dict[str, Any], name: str = "c") -> list[str]:
+    """Upsert documents without encoding; returns the status of each."""
     return [item.status for item in app.documents.bulk(name, list(documents), encode=False).items]
 
 
 def seen(reader: StoreReader) -> dict[str, Any]:
-    """Everything a reader shows, in a form that can be compared."""
+    """Everything that a reader returns, as a dict that can be compared."""
     rows = reader.live_rows()
     passages = reader.passages(rows)
     found, vectors = reader.vectors(rows)
