@@ -1,1 +1,1 @@
-"""Legs in, one ranked list out: retrieval, complete scoring, normalisation, fusion, explanation, tuning."""
+"""Ranking: candidate generation, complete scoring, normalisation, fusion, re-ranking, explanation, weight tuning."""

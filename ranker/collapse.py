@@ -1,4 +1,4 @@
-"""Passages to documents: a document stands where its best passage does, and shows its best few."""
+"""Collapses ranked passages to documents. A document has the score of its best passage (MaxP)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyblink.ranker.fusion.inputs import Floats
 
 @dataclass(frozen=True, slots=True)
 class RankedDocuments:
-    """D documents, best first, by their keys and scores. `columns(d)` are their candidates, best first."""
+    """D ranked documents, best first, with their keys and scores. `columns` gives the passages of each, best first."""
 
     keys_D: IdArray
     scores_D: Floats
@@ -26,22 +26,22 @@ class RankedDocuments:
         return len(self.keys_D)
 
     def columns(self, at: int) -> list[int]:
-        """The candidates (columns of the scores) that are passages of the document in place `at`."""
+        """The candidate passages of the document at rank index `at` (from 0), as columns of the scores, best first."""
         columns: list[int] = self._columns[self._starts_D[at] : self._ends_D[at]].tolist()
         return columns
 
     def reordered(self, order: IdArray, scores_D: Floats) -> RankedDocuments:
-        """The documents in another order of their places, with other scores, given in the old order."""
+        """The documents permuted by `order` (indices), with new scores, which are given in the old order."""
         return RankedDocuments(
             self.keys_D[order], scores_D[order], self._columns, self._starts_D[order], self._ends_D[order]
         )
 
 
 def collapse(fused: FusedScores, keys_C: IdArray, ids_of: Callable[[IdArray], Sequence[str]]) -> RankedDocuments:
-    """Documents by their best passage's score, ties by id, so that equal scores always stand in the same order.
+    """Rank documents by the score of their best passage. Ties are broken by document id, so the order is deterministic.
 
-    `keys_C` are the candidates' documents, -1 where there is none: those are left out. Ids are asked for only where
-    scores tie.
+    `keys_C` are the document keys of the candidates. Candidates with key -1 (deleted) are left out. `ids_of` is called
+    only for documents with tied scores.
     """
     columns = np.flatnonzero(keys_C >= 0)
     keys, scores = keys_C[columns], fused.scores_C[columns]

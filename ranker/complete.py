@@ -1,7 +1,7 @@
-"""Complete scoring: every candidate gets every signal, exactly.
+"""Complete scoring: every candidate gets the exact score of every signal.
 
-Legs propose different passages. Instead of guessing 0 (or the worst score seen) for a passage that a leg did not
-propose, each signal scores the whole union: fusion then compares like with like.
+Each signal generates different candidates. Instead of assuming 0 (or the worst score) for a candidate that a signal did
+not propose, every signal scores the union of all candidates before fusion.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class CompleteScores:
-    """The union of the legs' candidates with all their scores. S signals, C candidates, rows ascending."""
+    """The union of all candidates with all their scores. S signals, C candidates, rows ascending.
+
+    `raw_SC` is NaN where a signal has no score. `leg_ranks` maps rows to ranks in each signal's own result list.
+    """
 
     signals: tuple[Signal, ...]
     rows: IdArray
@@ -40,9 +43,9 @@ def complete(
     extra: IdArray | None = None,
     pool: ThreadPoolExecutor | None = None,
 ) -> CompleteScores:
-    """Score the union of what the legs proposed (and `extra` rows) by every leg that answered.
+    """Score the union of the proposed candidates and `extra` rows with every signal in `proposed`.
 
-    A leg's own scores are kept; only what it did not propose is asked for, of all legs at once where a pool is given.
+    Scores in `proposed` are kept; a leg computes only those of other candidates. With `pool`, legs run in parallel.
     """
     signals = tuple(signal for signal in legs if signal in proposed)
     parts = [proposed[signal].rows for signal in signals] + ([extra] if extra is not None else [])
@@ -62,7 +65,7 @@ def complete(
         wanted: Bools = np.asarray(missing[of_leg].any(axis=0))
         if wanted.any():
             asked.append((of_leg, wanted, partial(leg.score, rows[wanted])))
-    # This thread scores the first, and whatever no other thread has begun by then.
+    # This thread scores the first leg, and every leg that no pool thread has started by then.
     begun = [pool.submit(score) if pool and number else None for number, (_, _, score) in enumerate(asked)]
     for (of_leg, wanted, score), future in zip(asked, begun, strict=True):
         scores = score() if future is None or future.cancel() else future.result()
@@ -73,7 +76,7 @@ def complete(
 
 @dataclass(frozen=True, slots=True)
 class FusedScores:
-    """Fused scores with everything that led to them. `contributions` sum over signals to `scores`."""
+    """Fused scores and their parts. `contributions_SC` summed over signals give `scores_C`."""
 
     complete: CompleteScores
     normalised_SC: Floats
@@ -83,7 +86,7 @@ class FusedScores:
 
 
 def fuse(scores: CompleteScores, profile: RankingProfile) -> FusedScores:
-    """Normalise each signal over the candidates and fuse by the profile."""
+    """Normalise each signal's scores over the candidates and fuse them with the methods and weights of the profile."""
     weights = np.array([float(profile.weights.get(signal, 0.0)) for signal in scores.signals])
     affine = tuple(
         NORMALIZATIONS[profile.normalization](ScoreStats.of(signal, raw))

@@ -1,4 +1,4 @@
-"""The score ledger: token contributions → signal → normalised → fused. Every line sums to the next."""
+"""Score explanation (the "ledger"): from token contributions to raw, normalised and fused scores, which add up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
 def ledger(
     fused: FusedScores, column: int, profile: RankingProfile, cross: CrossScore | None = None
 ) -> tuple[SignalValue, ...]:
-    """One candidate's lines, without tokens; the cross-encoder's last. Contributions sum to its score."""
+    """The score breakdown of one candidate: a line per signal, the cross-encoder last; contributions sum to the score.
+
+    `column` is the index of the candidate. Tokens are not included. A missing score has raw value None.
+    """
     lines = []
     row = int(fused.complete.rows[column])
     for at, signal in enumerate(fused.complete.signals):
@@ -48,7 +51,7 @@ def ledger(
 def token_contributions(
     forms: QueryForms, rows: IdArray, signal: Signal, bag: BagEncoder
 ) -> list[tuple[TokenContribution, ...]]:
-    """Each row's tokens for one signal, largest contribution first; empty for a signal that has no tokens."""
+    """The token contributions of one signal for each row, largest first. Empty tuples if the signal has no tokens."""
     explain = SIGNALS.of(signal).tokens
     if explain is None:
         return [()] * len(rows)
@@ -57,7 +60,7 @@ def token_contributions(
 
 
 def highlights(analyzer: Analyzer, terms: Sequence[str], text: str) -> tuple[Span, ...]:
-    """Where the query's terms stand in the text, by code points; overlapping ones are joined."""
+    """The spans of the query's terms in the text, in code points. Adjacent and overlapping spans are merged."""
     wanted = set(terms)
     spans: list[Span] = []
     for token in analyzer.tokens(text):

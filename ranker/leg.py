@@ -1,4 +1,4 @@
-"""A leg: one signal, or some that are asked together, bound to a query and a snapshot."""
+"""A leg: the retriever of one or several signals, bound to a query and a snapshot."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hyblink.app.core.types.ranking import Scored, Signal
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One signal, or some that are asked together, bound to a query and a snapshot.
+    """The retriever of one signal, or of several that one request answers, bound to a query and a snapshot.
 
-    `search` takes k, the selection and rows that other legs propose (looked at only where `waits` says so) and answers
-    with each signal's proposals. `score` gives each signal's exact scores of rows, `rank` one signal's rank of a row.
+    `search` takes k, the filter (None for all) and rows proposed by other legs, and returns each signal's candidates.
+    It uses those rows only if `waits`. `score` returns each signal's exact scores of rows. `rank` returns the exact
+    rank of a row for a signal, None if there is none.
     """
 
     signals: tuple[Signal, ...]

@@ -1,4 +1,4 @@
-"""A query's forms: its terms, its weights over the vocabulary, its vector, each made once."""
+"""The representations of a query: BM25 terms, sparse term weights and dense vector. Each is computed once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hyblink.app.core.weights import calibrated, heaviest, product
 
 @dataclass(frozen=True, slots=True)
 class AnalyzedQuery:
-    """A query as text and as the terms that BM25 looks for. Dense and VDR forms are made inside their legs."""
+    """A query as text and as analyzed BM25 terms."""
 
     text: str
     terms: tuple[str, ...]
 
 
 _CALIBRATED = 256
-"""A query's heaviest weights that are given the collection's idf; the heaviest of those are searched with."""
+"""Number of the heaviest query weights that are rescaled by the collection's idf, before they are cut to `limit`."""
 
 _ENCODED_QUERY: tuple[VdrMode, ...] = ("full", "beta")
 
@@ -34,9 +34,10 @@ _ENCODED_PASSAGES: tuple[VdrMode, ...] = ("full", "alpha")
 
 
 def vdr_mode(wanted: VdrMode, snapshot: Snapshot, best: VdrMode) -> VdrMode:
-    """The mode that answers. `auto` takes the encoder's `best` unless more than one passage in twenty waits for it.
+    """Resolve the VDR mode. `auto` becomes `best`, which is the preferred mode of the encoder.
 
-    Raises InvalidInputError where a mode asks for an encoder that the generation has not.
+    It becomes `bag` if there is no VDR encoder, or if over one passage per 20 encoded ones is not encoded yet.
+    Raises InvalidInputError if the mode needs a VDR encoder and the generation has none.
     """
     if wanted == "auto":
         if snapshot.vdr is None or snapshot.dense is None or snapshot.waiting >= WAITING_COUNTED:
@@ -48,7 +49,10 @@ def vdr_mode(wanted: VdrMode, snapshot: Snapshot, best: VdrMode) -> VdrMode:
 
 
 class QueryForms:
-    """A query's forms for one snapshot, each made once, by whoever asks first. Safe to share between threads."""
+    """The representations of a query for one snapshot, each computed at first use. Thread-safe.
+
+    `limit` is the number of sparse weights to search with. `encode_ms` is the time spent in the encoder.
+    """
 
     def __init__(
         self,
@@ -81,7 +85,7 @@ class QueryForms:
             return self._encoded
 
     def weights(self) -> TermWeights:
-        """The query's term weights in its mode, the heaviest `limit`."""
+        """The sparse term weights of the query in its VDR mode, cut to the heaviest `limit`."""
         with self._lock:
             if self._weights is None:
                 self._weights = self._made()
@@ -102,7 +106,7 @@ class QueryForms:
         if self.mode != "beta" and prior is None:
             return heaviest(terms, self._limit)
         idf = self.snapshot.bag.query_weights(terms.ids.tolist(), len(terms))
-        # A bag of tokens says only which tokens a passage has: there the query brings all of the idf.
+        # Bags of tokens on the passage side are binary, so the query weights carry the whole idf.
         weighed = product(terms, idf) if self.mode == "beta" or prior is None else calibrated(terms, idf, prior)
         return heaviest(weighed, self._limit)
 
@@ -112,5 +116,5 @@ class QueryForms:
         return TokenIdf(self._bag.id, self.snapshot.bag.query_weights(ids, len(ids)))
 
     def vector(self) -> VectorArray:
-        """The dense vector, shape (D,)."""
+        """The dense vector of the query, shape (D,)."""
         return self._encode().vector_D

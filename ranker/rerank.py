@@ -1,8 +1,7 @@
-"""Re-ranking: a cross-encoder reads the query with each of the best documents' passages (Nogueira & Cho 2019).
+"""Re-ranking: a cross-encoder scores the query with the best passage of each top document (Nogueira & Cho 2019).
 
-Its score is then its fused score plus ``weight · (c - min c) / std c``, c being the cross-encoder's scores
-of this search. Nothing is taken away from anybody, so every re-ranked document stays above the ones that were not, and
-the ledger goes on adding up.
+The score of a document becomes its fused score plus ``weight · (c - min c) / std c``, where c are the cross-encoder's
+scores of this search. The added term is never negative, and re-ranked documents stay above all others.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from hyblink.ranker.collapse import RankedDocuments
 
 @dataclass(frozen=True, slots=True)
 class CrossScore:
-    """One passage's line in the ledger: raw score, (raw - min) / std, contribution to the score."""
+    """The cross-encoder's line in a passage's score breakdown: raw score, (raw - min) / std, contribution."""
 
     raw: float
     normalised: float
@@ -36,7 +35,7 @@ class CrossScore:
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
-    """Documents in their new order, the cross-encoder's lines by candidate column, and what became of it."""
+    """The re-ranked documents, the cross-encoder's scores by candidate column, and a report."""
 
     documents: RankedDocuments
     lines: Mapping[int, CrossScore] = field(default_factory=dict)
@@ -44,13 +43,13 @@ class Reranked:
 
 
 _KEPT_S = 300.0
-"""Long enough to turn pages, and short enough that what time cut off once is not cut off for ever."""
+"""Cache lifetime in seconds: long enough for paging, short enough that a time-out is retried soon."""
 
 
 class RecentScores:
-    """What a cross-encoder said lately: so the pages of one search are cut from one order, however far its time went.
+    """An LRU cache of cross-encoder scores, so that all pages of a search come from the same order. Thread-safe.
 
-    Safe to share between threads.
+    Without it, the time limit could cut off different documents for each page.
     """
 
     def __init__(self, size: int = 256) -> None:
@@ -62,12 +61,12 @@ class RecentScores:
     def key(
         model: str, query: str, budget_ms: float, passages: Sequence[tuple[str, str]], idf: TokenIdf | None = None
     ) -> bytes:
-        """A digest of everything that scores depend on."""
+        """The cache key: a hash of everything that the scores depend on."""
         weighed = [] if idf is None else [idf.vocabulary, idf.terms.ids.tolist(), idf.terms.weights.tolist()]
         return hashlib.blake2b(orjson.dumps([model, query, budget_ms, passages, weighed]), digest_size=16).digest()
 
     def get(self, key: bytes) -> ScoreArray | None:
-        """The scores given last for the same question; None where they are not known any more."""
+        """The cached scores of a key, or None if unknown or expired."""
         with self._lock:
             until, scores = self._scores.get(key, (0.0, None))
             if time.monotonic() > until:
@@ -77,7 +76,7 @@ class RecentScores:
             return scores
 
     def put(self, key: bytes, scores: ScoreArray) -> None:
-        """Keep scores, unless there are none: then the next search tries again."""
+        """Cache scores. If none is finite they are not cached, and the next search tries again."""
         if not np.isfinite(scores).any():
             return
         with self._lock:
@@ -102,11 +101,11 @@ def rerank(
     recent: RecentScores,
     idf: Callable[[], TokenIdf | None] = lambda: None,
 ) -> Reranked:
-    """Re-rank the first `request.top` documents within the time that `request.budget_ms` gives.
+    """Re-rank the first `request.top` documents within `request.budget_ms` milliseconds.
 
-    `texts` gives (title, text) of candidate columns, `idf` the collection's of the query's tokens; `recent` is what the
-    caller keeps between searches. Documents for which the time was too short keep their order after the re-ranked ones;
-    a cross-encoder that fails changes nothing, and the report says why.
+    `texts` returns (title, text) of candidate columns and `idf` the collection's idf of the query's tokens. `recent` is
+    the score cache shared by searches. Documents not scored in time keep their order after the re-ranked ones. If the
+    cross-encoder fails, the order is unchanged and the report names the error.
     """
     started = time.perf_counter()
     top = min(request.top, len(documents))

@@ -1,6 +1,6 @@
-"""The legs: each proposes candidates from one snapshot, all at once, against one deadline.
+"""Candidate generation: runs all legs in parallel on one snapshot, with a common deadline.
 
-A leg that fails or is late is reported, not fatal: the others answer. Only when none does is the search refused.
+A leg that fails or is late is reported, and the search goes on with the others. It fails only if no leg answers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from hyblink.ranker.signals.registry import SIGNALS
 log = logging.getLogger(__name__)
 
 _WAITED_S = 0.01
-"""How long a leg that completes others' proposals waits for the dense one. While a slow encoder is still at work it is
-better to search, and to ask once more for what the dense leg alone has found."""
+"""How long a leg that also scores the candidates of others waits for the dense leg, in seconds. With a slow encoder it
+is better to search at once and to request the scores of the dense leg's candidates later."""
 
 Others = Callable[[], IdArray]
-"""The rows that the dense leg proposes, once it has; none where it fails, takes too long, or is not asked."""
+"""Waits for the dense leg and returns its candidate rows; none if it failed, is too slow or was not requested."""
 
 
 def retrieve(
@@ -32,9 +32,9 @@ def retrieve(
     deadline_s: float,
     pool: ThreadPoolExecutor,
 ) -> tuple[dict[Signal, Scored], tuple[LegReport, ...]]:
-    """Run all legs at once; what answered in time, and a report on each signal.
+    """Run all legs in parallel; returns the candidates of each signal that answered in time, and a report per signal.
 
-    Raises DeadlineExceededError (or the leg's own error, where all failed alike) when no leg answered.
+    If no leg answered, raises the error of the first failed leg, or DeadlineExceededError if all were late.
     """
     started = time.perf_counter()
     took: dict[tuple[Signal, ...], float] = {}
@@ -44,7 +44,7 @@ def retrieve(
         return max(0.0, started + deadline_s - time.perf_counter())
 
     def others() -> IdArray:
-        # Legs begin in the order in which they were handed in, so the dense one is never behind whoever waits for it.
+        # Legs start in the order of submission, and the dense leg is first, so waiting for it cannot deadlock.
         dense = futures.get((Signal.DENSE,))
         if dense is None or not wait([dense], timeout=min(left(), _WAITED_S)).done or dense.exception() is not None:
             return EMPTY.rows  # its own report says why
@@ -73,7 +73,7 @@ def retrieve(
             errors.append(failure)
             error = f"{failure.code}: {failure}"
         except Exception as failure:
-            # A leg is a boundary: whatever breaks inside it, the others still answer and the report says so.
+            # Catch everything: an unexpected error in one leg must not fail the search. The report names it.
             log.exception("the %s leg failed", ", ".join(signals))
             error = f"internal_error: {type(failure).__name__}"
         for signal in signals:

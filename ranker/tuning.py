@@ -1,7 +1,7 @@
-"""Fusion weights from judgements: a grid over the simplex, chosen and measured by cross-validation.
+"""Tunes fusion weights on judged queries: grid search over the weight simplex, measured by cross-validation.
 
-Candidates are scored completely once per query; every setting is then only arithmetic. nDCG@10 (Järvelin &
-Kekäläinen 2002, with gain = grade and discount log2(rank + 1), as trec_eval computes it) is what is maximised.
+Candidates are scored completely once per query, so trying a setting needs no search. The objective is nDCG@10 (Järvelin
+& Kekäläinen 2002, with gain = grade and discount log2(rank + 1), as in trec_eval).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class JudgedPool:
 
 
 def judged_pool(scores: CompleteScores, documents: Sequence[str], grades: Mapping[str, int]) -> JudgedPool:
-    """A query's pool for tuning. `documents` has the id of each candidate's document."""
+    """Build the pool of a query. `documents` holds the document id of each candidate, `grades` those of the qrels."""
     names = sorted(set(documents))
     number = {name: at for at, name in enumerate(names)}
     gains = np.array([max(0, grades.get(name, 0)) for name in names], dtype=np.float64)
@@ -45,7 +45,7 @@ def judged_pool(scores: CompleteScores, documents: Sequence[str], grades: Mappin
 
 
 def ideal_dcg(grades: Mapping[str, int]) -> float:
-    """The DCG@10 of all judged documents in their best order."""
+    """The ideal DCG@10: that of all judged documents in the best order."""
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:CUTOFF]
     return float(sum(grade / np.log2(at + 2) for at, grade in enumerate(best)))
 
@@ -64,7 +64,7 @@ def ndcg(pool: JudgedPool, scores_C: Floats) -> float:
 
 
 def _ndcg_of_each(pool: JudgedPool, profiles: Sequence[RankingProfile]) -> Floats:
-    """`ndcg` under every profile. Weighted sums under one normalisation are one matrix product."""
+    """nDCG@10 under every profile, shape (profiles,). Weighted sums with one normalisation are one matrix product."""
     values = np.zeros(len(profiles))
     if pool.ideal <= 0 or not len(pool.gains_D):
         return values
@@ -88,7 +88,7 @@ def _ndcg_of_each(pool: JudgedPool, profiles: Sequence[RankingProfile]) -> Float
 
 
 def grid(signals: Sequence[Signal], step: float = 0.1) -> list[RankingProfile]:
-    """Settings to try: weighted sums over the simplex under three normalisations, and RRF with equal weights."""
+    """The profiles to try: weighted sums on a grid over the simplex with three normalisations, and unweighted RRF."""
     units = round(1 / step)
     profiles = []
     for parts in itertools.product(range(units + 1), repeat=len(signals) - 1):
@@ -109,7 +109,11 @@ def _profile(fusion: FusionName, normalization: NormalizationName, weights: Mapp
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What tuning found. `cross_validated` is the mean nDCG@10 of queries under settings that never saw them."""
+    """The result of tuning: the best profile and mean nDCG@10 values.
+
+    `cross_validated` is measured with settings chosen on other folds, `in_sample` with the best profile on all queries,
+    `single` with each signal alone.
+    """
 
     profile: RankingProfile
     cross_validated: float
@@ -129,7 +133,10 @@ def tune(
     step: float = 0.1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Tuning:
-    """Choose the best setting; `per_query` holds each query's nDCG@10 under the setting its fold's others chose."""
+    """Choose the profile with the best mean nDCG@10 over all queries, and measure it by cross-validation.
+
+    `step` is the grid step of weights. `per_query` in the result holds the cross-validated nDCG@10 of each query.
+    """
     profiles = grid(signals, step)
     table: npt.NDArray[np.float64] = np.zeros((len(profiles), len(pools)))
     for column, pool in enumerate(pools):
@@ -154,7 +161,7 @@ def tune(
 
 
 def _held_out(table: npt.NDArray[np.float64], folds: int, seed: int) -> npt.NDArray[np.float64]:
-    """Each query's value under the setting that is best for the other folds. `table` is (settings, queries)."""
+    """The value of each query under the setting that is best on the other folds. `table` is (settings, queries)."""
     fold_of = np.random.default_rng(seed).permutation(table.shape[1]) % max(folds, 1)
     held_out = np.zeros(table.shape[1])
     for fold in range(folds):
@@ -169,7 +176,7 @@ CROSS_WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 
 
 @dataclass(frozen=True, slots=True)
 class RerankedPool:
-    """One query's re-ranked documents: fused scores, the cross-encoder's, grades; `ideal` as in `JudgedPool`."""
+    """The re-ranked documents of one query: fused scores, cross-encoder scores, grades; `ideal` as in `JudgedPool`."""
 
     fused_D: Floats
     cross_D: Floats
@@ -179,7 +186,7 @@ class RerankedPool:
 
 @dataclass(frozen=True, slots=True)
 class CrossTuning:
-    """The cross-encoder's best weight; mean nDCG@10 without it, and cross-validated with it."""
+    """The best weight of the cross-encoder, and mean nDCG@10 without it, cross-validated, and by weight (in-sample)."""
 
     weight: float
     without: float
@@ -188,7 +195,7 @@ class CrossTuning:
 
 
 def tune_cross(pools: Sequence[RerankedPool], *, folds: int = 5, seed: int = 0) -> CrossTuning:
-    """Choose the weight of re-ranking among `CROSS_WEIGHTS`."""
+    """Choose the cross-encoder's weight from `CROSS_WEIGHTS` by mean nDCG@10, and measure it by cross-validation."""
     table: npt.NDArray[np.float64] = np.zeros((len(CROSS_WEIGHTS), len(pools)))
     for column, pool in enumerate(pools):
         if pool.ideal <= 0 or not len(pool.gains_D):

@@ -1,4 +1,4 @@
-"""Score fusions, one file each under its name in the literature."""
+"""Score fusion methods, one module each, named as in the literature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CombMNZ (Fox & Shaw 1994): CombSUM times the number of signals that gave the candidate a score above nothing."""
+"""CombMNZ (Fox & Shaw 1994): CombSUM times the number of signals with a raw score above 0."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a fusion sees. Shape suffixes: S signals, C candidates.
+"""The input of a fusion method. Shape suffixes: S signals, C candidates.
 
-A fusion returns contributions of shape (S, C); a candidate's score is the sum of its column. Missing raw scores are
-NaN: they contribute 0, are nobody's rank and nobody's vote.
+A fusion method returns contributions of shape (S, C). The score of a candidate is the sum of its column. Missing raw
+scores are NaN: they contribute 0, have no rank and do not count as votes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FusionInput:
 
     @property
     def present_SC(self) -> npt.NDArray[np.bool_]:
-        """Where a score exists."""
+        """True where a score exists, shape (S, C)."""
         return ~np.isnan(self.raw_SC)
 
     @property

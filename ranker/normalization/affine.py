@@ -1,4 +1,4 @@
-"""Every normalisation here is affine, `normalised = scale * raw + offset`: so a ledger can show both numbers."""
+"""Affine score normalisation: every method here has the form `normalised = scale * raw + offset`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyblink.app.core.types.ranking import Signal
 
 @dataclass(frozen=True, slots=True)
 class ScoreStats:
-    """What a normalisation may know of one signal's complete scores over the candidates (missing ones left out)."""
+    """Statistics of one signal's scores over the candidates, without missing scores. `norm` is the Euclidean norm."""
 
     signal: Signal
     minimum: float
@@ -23,7 +23,7 @@ class ScoreStats:
 
     @classmethod
     def of(cls, signal: Signal, scores: npt.NDArray[np.float64]) -> ScoreStats:
-        """Statistics of the scores that exist; all zero where none does."""
+        """The statistics of `scores` without NaN; all zero if none is left."""
         known = scores[~np.isnan(scores)]
         if not len(known):
             return cls(signal, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -39,7 +39,7 @@ class ScoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """`scale * raw + offset`."""
+    """The map `scale * raw + offset`."""
 
     scale: float
     offset: float

@@ -6,5 +6,5 @@ from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 
 def l2(stats: ScoreStats) -> Affine:
-    """The scores become a unit vector; zero stays zero."""
+    """Scale the scores to a vector of length 1; all-zero scores stay 0."""
     return Affine(1.0 / stats.norm if stats.norm > 0 else 0.0, 0.0)

@@ -6,6 +6,6 @@ from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 
 def min_max(stats: ScoreStats) -> Affine:
-    """Maps the candidates' scores onto [0, 1]; all to 1 where they are equal."""
+    """Map the candidates' scores to [0, 1]; equal scores all become 1."""
     width = stats.maximum - stats.minimum
     return Affine(1.0 / width, -stats.minimum / width) if width > 0 else Affine(0.0, 1.0)

@@ -6,6 +6,6 @@ from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 
 def none(stats: ScoreStats) -> Affine:
-    """Raw scores as they are."""
+    """Leave raw scores unchanged."""
     del stats
     return Affine(1.0, 0.0)

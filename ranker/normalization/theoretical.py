@@ -13,7 +13,7 @@ from hyblink.ranker.signals.registry import SIGNALS
 
 
 def theoretical(stats: ScoreStats) -> Affine:
-    """Maps [lower bound, best candidate] onto [0, 1]."""
+    """Map [lower bound, best candidate] to [0, 1]. Raises InvalidInputError if the signal has no lower bound."""
     low = SIGNALS.of(stats.signal).lower_bound
     if low is None:
         raise InvalidInputError("the signal has no lower bound", received=stats.signal, expected="z_score")

@@ -6,7 +6,7 @@ from hyblink.ranker.normalization.affine import Affine, ScoreStats
 
 
 def z_score(stats: ScoreStats) -> Affine:
-    """Zero mean, unit variance; all to 0 where the scores are equal."""
+    """Scale the scores to zero mean and unit variance; equal scores all become 0."""
     if stats.deviation <= 0:
         return Affine(0.0, 0.0)
     return Affine(1.0 / stats.deviation, -stats.mean / stats.deviation)

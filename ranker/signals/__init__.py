@@ -1,1 +1,1 @@
-"""Signals: the ways in which a passage can match a query, a file each."""
+"""The signals: ways to score how a passage matches a query, one module each."""

@@ -1,4 +1,4 @@
-"""BM25 over title and text (Robertson & Zaragoza 2009)."""
+"""The BM25 signal, over title and text (Robertson & Zaragoza 2009)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hyblink.ranker.query_forms import QueryForms
 
 
 def leg(forms: QueryForms) -> Leg:
-    """The passages that share terms with the query."""
+    """The retriever of passages that share terms with the query."""
     view, terms = forms.snapshot.bm25, forms.query.terms
     return Leg(
         (Signal.BM25,),
@@ -21,6 +21,6 @@ def leg(forms: QueryForms) -> Leg:
 
 
 def tokens(forms: QueryForms, rows: IdArray, bag: BagEncoder) -> list[list[TokenContribution]]:
-    """Each row's score by term."""
+    """The contribution of each query term to the score of each row."""
     del bag
     return forms.snapshot.bm25.contributions(forms.query.terms, rows)

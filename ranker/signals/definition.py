@@ -1,4 +1,4 @@
-"""What a signal is: one row says how it proposes, how it is normalised, how it is explained and how it is shown."""
+"""The definition of a signal: how it retrieves, is normalised, is explained and is displayed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Tokens = Callable[[QueryForms, IdArray, BagEncoder], list[list[TokenContribution
 
 @dataclass(frozen=True, slots=True)
 class SignalDefinition:
-    """One signal. API, command line, page, normalisation, explanation and linking read what they need of it here."""
+    """A signal, as registered in `SIGNALS`. Ranking, linking, API, command line and UI all use this definition."""
 
     name: Signal
     label: str
-    """What people see."""
+    """The display name."""
     colour: str
-    """Of its part of a score, such as `#2563eb`."""
+    """The display colour, such as `#2563eb`."""
     leg: Callable[[QueryForms], Leg | None] | None = None
-    """Binds it to a query, so that it proposes passages and scores those of others; None from it where the snapshot has
-    nothing to search. Without one the signal proposes nothing of itself: it re-ranks, or is for entities alone."""
+    """Builds the signal's retriever for a query. The function returns None if the snapshot has nothing to search. None
+    here means that the signal generates no candidates: it re-ranks, or is used in entity linking only."""
     lower_bound: float | None = None
-    """The least score that its formula allows, for the normalisation `theoretical`; None where it allows any."""
+    """The lowest score that the formula allows, for the normalisation `theoretical`; None if it is unbounded."""
     tokens: Tokens | None = None
-    """Each row's score by token, adding up to it; None for what has no tokens."""
+    """Splits the score of each row into token contributions; None if the signal has no tokens."""
     features: tuple[tuple[str, bool], ...] = ()
-    """Its features in linking's decision: name, and whether it is the raw value or the normalised one."""
+    """Its features in entity linking, as (name, True for the raw value or False for the normalised one)."""
     waited_for: bool = False
-    """Asked first, so that legs that complete the scores of others' proposals can wait for it."""
+    """Start this leg first, because legs that also score the candidates of others wait for it."""

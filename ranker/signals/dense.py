@@ -1,4 +1,4 @@
-"""The inner product of the query's and the passages' vectors."""
+"""The dense signal: the inner product of the query's and the passages' vectors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hyblink.ranker.query_forms import QueryForms
 
 
 def leg(forms: QueryForms) -> Leg | None:
-    """The passages whose vectors are nearest to the query's. It is encoded when it is first asked."""
+    """The retriever of passages with vectors nearest to the query's, or None. The query is encoded at first use."""
     return dense_leg(forms.snapshot, forms.vector)
 
 
 def dense_leg(snapshot: Snapshot, vector: Callable[[], VectorArray]) -> Leg | None:
-    """The nearest passages to any vector; None where there are no vectors to search."""
+    """The retriever of passages nearest to a vector, or None if the snapshot has no vectors."""
     view = snapshot.dense
     if view is None or not view.vectors:
         return None

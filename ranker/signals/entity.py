@@ -1,4 +1,4 @@
-"""How probably a query's entities are among those that a document was annotated with."""
+"""The entity signal: matches the entities of the query with those that documents were annotated with."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from hyblink.ranker.leg import Leg
 
 
 def entity_leg(annotated: Sequence[tuple[Selection, float]]) -> Leg:
-    """How probably a query's entities are among those that a document was annotated with: their probabilities, summed.
+    """The retriever of passages whose documents are annotated with entities of the query.
 
-    It proposes the passages of an entity that has few; of one that has many, other legs have to propose the best.
+    `annotated` holds, for each entity, its passages and its probability in the query. The score of a passage is the sum
+    of the probabilities of its entities. An entity with more than k passages may propose none, if reading them would be
+    slow; then other signals must propose candidates.
     """
 
     def score(rows: IdArray) -> ScoreArray:

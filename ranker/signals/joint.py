@@ -1,4 +1,4 @@
-"""BM25 and the sparse signal asked together, where an engine answers both in one request."""
+"""The common leg of BM25 and VDR, for engines that answer both in one request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOINT = (Signal.BM25, Signal.VDR)
 def joint_leg(
     snapshot: Snapshot, query: AnalyzedQuery, form: SparseForm, weights: Callable[[], TermWeights]
 ) -> Leg | None:
-    """BM25 and the sparse signal together, where the engine asks them so; None elsewhere."""
+    """The common retriever of BM25 and VDR, or None if the engine does not answer both in one request."""
     view = snapshot.joint.get(form)
     if view is None:
         return None

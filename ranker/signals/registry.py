@@ -1,4 +1,4 @@
-"""Every signal, one row each. Their order is that of the ledger's lines."""
+"""The registry of all signals. Score breakdowns list signals in this order."""
 
 from __future__ import annotations
 
@@ -40,17 +40,20 @@ SIGNALS.add(
 
 
 def proposing() -> tuple[Signal, ...]:
-    """The signals that a search can ask for: those that have a leg."""
+    """The signals that generate candidates (have a leg) and can be requested in a search."""
     return tuple(row.name for row in SIGNALS.values() if row.leg is not None)
 
 
 def signal_named(name: str) -> Signal:
-    """A signal by its name. Raises InvalidInputError for one that is not known."""
+    """The signal with this name. Raises InvalidInputError for an unknown one."""
     return SIGNALS.of(name.strip()).name
 
 
 def grouped(forms: QueryForms, signals: Sequence[Signal]) -> list[tuple[Signal, ...]]:
-    """The signals as they are asked, those of one leg together; first those that others may wait for."""
+    """Group the signals by leg: BM25 and VDR together if the engine supports it, all others alone.
+
+    Signals that other legs wait for come first.
+    """
     known = sorted(signals, key=lambda name: not SIGNALS.of(name).waited_for)
     alone = [name for name in known if name not in JOINT]
     joint = tuple(name for name in JOINT if name in signals)
@@ -60,7 +63,7 @@ def grouped(forms: QueryForms, signals: Sequence[Signal]) -> list[tuple[Signal, 
 
 
 def leg_of(forms: QueryForms, signals: tuple[Signal, ...]) -> Leg:
-    """The leg of signals as `grouped` gave them. Raises InvalidInputError for a signal that is unknown or has none."""
+    """Build the leg of one group from `grouped`. Raises InvalidInputError if a signal is unknown or has no leg here."""
     if signals == JOINT:
         leg = joint_leg(forms.snapshot, forms.query, forms.form, forms.weights)
     else:

@@ -1,4 +1,4 @@
-"""Term weights over a vocabulary (Zhou et al. 2024): the dot product of the query's and the passages'."""
+"""The VDR signal (Zhou et al. 2024): the dot product of sparse term weights over a vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyblink.ranker.query_forms import QueryForms
 
 
 def leg(forms: QueryForms) -> Leg:
-    """The passages that share weighted tokens with the query. The query is encoded when it is first asked."""
+    """The retriever of passages that share weighted tokens with the query. The query is encoded at first use."""
     snapshot, form, weights = forms.snapshot, forms.form, forms.weights
     view = snapshot.sparse(form)
     return Leg(
@@ -26,7 +26,7 @@ def leg(forms: QueryForms) -> Leg:
 
 
 def tokens(forms: QueryForms, rows: IdArray, bag: BagEncoder) -> list[list[TokenContribution]]:
-    """Each row's score by token of the vocabulary."""
+    """The contribution of each vocabulary token to the score of each row."""
     return [
         [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in matches]
         for matches in forms.snapshot.sparse(forms.form).contributions(forms.weights(), rows)
@@ -34,7 +34,7 @@ def tokens(forms: QueryForms, rows: IdArray, bag: BagEncoder) -> list[list[Token
 
 
 def waiting_as_nan(snapshot: Snapshot, form: SparseForm, rows: IdArray, scores: ScoreArray) -> ScoreArray:
-    """A passage that waits for the encoder has no such score yet; 0 would say that it does not match."""
+    """Replace the scores of passages that are not encoded yet by NaN (missing), because 0 would mean "no match"."""
     if form is SparseForm.BAG or not snapshot.waiting or not len(rows):
         return scores
     return np.where(snapshot.reader.encoded(rows), scores, np.float32(np.nan))
