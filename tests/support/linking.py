@@ -71,6 +71,7 @@ class Reads:
     def score(
         self, mentions: Sequence[MentionContext], entities: Sequence[Sequence[tuple[str, str]]], deadline: float
     ) -> list[ScoreArray]:
+        """The fake scores of each mention's candidates, given as (title, description)."""
         import time
 
         made = []

@@ -55,6 +55,7 @@ class InBatch(ABC, Generic[_Config]):
         return self.embedding(q) @ self.embedding(p).T
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        """Add the gradients of `scale · loss`, with gradient caching if `mini_batch` is set; returns the loss."""
         columns = Columns.of(drawn)
         texts = [text for one in drawn for text in one.passages]
         if not self.config.mini_batch:

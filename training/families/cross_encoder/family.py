@@ -20,6 +20,7 @@ class RerankerFamily(Family):
     """Shared base of re-rankers. They need negatives and can be trained on top of first-stage scores (`residual`)."""
 
     def rows(self, config: RunConfig, loaded: Loaded, say: Say) -> tuple[RunConfig, list[TrainingRow]]:
+        """As in the base class. Raises InvalidInputError if no row has negatives, or first-stage scores if needed."""
         config, rows = with_negatives(config, loaded.rows, say)
         rows = with_first_stage_scores(rows, cast("RerankerConfig", config).residual, say)
         if not config.negatives:

@@ -23,6 +23,7 @@ class RetrieverFamily(Family):
         return cast("InBatchConfig", config).refresh_every
 
     def rows(self, config: RunConfig, loaded: Loaded, say: Say) -> tuple[RunConfig, list[TrainingRow]]:
+        """As in the base class. With ANCE all rows are kept; given negatives are used only if every row has some."""
         rows = list(loaded.rows)
         if not self.mines_every(config):
             return with_negatives(config, rows, say)

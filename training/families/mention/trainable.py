@@ -38,6 +38,7 @@ class MentionTrainable(DenseTrainable[MentionConfig]):
             vectors.check_encoder(config.base)
 
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
+        """The fixed vectors of entities, shape (P, D), looked up by id or computed once from their texts."""
         if self._vectors is not None:
             return (torch.from_numpy(self._vectors.get([one.id for one in texts])).to(self.model.device),)
         new = list({one.joined: one for one in texts if one.joined not in self._made}.values())

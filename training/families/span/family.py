@@ -30,6 +30,7 @@ class SpanFamily(Family):
     tunings = ("lora",)
 
     def check_inputs(self, config: RunConfig, inputs: Inputs) -> None:
+        """Raises InvalidInputError unless exactly one of entity vectors and `train_entities` is given."""
         together = cast("SpanConfig", config).train_entities
         if bool(inputs.entities) == together:
             raise InvalidInputError(
@@ -44,6 +45,7 @@ class SpanFamily(Family):
         return read_spans(path)
 
     def rows(self, config: RunConfig, loaded: Loaded, say: Say) -> tuple[RunConfig, list[TrainingRow]]:
+        """The texts, cut at sentence ends to at most `query_tokens` tokens with special tokens."""
         rows = [row for row in loaded.rows if isinstance(row, SpanRow)]
         made = cut_to(rows, plain_tokenizer(root_of(config.base)), config.query_tokens - 2)
         if len(made) > len(rows):

@@ -98,6 +98,11 @@ class SpanTrainable:
         return states[:, 1:], offsets
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
+        """Add the gradients of `scale · loss`; returns the loss.
+
+        The loss is the sum of binary cross-entropies of all spans divided by the number of gold mentions, plus the mean
+        cross-entropy of the gold mentions' entities.
+        """
         rows = [one.row for one in drawn]
         assert all(isinstance(row, SpanRow) for row in rows)
         states, offsets = self._read([row.query for row in rows])

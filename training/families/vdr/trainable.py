@@ -181,6 +181,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         return found
 
     def learning_rate(self, name: str) -> float:
+        """The peak learning rate; the head's is `head_learning_rate`, times 3 for its vectors and scalars."""
         own = name.removeprefix(_OF_PASSAGES)
         if not own.startswith("head."):
             return self.config.learning_rate
@@ -210,6 +211,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         return weights_NV, weights_NV * mask_NV, bag_NV
 
     def queries(self, rows: Sequence[TrainingRow]) -> tuple[torch.Tensor, ...]:
+        """Term weights, top-k term weights and bags of tokens of queries, each (Q, V), scaled by the source's idf."""
         prefixed = [self._prefixes.query + row.query for row in rows]
         made = self._embed(prefixed, self.config.query_tokens, "query", self.config.query_top_k)
         if not self._ratios:
@@ -220,6 +222,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         return weights_QV * ratio_QV, sparse_QV * ratio_QV, bag_QV * ratio_QV
 
     def passages(self, texts: Sequence[Text], columns: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Term weights, top-k term weights and bags of tokens of passages, each (P, V), or only `columns` of them."""
         prefixed = [self._prefixes.passage + one.joined for one in texts]
         return self._embed(prefixed, self.config.passage_tokens, "document", self.config.passage_top_k, columns)
 
