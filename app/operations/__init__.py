@@ -1,1 +1,1 @@
-"""What the API, the command line and workers all do, as functions of the application."""
+"""The use cases that the API, the command line and the workers share. Each is a function that takes the `App`."""

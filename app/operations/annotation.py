@@ -21,7 +21,10 @@ def annotate(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Annotated:
-    """Keep in documents' metadata which entities of a knowledge base they mention."""
+    """Link the documents of a collection to entities, and write the entities' ids into the documents' metadata.
+
+    With `waiting_only`, only documents that are not annotated yet are read. Raises NotFoundError, InvalidInputError.
+    """
     check_annotation(app.catalog.spec(collection), annotation)
     return annotate_documents(
         app.catalog, app.documents, app.linker, collection, annotation, waiting_only=waiting_only,
@@ -30,7 +33,7 @@ def annotate(
 
 
 def annotate_waiting(app: App, collection: str, stop: Callable[[], bool]) -> None:
-    """Annotate the documents that wait for it; nothing where the collection is not annotated."""
+    """Annotate the documents that are not annotated yet. Does nothing if the collection has no annotation setting."""
     try:
         annotation = app.catalog.annotation(collection)
     except NotFoundError:
@@ -40,7 +43,10 @@ def annotate_waiting(app: App, collection: str, stop: Callable[[], bool]) -> Non
 
 
 def annotate_always(app: App, collection: str, annotation: Annotation | None) -> None:
-    """Annotate documents as they come, those that are there first; None: no more. Raises NotFoundError."""
+    """Store a collection's annotation setting, and queue the existing documents for annotation.
+
+    Documents that arrive later are annotated too. `annotation` None turns this off. Raises NotFoundError.
+    """
     app.catalog.save_annotation(collection, annotation)
     if annotation is not None:
         app.jobs.annotate(collection)

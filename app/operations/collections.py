@@ -1,4 +1,4 @@
-"""Collections: made, listed, checked against what is derived from them."""
+"""Create, inspect, check and import collections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def ensure_collection(app: App, spec: CollectionSpec) -> CollectionSpec:
-    """The collection as it is, or newly made by `spec` with an empty first generation."""
+    """Return the spec of the collection `spec.name`; create it with an empty first generation if it does not exist.
+
+    The spec of an existing collection is returned unchanged, even if it differs from `spec`.
+    """
     check_name(spec.name)
     try:
         return app.catalog.spec(spec.name)
@@ -36,7 +39,10 @@ def ensure_collection(app: App, spec: CollectionSpec) -> CollectionSpec:
 
 
 def new_record(app: App, spec: CollectionSpec, *, parent: str = "", note: str = "") -> GenerationRecord:
-    """A record for the collection's next generation, bound to the encoders that the settings name."""
+    """Return a record for the collection's next generation, with the encoders that the settings name.
+
+    Nothing is stored. Without an available dense encoder the record has no dense signal, and a warning is logged.
+    """
     dense_id, dimension = "", 0
     if spec.dense_encoder != "none":
         try:
@@ -62,7 +68,7 @@ def new_record(app: App, spec: CollectionSpec, *, parent: str = "", note: str = 
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """A collection as it is now: its choices, the generation that answers, what that holds."""
+    """A collection's spec, the record of its current generation, and that generation's counts."""
 
     spec: CollectionSpec
     record: GenerationRecord
@@ -70,15 +76,16 @@ class CollectionState:
 
 
 def collection_state(app: App, name: str) -> CollectionState:
-    """What a collection holds. Raises NotFoundError."""
+    """Return a collection's spec, current generation and counts. Raises NotFoundError."""
     engine = app.catalog.engine(name)
     return CollectionState(app.catalog.spec(name), engine.record, engine.store.reader().counts())
 
 
 def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
-    """What differs between the store that answers, its indexes, and the models that it names, in words.
+    """Check a collection's current generation; return one message for each problem.
 
-    With `repair` indexes that differ are derived again. Raises NotFoundError.
+    Compares the store with the indexes derived from it, and checks that the encoders it names can be loaded. With
+    `repair`, indexes that differ are rebuilt from the store. Raises NotFoundError.
     """
     engine = app.catalog.engine(collection)
     problems = list(engine.check(repair=repair))
@@ -91,7 +98,7 @@ def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
 
 
 def check_all(app: App) -> dict[str, list[str]]:
-    """What `fsck` finds in every collection; it is logged as well."""
+    """Run `fsck` on every collection; return the problems by collection, and log each."""
     found = {name: fsck(app, name) for name in app.catalog.names()}
     for name, problems in found.items():
         for problem in problems:
@@ -100,9 +107,9 @@ def check_all(app: App) -> dict[str, list[str]]:
 
 
 def import_from(app: App, folder: Path, name: str | None = None) -> tuple[str, int]:
-    """Make a collection from an exported folder: its name, and how many documents it holds.
+    """Create a collection from an exported folder; return its name and its number of documents.
 
-    Raises NotFoundError, ConflictError where the collection exists.
+    `name` replaces the exported name. Raises NotFoundError, and ConflictError if the collection exists.
     """
     manifest, spec = read_export(folder)
     spec = replace(spec, name=name or spec.name)

@@ -1,4 +1,4 @@
-"""Raising passages to the full tier."""
+"""Encode passages and queries: dense vectors, and VDR weights where the generation has a VDR encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def encode_now(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Encode everything that waits in a generation; how many passages that were."""
+    """Encode every passage of a generation that has no vector yet; return how many this call encoded.
+
+    `generation` None means the current one. Also waits for passages that other processes have claimed.
+    """
     engine = app.catalog.engine(collection, generation)
     if not engine.record.dense_dimension:
         return 0
@@ -27,7 +30,10 @@ def encode_now(
 
 
 def encode_waiting(app: App, collection: str, generation: str, stop: Callable[[], bool]) -> None:
-    """Encode what waits and nobody is at; nothing where the generation has gone."""
+    """Encode the passages without a vector that no other process has claimed.
+
+    Does nothing if the collection or generation no longer exists.
+    """
     try:
         engine = app.catalog.engine(collection, generation)
     except NotFoundError:
@@ -37,7 +43,7 @@ def encode_waiting(app: App, collection: str, generation: str, stop: Callable[[]
 
 
 def encode_queries_ahead(app: App, collection: str, texts: list[str], generation: str | None = None) -> None:
-    """Encode many queries in batches now, so that whoever asks them next shares the work."""
+    """Encode queries in batches and cache the results in this process, for the searches that follow."""
     record = app.catalog.engine(collection, generation).record
     if record.dense_dimension:
         encoder = app.encoders.full(record)

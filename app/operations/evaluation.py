@@ -1,4 +1,4 @@
-"""Measuring and tuning a collection on judged queries."""
+"""Evaluate a collection on judged queries, and tune its ranking profile on them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hyblink.ranker.tuning import (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Systems' figures on the judged queries of a split, and paired tests against the best single leg."""
+    """The measures of each system on one split, and paired significance tests against the best system but hybrid."""
 
     folder: str
     split: str
@@ -60,9 +60,10 @@ def evaluate(
     generation: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Measure systems (and TREC run files beside them) on a BEIR folder's judged queries.
+    """Measure systems, and TREC run files in `runs`, on the judged queries of a BEIR folder.
 
-    `limit` takes only so many queries, evenly spread. Raises NotFoundError, InvalidInputError for an unknown system.
+    `limit` is the largest number of queries, taken evenly spread. `rerank_ms` is the re-ranking budget of one query.
+    Raises NotFoundError, and InvalidInputError for an unknown system.
     """
     queries, qrels = read_beir(folder, split)
     if limit and limit < len(queries):
@@ -102,7 +103,11 @@ def _request(app: App, system: System, rerank_ms: float, generation: str | None)
 
 @dataclass(frozen=True, slots=True)
 class TunedProfile:
-    """The profile that tuning chose, and how good it is on queries that it was not chosen on."""
+    """The tuned ranking profile with its cross-validated quality.
+
+    `cross` holds the tuning of the cross-encoder's weight, None if there was no re-ranking. `saved` says whether the
+    profile was stored.
+    """
 
     profile: RankingProfile
     tuning: Tuning
@@ -122,9 +127,10 @@ def tune_profile(
     save: bool = True,
     progress: Progress = silent,
 ) -> TunedProfile:
-    """Choose fusion weights on judged queries; they are saved as the collection's next ranking profile.
+    """Tune the fusion on judged queries; with `save`, store the result as the collection's next ranking profile.
 
-    With `rerank` the cross-encoder's weight is chosen too, over so many documents. `limit` draws queries at random.
+    `rerank` above 0 also tunes the cross-encoder's weight on that many documents per query. `limit` is the largest
+    number of queries, sampled with a fixed seed. Raises NotFoundError, InvalidInputError for `rerank` out of range.
     """
     largest = min(app.settings.search.max_rerank, app.settings.search.candidates)
     if rerank > largest:
@@ -178,7 +184,10 @@ def _pools(
 def _reranked_pool(
     app: App, collection: str, request: SearchRequest, profile: RankingProfile, grades: Mapping[str, int]
 ) -> RerankedPool:
-    """A query's best documents under a profile with the cross-encoder's scores of them, all of them, beside."""
+    """A query's top documents: scores under the profile, cross-encoder scores and grades.
+
+    Raises UnavailableError unless every document was re-ranked.
+    """
     result = app.search.search(
         collection,
         replace(
@@ -211,7 +220,7 @@ def _reranked_pool(
 
 
 def tuned_as_json(tuned: TunedProfile) -> dict[str, Any]:
-    """What tuning found, as plain data."""
+    """Return a tuning result as JSON-serialisable data."""
     from dataclasses import asdict
 
     from hyblink.app.engines.catalog import profile_to_json

@@ -1,4 +1,4 @@
-"""Generations: built beside the one that answers, published, rolled back."""
+"""Build, publish and roll back generations. A new one is built while the current one keeps serving searches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ Progress = Callable[[str, int], None]
 
 
 def build_context(app: App, progress: Progress = lambda _stage, _count: None) -> BuildContext:
-    """What generations are built and published with."""
+    """Return the parts that building and publishing a generation need."""
     return BuildContext(app.catalog, app.catalog.records(), app.claims, app.jobs, progress=progress)
 
 
 def encoders_of(app: App, record: GenerationRecord) -> dict[str, Any]:
-    """`bag` and `encoder` of a generation. Raises EncoderUnavailableError where one of them is not configured."""
+    """Return a generation's encoders: `bag` for token counts, `encoder` for vectors (None without a dense signal).
+
+    Raises EncoderUnavailableError if one of them is not configured.
+    """
     return {
         "bag": app.encoders.bag(record.vdr_encoder),
         "encoder": app.encoders.full(record) if record.dense_dimension else None,
@@ -32,9 +35,9 @@ def encoders_of(app: App, record: GenerationRecord) -> dict[str, Any]:
 def rebuild(
     app: App, collection: str, note: str = "", progress: Progress = lambda _stage, _count: None
 ) -> GenerationRecord:
-    """The collection's next generation, made with the encoders that the settings name now, verified, published.
+    """Build the next generation with the encoders of the current settings, verify and publish it; return its record.
 
-    A VDR encoder that was trained for the collection stays.
+    A VDR encoder that was trained for this collection is kept, unless the dense encoder below it changes.
     """
     spec = app.catalog.spec(collection)
     serving = app.catalog.engine(collection).record
@@ -50,7 +53,10 @@ def rebuild(
 def build_candidate(
     app: App, collection: str, source: str, vdr_model: str, note: str, progress: Progress
 ) -> GenerationRecord:
-    """A generation like `source` but for its VDR encoder, whole and verified; it does not answer yet."""
+    """Build and verify a copy of generation `source` with another VDR encoder; return its record.
+
+    The candidate is not published: searches still use the current generation.
+    """
     there = app.catalog.record(collection, source)
     record = replace(
         there,
@@ -64,9 +70,9 @@ def build_candidate(
 
 
 def publish(app: App, collection: str, generation: str, *, patience_s: float | None = None) -> None:
-    """Let a whole generation answer, after what it has missed was written into it.
+    """Make a complete generation the current one, after copying into it the writes made since it was built.
 
-    `patience_s` is how long a writer is waited for, by default as long as a write would wait. Raises NotFoundError,
+    `patience_s` is the longest wait for another writer; None means `ingest.writer_wait_s`. Raises NotFoundError,
     ConflictError.
     """
     record = app.catalog.record(collection, generation)
@@ -75,9 +81,9 @@ def publish(app: App, collection: str, generation: str, *, patience_s: float | N
 
 
 def roll_back(app: App, collection: str) -> str:
-    """Let the generation before the current one answer again, with all that was written since; its id.
+    """Publish the previous generation again, with all writes made since; return its id.
 
-    Raises ConflictError where there is none.
+    Raises ConflictError if there is no previous generation.
     """
     earlier = app.catalog.earlier(collection)
     publish(app, collection, earlier)

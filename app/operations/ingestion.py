@@ -1,4 +1,4 @@
-"""Reading sources into collections and knowledge bases, from beginning to end."""
+"""Ingest sources into collections, load entities into knowledge bases, and export collections."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _REJECTS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class NewCollection:
-    """What a collection is made with, where there is none of the name yet."""
+    """The options of a collection that ingestion creates. They have no effect on an existing collection."""
 
     whole: bool = False
-    """Documents are kept whole."""
+    """Index each document as one passage instead of splitting it into chunks."""
     analyzer: str = "english"
     dense_index: str = "auto"
     no_dense: bool = False
 
     def spec(self, name: str) -> CollectionSpec:
-        """The collection's choices."""
+        """Return the spec of a collection with this name and these options."""
         made = CollectionSpec(
             name,
             analyzer=self.analyzer,
@@ -45,7 +45,7 @@ class NewCollection:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of a source. `rejects_file` is empty where nothing was rejected."""
+    """The outcome of ingesting a source. `rejects_file` is empty if no row was rejected."""
 
     collection: str
     report: IngestReport
@@ -65,9 +65,10 @@ def ingest_source(
     resume: bool = True,
     progress: Progress = silent,
 ) -> Ingested:
-    """Read a source into a collection, made by `new` if there is none; with `wait`, until everything is encoded.
+    """Ingest a source into a collection, which is created with the options `new` if it does not exist.
 
-    A run that was cut short goes on where it stopped unless `resume` is off. Raises UserError, ConflictError.
+    With `wait`, also encode every passage before returning. With `resume`, an interrupted run continues where it
+    stopped. Raises UserError, ConflictError.
     """
     ensure_collection(app, (new or NewCollection()).spec(collection))
     engine = app.catalog.engine(collection)
@@ -106,7 +107,7 @@ def ingest_source(
 
 
 def encode_with_progress(app: App, collection: str, progress: Progress = silent) -> int:
-    """Encode everything that waits in a collection; how many passages that were."""
+    """Encode every passage of a collection that has no vector yet, with a progress bar; return how many."""
     engine = app.catalog.engine(collection)
     counts = engine.store.reader().counts()
     if not engine.record.dense_dimension or counts.encoded >= counts.passages:
@@ -126,7 +127,7 @@ def encode_with_progress(app: App, collection: str, progress: Progress = silent)
 
 @dataclass(slots=True)
 class Loaded:
-    """What became of a knowledge base's rows. `skipped` had no label; `rejects` are the first few, in words."""
+    """The outcome of loading entities. `skipped` counts rows without a label; `rejects` holds the first messages."""
 
     kb: str
     created: int = 0
@@ -140,7 +141,7 @@ class Loaded:
 
     @property
     def entities(self) -> int:
-        """Rows seen, rejected ones included."""
+        """How many rows with a label were read, rejected ones included."""
         return self.created + self.updated + self.unchanged + self.rejected
 
 
@@ -155,7 +156,11 @@ def load_entities(
     wait: bool = True,
     progress: Progress = silent,
 ) -> Loaded:
-    """Load rows into a knowledge base, made if there is none; None among the rows is one without a label."""
+    """Load entity rows into a knowledge base, which is created if it does not exist.
+
+    A row that is None stands for an entity without a label and is skipped. With `wait`, also encode the entities
+    before returning. `analyzer` and `dense_index` apply only to a new knowledge base.
+    """
     app.entities.check(ensure_collection(app, entity_spec(kb, analyzer=analyzer, dense_index=dense_index)))
     loaded = Loaded(kb)
     started = time.perf_counter()
@@ -180,7 +185,7 @@ def load_entities(
 
 
 def export_to(app: App, collection: str, folder: Path, progress: Progress = silent) -> int:
-    """Write a collection with its weights and vectors into a folder; how many documents."""
+    """Export a collection with its VDR weights and vectors to a folder; return the number of documents."""
     from hyblink.indexer.transfer import export_collection
 
     engine, spec = app.catalog.engine(collection), app.catalog.spec(collection)

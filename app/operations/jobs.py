@@ -1,4 +1,4 @@
-"""Jobs: begun, run for a slice of time, cancelled, approved; tasks that failed are tried again."""
+"""Start, run and cancel jobs, and replay dead letters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ log = logging.getLogger(__name__)
 
 
 def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
-    """A job that reads an upload, a folder or a package into a collection. Raises UserError."""
+    """Create and queue a job that ingests an upload, a folder or a Python package into a collection.
+
+    The collection is created if it does not exist. Raises UserError for bad parameters, ConflictError for a
+    knowledge base.
+    """
     checked = check_params(params, app.settings, app.uploads)
     if ensure_collection(app, checked.spec(collection)).kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
@@ -30,13 +34,13 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
 
 
 def start_rebuild(app: App, collection: str, note: str = "", by: str = "") -> Job:
-    """A job that builds and publishes the collection's next generation. Raises NotFoundError."""
+    """Create and queue a job that builds and publishes the collection's next generation. Raises NotFoundError."""
     app.catalog.spec(collection)
     return app.work.create("rebuild", collection, {"note": note}, by)
 
 
 def run_job(app: App, job_id: str, stop: Callable[[], bool]) -> None:
-    """Run a job for a slice of time, if nobody else is at it."""
+    """Run a job for one time slice, unless another worker runs it. Failures are recorded in the job, never raised."""
     running = app.work.take(job_id)
     if running is None:
         return
@@ -51,7 +55,7 @@ def run_job(app: App, job_id: str, stop: Callable[[], bool]) -> None:
         running.cancelled()
         discard_candidate(app.catalog, running.job)
     except Exception as error:
-        # Whatever went wrong has to stand in the job's record.
+        # Any failure is recorded in the job.
         log.warning("job %s: %s", job_id, error, exc_info=not isinstance(error, HyblinkError))
         may_pass = isinstance(error, (*TRY_AGAIN, ConflictError))
         running.failed(error, traceback.format_exc(), may_pass=may_pass)
@@ -100,7 +104,10 @@ _RUNS: Mapping[str, Callable[[App, RunningJob, Callable[[], bool]], None]] = {
 
 
 def cancel_job(app: App, job_id: str) -> Job:
-    """Stop a job; a candidate that waits for approval is thrown away. Raises NotFoundError, ConflictError."""
+    """Cancel a job; the candidate generation of a retraining that has not started or waits for approval is deleted.
+
+    A running job stops at its next progress report. Raises NotFoundError, and ConflictError if the job has ended.
+    """
     job = app.work.cancel(job_id)
     if job.state == "cancelled":
         discard_candidate(app.catalog, job)
@@ -108,7 +115,10 @@ def cancel_job(app: App, job_id: str) -> Job:
 
 
 def replay(app: App, letter_id: str) -> DeadLetter:
-    """Try a dead letter's task again. Raises NotFoundError, ConflictError where its job cannot be resumed."""
+    """Remove a dead letter and queue its task again; return the letter.
+
+    Raises NotFoundError, and ConflictError if its job cannot be resumed.
+    """
     letter = app.work.unbury(letter_id)
     if letter.task == ENCODE:
         app.jobs.encode(letter.args[0], letter.args[1], [0])

@@ -1,4 +1,4 @@
-"""Judged mentions of a knowledge base: read, retrieved for, evaluated, fitted on, counted."""
+"""Evaluate entity linking on judged mentions, and fit a knowledge base's link profile and name counts to them."""
 
 from __future__ import annotations
 
@@ -36,19 +36,25 @@ from hyblink.training.linking.spans import SpanRow, read_spans
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Judged mentions by the knowledge base's own ids; labels that it has no entity for are NIL, and named here."""
+    """Judged mentions whose labels were resolved to the knowledge base's entity ids.
+
+    Labels without an entity count as NIL and are listed in `unknown`.
+    """
 
     rows: list[JudgedMention]
     unknown: tuple[str, ...] = ()
 
 
 def document_of(row: JudgedMention) -> str:
-    """The entity whose description a mention was cut from: what its id begins with, up to ':'."""
+    """Return the id of the entity whose description a mention was taken from: the part of `row.id` before ':'."""
     return row.id.partition(":")[0]
 
 
 def judged_mentions(app: App, kb: str, data: Path, limit: int | None = None) -> Judged:
-    """Read judged mentions and resolve their labels; `limit` draws so many at random."""
+    """Read judged mentions from a file and resolve their labels to entities.
+
+    `limit` is the largest number of mentions, sampled with a fixed seed.
+    """
     rows = read_mentions(data)
     if limit and limit < len(rows):
         rows = [rows[at] for at in sorted(random.Random(0).sample(range(len(rows)), limit))]
@@ -58,17 +64,18 @@ def judged_mentions(app: App, kb: str, data: Path, limit: int | None = None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """How candidates of judged mentions are retrieved."""
+    """Options for retrieving the candidates of judged mentions."""
 
     candidates: int = 64
     cross: bool = False
-    """Let the cross-encoder read them."""
+    """Also score the candidates with the cross-encoder."""
     own_document: bool = False
-    """Leave out the entity whose description a mention was cut from."""
+    """Exclude the entity whose description a mention was taken from."""
     signals: tuple[Signal, ...] | None = None
+    """The retrieval signals to use; None means all."""
 
     def left_out(self, row: JudgedMention) -> str | None:
-        """The entity that a mention cannot mean."""
+        """Return the id of the entity to exclude from a mention's candidates, or None."""
         return document_of(row) if self.own_document else None
 
 
@@ -81,7 +88,11 @@ def examples_of(
     missing: float = 0.0,
     progress: Progress = silent,
 ) -> list[Example]:
-    """Features of every row, with the cross-encoder's scores where asked; a share without their right entity."""
+    """Retrieve candidates for every row and return their features, one example a row.
+
+    `missing` is the share of rows (0 to 1) whose correct entity is excluded, to serve as NIL examples. With
+    `how.cross`, the features include the cross-encoder's scores.
+    """
     reader = None
     model: Any = app.encoders.entity_cross() if how.cross else None
     if model is not None:
@@ -103,7 +114,10 @@ def examples_of(
 
 @dataclass(frozen=True, slots=True)
 class MentionEvaluation:
-    """Recall and accuracy of each system on given mentions, and what is decided at the profile's thresholds."""
+    """Recall and accuracy of each system on given mentions, and the decisions at the link profile's thresholds.
+
+    `mentions` were evaluated, of `judged` that were read. `profile` is the link profile's version.
+    """
 
     mentions: int
     profile: int
@@ -123,9 +137,10 @@ def evaluate_mentions(
     only_ambiguous: bool = False,
     progress: Progress = silent,
 ) -> MentionEvaluation:
-    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile; NIL; ECE.
+    """Measure recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile.
 
-    `only_ambiguous` keeps mentions that are a name of several candidates. Raises InvalidInputError.
+    The decisions also get NIL measures and the expected calibration error (ECE). `only_ambiguous` keeps the mentions
+    whose text is a name of several candidates. Raises InvalidInputError.
     """
     if only_ambiguous and how.signals is not None and Signal.PRIOR not in how.signals:
         raise InvalidInputError(
@@ -164,9 +179,10 @@ def fit(
     save: bool = True,
     progress: Progress = silent,
 ) -> tuple[LinkProfile, Judged]:
-    """Fit how candidates become links: coefficients, calibrated probabilities, thresholds. Saved as the kb's profile.
+    """Fit a link profile to judged mentions: utility coefficients, probability calibration and thresholds.
 
-    `missing` is the share of mentions whose entity is taken away for NIL, `rate` that of false links allowed.
+    `missing` is the share of mentions whose entity is excluded, as NIL examples. `rate` is the largest allowed share
+    of false links. `whole_texts` adds the names in the texts that nobody marked. With `save`, the profile is stored.
     """
     judged = judged_mentions(app, kb, data, limit)
     rows = with_unmarked(judged.rows, app.linker.detector(kb)) if whole_texts else judged.rows
@@ -183,7 +199,7 @@ def fit(
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What names were judged to mean, counted."""
+    """The outcome of `count_names`: distinct names, counted mentions, and the version of the saved link profile."""
 
     names: int
     mentions: float
@@ -193,7 +209,10 @@ class Counted:
 
 
 def count_names(app: App, kb: str, data: Path) -> Counted:
-    """Count what names were judged to mean: the prior then goes by it. Replaces what was counted before."""
+    """Count how often each name was judged to mean each entity, and store the counts.
+
+    The prior P(entity | name) is computed from them. Replaces earlier counts.
+    """
     judged = judged_mentions(app, kb, data)
     found = counts_of(judged.rows)
     saved = app.catalog.save_link_profile(kb, app.catalog.link_profile(kb) or SHIPPED, found)
@@ -203,21 +222,24 @@ def count_names(app: App, kb: str, data: Path) -> Counted:
 
 @dataclass(frozen=True, slots=True)
 class TextEvaluation:
-    """Precision, recall and F1 of mentions and of links, spans equal (strong) or overlapping (weak)."""
+    """Precision, recall and F1 of mentions and of links, with spans that are equal (strong) or overlap (weak)."""
 
     texts: int
     mentions: int
     in_kb: int
     joint: float | None
     figures: dict[str, tuple[SpanFigures, float]]
-    """By what is measured: micro figures, and the macro F1."""
+    """(Micro figures, macro F1) by what is measured, such as `links strong`."""
     unknown: tuple[str, ...] = ()
     labels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TextLinking:
-    """How whole texts are linked for an evaluation. `joint` 0 searches the best joint probability."""
+    """Options for linking whole texts in an evaluation.
+
+    `joint` is the least joint probability of a link; 0 searches the value with the best F1, None does not use it.
+    """
 
     detectors: tuple[str, ...] = ("dictionary",)
     threshold: float | None = None
@@ -235,7 +257,10 @@ class _Found:
 def evaluate_texts(
     app: App, kb: str, data: Path, how: TextLinking, *, limit: int | None = None, progress: Progress = silent
 ) -> TextEvaluation:
-    """End to end on texts with all their mentions. Names that nobody marked count neither for nor against."""
+    """Evaluate mention detection and linking end to end, on texts in which all mentions are judged.
+
+    Links at spans that a text lists as `ignored` are not counted. `limit` takes the first texts.
+    """
     rows = read_spans(data)[:limit]
     given = {(one.id, "", "") for row in rows for one in row.positives}
     labels = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).ids(given)
@@ -243,7 +268,7 @@ def evaluate_texts(
     unknown = tuple(sorted(label for label, entity in ids.items() if label and not entity))
     found = _linked(app, kb, rows, ids, how, progress)
     marked = [{(a, b, "") for a, b, _ in own} for own in found.gold]
-    gold = [{one for one in own if one[2]} for own in found.gold]  # what means no entity of the kb is NIL
+    gold = [{one for one in own if one[2]} for own in found.gold]  # mentions without an entity in the kb are NIL
     least = how.joint or 0.0
     if how.joint == 0.0:
         scored = [

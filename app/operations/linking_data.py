@@ -1,4 +1,4 @@
-"""Training data for entity linking: rows with wrong candidates, candidate files, texts with all their mentions."""
+"""Make training data for entity linking: rows with negatives, candidate files, texts with all their mentions."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _BLOCK = 1000
 
 @dataclass(frozen=True, slots=True)
 class RowMining:
-    """How training rows are mined: wrong candidates kept, tokens of a mention with its context."""
+    """Options for mining training rows. `keep`: negatives per row; `tokens`: length of a mention with its context."""
 
     keep: int = 16
     tokens: int = 96
     scores: bool = False
-    """Keep what is decided without a cross-encoder, for it to learn beside."""
+    """Store the candidates' scores without a cross-encoder, so that a cross-encoder can be trained on top of them."""
     proposed: Path | None = None
-    """A file of candidates to take them from."""
+    """Take the negatives from this candidate file instead of retrieving them."""
 
 
 def mine_rows(
     app: App, kb: str, data: Path, how: Retrieval, mining: RowMining, *, limit: int | None = None,
     progress: Progress = silent,
 ) -> tuple[list[TrainingRow], Judged]:  # fmt: skip
-    """Training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates.
+    """Make training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and negatives.
 
-    Raises InvalidInputError where no mention means an entity of the knowledge base.
+    Raises InvalidInputError if no mention means an entity of the knowledge base.
     """
     if mining.scores and mining.proposed is not None:
         raise InvalidInputError(
@@ -83,7 +83,7 @@ def mine_rows(
 def propose(
     app: App, kb: str, data: Path, how: Retrieval, *, limit: int | None = None, progress: Progress = silent
 ) -> tuple[list[Proposed], Judged]:
-    """The candidates of each mention, best first by the fused score."""
+    """Retrieve the candidates of each judged mention, best first by the fused score."""
     judged = judged_mentions(app, kb, data, limit)
     advance, made = progress("mentions", len(judged.rows)), []
     reader = app.catalog.engine(kb).snapshot().reader
@@ -95,7 +95,10 @@ def propose(
 
 
 def converted(path: Path, form: str, split: str) -> list[JudgedMention]:
-    """Judged mentions of one of the common files of entity linking. Raises NotFoundError, InvalidInputError."""
+    """Read judged mentions from a file in a common entity-linking format, such as AIDA or Zeshel.
+
+    `form` names the format, `split` the part of AIDA or Zeshel to read. Raises NotFoundError, InvalidInputError.
+    """
     if form != "zeshel" and form not in CONVERTERS:
         raise InvalidInputError("unknown format", received=form, expected=f"{', '.join(CONVERTERS)} or zeshel")
     if not path.exists():
@@ -113,9 +116,11 @@ def span_rows(
     app: App, kb: str, data: Path, *, in_context: bool = False, descriptions: bool = False, hard: int = 0,
     progress: Progress = silent,
 ) -> tuple[list[SpanRow], Judged]:  # fmt: skip
-    """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
+    """Make training texts with all their mentions for `elq`, one text for each entity description.
 
-    `in_context` takes mentions' own contexts instead. Names of the kb that nobody marked are to be ignored.
+    The mentions must have been taken from entities' descriptions. With `in_context`, the texts are the mentions' own
+    contexts instead. Unmarked names of the kb are listed as `ignored`. `descriptions` adds the entities' descriptions,
+    `hard` the number of hard negatives of a mention.
     """
     judged = judged_mentions(app, kb, data)
     names = app.linker.names_in(kb)
@@ -136,7 +141,7 @@ def span_rows(
 def _wrong_candidates(
     app: App, kb: str, rows: Sequence[JudgedMention], how: Retrieval, progress: Progress
 ) -> dict[int, tuple[str, ...]]:
-    """The best wrong candidates of each mention, by the mention's digest."""
+    """The top-ranked wrong candidates (hard negatives) of each mention, by the mention's digest."""
     found = {}
     reader = app.catalog.engine(kb).snapshot().reader
     advance = progress("candidates", len(rows))
@@ -149,7 +154,7 @@ def _wrong_candidates(
 
 @dataclass(frozen=True, slots=True)
 class Distant:
-    """Texts with mentions that nobody judged, and how many texts were read for them."""
+    """Automatically labelled texts, and how many texts were read to find them."""
 
     rows: list[SpanRow]
     read: int
@@ -158,9 +163,10 @@ class Distant:
 def distant_rows(
     app: App, kb: str, collection: str | None = None, *, limit: int | None = None, progress: Progress = silent
 ) -> Distant:
-    """Texts with mentions that nobody judged: proper names that mean one entity only (distant supervision).
+    """Label texts automatically (distant supervision): proper names that mean exactly one entity become mentions.
 
-    Raises InvalidInputError where no text has any.
+    The texts are the passages of `collection`, or the entities' descriptions if it is None. `limit` is the largest
+    number of labelled texts. Raises InvalidInputError if no text has such a name.
     """
     linker = app.linker
     detect, names_in, meanings = linker.detector(kb), linker.names_in(kb), linker.meanings(kb)
@@ -184,7 +190,7 @@ def distant_rows(
 
 
 def _shuffled_texts(app: App, collection: str, *, described: bool) -> Iterator[tuple[str, str]]:
-    """Passages' ids and texts in an order drawn at random, always the same; of entities their ids and descriptions."""
+    """(Id, text) of every passage in a random order with a fixed seed; of entities' descriptions if `described`."""
     reader = app.catalog.engine(collection).snapshot().reader
     rows = np.random.default_rng(0).permutation(reader.live_rows())
     for at in range(0, len(rows), _BLOCK):
@@ -197,7 +203,7 @@ def _shuffled_texts(app: App, collection: str, *, described: bool) -> Iterator[t
 
 
 def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
-    """The rows with what their entities are; mentions of what the knowledge base has not are to be ignored."""
+    """The rows with the descriptions of their entities; mentions of unknown entities move to `ignored`."""
     entities = _known(app, kb, {one.id for row in rows for one in row.positives})
     known = {name: Text(entity.description, entity.title, name) for name, entity in entities.items()}
     made = []

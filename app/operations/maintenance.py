@@ -1,4 +1,4 @@
-"""What is done again and again: queue what remains, delete what is kept no longer, merge indexes."""
+"""Periodic maintenance: re-queue lost work, delete what has expired, merge index segments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from hyblink.app.operations.retraining import discard_candidate, start_retrainin
 log = logging.getLogger(__name__)
 
 SWEPT = 2048
-"""Waiting passages that a sweep looks at: so many blocks for as many workers."""
+"""The largest number of unencoded passages that a sweep queues per collection; each block of them is one task."""
 _DAY_S = 86_400
 
 
 def sweep(app: App) -> None:
-    """Queue again what the store says is to be done and nobody is at."""
+    """Queue the pending work that no live process has claimed.
+
+    This is unencoded passages, documents to annotate, scheduled retrainings that are due, and jobs whose task was lost
+    or whose worker died.
+    """
     for name in app.catalog.names():
         try:
             engine = app.catalog.engine(name)
@@ -40,25 +44,28 @@ def sweep(app: App) -> None:
 
 
 def tidy(app: App) -> None:
-    """Delete what is kept no longer: old generations, uploads, ended jobs, dead letters, tombstones, hidden states."""
+    """Delete what is past its retention.
+
+    This is old generations, uploads, ended jobs, dead letters, work folders, cached hidden states and old clicks.
+    """
     for name in app.catalog.names():
         app.catalog.drop_old(name, app.settings.keep_generations)
     app.uploads.tidy(app.settings.jobs.keep_days)
     app.work.tidy(app.settings.jobs.keep_days)
     for job in app.work.list(states=("cancelled", "refused"), limit=SWEPT):
         if job.kind == "retrain" and job.collection in app.catalog.names():
-            discard_candidate(app.catalog, job)  # whoever should have done so has died
+            discard_candidate(app.catalog, job)  # the worker that should have deleted it died
     for folder in app.settings.work_dir.glob("j*"):
         if not app.work.exists(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
     oldest = time.time() - app.settings.jobs.keep_days * _DAY_S
     for folder in (app.settings.data_dir / "states").glob("*"):
         if folder.is_dir() and max(path.stat().st_mtime for path in (folder, *folder.glob("*"))) < oldest:
-            shutil.rmtree(folder, ignore_errors=True)  # a training computes them again
+            shutil.rmtree(folder, ignore_errors=True)  # a cache: training recomputes the states if needed
     app.feedback.tidy(app.settings.jobs.keep_clicks_days)
 
 
 def merge(app: App) -> None:
-    """Merge the segments and buffers of all indexes that answer."""
+    """Merge the segments and buffers of every collection's current indexes."""
     for name in app.catalog.names():
         app.catalog.engine(name).compact()

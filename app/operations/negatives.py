@@ -1,4 +1,4 @@
-"""Mining and auditing negatives for training rows."""
+"""Mine negatives for training rows, and audit them for false negatives."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ def mine_negatives(
     limit: int | None = None,
     progress: Progress = silent,
 ) -> list[TrainingRow]:
-    """Rows with negatives that a search proposes: a collection's, or BM25 over the rows' own corpus.
+    """Return the training rows with negatives mined from a collection, or from the rows' own corpus.
 
-    `judge` names a cross-encoder that drops what it takes for an answer. Raises NotFoundError, InvalidInputError.
+    `source` is a system of the collection (such as `hybrid`); without a collection it is `bm25` or `random`. `judge`
+    names a cross-encoder that drops negatives which it scores as relevant. `limit` is the largest number of rows,
+    sampled with a fixed seed. Raises NotFoundError, InvalidInputError.
     """
     rows = read_rows(data, split)
     if limit and limit < len(rows):
@@ -71,7 +73,10 @@ def _source(app: App, data: Path, collection: str | None, source: str, queries: 
 
 
 def judge_of(app: App, model: str) -> Judge:
-    """A cross-encoder as a judge, `default` for that of the settings. Raises EncoderUnavailableError."""
+    """Load a cross-encoder; return a function that scores texts against a query.
+
+    `model` is a model name, or `default` for the re-ranker of the settings. Raises EncoderUnavailableError.
+    """
     encoder = (
         app.encoders.cross()
         if model == "default"
@@ -87,5 +92,5 @@ def judge_of(app: App, model: str) -> Judge:
 
 
 def audit_negatives(app: App, data: Path, judge: str = "default", sample: int = 200) -> Audit:
-    """What share of rows' negatives a cross-encoder would call right answers."""
+    """Estimate the share of false negatives: negatives that a cross-encoder scores as relevant, on a sample of rows."""
     return audit(read_rows(data), judge_of(app, judge), sample=sample)

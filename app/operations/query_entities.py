@@ -1,4 +1,4 @@
-"""What a query or a text mentions, with the help of documents that were found for it."""
+"""Link the entities in a query or text, optionally with evidence from the documents that a search finds for it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from hyblink.app.core.types.linking import LinkRequest, Text
 from hyblink.app.core.types.search import LINKED_ENTITIES, LinkedEntity, SearchRequest
 
 EVIDENT_HITS = 10
-"""Documents whose entities are evidence for what a text mentions."""
+"""How many top documents of a search are used as evidence for the entities of a query."""
 
 
 def with_evidence(app: App, request: LinkRequest, collection: str, hits: int) -> LinkRequest:
-    """The request, each of its texts with what the best documents for it are annotated with. Raises UserError."""
+    """Return the request with evidence added to each text.
+
+    Evidence is the entities that the text's top `hits` documents in `collection` are annotated with, each with the
+    share of those documents. Raises UserError.
+    """
     app.linker.check(request)
     return replace(request, texts=tuple(_with_evidence(app, one, collection, hits) for one in request.texts))
 
@@ -36,9 +40,10 @@ def _with_evidence(app: App, text: Text, collection: str, hits: int) -> Text:
 def query_entities(
     app: App, kb: str, query: str, threshold: float | None = None, *, documents: str = "", evidence: float = 0.0
 ) -> tuple[LinkedEntity, ...]:
-    """The entities that a query mentions, each once, the most probable first.
+    """Return the distinct entities that a query mentions, most probable first.
 
-    With `evidence`, what the best documents for the query are annotated with counts for as much.
+    With `evidence` above 0, the annotations of the query's top documents in the collection `documents` are an extra
+    feature of this weight.
     """
     request = LinkRequest((Text(query),), shown=1, rerank=False, threshold=threshold)
     if evidence:

@@ -1,4 +1,4 @@
-"""Who works, and what waits."""
+"""The state of background work: live workers, queue lengths, open jobs, pending passages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def queues_of(app: App) -> dict[str, Any]:
-    """Live workers, tasks by queue (none while the broker is away), jobs by state and stage, passages that wait."""
+    """Return the state of background work as JSON-serialisable data.
+
+    `workers` are alive; `queues` counts tasks by queue and is empty while the broker is down; `jobs` and `stages`
+    count jobs; `waiting` counts unencoded passages by collection.
+    """
     workers: list[Record] = app.catalog.records().list(WORKER, limit=1000)
     now = time.time()
     waiting = {}

@@ -1,8 +1,8 @@
-"""A retraining from the corpus to a published generation, stage by stage; each leaves a file that the next reads.
+"""Retrain a collection's encoder, from generated training data to a published generation.
 
-data → negatives → train → encode (a candidate generation beside the one that answers) → evaluate → approve → switch.
-A worker that dies is followed by another that finds the finished stages, and goes on in the middle of the training. A
-candidate is measured where it would answer: in its own indexes, by the search that people use.
+The stages are data → negatives → train → encode (a candidate generation) → evaluate → approve → switch. Each stage
+writes files that the next one reads. If a worker dies, the next one skips finished stages and resumes the training at
+its last checkpoint. The candidate is evaluated with the real search on its own indexes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PAUSE_S = 15.0
 
 
 class Retraining:
-    """One retraining: a job with its files in a folder of its own."""
+    """One retraining job, with its own work folder."""
 
     def __init__(self, app: App, running: RunningJob) -> None:
         self._app = app
@@ -57,7 +57,10 @@ class Retraining:
         self._told: dict[str, Any] = dict(job.progress)
 
     def run(self) -> None:
-        """Go through the stages that are left, up to the one that waits for a person."""
+        """Run the remaining stages; stop where a person has to approve the candidate.
+
+        If a resource is in use by another process, the job is queued again.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._run()
@@ -80,7 +83,10 @@ class Retraining:
         self._decide(verdict)
 
     def _tell(self, stage: str, **progress: Any) -> None:
-        """Report a stage, or a later one that was reached before: going through finished ones again is no progress."""
+        """Report a stage and its progress. A resumed run keeps reporting the furthest stage reached before.
+
+        Only reaching a further stage resets the job's count of failed attempts.
+        """
         self._told.update(progress)
         reached = max(STAGES.index(stage), STAGES.index(self._told.get("reached", STAGES[0])))
         further = STAGES[reached] != self._told.get("reached")
@@ -88,14 +94,14 @@ class Retraining:
         self._running.report(stage=STAGES[reached], progress=copy.deepcopy(self._told), forget=further)
 
     def _source(self) -> str:
-        """The generation that answered when this began: rows, negatives and comparisons are of one moment."""
+        """The generation that was current when the retraining started. All data and comparisons use it."""
         name = str(self._told.get("source") or self._app.catalog.current(self._collection))
         self._app.catalog.record(self._collection, name)
         self._tell("data", source=name)
         return name
 
     def _overtaken(self, source: str) -> bool:
-        """Whether another generation has been published meanwhile; the retraining has then ended."""
+        """Whether another generation has been published meanwhile. If so, the job is ended as refused."""
         current = self._app.catalog.current(self._collection)
         if current == source or current == candidate_of(self._app.catalog, self._running.job):
             return False
@@ -115,7 +121,7 @@ class Retraining:
         return self._folder / name
 
     def _texts(self, source: str) -> list[str]:
-        """Every passage as encoders read it."""
+        """The title and text of every passage, as the encoders read them."""
         texts = []
         for one in self._app.catalog.engine(self._collection, source).store.reader().export():
             document = one.document
@@ -164,7 +170,7 @@ class Retraining:
             beside.rename(path)
 
     def _counter(self, stage: str, name: str, total: int) -> Callable[[int], None]:
-        """Reports how far something is, now and then."""
+        """A callback that counts steps and reports every `_REPORT_EVERY` of them."""
         done = 0
 
         def advance(count: int) -> None:
@@ -209,7 +215,7 @@ class Retraining:
         )
 
     def _encode(self, source: str) -> str:
-        """The candidate generation, whole and verified, made unless an earlier try has made it."""
+        """The id of the complete, verified candidate generation; it is built unless an earlier attempt did so."""
         known = candidate_of(self._app.catalog, self._running.job)
         if known:
             return known
@@ -259,7 +265,7 @@ class Retraining:
             self._running.waits("approve", f"passed the gate, waits for approval{why}")
 
     def _switch(self) -> None:
-        """Let the candidate answer, with what was written since it was built."""
+        """Publish the candidate generation, with the writes made since it was built."""
         candidate = candidate_of(self._app.catalog, self._running.job)
         if not candidate:
             raise InvalidInputError("the candidate is not there any more", expected="train again")
@@ -286,7 +292,11 @@ class Retraining:
 
 
 def start_retraining(app: App, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
-    """A job that trains a collection's encoder anew. Raises NotFoundError, InvalidInputError, ConflictError."""
+    """Create and queue a job that retrains a collection's VDR encoder.
+
+    Raises NotFoundError, InvalidInputError for bad parameters, and ConflictError if the collection has no VDR adapter
+    or has an open retraining job.
+    """
     plan_from(params)
     record = app.catalog.engine(collection).record
     if not record.dense_dimension or app.encoders.vdr_adapter(record) is None:
@@ -300,24 +310,27 @@ def start_retraining(app: App, collection: str, params: Mapping[str, Any], by: s
 def schedule_retraining(
     app: App, collection: str, every_hours: float, params: Mapping[str, Any], by: str = ""
 ) -> Schedule:
-    """Train a collection's encoder anew again and again. Raises NotFoundError, InvalidInputError."""
+    """Schedule a retraining of a collection every `every_hours` hours. Raises NotFoundError, InvalidInputError."""
     app.catalog.spec(collection)
     plan_from(params)
     return app.schedules.set(collection, every_hours, params, by)
 
 
 def folder_of(settings: Settings, job: Job) -> Path:
-    """Where a retraining keeps its files."""
+    """Return the work folder of a retraining job."""
     return settings.work_dir / job.id
 
 
 def model_name(job: Job) -> str:
-    """The name of the model that a retraining makes: the collection's, and when it was asked for."""
+    """Return the name of the model that a retraining job trains, made from the collection's name and the job's id."""
     return f"{job.collection[:40]}-{job.id[1:16].lower()}-{job.id[-6:]}"
 
 
 def candidate_of(catalog: Catalog, job: Job) -> str:
-    """The generation that a retraining has made, "" where it is gone: ids are used again, names of models are not."""
+    """Return the id of the candidate generation that a retraining job built, "" if it no longer exists.
+
+    Generation ids are reused, so the generation is recognised by the name of its model.
+    """
     candidate = str(job.progress.get("candidate", ""))
     try:
         made = candidate and catalog.record(job.collection, candidate).vdr_model
@@ -327,7 +340,7 @@ def candidate_of(catalog: Catalog, job: Job) -> str:
 
 
 def discard_candidate(catalog: Catalog, job: Job) -> None:
-    """Delete what a retraining has made, unless it has ever answered."""
+    """Delete the candidate generation of a retraining job, unless it was ever published."""
     candidate = candidate_of(catalog, job)
     if candidate and candidate not in catalog.history(job.collection):
         catalog.discard(job.collection, candidate)
