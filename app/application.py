@@ -1,4 +1,4 @@
-"""The application: its parts, wired by `bootstrap`. What it does with them stands in `operations`."""
+"""The `App` object, which holds the parts of the application. `bootstrap.build` creates it; `operations` use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyblink.indexer.ingest.uploads import Uploads
 
 @dataclass(slots=True)
 class App:
-    """Everything wired. Close it when done."""
+    """All services and stores of the application, connected to each other. Call `close` when done."""
 
     settings: Settings
     catalog: Catalog
@@ -39,7 +39,7 @@ class App:
     linker: LinkService
 
     def close(self) -> None:
-        """Stop background work and close what is open."""
+        """Stop background work and close services, engines and files."""
         self.jobs.close()
         self.search.close()
         self.linker.close()

@@ -1,4 +1,4 @@
-"""The one place where parts are put together. Nothing is opened, loaded or read before `build` is called."""
+"""Create the application from its settings. Importing this module opens no file and loads no model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def _registry(settings: Settings) -> Registry:
 
 
 def build(settings: Settings | None = None) -> App:
-    """Wire the application from settings (by default: environment, hyblink.toml, defaults)."""
+    """Return the application for the given settings; None reads the environment, hyblink.toml and the defaults.
+
+    Raises InvalidInputError for an unknown precision or broker.
+    """
     settings = settings or Settings()
     load_extensions(settings.extensions)
     for name, known in PRECISIONS.items():

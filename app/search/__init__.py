@@ -1,1 +1,1 @@
-"""The search use case."""
+"""Hybrid search: ranking, result pages, and explanations of why a document is missing."""

@@ -1,4 +1,8 @@
-"""A search up to its ranked documents: query, legs, complete scores, fusion, re-ranking."""
+"""Rank documents for a search request: first-stage retrieval, complete scoring, fusion and re-ranking.
+
+A leg is the first-stage retriever of one or more signals, such as BM25 or dense vectors. Each leg proposes candidate
+passages; then every candidate is scored by every leg.
+"""
 
 from __future__ import annotations
 
@@ -51,13 +55,13 @@ from hyblink.ranker.signals.registry import grouped, leg_of, proposing
 
 
 class Collections(Protocol):
-    """What the use case needs to know of collections; the catalog is one."""
+    """The part of the catalog that search uses."""
 
     def present(self, name: str, generation: str | None = None) -> Present: ...
 
 
 class Encoders(Protocol):
-    """The encoders that a generation names. `vdr_mode` is what its VDR encoder does best."""
+    """Gives the encoders that a generation's record names. `vdr_mode` is the best mode of its VDR encoder."""
 
     def full(self, record: GenerationRecord) -> FullEncoder: ...
 
@@ -69,7 +73,7 @@ class Encoders(Protocol):
 
 
 class UnavailableEncoder:
-    """Stands for encoders that cannot be loaded: whoever needs them is told why."""
+    """A placeholder for an encoder that cannot be loaded. Every call raises the error of the failed load."""
 
     def __init__(self, error: EncoderUnavailableError) -> None:
         self._error = error
@@ -89,7 +93,11 @@ class UnavailableEncoder:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A search up to the ranked documents, before a page is cut."""
+    """All ranked documents of a search, before one page of them is cut out.
+
+    A column is a candidate's index in the score matrices. `proposed` holds each leg's candidates, `cross` the
+    re-ranker's scores by column, `allowed` the rows that pass the filter (None: all), `timings` milliseconds by stage.
+    """
 
     engine: Engine
     snapshot: Snapshot
@@ -106,17 +114,17 @@ class Ranked:
     rerank: RerankReport | None
 
     def score(self, column: int) -> float:
-        """A candidate's score, with what re-ranking added."""
+        """Return a candidate's final score: the fused score plus the re-ranker's contribution."""
         line = self.cross.get(column)
         return float(self.fused.scores_C[column]) + (line.contribution if line else 0.0)
 
     def ledger(self, column: int) -> tuple[SignalValue, ...]:
-        """A candidate's lines; they sum to its score."""
+        """Return a candidate's score by signal; the contributions sum to `score(column)`."""
         return ledger(self.fused, column, self.profile, self.cross.get(column))
 
 
 class Ranker:
-    """Ranks the documents of a collection for a request. Safe to share between threads."""
+    """Ranks the documents of a collection for a search request. Safe to share between threads."""
 
     def __init__(self, collections: Collections, encoders: Encoders, settings: SearchSettings) -> None:
         self._collections = collections
@@ -131,9 +139,10 @@ class Ranker:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def rank(self, collection: str, request: SearchRequest, extra_document: str | None = None) -> Ranked:
-        """Everything up to the page. The passages of `extra_document` are scored too, whoever proposed them or not.
+        """Retrieve, score, fuse and optionally re-rank the candidates of a request.
 
-        Raises UserError for a bad request, UnavailableError where no leg could answer.
+        The passages of the document `extra_document` are scored too, even if no leg proposed them. Raises UserError
+        for a bad request, and UnavailableError if no leg answered.
         """
         clock = _Clock()
         tree = check_request(request, self._settings)
@@ -172,7 +181,7 @@ class Ranker:
     def _forms(
         self, record: GenerationRecord, snapshot: Snapshot, profile: RankingProfile, request: SearchRequest
     ) -> QueryForms:
-        """The query as every leg wants it; each form is made when a leg asks for it."""
+        """The query in the form that each leg needs (terms, tokens, vectors), computed on first use."""
         query = fold(request.query)
         terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
         encoder: FullEncoder | None = None
@@ -182,7 +191,7 @@ class Ranker:
             encoder = self._encoders.full(record) if snapshot.has_vectors or snapshot.vdr is not None else None
             best = self._encoders.vdr_mode(record)
         except EncoderUnavailableError as error:
-            # What needs the encoder says so; words and bags of tokens answer.
+            # Legs that need the encoder report this error; BM25 and the bag-of-tokens signal still answer.
             encoder = UnavailableEncoder(error)
             asked = request.vdr or "auto"
         bag = self._encoders.bag(record.vdr_encoder)
@@ -192,7 +201,7 @@ class Ranker:
     def _propose(
         self, forms: QueryForms, request: SearchRequest, allowed: Selection | None
     ) -> tuple[dict[Signal, Leg], dict[Signal, Scored], tuple[LegReport, ...]]:
-        """The candidates of every leg that the request asks for, and what became of each leg."""
+        """Run the requested legs in parallel; return the legs, their candidates, and a report for each."""
         legs: dict[Signal, Leg] = {}
 
         def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
@@ -200,7 +209,7 @@ class Ranker:
             legs.update(dict.fromkeys(signals, leg))
             if not leg.waits:
                 return leg.search(request.candidates, allowed, EMPTY.rows)
-            forms.weights()  # may take a request of its own: made while the dense leg is still at work
+            forms.weights()  # can need a request to the engine: done while the dense leg is still running
             return leg.search(request.candidates, allowed, others())
 
         dense = forms.snapshot.has_vectors
@@ -222,7 +231,7 @@ class Ranker:
         query: str,
         asked: RerankRequest,
     ) -> Reranked:
-        """The documents in the order of what re-ranks, for as many as its budget reaches."""
+        """Re-rank the top documents with the cross-encoder, as many as its time budget allows."""
 
         def texts(columns: Sequence[int]) -> list[tuple[str, str]]:
             rows = scores.rows[np.array(columns, dtype=np.int64)]
@@ -236,21 +245,21 @@ class Ranker:
 
 
 class _Clock:
-    """Milliseconds of each stage of a search."""
+    """Measures the milliseconds of each stage of a search."""
 
     def __init__(self) -> None:
         self.timings: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def took(self, stage: str) -> None:
-        """What has passed since the stage before belongs to this one."""
+        """Record the time since the end of the previous stage as this stage's."""
         now = time.perf_counter()
         self.timings[stage] = (now - self._last) * 1e3
         self._last = now
 
 
 def _allowed(snapshot: Snapshot, tree: Filter | None, request: SearchRequest) -> Selection | None:
-    """What the filter lets pass, entities that are wanted as a filter included; None where all passes."""
+    """The rows that pass the request's filter and entity filter; None without a filter."""
     use = request.entities
     if use is not None and use.entities and use.mode == "filter":
         wanted = _annotated([one.id for one in use.entities])
@@ -259,7 +268,7 @@ def _allowed(snapshot: Snapshot, tree: Filter | None, request: SearchRequest) ->
 
 
 def _profile_for(profile: RankingProfile, request: SearchRequest) -> RankingProfile:
-    """The profile with what the request asks otherwise."""
+    """The collection's ranking profile, overridden by what the request sets."""
     changes: dict[str, Any] = {}
     if request.fusion is not None:
         changes["fusion"] = request.fusion
@@ -268,7 +277,7 @@ def _profile_for(profile: RankingProfile, request: SearchRequest) -> RankingProf
     if request.weights is not None:
         changes["weights"] = {signal: request.weights.get(signal, 0.0) for signal in proposing()}
     if len(request.signals) == 1 and request.weights is None:
-        # One leg alone: its own order, whatever the profile's weight for it.
+        # With a single signal its weight does not matter, unless the profile has 0 for it.
         changes["weights"] = dict.fromkeys(request.signals, 1.0)
     if "weights" in changes:
         cross = (request.weights or {}).get(Signal.CROSS, profile.cross_weight)
@@ -279,12 +288,12 @@ def _profile_for(profile: RankingProfile, request: SearchRequest) -> RankingProf
 
 
 def _annotated(ids: Sequence[str]) -> Filter:
-    """Documents that were annotated with one of these entities."""
+    """A filter for documents that are annotated with one of these entities."""
     return parse_filter({"terms": {LINKED_ENTITIES: list(ids)}})
 
 
 def _distinct(terms: Sequence[str], limit: int) -> tuple[str, ...]:
-    """The terms with repeats kept, cut after `limit` distinct ones."""
+    """The terms in order, repeats included, without terms beyond the first `limit` distinct ones."""
     kept: list[str] = []
     seen: set[str] = set()
     for term in terms:

@@ -1,4 +1,4 @@
-"""The ranges of a search request."""
+"""Validation of search requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_PASSAGES = 20
 
 
 def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | None:
-    """Check every range of the request; the parsed filter. Raises InvalidInputError."""
+    """Validate a search request; return its parsed filter, or None without one. Raises InvalidInputError."""
 
     def within(name: str, value: object, low: int, high: int) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -97,7 +97,10 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
 
 
 def check_weights(weights: Mapping[Signal, float]) -> None:
-    """Raises InvalidInputError unless every weight is finite, none is negative and one is above 0."""
+    """Validate fusion weights: finite, from 0 to 1,000,000, at least one first-stage signal above 0.
+
+    Raises InvalidInputError.
+    """
     for signal, weight in weights.items():
         SIGNALS.of(signal)
         if not math.isfinite(weight) or weight < 0 or weight > 1e6:

@@ -1,4 +1,4 @@
-"""A page of results: hits with their passages and ledgers, and facets."""
+"""Build a page of results: hits with their passages and scores by signal, and facets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _MAX_FACET_VALUES = 20
 
 
 def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: Encoders) -> tuple[Hit, ...]:
-    """The documents of a page with their passages; with `explain`, each passage's score token by token."""
+    """Return the hits of a page, each with its best passages, their scores by signal and their highlights.
+
+    With `request.explain`, each signal's score is also split into the contributions of the query's tokens.
+    """
     keys = ranked.documents.keys_D[page.start : page.stop]
     shown = [ranked.documents.columns(at)[: request.passages_per_document] for at in page]
     columns = [column for own in shown for column in own]
@@ -75,7 +78,7 @@ def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: Encod
 
 
 def facets_of(ranked: Ranked, keys: Sequence[str]) -> dict[str, tuple[FacetCount, ...]]:
-    """How often the values of some metadata keys occur among all ranked documents, most frequent first."""
+    """Count the values of metadata keys over all ranked documents, most frequent first, the 20 best of each key."""
     if not keys:
         return {}
     reader = ranked.snapshot.reader
@@ -91,7 +94,7 @@ def _tokens(
     request: SearchRequest,
     encoders: Encoders,
 ) -> dict[Signal, list[tuple[TokenContribution, ...]]]:
-    """By signal, what each token of the query contributes to each passage's score."""
+    """By signal, each query token's contribution to each passage's score."""
     bag = encoders.bag(ranked.engine.record.vdr_encoder)
     made = {s: token_contributions(ranked.forms, rows, s, bag) for s in ranked.fused.complete.signals}
     if ranked.cross:
@@ -102,7 +105,7 @@ def _tokens(
 def _cross_tokens(
     ranked: Ranked, passages: Sequence[Passage], columns: Sequence[int], request: SearchRequest, encoders: Encoders
 ) -> list[tuple[TokenContribution, ...]]:
-    """What the re-ranker says of its score of each passage that it scored; nothing where it fails now."""
+    """The tokens' contributions to the re-ranker's score of each passage; empty if not re-ranked or if it fails."""
     found: list[tuple[TokenContribution, ...]] = []
     idf = ranked.forms.token_idf() if ranked.cross else None
     for column, passage in zip(columns, passages, strict=True):

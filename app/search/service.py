@@ -1,4 +1,4 @@
-"""The search use case: one page of results, what tuning works on, and "why not this one?"."""
+"""The search service: result pages, candidate pools for tuning, and explanations of missing documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyblink.ranker.complete import CompleteScores
 
 
 class SearchService:
-    """Answers searches. Safe to share between threads."""
+    """Answers search requests. Safe to share between threads."""
 
     def __init__(self, collections: Collections, encoders: Encoders, settings: SearchSettings) -> None:
         self._collections = collections
@@ -31,7 +31,7 @@ class SearchService:
         self._ranker.close()
 
     def search(self, collection: str, request: SearchRequest) -> SearchResult:
-        """One page of results. Raises UserError for a bad request, UnavailableError where no leg could answer."""
+        """Return one page of results. Raises UserError for a bad request, UnavailableError if no leg answered."""
         started = time.perf_counter()
         ranked = self._ranker.rank(collection, request)
         before = time.perf_counter()
@@ -49,7 +49,7 @@ class SearchService:
             ranked.snapshot.change,
             ranked.profile,
             ranked.reports,
-            tuple(signal for signal in request.signals if signal not in answered),  # the reports say why
+            tuple(signal for signal in request.signals if signal not in answered),  # the reports give the reasons
             facets,
             {name: round(value, 3) for name, value in ranked.timings.items()},
             ranked.rerank,
@@ -57,20 +57,24 @@ class SearchService:
         )
 
     def vocabulary(self, collection: str, text: str, passage: str | None = None, top: int = 50) -> Vocabulary:
-        """What the VDR signal makes of a text, as a query and as a passage; with `passage`, what the two share.
+        """Return the VDR token weights of a text, encoded as a query and as a passage.
 
-        Raises InvalidInputError for an empty text.
+        With `passage`, also return the tokens that contribute to its score for the text as a query. Raises
+        InvalidInputError for an empty text.
         """
         present = self._collections.present(collection)
         return vocabulary(present, self._encoders, text, passage, top, self._settings.max_vocabulary_chars)
 
     def pool(self, collection: str, request: SearchRequest) -> tuple[CompleteScores, list[str]]:
-        """The candidates' complete scores and the id of each one's document: what tuning works on."""
+        """Return the raw scores of all candidates by signal, and the document id of each candidate, for tuning."""
         ranked = self._ranker.rank(collection, request)
         scores, reader = ranked.fused.complete, ranked.snapshot.reader
         return scores, reader.doc_ids(reader.document_keys(scores.rows))
 
     def why_not(self, collection: str, request: SearchRequest, doc_id: str) -> WhyNot:
-        """Where a document was lost, and at which rank. Raises NotFoundError where there is no such document."""
+        """Explain at which stage a document was lost, and at which rank it stands.
+
+        Raises NotFoundError if the document does not exist.
+        """
         check_text(doc_id, "document id")
         return why_not(self._ranker.rank(collection, request, extra_document=doc_id), request, doc_id)

@@ -1,4 +1,4 @@
-"""A text read out over the vocabulary of the VDR encoder."""
+"""Show a text's VDR weights over the encoder's vocabulary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms
 
 @dataclass(frozen=True, slots=True)
 class VocabularyToken:
-    """A token and its weight; `own` where the text contains it."""
+    """A vocabulary token with its weight. `own` is true if the text contains the token."""
 
     token: str
     weight: float
@@ -31,7 +31,11 @@ class VocabularyToken:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A text read out over the vocabulary, heaviest first, and what it shares with a passage; `score` sums it."""
+    """A text's tokens by descending weight, as a query and as a passage.
+
+    `shared` lists the tokens that the query and the given passage have in common. `score` is the sum of their
+    contributions, the inner product of the two.
+    """
 
     generation: str
     mode: VdrMode
@@ -44,9 +48,10 @@ class Vocabulary:
 def vocabulary(
     present: Present, encoders: Encoders, text: str, passage: str | None, top: int, limit: int
 ) -> Vocabulary:
-    """What the VDR signal makes of a text, as a query and as a passage; with `passage`, what the two share.
+    """Return the `top` heaviest VDR tokens of a text, encoded as a query and as a passage.
 
-    The `top` heaviest tokens are shown. Raises InvalidInputError for an empty text, or one above `limit` characters.
+    With `passage`, also return the tokens shared by the query and that passage. Raises InvalidInputError for a text
+    or passage that is empty or longer than `limit` characters.
     """
     for name, value in (("text", text), ("passage", passage)):
         if value is not None and not check_text(value, name).strip():
@@ -86,7 +91,7 @@ def vocabulary(
 
 
 def _shared(bag: BagEncoder, query: TermWeights, against: TermWeights) -> tuple[TokenContribution, ...]:
-    """The tokens that two texts share, by what they contribute to the inner product."""
+    """The tokens that two texts share, by descending contribution to the inner product."""
     both, mine, theirs = np.intersect1d(query.ids, against.ids, return_indices=True)
     pairs = zip(both.tolist(), query.weights[mine].tolist(), against.weights[theirs].tolist(), strict=True)
     found = [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in pairs]

@@ -1,4 +1,4 @@
-"""Why a document is not on the page, or stands where it does."""
+"""Explain why a document is not on the result page, or why it has its rank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from hyblink.app.search.ranking import Ranked
 
 @dataclass(frozen=True, slots=True)
 class LegStanding:
-    """Where a document stands in one leg: its best passage's exact score and rank among all passages."""
+    """A document's standing in one leg: the exact score and rank of its best passage among all passages.
+
+    `depth` is the number of candidates that the leg proposes. `proposed` says whether the document was among them.
+    """
 
     signal: Signal
     score: float | None
@@ -33,7 +36,11 @@ class LegStanding:
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """Why a document is where it is. `lost_at` is one of `filter`, `candidates`, `page`, `nothing` (it is shown)."""
+    """Why a document is or is not on the page.
+
+    `lost_at` is the stage that dropped it: `filter`, `candidates`, `page`, or `nothing` if it is shown. `rank` and
+    `score` are those among all candidates; `last_shown_score` is the lowest score on the page.
+    """
 
     doc_id: str
     generation: str
@@ -48,9 +55,10 @@ class WhyNot:
 
 
 def why_not(ranked: Ranked, request: SearchRequest, doc_id: str) -> WhyNot:
-    """Where a document was lost, and at which rank; it was ranked with the others, proposed or not.
+    """Explain at which stage a document was lost, and at which rank it stands.
 
-    Raises NotFoundError where there is no such document.
+    `ranked` must have been computed with `doc_id` as its extra document. Raises NotFoundError if the document does not
+    exist.
     """
     reader = ranked.snapshot.reader
     rows = reader.document_rows(doc_id)
@@ -58,7 +66,7 @@ def why_not(ranked: Ranked, request: SearchRequest, doc_id: str) -> WhyNot:
         raise NotFoundError("no such document", received=doc_id)
     passes = ranked.allowed is None or bool(ranked.allowed.contains(rows).any())
     standings = _standings(ranked, rows, request.candidates)
-    # A document that the filter drops is ranked here all the same, to say where it would stand.
+    # A document that fails the filter is ranked too, to show the rank that it would have.
     documents = ranked.documents
     place = int(np.flatnonzero(documents.keys_D == reader.document_keys(rows)[0])[0])
     rank = place + FIRST_RANK
@@ -79,7 +87,7 @@ def why_not(ranked: Ranked, request: SearchRequest, doc_id: str) -> WhyNot:
 
 
 def _standings(ranked: Ranked, rows: IdArray, depth: int) -> tuple[LegStanding, ...]:
-    """Where the best of some passages stands in each leg."""
+    """The standing of the best of these passages in each leg."""
     standings = []
     for signal, leg in ranked.legs.items():
         scores = leg.score(rows)[signal]
@@ -97,7 +105,7 @@ def _standings(ranked: Ranked, rows: IdArray, depth: int) -> tuple[LegStanding, 
 
 
 def _lost_at(passes: bool, standings: Sequence[LegStanding], rank: int, request: SearchRequest) -> tuple[str, str]:
-    """At which step the document was lost, and that in words."""
+    """The stage that dropped the document, and an explanation in words."""
     last = request.offset + request.k
     if not passes:
         return "filter", f"the filter leaves it out; without the filter it would stand at rank {rank}"
