@@ -1,1 +1,1 @@
-"""Entity linking: mentions in a text to entities of a knowledge base, or to NIL."""
+"""Entity linking: find mentions in a text and link each to an entity of a knowledge base, or to NIL (no entity)."""

@@ -1,4 +1,7 @@
-"""Entities as metadata of documents: a facet, a filter, and what a search can be boosted by."""
+"""Annotate documents with the entities that they mention.
+
+The entity ids are stored in the documents' metadata, so that searches can use them as facet, filter and boost.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,20 @@ from hyblink.indexer.ingest.documents import DocumentService
 
 _BATCH = 32
 _MOST = 1000
-"""Entities of one document, the most often mentioned first."""
+"""The largest number of entities stored for one document; the most often mentioned are kept."""
 
 
 class Collections(Protocol):
-    """What annotation needs to know of collections; the catalog is one."""
+    """The part of the catalog that annotation uses."""
 
     def engine(self, name: str, generation: str | None = None) -> Engine: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """What a run did: documents looked at, those whose metadata changed, links made, documents that were too long.
+    """The outcome of an annotation run: documents read, documents whose metadata changed, links made.
 
-    Too long are also those with more mentions than a linking request may have.
+    `skipped` counts documents that are too long or have more mentions than a linking request may have.
     """
 
     documents: int
@@ -58,11 +61,11 @@ def annotate(
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Annotated:
-    """Link every document's title and text, and keep the entities' ids in its metadata. Doing it twice changes nothing.
+    """Link the title and text of every document, and store the entities' ids in its metadata. Idempotent.
 
-    Passages and vectors stay as they are; only metadata is written. `annotated_with` says with which knowledge base a
-    document was annotated, so that the store knows which still wait: with `waiting_only` no others are looked at. A
-    document that somebody changes meanwhile stays as it was sent, and waits.
+    Only metadata is written, so passages and vectors are kept. The field `annotated_with` records the knowledge base
+    of a document's annotation; with `waiting_only`, only documents that lack it are read. A document that is changed
+    during the run is not overwritten; it stays unannotated until the next run.
     """
     looked = changed = links = skipped = 0
     reader = collections.engine(collection).store.reader()
@@ -84,7 +87,10 @@ def annotate(
 
 
 def _counted(linker: LinkService, annotation: Annotation, documents: Sequence[Document]) -> dict[str, Counter[str]]:
-    """How often each document mentions each entity, by id; one of more mentions than a request may have is left out."""
+    """How often each document mentions each entity, by document id.
+
+    A document with more mentions than a linking request may have is omitted.
+    """
     if not documents:
         return {}
     texts = tuple(Text(f"{one.title}\n{one.text}") for one in documents)
@@ -122,7 +128,10 @@ class MentionedIn:
 
 @dataclass(frozen=True, slots=True)
 class Mentioned:
-    """Where an entity is mentioned, and the entities that stand beside it with in how many of those documents."""
+    """The documents that mention an entity, and the entities that co-occur with it.
+
+    `documents` is their total number. Each neighbour has the number of documents that it shares with the entity.
+    """
 
     documents: int
     shown: tuple[MentionedIn, ...]
@@ -130,7 +139,10 @@ class Mentioned:
 
 
 def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
-    """The documents of a collection that were annotated with an entity; the first `limit` in the order of arrival."""
+    """Return the documents annotated with an entity, and its co-occurring entities, at most `limit` of each.
+
+    Documents come in the order of their arrival, neighbours by descending count.
+    """
     reader = snapshot.reader
     rows = reader.select(parse_filter({"term": {LINKED_ENTITIES: entity_id}})).rows()
     keys, first = np.unique(reader.document_keys(rows), return_index=True)

@@ -1,5 +1,7 @@
-"""Candidates of a mention: BM25 and VDR over names and descriptions, dense vectors of the mention in its context, and
-how often its name means an entity. Each proposes; then every candidate gets every signal, as in search.
+"""Candidate generation: the entities that a mention may mean, with a score for each signal.
+
+The signals are BM25 and VDR over names and descriptions, dense vectors of the mention in its context, and the prior
+P(entity | name). Each signal proposes candidates; then every candidate is scored by every signal, as in search.
 
 Shapes: S signals, C candidates.
 """
@@ -29,18 +31,23 @@ from hyblink.ranker.signals.registry import grouped, leg_of
 
 Floats = npt.NDArray[np.float64]
 POOL = 64
-"""Candidates that signals are normalised over, however few of them are asked for: what is fitted to one number of
-candidates holds for another."""
+"""The least number of candidates over which signals are normalised, so that the normalised scores, and the
+coefficients fitted to them, do not depend on how many candidates a request asks for."""
 _LEAST_POOL = 9
 _UNRELATED = {Signal.DENSE: 0.23}
-"""What an entity scores that has nothing to do with a mention (by words 0): the tenth percentile of pools of el-wiki
-and el-foldoc. A pool of fewer than `_LEAST_POOL` is normalised as if it had such entities: of one candidate alone no
-score could be told from any other's, and the best of nine is as far from the mean as usual (2.8 deviations)."""
+"""The raw score of an unrelated entity by signal (0 for the lexical ones): the tenth percentile of the pools of
+el-wiki and el-foldoc. Pools of fewer than `_LEAST_POOL` candidates are padded with such entities before normalisation:
+the z-score of a single candidate would be meaningless, and the best of nine is 2.8 deviations above the mean, as usual
+in full pools."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """A mention's candidates, best first by the fused score, one row for each entity."""
+    """A mention's candidate entities, best first by the fused score.
+
+    `rows` are the entities' passage rows, `keys` their document keys. Raw scores are NaN where a signal has none.
+    `leg_ranks` holds, for each signal, the rank of each row in that signal's own list.
+    """
 
     rows: IdArray
     keys: IdArray
@@ -49,19 +56,20 @@ class Candidates:
     normalised_SC: Floats
     leg_ranks: tuple[Mapping[int, int], ...]
     context_z_C: Floats | None = None
-    """BM25 of the words around the mention, normalised."""
+    """The BM25 score for the words around the mention, as a z-score over the pool."""
     named_C: Floats | None = None
-    """The share of the title's words, without the mention's own, that stand around it: `gzip` for `gzip.open`."""
+    """The share of the title's words outside the mention that occur near it, such as `gzip` for the mention `open`
+    and the title `gzip.open`."""
     titled_C: Floats | None = None
-    """1 where the mention is the whole title."""
+    """1 where the mention equals the whole title, else 0."""
     ordinary: bool = False
-    """Whether the mention is written as ordinary words are: lower-case letters and spaces."""
+    """Whether the mention looks like ordinary words: only lower-case letters and spaces."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def value(self, signal: Signal, *, raw: bool) -> Floats:
-        """A signal's scores of all candidates; 0 where there are none."""
+        """Return a signal's raw or normalised scores, shape (C,); 0 where a candidate has none."""
         if signal not in self.signals:
             return np.zeros(len(self.rows))
         own = (self.raw_SC if raw else self.normalised_SC)[self.signals.index(signal)]
@@ -70,7 +78,7 @@ class Candidates:
 
 
 def prior_leg(prior: Scored) -> Leg:
-    """How probable each entity is, given the mention's name alone."""
+    """Return a leg that proposes and scores entities by the prior P(entity | name)."""
 
     def search(k: int, _: Selection | None, __: IdArray) -> Mapping[Signal, Scored]:
         return {Signal.PRIOR: Scored(prior.rows[:k], prior.scores[:k])}
@@ -93,11 +101,12 @@ def generate(
     around: str = "",
     ordinary: bool = False,
 ) -> Candidates:
-    """The best k entities of a pool of at least `POOL`, of which each leg proposes as many. `exclude` holds documents'
-    keys; those entities are as good as not there: neither candidates nor of the pool.
+    """Return the k best candidates of a mention by the fused score, with their scores by signal.
 
-    The terms of the `context`, of the text `around` the mention, propose nothing: they say which of the candidates is
-    talked about.
+    Each leg proposes max(k, `POOL`) entities; scores are normalised over this pool. `vector` is the mention's dense
+    vector, `prior` its P(entity | name), `weights` the fusion weights. Entities whose document key is in `exclude`
+    are neither candidates nor in the pool. `context` holds the terms of the text `around` the mention: they score the
+    candidates but propose none.
     """
     lexical = [signal for signal in (Signal.BM25, Signal.VDR) if signal in signals]
     legs: list[Leg] = [leg_of(forms, own) for own in grouped(forms, lexical)]
@@ -141,7 +150,7 @@ def generate(
 
 
 def _among(snapshot: Snapshot, prior: Scored, allowed: Selection | None, exclude: Sequence[int]) -> Scored:
-    """The prior among the entities that may be meant: it sums to 1 over them."""
+    """The prior without entities that are filtered out or excluded, renormalised to sum to 1."""
     if not len(prior.rows) or (allowed is None and not len(exclude)):
         return prior
     kept = ~np.isin(snapshot.reader.document_keys(prior.rows), np.array(exclude, dtype=np.int64))
@@ -152,7 +161,7 @@ def _among(snapshot: Snapshot, prior: Scored, allowed: Selection | None, exclude
 
 
 def _padded(scores: CompleteScores) -> CompleteScores:
-    """The scores beside those of entities that have nothing to do with the mention, where there are few."""
+    """The scores, padded with those of unrelated entities to at least `_LEAST_POOL` candidates."""
     lacking = _LEAST_POOL - len(scores.rows)
     if lacking <= 0 or not len(scores.rows):
         return scores

@@ -1,4 +1,4 @@
-"""From candidates to links: what the cross-encoder reads, what decides, and what is shown."""
+"""From candidates to links: score them with the cross-encoder, decide with the link profile, build the answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ def read_together(
     deadline: float,
     most: int,
 ) -> int:
-    """Add the cross-encoder's scores of each mention's best candidates; how many mentions it reached."""
+    """Score each mention's `most` best candidates with the cross-encoder; return how many mentions it finished.
+
+    The scores are stored in `extras` under `Signal.CROSS`. Candidates below the best `most` get the lowest of them.
+    Mentions not finished by `deadline` get none. `deadline` is a value of `time.perf_counter()`.
+    """
     tops = [_top(moment, one, most) for one in retrieved]
     rows = np.unique(np.concatenate([one.candidates.rows[top] for one, top in zip(retrieved, tops, strict=True)]))
     passages = moment.snapshot.reader.passages(rows)
@@ -55,7 +59,7 @@ def read_together(
     done = 0
     for one, top, own, extra in zip(retrieved, tops, scores, extras, strict=True):
         if len(own) and not np.isnan(own).any():
-            # Those that it did not read are taken to be as bad as the worst that it did.
+            # Candidates that it did not score get the lowest score of the others.
             values = np.full(len(one.candidates), float(own.min()))
             values[top] = own
             extra[Signal.CROSS] = values
@@ -73,6 +77,10 @@ def links_of(
     retrieved: Sequence[Retrieved],
     extras: Sequence[dict[Signal, Floats]],
 ) -> list[Link]:
+    """Decide each mention and return one link (or NIL) for each, in order.
+
+    Adds the features `evidence` and `coherence` to `extras` where the request gives them a weight.
+    """
     chosen = [deciding(moment.profile, Signal.CROSS in extra) for extra in extras]
     utilities = [utility for utility, _ in chosen]
     if request.evidence:
@@ -105,6 +113,7 @@ def link_of(
     utility: Utility,
     threshold: float,
 ) -> Link:
+    """Return the link of one decided mention with its shown candidates; NIL if the probability is below `threshold`."""
     if not decided.order:
         return Link(one.mention, None, "", 0.0, "no_candidates", ())
     shown = decided.order[: max(1, request.shown)]
@@ -136,7 +145,10 @@ def link_of(
 
 
 def jointly(links: Sequence[Link], least: float) -> list[Link]:
-    """Of links whose spans may overlap the best by joint probability, those of at least so much."""
+    """Resolve overlapping links: keep the best by joint probability, none below `least`.
+
+    The joint probability is P(span is a mention) · P(link is correct), as in ELQ (Li et al. 2020).
+    """
     made = [replace(one, joint=_mention_probability(one.mention) * one.probability) for one in links]
     made = [one for one in made if one.joint is not None and one.joint >= least]
     kept = apart([(one.mention.start, one.mention.end) for one in made], [one.joint or 0.0 for one in made])
@@ -144,19 +156,19 @@ def jointly(links: Sequence[Link], least: float) -> list[Link]:
 
 
 def _mention_probability(mention: Mention) -> float:
-    """The span head's, where that found it; what others find, and what is given, is taken to be a mention."""
+    """The span head's probability for a mention of the detector `elq`; 1 for other detectors and given mentions."""
     return mention.score if mention.detector == "elq" else 1.0
 
 
 def deciding(profile: LinkProfile, read_together: bool) -> tuple[Utility, float]:
-    """What decides a mention, and from which probability on it is linked: with the cross-encoder or without."""
+    """Return the utility function and the link threshold for a mention, with or without cross-encoder scores."""
     if read_together:
         return profile.cross, profile.cross_threshold
     return profile.fast, profile.fast_threshold
 
 
 def as_it_comes(utility: Utility, feature: str) -> Utility:
-    """The same, counting a feature that is weighed already as it is."""
+    """Return the utility function with coefficient 1 for `feature`, whose values already include their weight."""
     return Utility({**utility.coefficients, feature: 1.0}, utility.nil, utility.knots)
 
 

@@ -1,9 +1,9 @@
-"""The dictionary: which names mean which entities, how often, and where they stand in a text.
+"""The alias dictionary: which entities a name means, with which prior probability, and where names occur in a text.
 
-It is derived from the store like every index: names are read from the passages that changed, and removed rows are
-passed over until parts are merged. Names are kept as 64-bit keys in sorted arrays, about 25 bytes each, found by binary
-search for every run of tokens of a text at once. An Aho-Corasick automaton finds the same spans, but takes some 100
-bytes a name and is built anew with every change.
+It is derived from the store like every index: it reads the names of changed passages, and skips removed rows until its
+parts are merged. Names are stored as 64-bit keys in sorted arrays, about 25 bytes each. A binary search looks up all
+token n-grams of a text at once. An Aho-Corasick automaton would find the same spans, but needs about 100 bytes a name
+and a rebuild at every change.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from hyblink.app.linking.surface_forms import (
 
 _TITLE, _EXACT_CASE, _SHORT = 1, 2, 4
 _ALIAS_WEIGHT = 0.5
-"""How often a name means an entity whose alias it is, beside one whose title it is, before anything is counted."""
+"""The prior weight of an alias, relative to 1 for a title."""
 _SHORT_WEIGHT = 0.25
-"""The same for a title without what tells it from others of its name: "Mercury" for "Mercury (planet)"."""
+"""The prior weight of a title without its qualifier: "Mercury" for "Mercury (planet)"."""
 _FOLDED_WEIGHT = 0.5
-"""The same for a name that is written otherwise: other case, or the other number."""
+"""The factor for a match that differs in case or in singular and plural."""
 _PARTS = 6
 
 Counts = Mapping[int, Mapping[str, float]]
-"""How often a folded name (its key) was seen to mean an entity (its id)."""
+"""How often a name (the key of its folded form) was judged to mean an entity (its id)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Names sorted by key; beside each the entity's row, the key as written, flags; and how many tokens any has."""
+    """Names sorted by key, each with its exact-form key, its entity's row and flags. `lengths`: token counts."""
 
     keys: Keys
     exact: Keys
@@ -61,13 +61,13 @@ class _Part:
         return len(self.keys)
 
     def find(self, key: int) -> slice:
-        """Where a key's names stand."""
+        """Return the slice of the names that have this key."""
         wanted = np.uint64(key)
         return slice(int(np.searchsorted(self.keys, wanted)), int(np.searchsorted(self.keys, wanted, "right")))
 
 
 def _part(changes: Sequence[PassageChange]) -> _Part:
-    """The names and ids of some entities; one batch at a time, as Python's numbers take many times an array's space."""
+    """The names and ids of one batch of entities. Batches bound the memory that Python's number objects take."""
     entries = [entry for change in changes for entry in _entries(change)]
     keys, exact, rows, flags, lengths = zip(*entries, strict=True)
     made = _Part(
@@ -102,19 +102,19 @@ def _without(part: _Part, removed: IdArray) -> _Part:
 
 
 def _id_key(doc_id: str) -> int:
-    """The key of an entity's id, which stands among the names' and is no text's."""
+    """The key of an entity's id. Ids share the arrays with names, but no text hashes to their keys."""
     return int.from_bytes(blake2b(doc_id.encode(), digest_size=8, person=b"id").digest(), "little")
 
 
 def _needs_its_case(name: str) -> bool:
-    """Whether a name is so short that other case is another word, such as "IT", "C" or "Go"."""
+    """Whether a name is so short that it must match with its exact case, such as "IT", "C" or "Go"."""
     letters = [one for one in name if one.isalpha()]
     upper = sum(one.isupper() for one in letters)
     return bool(upper) and (len(letters) <= 2 or (len(letters) == 3 and upper == 3))
 
 
 class AliasDictionary:
-    """The names of one generation's entities, brought up to date by `at`. Safe to share between threads."""
+    """The names of one generation's entities, updated incrementally by `at`. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,7 +123,7 @@ class AliasDictionary:
         self._change = -1
 
     def at(self, reader: StoreReader) -> DictionaryView:
-        """The names of one moment."""
+        """Return a view of the dictionary at the reader's snapshot, after reading the changes up to it."""
         with self._lock:
             if reader.change > self._change:
                 self._catch_up(reader)
@@ -131,7 +131,7 @@ class AliasDictionary:
 
     def _catch_up(self, reader: StoreReader) -> None:
         removed = reader.removed_since(self._change) if self._change >= 0 else None
-        if removed is None:  # the first time, or the store has forgotten that far back
+        if removed is None:  # the first time, or the store no longer has the removals since then
             self._parts, self._change, removed = (), 0, np.zeros(0, dtype=np.int64)
         added = [_part(batch) for batch in reader.texts_since(self._change) if batch]
         self._removed = np.union1d(self._removed, removed)
@@ -143,7 +143,7 @@ class AliasDictionary:
 
 
 def _entries(change: PassageChange) -> list[tuple[int, int, int, int, int]]:
-    """(key, key as written, row, flags, tokens) of an entity's names and id; plurals under the singular as well."""
+    """(key, exact-form key, row, flags, tokens) of an entity's names and id; lower-case plurals also as singulars."""
     own = _id_key(change.doc_id)
     found: dict[tuple[int, int], tuple[int, int]] = {(own, own): (0, 0)}
     names = names_of(change.content)
@@ -155,23 +155,23 @@ def _entries(change: PassageChange) -> list[tuple[int, int, int, int, int]]:
             continue
         beside = (flags | (_EXACT_CASE if _needs_its_case(name) else 0), made.tokens)
         found.setdefault((made.folded, made.exact), beside)
-        if made.singular != made.folded and name == name.lower():  # "The Pythons" are not the Python
+        if made.singular != made.folded and name == name.lower():  # "The Pythons" must not match "the Python"
             found.setdefault((made.singular, made.exact), beside)
     return [(key, exact, change.row, flags, tokens_) for (key, exact), (flags, tokens_) in found.items()]
 
 
 class DictionaryView:
-    """The dictionary at one moment."""
+    """An immutable view of the dictionary at one snapshot of the store."""
 
     def __init__(self, parts: Sequence[_Part], removed: IdArray, reader: StoreReader, *, later: bool) -> None:
-        """`later` says that the dictionary has gone on since the reader's moment, so that rows must be looked for."""
+        """`later`: the dictionary is newer than the reader's snapshot, so rows are checked against the reader."""
         self._parts = parts
         self._removed = removed
         self._reader = reader
         self._later = later
 
     def _living(self, rows: IdArray) -> dict[int, int]:
-        """The rows that exist at this moment, with their documents' keys."""
+        """The rows that exist in this snapshot, with their document keys."""
         rows = rows[~np.isin(rows, self._removed)]
         if self._later:
             rows = np.array(sorted(self._reader.passages(rows)), dtype=np.int64)
@@ -181,11 +181,11 @@ class DictionaryView:
     def priors(
         self, names: Sequence[str], counts: Counts | None = None, counted: Sequence[str] | None = None
     ) -> list[Scored]:
-        """For each name how probable each entity is, given the name alone: rows, best first; scores sum to 1.
+        """Return the prior P(entity | name) of each name: entity rows, best first, with scores that sum to 1.
 
-        A title weighs more than an alias, a name as it is written more than one folded; `counts` of what the name was
-        seen to mean weigh more than either, also of an entity that has no such name. `counted` are entities (ids, ""
-        for none) for which each name is counted once too often: the name is of a mention that was itself counted.
+        A title weighs more than an alias, an exact match more than a folded one. `counts`, the judged meanings of
+        names, add 1 for each judgement, also for entities without such a name. `counted` has an entity id for each
+        name ("" for none) whose count is reduced by 1: leave-one-out for a mention that was itself counted.
         """
         once = counted or [""] * len(names)
         found = [self._weights(name, counts or {}, own) for name, own in zip(names, once, strict=True)]
@@ -193,7 +193,7 @@ class DictionaryView:
         return [_prior({row: weight for row, weight in own.items() if row in living}) for own in found]
 
     def known(self, ids: set[str]) -> set[str]:
-        """Those of the ids that are entities at this moment."""
+        """Return those of the ids that are entities in this snapshot."""
         rows = {one: list(self._rows_of(one)) for one in ids}
         living = self._living(np.unique(np.array([row for own in rows.values() for row in own], dtype=np.int64)))
         return {one for one, own in rows.items() if any(row in living for row in own)}
@@ -221,15 +221,16 @@ class DictionaryView:
         return weights
 
     def names_in(self, text: str) -> list[tuple[int, int]]:
-        """Every name in a text, overlapping ones too: (start, end) in code points, ascending."""
+        """Return the (start, end) of every name in a text, overlapping ones included, ascending, in code points."""
         made = tokens(text)
         spans = {(start, start + length - 1) for start, length, _ in self._names(made)}
         return sorted((int(made.starts_T[a]), int(made.ends_T[b])) for a, b in spans)
 
     def detect(self, text: str) -> list[Mention]:
-        """The longest names in a text, left to right, none within another; `score` is the best entity's weight.
+        """Return the mentions in a text by greedy longest match, left to right, without overlaps.
 
-        Function words, numbers and punctuation alone are not taken for names, nor short names in another case.
+        `score` is the prior weight of the best entity. Function words, numbers and punctuation alone are never
+        mentions, and short names must match in case.
         """
         made = tokens(text)
         best: dict[int, tuple[int, float]] = {}
@@ -247,14 +248,14 @@ class DictionaryView:
         return mentions
 
     def _names(self, made: Tokens) -> Iterator[tuple[int, int, float]]:
-        """(first token, length, weight) of every name of an entity that exists at this moment."""
+        """(first token, length, weight) of every name of an entity that exists in this snapshot."""
         lengths = sorted(frozenset().union(*(part.lengths for part in self._parts)))
         found = [one for length in lengths if 0 < length <= MAX_TOKENS for one in self._matches(made, length)]
         living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
         return ((start, length, weight) for start, length, weight, row in found if row in living)
 
     def _matches(self, made: Tokens, length: int) -> Iterator[tuple[int, int, float, int]]:
-        """(first token, length, weight, row) of every name of so many tokens."""
+        """(first token, length, weight, row) of every name with `length` tokens."""
         plain = runs(made.folded_T, made.folded_T, length)
         single = runs(made.folded_T, made.singular_T, length)
         exact = runs(made.exact_T, made.exact_T, length)
@@ -303,7 +304,7 @@ def _may_be_a_name(words: Sequence[str]) -> bool:
 
 
 def prior_scores(found: Scored, rows: IdArray) -> ScoreArray:
-    """The prior of given rows; 0 where the name does not mean them."""
+    """Return the prior of each of the given rows, 0 for rows that are not in `found`."""
     scores = np.zeros(len(rows), dtype=np.float32)
     order = np.argsort(found.rows)
     known, values = found.rows[order], found.scores[order]
@@ -315,14 +316,14 @@ def prior_scores(found: Scored, rows: IdArray) -> ScoreArray:
 
 
 class Dictionaries:
-    """The dictionaries of the generations that are in use: two of each collection at most."""
+    """A cache of alias dictionaries by generation, at most two for each collection."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], AliasDictionary] = {}
 
     def view(self, collection: str, generation: str, snapshot: Snapshot) -> DictionaryView:
-        """A generation's dictionary at a snapshot's moment."""
+        """Return a generation's dictionary at a snapshot."""
         with self._lock:
             found = self._made.get((collection, generation))
             if found is None:

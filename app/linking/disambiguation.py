@@ -1,8 +1,8 @@
-"""Which candidate a mention means, and how sure that is: a conditional logit (McFadden 1974) over them and NIL.
+"""Disambiguation: a conditional logit (McFadden 1974) over a mention's candidates and NIL.
 
 ``u_e = Σ_f w_f x_fe``, ``p(e) = exp(u_e) / (exp(u_NIL) + Σ_c exp(u_c))``. The coefficients are fitted on judged
-mentions, a part of them with the right entity taken away, so that NIL has its share. The best candidate's probability
-is then mapped to how often such a link is right (isotonic regression). Every term is a line of the ledger.
+mentions. For a part of these the correct entity is excluded, to get NIL examples. Isotonic regression then calibrates
+the probability of the best candidate. Every term is a line of the score explanation (the ledger).
 """
 
 from __future__ import annotations
@@ -24,17 +24,22 @@ Floats = npt.NDArray[np.float64]
 FEATURES: Mapping[str, tuple[Signal, bool]] = {
     name: (definition.name, raw) for definition in SIGNALS.values() for name, raw in definition.features
 }
-"""By name, the signal that a feature is of, and whether it is the raw value or the normalised one.
+"""The features by name: (signal, whether the raw value is used instead of the normalised one).
 
-`match` is 1 where the mention is a name of the entity at all: a name of many entities is no reason for NIL. `title` is
-1 where it is its title. `unsupported` is 1 where the mention is written as ordinary words are and neither is the title
-nor has the title's other words around it: "read it back" means no `turtle.TNavigator.back`.
+`match` is 1 if the mention is any name of the entity, so that a name shared by many entities, with a low prior for
+each, does not favour NIL. `title` is 1 if the mention is the entity's title. `unsupported` is 1 if the mention looks
+like ordinary words and is not the title, and the title's other words do not occur near it: "read it back" does not mean
+`turtle.TNavigator.back`.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What was made of a mention's candidates. `order` are places among them, best first by utility."""
+    """The decision on a mention's candidates.
+
+    `order` holds indices of the candidates, best first by utility. `right` is the calibrated probability that the best
+    one is correct.
+    """
 
     order: tuple[int, ...]
     utility_C: Floats
@@ -44,10 +49,10 @@ class Decided:
 
 
 def features_of(candidates: Candidates, extra: Mapping[Signal, Floats]) -> dict[str, Floats]:
-    """Every feature's values, shape (C,); `extra` are signals that came after retrieval.
+    """Return the values of every feature, each of shape (C,). `extra` holds signals computed after retrieval.
 
-    An entity without a vector yet is taken to be as near as those that have one are in the mean: else being encoded
-    first would speak for an entity, and where none is, everything for NIL.
+    An entity without a vector yet gets the mean cosine of the candidates that have one. Otherwise, entities encoded
+    first would be favoured, and NIL would be favoured if none is encoded.
     """
     found = {}
     for name, (signal, raw) in FEATURES.items():
@@ -92,7 +97,7 @@ def _cosines(candidates: Candidates) -> Floats:
 
 
 def softmax_with_nil(utility_C: Floats, nil: float) -> Floats:
-    """Each candidate's probability; what is missing to 1 is NIL's.
+    """Return each candidate's probability, shape (C,); the rest to 1 is the probability of NIL.
 
     >>> softmax_with_nil(np.array([0.0, 0.0]), 0.0).round(3).tolist()
     [0.333, 0.333]
@@ -104,7 +109,7 @@ def softmax_with_nil(utility_C: Floats, nil: float) -> Floats:
 
 
 def calibrated(utility: Utility, probability: float) -> float:
-    """How often a link of this softmax probability is right.
+    """Map a softmax probability to the calibrated probability that the link is correct.
 
     >>> calibrated(Utility({}, 0.0, ((0.0, 0.0), (0.5, 0.2), (1.0, 1.0))), 0.75)
     0.6
@@ -116,7 +121,7 @@ def calibrated(utility: Utility, probability: float) -> float:
 
 
 def decide(candidates: Candidates, utility: Utility, extra: Mapping[Signal, Floats]) -> Decided:
-    """Rank a mention's candidates by utility; ties keep the order of retrieval."""
+    """Rank a mention's candidates by utility, with their probabilities. Ties keep the order of retrieval."""
     features = features_of(candidates, extra)
     total = np.zeros(len(candidates))
     for name, values in features.items():
@@ -128,7 +133,7 @@ def decide(candidates: Candidates, utility: Utility, extra: Mapping[Signal, Floa
 
 
 def ledger(decided: Decided, candidates: Candidates, place: int, utility: Utility) -> tuple[SignalValue, ...]:
-    """A candidate's lines by signal; their contributions sum to its utility."""
+    """Explain a candidate's utility by signal; the contributions sum to it. `place` is the candidate's index."""
     lines = []
     row = int(candidates.rows[place])
     for signal in dict.fromkeys(signal for name, (signal, _) in FEATURES.items() if name in decided.features):
@@ -156,10 +161,11 @@ def ledger(decided: Decided, candidates: Candidates, place: int, utility: Utilit
 def coherence(
     decided: Sequence[Decided], vectors: Sequence[VectorArray], weight: float, *, reach: int = 10
 ) -> list[Floats]:
-    """How well each candidate goes with what the neighbouring mentions mean.
+    """Return the coherence of each mention's candidates with the neighbouring mentions, one array of shape (C,) each.
 
-    `weight` times the cosine of its vector with the mean of theirs, weighted by their probabilities. `vectors` are
-    those of each mention's candidates, shape (C, D).
+    It is `weight` times the cosine between a candidate's vector and the mean of the neighbours' expected vectors
+    (their candidates' vectors weighted by probability). Neighbours are the `reach` mentions before and after.
+    `vectors` are those of each mention's candidates, shape (C, D).
     """
     means = [one.probability_C @ own if len(own) else np.zeros(0) for one, own in zip(decided, vectors, strict=True)]
     found: list[Floats] = []

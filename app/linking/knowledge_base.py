@@ -1,7 +1,8 @@
-"""An entity is a document of a collection of its own: title, then a line of aliases, then the description.
+"""Knowledge bases: collections in which each document is an entity.
 
-So BM25, VDR and dense encoders read the aliases too, filters see `kind`, `world` and `aliases` as metadata, and stores,
-tiers, generations and exports are those of passages. Entities are not cut: encoders read what fits their windows.
+An entity is stored as a title, a line of aliases, and the description. BM25, VDR and the dense encoder therefore read
+the aliases too. `kind`, `world` and `aliases` are metadata, so filters can use them. Storage, encoding, generations and
+exports work as for documents. An entity is a single passage; encoders read as much of it as fits their window.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ MAX_NAME_CHARS = 512
 
 
 def entity_spec(name: str, **choices: Any) -> CollectionSpec:
-    """A knowledge base: a collection whose documents are entities, not cut into passages."""
+    """Return the spec of a knowledge base: a collection of kind `entities`, whose documents are not chunked."""
     return CollectionSpec(name, kind="entities", chunk_chars=0, chunk_overlap_chars=0, **choices)
 
 
 def to_document(entity: Entity) -> Document:
-    """How the store keeps an entity."""
+    """Return the document that stores an entity. The inverse is `from_document`."""
     own = {"aliases": list(entity.aliases), "kind": entity.kind, "world": entity.world}
     metadata: dict[str, Any] = {**entity.metadata, **{name: value for name, value in own.items() if value}}
     return Document(DocId(entity.id), _line(entity.aliases) + entity.description, entity.title, entity.lang, metadata)
 
 
 def from_document(document: Document) -> Entity:
-    """The entity that `to_document` stored."""
+    """Return the entity that a document stores. The inverse is `to_document`."""
     metadata = dict(document.metadata)
     aliases = metadata.pop("aliases", None)
     names = tuple(str(one) for one in aliases) if isinstance(aliases, list) else ()
@@ -49,7 +50,7 @@ def from_document(document: Document) -> Entity:
 
 
 def names_of(content: str) -> list[str]:
-    """An entity's title and aliases, from what BM25 sees of it."""
+    """Return an entity's title and aliases, parsed from its indexed text (title, newline, stored text)."""
     title, _, rest = content.partition("\n")
     if not rest.startswith(_ALIASES):
         return [title]
@@ -58,7 +59,7 @@ def names_of(content: str) -> list[str]:
 
 
 def description_of(text: str) -> str:
-    """A stored entity's description, without the line of aliases."""
+    """Return the description in an entity's stored text, without the line of aliases."""
     return text.partition("\n")[2] if text.startswith(_ALIASES) else text
 
 
@@ -67,7 +68,7 @@ def _line(aliases: Sequence[str]) -> str:
 
 
 def parse_entity(row: object, max_chars: int) -> Entity:
-    """An entity from a JSON object. Raises InvalidInputError or TooLargeError, naming the field."""
+    """Parse and validate an entity given as a JSON object. Raises InvalidInputError or TooLargeError with the field."""
     if not isinstance(row, Mapping):
         raise InvalidInputError("an entity has the wrong type", received=row, expected="an object")
     unknown = set(row) - _FIELDS
@@ -116,7 +117,7 @@ def _name(value: object, what: str) -> str:
 
 
 class KnowledgeBase:
-    """Adds, changes, shows and removes entities. What is acknowledged is a candidate for the next request."""
+    """Upserts, reads and removes entities. An acknowledged entity can be linked by the next request."""
 
     def __init__(self, documents: DocumentService, *, max_chars: int, max_bulk: int) -> None:
         self._documents = documents
@@ -124,9 +125,10 @@ class KnowledgeBase:
         self._max_bulk = max_bulk
 
     def bulk(self, collection: str, rows: Sequence[object], *, encode: bool = True) -> BulkResult:
-        """Upsert JSON objects; item by item, in order. A reader's error in the place of one is a rejected item.
+        """Upsert entities given as JSON objects; return the outcome of each, in order.
 
-        Raises only for the request as a whole.
+        An invalid row, or a UserError in place of a row, becomes a rejected item. Raises InvalidInputError or
+        TooLargeError only for the request as a whole.
         """
         if not isinstance(rows, list):
             raise InvalidInputError("entities has the wrong type", received=rows, expected="a list of objects")
@@ -144,18 +146,21 @@ class KnowledgeBase:
 
     @staticmethod
     def check(spec: CollectionSpec) -> None:
-        """Raises ConflictError for a collection that is no knowledge base."""
+        """Raise ConflictError if the collection is not a knowledge base."""
         if spec.kind != "entities":
             raise ConflictError("the collection holds documents", received=spec.name, expected="a knowledge base")
 
     def get(self, collection: str, entity_id: str) -> Entity:
-        """An entity as it was sent. Raises NotFoundError."""
+        """Return an entity. Raises NotFoundError."""
         try:
             return from_document(self._documents.get(collection, entity_id))
         except NotFoundError as error:
             raise NotFoundError("no such entity", received=entity_id) from error
 
     def remove(self, collection: str, entity_ids: Sequence[str]) -> BulkResult:
-        """Remove entities from every generation: no roll-back brings them back. Raises ConflictError for documents."""
+        """Remove entities from every generation, so that a roll-back does not restore them.
+
+        Raises ConflictError if the collection is not a knowledge base.
+        """
         self.check(self._documents.spec(collection))
         return self._documents.delete(collection, entity_ids, everywhere=True)

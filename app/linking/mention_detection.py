@@ -1,4 +1,4 @@
-"""Mention detection: one port for the dictionary, a trained span head and spaCy, and the union of any of them."""
+"""Mention detection: merge the mentions of several detectors (dictionary, ELQ span head, spaCy)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import regex
 from hyblink.app.core.types.linking import Mention, apart
 
 Detection = Callable[[str], list[Mention]]
-"""The mentions of a text, in order."""
+"""A detector: maps a text to its mentions, in order of position."""
 
 DETECTORS = ("dictionary", "elq", "spacy:PIPELINE")
 
 _CHARACTER = regex.compile(r"\X")
 
 _LONGEST = 256
-"""Code points of one character at most: what is longer than this was made to be, and is cut."""
+"""The largest number of code points in one grapheme cluster; longer clusters are cut."""
 
 
 def union(found: Sequence[Sequence[Mention]]) -> list[Mention]:
-    """The mentions of several detectors: of those that overlap the longest stays, then the surest, then the first.
+    """Merge the mentions of several detectors and remove overlaps.
 
-    The same span found twice is named after both.
+    Of overlapping mentions the longest is kept, then the one with the highest score, then the first. A span found by
+    several detectors is kept once, with their names joined by "+".
     """
     every = together(found)
     rank = {at: place for place, at in enumerate(sorted(range(len(every)), key=lambda at: _longest(every[at])))}
@@ -35,7 +36,7 @@ def _longest(one: Mention) -> tuple[int, float, int]:
 
 
 def together(found: Sequence[Sequence[Mention]]) -> list[Mention]:
-    """The mentions of several detectors in order of the text, each span once."""
+    """Merge the mentions of several detectors by position; equal spans are merged, overlapping ones are kept."""
     same: dict[tuple[int, int], Mention] = {}
     for one in (mention for own in found for mention in own):
         known = same.get((one.start, one.end))
@@ -48,7 +49,7 @@ def together(found: Sequence[Sequence[Mention]]) -> list[Mention]:
 
 
 def splits_a_character(text: str, at: int) -> bool:
-    """Whether a boundary at this code point would cut what is read as one character (Unicode's grapheme clusters).
+    """Return whether a boundary before code point `at` would split a character (a Unicode grapheme cluster).
 
     >>> [splits_a_character("e\\u0301a", at) for at in (1, 2)], splits_a_character("\\U0001f1e9\\U0001f1ea", 1)
     ([True, False], True)
@@ -57,17 +58,17 @@ def splits_a_character(text: str, at: int) -> bool:
 
 
 def whole_characters(text: str, start: int, end: int) -> tuple[int, int]:
-    """A span grown to the characters that it cuts."""
+    """Return the span, extended so that it splits no grapheme cluster."""
     return _boundary(text, start)[0], _boundary(text, end)[1]
 
 
 def _boundary(text: str, at: int) -> tuple[int, int]:
-    """The character within which a boundary falls, from start to end; the boundary itself twice where it cuts none."""
+    """(start, end) of the grapheme cluster that a boundary splits, or (at, at) if it splits none."""
     if not 0 < at < len(text) or (text[at - 1 : at + 1].isascii() and text[at - 1 : at + 1] != "\r\n"):
         return at, at
     start = at - 1
     while start > 0 and at - start < _LONGEST and not text[start].isascii():
-        start -= 1  # a character begins at every one of ASCII but the second of a line's end
+        start -= 1  # every ASCII character begins a cluster, except the line feed of "\r\n"
     if start > 0 and text[start - 1 : start + 1] == "\r\n":
         start -= 1
     for found in _CHARACTER.finditer(text, start, min(len(text), at + _LONGEST)):

@@ -1,4 +1,4 @@
-"""The ranges of a linking request."""
+"""Validation of linking requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyblink.app.linking.mention_detection import (
 
 
 def check_request(request: LinkRequest, limit: LinkSettings) -> None:
-    """Raises UserError for a bad request."""
+    """Validate a linking request. Raises InvalidInputError, or TooLargeError for too many or too long texts."""
     if not request.texts:
         raise InvalidInputError("nothing to link", received=[], expected="at least one text")
     unmarked = sum(one.mentions is None for one in request.texts)
@@ -62,10 +62,10 @@ def check_request(request: LinkRequest, limit: LinkSettings) -> None:
 
 
 def check_spans(text: str, spans: Sequence[tuple[int, int]], where: str) -> None:
-    """Raises InvalidInputError, saying `where`, for a span that is empty, reversed, out of range, blank, or splits a
-    character.
+    """Validate mention spans, given as (start, end) in code points. They may overlap.
 
-    Spans may overlap: each is linked by itself.
+    Raises InvalidInputError, with `where` in the message, for a span that is empty, reversed, out of range, blank, or
+    splits a character.
     """
     for number, span in enumerate(spans):
         start, end = span

@@ -1,4 +1,4 @@
-"""Mentions of texts and the candidates of each, before anything is decided."""
+"""Detect the mentions of texts and retrieve the candidates of each, before disambiguation."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
 
 _CONTEXT_CHARS = 4000
 _NEAR_CHARS = 150
-"""Characters on each side of a mention whose words are looked for in its candidates."""
+"""How many characters on each side of a mention count as near it, for the context features."""
 
 
 class Collections(Protocol):
-    """What the use case needs to know of collections; the catalog is one."""
+    """The part of the catalog that linking uses."""
 
     def present(self, name: str) -> Present: ...
 
@@ -66,7 +66,7 @@ class Collections(Protocol):
 
 
 class Encoders(Protocol):
-    """The encoders that linking uses."""
+    """Gives the encoders that linking uses."""
 
     def full(self, record: GenerationRecord) -> FullEncoder: ...
 
@@ -83,7 +83,7 @@ class Encoders(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """A mention with its candidates, before anything is decided."""
+    """A mention with its context and candidates, before disambiguation. `evidence`: (entity id, share) pairs."""
 
     mention: Mention
     context: MentionContext
@@ -93,7 +93,10 @@ class Retrieved:
 
 @dataclass(slots=True)
 class Moment:
-    """What all mentions of a request share."""
+    """The state that all mentions of a request share: snapshot, dictionary, link profile, encoder.
+
+    `missing` maps a signal that is not available to the reason. `timings` are milliseconds by stage.
+    """
 
     present: Present
     dictionary: DictionaryView
@@ -108,6 +111,7 @@ class Moment:
         return self.present.snapshot
 
     def took(self, stage: str, started: float) -> None:
+        """Add the time since `started` (of `time.perf_counter()`) to a stage."""
         self.timings[stage] = self.timings.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
 
 
@@ -127,6 +131,7 @@ class Retrieval:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def moment(self, collection: str) -> Moment:
+        """Return the shared state for a new request on a collection, at its current snapshot."""
         present = self._collections.present(collection)
         record, snapshot = present.engine.record, present.snapshot
         dictionary = self._dictionaries.view(collection, record.id, snapshot)
@@ -143,7 +148,7 @@ class Retrieval:
         return Moment(present, dictionary, profile, encoder, missing, {}, self._counted(collection, profile))
 
     def _counted(self, collection: str, profile: LinkProfile) -> Counts:
-        """What names were judged to mean, by the names' keys; read when other mentions were counted."""
+        """The counts of judged name meanings by name key, read again when the profile's counts have changed."""
         if not profile.counted:
             return {}
         known = self._counts.get(collection)
@@ -152,13 +157,16 @@ class Retrieval:
             for name, meant in self._collections.name_counts(collection).names.items():
                 keys = keys_of(name)
                 own = made.setdefault(keys.folded, {}) if keys is not None else {}
-                for doc_id, times in meant.items():  # names may differ as written and fold to one
+                for doc_id, times in meant.items():  # names that fold to the same key are added up
                     own[doc_id] = own.get(doc_id, 0.0) + times
             known = self._counts[collection] = (profile.counted, made)
         return known[1]
 
     def mentions(self, moment: Moment, texts: Sequence[Text], request: LinkRequest) -> list[list[Mention]]:
-        """Each text's mentions: those that are given, or what the detectors find in the others."""
+        """Return the mentions of each text: the given ones, or those that the detectors find in texts without.
+
+        They do not overlap, unless the request uses joint probabilities (`joint`).
+        """
         made = [[Mention(a, b, one.text[a:b]) for a, b in one.mentions or ()] for one in texts]
         unmarked = [at for at, one in enumerate(texts) if one.mentions is None]
         if not unmarked:
@@ -182,6 +190,7 @@ class Retrieval:
         return made
 
     def retrieve(self, moment: Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]) -> list[Retrieved]:
+        """Retrieve the candidates of each (text, mention), in order."""
         if not items:
             return []
         before = time.perf_counter()
@@ -205,7 +214,7 @@ class Retrieval:
         bag = self._encoders.bag(record.vdr_encoder)
         full = self._encoders.full(record) if snapshot.vdr is not None else None
         mode: VdrMode = "bag" if full is None else vdr_mode("auto", snapshot, self._encoders.vdr_mode(record))
-        if mode in {"full", "beta"}:  # a name alone needs no encoder
+        if mode in {"full", "beta"}:  # the query is only a name: do not run the encoder for it
             mode = "alpha" if mode == "full" else "bag"
         k = request.candidates or self._settings.candidates
 
@@ -238,7 +247,7 @@ def _keys(snapshot: Snapshot, ids: Sequence[str]) -> list[int]:
 
 
 def _of_whole_characters(text: str, one: Mention) -> Mention | None:
-    """A mention that cuts no character: what a model found grows; a name is none where the text has another letter."""
+    """The mention, if its span splits no character. A model's span is extended; a dictionary match is dropped."""
     start, end = whole_characters(text, one.start, one.end)
     if (start, end) == (one.start, one.end):
         return one
@@ -246,7 +255,7 @@ def _of_whole_characters(text: str, one: Mention) -> Mention | None:
 
 
 def _near(text: str, mention: Mention) -> str:
-    """The words near a mention, without its own."""
+    """The folded text near a mention, without the mention itself."""
     return fold(
         f"{text[max(0, mention.start - _NEAR_CHARS) : mention.start]} {text[mention.end : mention.end + _NEAR_CHARS]}"
     )

@@ -1,4 +1,4 @@
-"""The linking use case: texts → mentions → candidates → disambiguation → links, by one generation."""
+"""The linking service: texts → mentions → candidates → disambiguation → links, on one snapshot of a knowledge base."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from hyblink.app.linking.request import check_request
 from hyblink.app.linking.retrieval import Collections, Encoders, Moment, Retrieval, Retrieved
 
 _BLOCK = 256
-"""Mentions whose candidates are held at once."""
+"""How many mentions are processed at a time, to bound the memory for their candidates."""
 
 
 class LinkService:
-    """Links texts. Safe to share between threads."""
+    """Links texts to the entities of a knowledge base. Safe to share between threads."""
 
     def __init__(self, collections: Collections, encoders: Encoders, settings: LinkSettings) -> None:
         self._collections = collections
@@ -46,7 +46,7 @@ class LinkService:
         self._retrieval.close()
 
     def link(self, collection: str, request: LinkRequest) -> LinkResult:
-        """Links of every text. Raises UserError for a bad request."""
+        """Detect and link the mentions of every text. Raises UserError for a bad request."""
         started = time.perf_counter()
         self.check(request)
         moment = self._retrieval.moment(collection)
@@ -73,7 +73,7 @@ class LinkService:
                 cross_s += time.perf_counter() - before
             before = time.perf_counter()
             at = 0
-            for number, items in block:  # neighbours are those of the same text
+            for number, items in block:  # text by text: coherence uses neighbours in the same text only
                 part = slice(at, at + len(items))
                 links[number] += links_of(moment, request, retrieved[part], extras[part])
                 at += len(items)
@@ -110,7 +110,7 @@ class LinkService:
     def retrieve(
         self, collection: str, texts: Sequence[Text], candidates: int, signals: tuple[Signal, ...] | None = None
     ) -> list[Retrieved]:
-        """Given mentions with their candidates, undecided: what training and evaluation start from."""
+        """Return the given mentions with their candidates, before disambiguation, for training and evaluation."""
         moment = self._retrieval.moment(collection)
         request = LinkRequest(tuple(texts), candidates=candidates, signals=signals)
         self.check(request)
@@ -119,30 +119,33 @@ class LinkService:
         return self._retrieval.retrieve(moment, request, items)
 
     def judged(self, collection: str) -> frozenset[int]:
-        """Digests of the mentions that the collection's link profile counts; empty where it counts none."""
+        """Return the digests of the judged mentions in the link profile's name counts; empty without counts."""
         profile = self._collections.link_profile(collection)
         return self._collections.name_counts(collection).judged if profile and profile.counted else frozenset()
 
     def cross_scores(self, collection: str, cross: EntityCross, one: Retrieved, deadline: float) -> Floats | None:
-        """The cross-encoder's scores of a mention's candidates; those that it did not read get the least of them."""
+        """Return the cross-encoder's scores of a mention's candidates, shape (C,); None if it did not finish.
+
+        Candidates beyond the first `rerank_top` get the lowest score of the others.
+        """
         extras: list[dict[Signal, Floats]] = [{}]
         read_together(self._retrieval.moment(collection), cross, [one], extras, deadline, self._settings.rerank_top)
         return extras[0].get(Signal.CROSS)
 
     def detector(self, collection: str) -> Detection:
-        """A function that finds the dictionary's mentions in a text: the longest names, none within another."""
+        """Return a function that finds the dictionary's mentions in a text, by longest match, without overlaps."""
         return self._retrieval.moment(collection).dictionary.detect
 
     def names_in(self, collection: str) -> Callable[[str], list[tuple[int, int]]]:
-        """A function that finds every name of the knowledge base in a text, overlapping ones too."""
+        """Return a function that finds the (start, end) of every name in a text, overlapping ones included."""
         return self._retrieval.moment(collection).dictionary.names_in
 
     def known(self, collection: str) -> Callable[[set[str]], set[str]]:
-        """A function that says which of some ids are entities."""
+        """Return a function that filters a set of ids to those that are entities of the knowledge base."""
         return self._retrieval.moment(collection).dictionary.known
 
     def meanings(self, collection: str) -> Callable[[str], list[str]]:
-        """A function that gives the ids of all entities which a name means as title or alias, most probable first."""
+        """Return a function that gives the ids of the entities with a name as title or alias, most probable first."""
         moment = self._retrieval.moment(collection)
         reader = moment.snapshot.reader
 
@@ -153,7 +156,7 @@ class LinkService:
         return ids
 
     def check(self, request: LinkRequest) -> None:
-        """Raises UserError for a bad request."""
+        """Validate a request. Raises UserError."""
         check_request(request, self._settings)
 
     def _cross(self, moment: Moment) -> tuple[EntityCross | None, CrossReport | None]:
@@ -167,7 +170,7 @@ class LinkService:
 def _blocks(
     texts: Sequence[Text], found: Sequence[Sequence[Mention]]
 ) -> Iterator[list[tuple[int, list[tuple[Text, Mention]]]]]:
-    """(number of the text, its mentions) in blocks of about `_BLOCK` mentions; a text of more is cut."""
+    """Blocks of (index of a text, its mentions) with about `_BLOCK` mentions each; longer texts are split."""
     block: list[tuple[int, list[tuple[Text, Mention]]]] = []
     count = 0
     for number, (text, mentions) in enumerate(zip(texts, found, strict=True)):

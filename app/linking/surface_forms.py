@@ -1,7 +1,7 @@
-"""Names as they stand in texts: tokens, their folded and singular forms, and 64-bit keys of runs of them.
+"""Surface forms of names: tokens, their folded and singular forms, and 64-bit keys of token n-grams.
 
-A run's key is the polynomial of its tokens' hashes modulo 2^64, so that the keys of all runs of a text are made by a
-handful of array operations. Shapes: T tokens of a text.
+The key of an n-gram is a polynomial hash of its tokens' hashes modulo 2^64. The keys of all n-grams of a text are
+therefore computed by a few array operations. Shapes: T tokens of a text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import regex
 Keys = npt.NDArray[np.uint64]
 
 MAX_TOKENS = 40
-"""Names of more tokens are not looked for in texts; each CJK character is one."""
+"""The largest number of tokens of a name that is detected in texts. Each CJK character is one token."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _MASK = 2**64 - 1
 _JOINERS = {0x200C: None, 0x200D: None}
@@ -30,7 +30,7 @@ _HYPHENS = {"-", "\u2010", "\u2011"}
 # other visible character with its marks.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _ASCII_TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_", re.ASCII)
-"""The same for what is ASCII throughout, four times as fast."""
+"""The token pattern for texts that are ASCII only; four times as fast as `_TOKEN`."""
 _JAMO = "\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb"
 _TOKEN = regex.compile(
     rf"[{_CJK}][\p{{M}}\u11a8-\u11ff]*"
@@ -52,7 +52,7 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text's tokens, from `starts_T` to `ends_T` in code points; hashes of them as written, folded, singular."""
+    """A text's tokens with their offsets in code points, and hashes of their exact, folded and singular forms."""
 
     words: tuple[str, ...]
     starts_T: npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ class Tokens:
 
 
 def singular(word: str) -> str:
-    """An English plural's singular by its ending; other words as they are. `word` is folded.
+    """Return the singular of an English plural, by its ending; other words are unchanged. `word` must be folded.
 
     >>> [singular(word) for word in ("queries", "classes", "files", "status", "process", "is", "analysis")]
     ['query', 'class', 'file', 'status', 'process', 'is', 'analysis']
@@ -81,7 +81,7 @@ def singular(word: str) -> str:
 
 
 def folded(word: str) -> str:
-    """Without differences of case and of compatible characters (NFKC, case folding); joiners are left out."""
+    """Return the word in NFKC, case-folded, without zero-width joiners."""
     return word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).casefold().translate(_JOINERS)
 
 
@@ -103,7 +103,7 @@ def _words(text: str) -> list[tuple[str, int, int]]:
 
 
 def tokens(text: str) -> Tokens:
-    """The tokens of a text. A hyphen between words is none, so that "e-mail" is "e mail".
+    """Return the tokens of a text. Hyphens are dropped, so that "e-mail" equals "e mail".
 
     >>> tokens("json.dump, C++").words
     ('json', '.', 'dump', ',', 'C', '+', '+')
@@ -122,7 +122,7 @@ def tokens(text: str) -> Tokens:
 
 
 def words_of(text: str) -> set[str]:
-    """The distinct words of a text, folded; no punctuation, no function words.
+    """Return the distinct folded words of a text, without punctuation and function words.
 
     >>> sorted(words_of("The json.dump of JSON"))
     ['dump', 'json']
@@ -132,7 +132,10 @@ def words_of(text: str) -> set[str]:
 
 
 def runs(first: Keys, last: Keys, length: int) -> Keys:
-    """The keys of all runs of `length` tokens, shape (T - length + 1,); the last token's hash comes from `last`."""
+    """Return the keys of all n-grams of `length` tokens, shape (T - length + 1,).
+
+    The last token's hash comes from `last`, the others' from `first`, both of shape (T,).
+    """
     count = len(first) - length + 1
     if count <= 0:
         return np.zeros(0, dtype=np.uint64)
@@ -144,7 +147,7 @@ def runs(first: Keys, last: Keys, length: int) -> Keys:
 
 
 def unqualified(title: str) -> str | None:
-    """A title without what tells it from others of the same name, as Wikipedia writes it; None where it has none.
+    """Return a title without its disambiguating qualifier, as Wikipedia writes it; None if it has none.
 
     >>> [unqualified(one) for one in ("Mercury (planet)", "Newark, New Jersey", "Tyler, the Creator", "f (x) y")]
     ['Mercury', 'Newark', None, None]
@@ -157,7 +160,7 @@ def unqualified(title: str) -> str | None:
 
 
 def ordinary(name: str) -> bool:
-    """Whether a name is written as ordinary words are: lower-case letters, and spaces between.
+    """Return whether a name looks like ordinary words: only lower-case letters and spaces.
 
     >>> [ordinary(one) for one in ("read back", "read_text", "Queue", "sha256")]
     [True, False, False, False]
@@ -166,7 +169,7 @@ def ordinary(name: str) -> bool:
 
 
 class NameKeys(NamedTuple):
-    """A whole name's keys as written, folded and singular, and how many tokens it has."""
+    """The keys of a whole name's exact, folded and singular forms, and its number of tokens."""
 
     exact: int
     folded: int
@@ -175,7 +178,7 @@ class NameKeys(NamedTuple):
 
 
 def keys_of(name: str) -> NameKeys | None:
-    """A whole name's keys; None where it has no token."""
+    """Return the keys of a whole name; None if it has no token."""
     words = _words(name)
     if not words:
         return None
@@ -187,7 +190,7 @@ def keys_of(name: str) -> NameKeys | None:
 
 
 def _key(hashes: Sequence[int]) -> int:
-    """What `runs` gives for a run of exactly these tokens."""
+    """The key that `runs` computes for an n-gram of exactly these tokens."""
     key = 0
     for one in hashes:
         key = (key * int(_BASE) + one) & _MASK
