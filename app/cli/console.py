@@ -1,4 +1,4 @@
-"""What the commands share: output as text or JSON, progress bars, errors in one form."""
+"""Shared by the commands: output as text or JSON, progress bars, error messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def served_by() -> Served | None:
 
 
 def emit(value: object) -> None:
-    """Print JSON."""
+    """Print a value as JSON on standard output."""
     import orjson
 
     emit_text(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
@@ -61,7 +61,7 @@ def emit_text(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print for people; characters that the terminal cannot show are escaped."""
+    """Print text on standard output; characters that the terminal cannot show are escaped."""
     if served := _SERVED.get():
         served.send(out=text)
         return
@@ -75,7 +75,10 @@ def answer(
     lines: Callable[[], Iterable[str]] | Iterable[str],
     notes: Iterable[str] = (),
 ) -> None:
-    """Print a command's result: as JSON, or in lines for people, with notes on standard error that the JSON holds."""
+    """Print a command's result as JSON, or as text: `lines` on standard output, `notes` on standard error.
+
+    The notes are not printed with JSON, since the value holds the same information.
+    """
     if as_json:
         emit(value)
         return
@@ -86,7 +89,7 @@ def answer(
 
 
 def note(text: str) -> None:
-    """Print to standard error, so that JSON on standard output stays whole."""
+    """Print text on standard error, which leaves standard output to results and JSON."""
     if served := _SERVED.get():
         served.send(err=text)
         return
@@ -94,7 +97,7 @@ def note(text: str) -> None:
 
 
 def parse_pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
-    """An option that is repeated with `key=value`. Raises InvalidInputError for what is not."""
+    """Parse the values of a repeatable `key=value` option. Raises InvalidInputError for a value without `=`."""
     found = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
@@ -105,7 +108,7 @@ def parse_pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """An option that holds JSON."""
+    """Parse the value of an option that takes JSON. Raises InvalidInputError."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -113,7 +116,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def new_file(path: Path) -> Path:
-    """The path of a file to write. Raises ConflictError where there is one already."""
+    """Return the path of a file to write. Raises ConflictError if the file exists."""
     if path.exists():
         raise ConflictError("the file exists already", received=str(path), expected="a new file")
     return path
@@ -121,7 +124,7 @@ def new_file(path: Path) -> Path:
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """Progress bars on standard error; nothing where it is not a terminal or `quiet`."""
+    """Show progress bars on standard error; none if that is not a terminal, or if `quiet`."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -156,7 +159,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
 
 @contextmanager
 def opened() -> Iterator[App]:
-    """The wired application, closed afterwards; in a service, the service's own."""
+    """Build the application, and close it afterwards. In a service it is the service's own, which stays open."""
     if served := _SERVED.get():
         yield served.app
         return
@@ -171,7 +174,7 @@ def opened() -> Iterator[App]:
 
 @contextmanager
 def audited(app: App, act: str) -> Iterator[None]:
-    """Keep an act in the audit log, with how it ended."""
+    """Write an action and its outcome to the audit log."""
     from hyblink.app.access.audit import Audit, local_user
 
     log = Audit(app.catalog.records())
@@ -185,7 +188,10 @@ def audited(app: App, act: str) -> Iterator[None]:
 
 @contextmanager
 def reported(as_json: bool = False) -> Iterator[None]:
-    """Errors as one line (or as JSON) and an exit status: 2 for what the user can mend, 1 for the rest."""
+    """Report errors as one line (and as JSON if `as_json`), and exit with a status.
+
+    The status is 2 for errors in the input, 1 for other errors, 130 for Ctrl-C.
+    """
     try:
         yield
     except HyblinkError as error:

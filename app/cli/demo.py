@@ -1,4 +1,4 @@
-"""`hyblink demo`: the documentation of this Python, ingested and served with the UI, on loopback."""
+"""`hyblink demo`: ingest the documentation of the running Python, and serve it with the UI on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _LOOK_S = 2.0
 
 
 def link_profile() -> LinkProfile:
-    """How the demo's knowledge base is linked, fitted on the judged mentions of tests/demo_mentions."""
+    """Return the link profile of the demo's knowledge base, fitted on the judged mentions of tests/demo_mentions."""
     return link_profile_from_json(json.loads(_LINK_PROFILE.read_text(encoding="utf-8")))
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port if nothing listens there, else one that the system gives."""
+    """Return the wanted port if it is free, else any free port. Raises UnavailableError."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             try:
@@ -72,7 +72,10 @@ def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_demo(*, check: bool, port: int, ui_port: int) -> None:
-    """Ingest, serve, and wait for Ctrl-C; with `check`, run one search and one linking request and stop."""
+    """Ingest the documents, serve the API and the UI, and wait for Ctrl-C.
+
+    With `check`, run one search and one linking request instead of waiting, then stop.
+    """
     import uvicorn
 
     from hyblink.app.api.application import create_api
@@ -149,7 +152,7 @@ def _start_ui(address: str, port: int) -> subprocess.Popen[bytes]:
 
 
 def _follow_encoding(app: Any, stop: threading.Event) -> None:
-    """Say when the vectors are there."""
+    """Print a line once all passages have vectors."""
 
     def follow() -> None:
         while not stop.wait(_LOOK_S):

@@ -1,4 +1,4 @@
-"""`hyblink ingest` and what else concerns documents and collections."""
+"""`hyblink ingest`, and the other commands for documents and collections."""
 
 from __future__ import annotations
 
@@ -13,28 +13,41 @@ from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption, 
 
 
 def ingest(
-    path: Annotated[Path | None, typer.Argument(help="A file, a folder, or a BEIR folder.")] = None,
+    path: Annotated[Path | None, typer.Argument(help="A file, a folder of files, or a BEIR folder.")] = None,
     python_package: Annotated[
-        str | None, typer.Option(help="An installed Python package; `python` is the standard library.")
+        str | None,
+        typer.Option(help="Ingest this installed Python package instead of a path; `python`: the standard library."),
     ] = None,
     collection: CollectionOption = "default",
     format: FormatOption = None,
-    id_column: Annotated[str | None, typer.Option(help="The field that holds the id.")] = None,
-    title_column: Annotated[str | None, typer.Option(help="The field that holds the title.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="The field that holds the text.")] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Do not cut documents (a new collection only).")] = False,
-    analyzer: Annotated[str, typer.Option(help="english or standard (a new collection only).")] = "english",
+    id_column: Annotated[str | None, typer.Option(help="Name of the column or field with the document's id.")] = None,
+    title_column: Annotated[str | None, typer.Option(help="Name of the column or field with the title.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Name of the column or field with the text.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Index each document as one passage (only for a new collection).")
+    ] = False,
+    analyzer: Annotated[
+        str, typer.Option(help="Text analyzer: english or standard (only for a new collection).")
+    ] = "english",
     dense_index: Annotated[
-        str, typer.Option(help="auto, flat, hnsw, ivf,sq8, ivf,pq, or knn on OpenSearch (a new collection only).")
+        str,
+        typer.Option(
+            help="Vector index: auto, flat, hnsw, ivf,sq8 or ivf,pq; knn on OpenSearch (only for a new collection)."
+        ),
     ] = "auto",
-    no_dense: Annotated[bool, typer.Option("--no-dense", help="No vectors (a new collection only).")] = False,
+    no_dense: Annotated[
+        bool, typer.Option("--no-dense", help="Compute no vectors (only for a new collection).")
+    ] = False,
     wait: WaitOption = True,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Read from the beginning even if a run was cut short.")
+        bool, typer.Option("--restart", help="Read from the beginning, even if an interrupted run could be resumed.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read documents into a collection. A run that was cut short goes on where it stopped."""
+    """Ingest documents into a collection, which is created if it does not exist.
+
+    An interrupted run is resumed when the command is run again.
+    """
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
@@ -93,7 +106,7 @@ def get(document_id: str, collection: CollectionOption = "default") -> None:
 
 
 def delete(document_ids: list[str], collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
-    """Delete documents."""
+    """Delete documents by id. Exits with 2 if a document does not exist."""
     with reported(as_json), opened() as app:
         result = app.documents.delete(collection, document_ids)
         answer(result, as_json, [f"{item.id}: {item.status}" for item in result.items])
@@ -103,7 +116,7 @@ def delete(document_ids: list[str], collection: CollectionOption = "default", as
 
 @reads
 def collections(as_json: JsonOption = False) -> None:
-    """List collections and what they hold."""
+    """List collections with their numbers of documents, passages and encoded passages."""
     with reported(as_json), opened() as app:
         from hyblink.app.operations.collections import collection_state
 
@@ -129,7 +142,7 @@ def collections(as_json: JsonOption = False) -> None:
 
 
 def encode(collection: CollectionOption = "default") -> None:
-    """Encode what still waits on the instant tier."""
+    """Encode all passages of a collection that have no vector yet."""
     with reported(), opened() as app, progress() as bars:
         from hyblink.app.operations.ingestion import encode_with_progress
 
@@ -137,11 +150,13 @@ def encode(collection: CollectionOption = "default") -> None:
 
 
 def fsck(
-    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only this one.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Derive again what differs from the store.")] = False,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Check only this collection; by default all.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild indexes that differ from the store.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare every store with the indexes derived from it and the models that it names."""
+    """Check that indexes match the store and that encoders can be loaded. Exits with 1 if problems are left."""
     with reported(as_json), opened() as app:
         from hyblink.app.operations.collections import fsck as check
 
@@ -164,10 +179,10 @@ def fsck(
 
 
 def export_(
-    folder: Annotated[Path, typer.Argument(help="A folder to make.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to create.")],
     collection: CollectionOption = "default",
 ) -> None:
-    """Write a collection with its weights and vectors into a folder."""
+    """Export a collection with its VDR weights and vectors to a folder."""
     with reported(), opened() as app, progress() as bars:
         from hyblink.app.operations.ingestion import export_to
 
@@ -175,12 +190,12 @@ def export_(
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="A folder made by `hyblink export`.")],
+    folder: Annotated[Path, typer.Argument(help="A folder written by `hyblink export`.")],
     collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="A new name; by default its old one.")
+        str | None, typer.Option("--collection", "-c", help="Name of the new collection; by default the exported name.")
     ] = None,
 ) -> None:
-    """Make a collection from an exported folder; nothing is encoded again."""
+    """Create a collection from an exported folder, without encoding it again."""
     with reported(), opened() as app:
         from hyblink.app.operations.collections import import_from
 

@@ -17,21 +17,30 @@ if TYPE_CHECKING:
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="A BEIR folder: queries.jsonl and qrels/SPLIT.tsv.")],
-    split: Annotated[str, typer.Option(help="Which qrels.")] = "test",
+    split: Annotated[str, typer.Option(help="The split: reads qrels/SPLIT.tsv.")] = "test",
     collection: CollectionOption = "default",
     systems: Annotated[
-        str, typer.Option(help="bm25, vdr, vdr:MODE, dense, hybrid, cross, joined by +.")
+        str,
+        typer.Option(
+            help="Systems to measure, comma-separated: bm25, vdr, vdr:MODE, dense, hybrid, cross; combine with +."
+        ),
     ] = "bm25,vdr,dense,hybrid",
-    run: Annotated[list[Path] | None, typer.Option(help="TREC run files to measure beside them.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many queries, evenly spread.")] = None,
-    rerank_ms: Annotated[float, typer.Option(min=1, help="Time for re-ranking one query, in milliseconds.")] = 10_000,
+    run: Annotated[list[Path] | None, typer.Option(help="A TREC run file to measure too; may be repeated.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of queries, taken evenly spread; by default all.")
+    ] = None,
+    rerank_ms: Annotated[
+        float, typer.Option(min=1, help="Time budget for re-ranking one query, in milliseconds.")
+    ] = 10_000,
     generation: GenerationOption = None,
-    per_query: Annotated[Path | None, typer.Option(help="Write every query's values as TSV.")] = None,
-    write_runs: Annotated[Path | None, typer.Option(help="Write TREC run files into this folder.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a bar chart (PNG).")] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write the measures of every query to this TSV file.")] = None,
+    write_runs: Annotated[
+        Path | None, typer.Option(help="Write each system's ranking to a TREC run file in this folder.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a bar chart of the measures to this PNG file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure any subset of legs on judged queries, with paired significance."""
+    """Measure retrieval systems on judged queries, with paired significance tests."""
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.evaluation.charts import plot as draw
         from hyblink.app.evaluation.runs import write_per_query
@@ -84,18 +93,23 @@ def _table(found: Evaluation) -> Iterator[str]:
 
 
 def tune(
-    folder: Annotated[Path, typer.Argument(help="A BEIR folder with judged queries.")],
-    split: Annotated[str, typer.Option(help="Which qrels.")] = "train",
+    folder: Annotated[Path, typer.Argument(help="A BEIR folder: queries.jsonl and qrels/SPLIT.tsv.")],
+    split: Annotated[str, typer.Option(help="The split: reads qrels/SPLIT.tsv.")] = "train",
     collection: CollectionOption = "default",
-    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many queries, drawn at random.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds of the cross-validation.")] = 5,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of queries, sampled at random; by default all.")
+    ] = None,
     rerank: Annotated[
-        int, typer.Option(min=0, help="Choose the cross-encoder's weight too, re-ranking so many documents.")
+        int,
+        typer.Option(
+            min=0, help="Tune the cross-encoder's weight too, on this many documents per query; 0: do not re-rank."
+        ),
     ] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report, but save no profile.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report the result, but do not save the profile.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose fusion weights on judged queries; save them as the collection's next ranking profile."""
+    """Tune fusion weights on judged queries, and save them as the collection's next ranking profile."""
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.operations.evaluation import tune_profile, tuned_as_json
 

@@ -31,7 +31,7 @@ def generations_list(collection: CollectionOption = "default", as_json: JsonOpti
 
 @generations_cli.command("rebuild")
 def generations_rebuild(collection: CollectionOption = "default", note_text: NoteOption = "") -> None:
-    """Build the next generation with the encoders that the settings name now, verify and publish it."""
+    """Build the next generation with the encoders of the settings, verify and publish it."""
     with reported(), opened() as app, audited(app, f"generations rebuild {collection}"):
         from hyblink.app.operations.generations import rebuild
 
@@ -49,7 +49,7 @@ def generations_rebuild(collection: CollectionOption = "default", note_text: Not
 
 @generations_cli.command("publish")
 def generations_publish(generation: str, collection: CollectionOption = "default") -> None:
-    """Let a generation answer."""
+    """Make a generation the current one, which answers searches."""
     with reported(), opened() as app, audited(app, f"generations publish {collection} {generation}"):
         from hyblink.app.operations.generations import publish
 
@@ -59,7 +59,7 @@ def generations_publish(generation: str, collection: CollectionOption = "default
 
 @generations_cli.command("rollback")
 def generations_rollback(collection: CollectionOption = "default") -> None:
-    """Let the generation before the current one answer again."""
+    """Make the previous generation the current one again, with all writes made since."""
     with reported(), opened() as app, audited(app, f"generations rollback {collection}"):
         from hyblink.app.operations.generations import roll_back
 
@@ -91,7 +91,7 @@ def profiles_list(collection: CollectionOption = "default", as_json: JsonOption 
 
 @profiles_cli.command("use")
 def profiles_use(version: int, collection: CollectionOption = "default") -> None:
-    """Let the current generation use a saved profile."""
+    """Use a saved ranking profile for the current generation."""
     with reported(), opened() as app, audited(app, f"profiles use {collection} {version}"):
         app.catalog.use_profile(collection, version)
         say(f"profile {version} is used now")

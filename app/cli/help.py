@@ -1,4 +1,7 @@
-"""Help texts that list what is registered: they are made when help is shown, so that additions are in them."""
+"""Help texts that list registered formats, signals and recipes.
+
+They are built when help is shown, so that they include what extensions register.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ _LATE = {FORMAT_HELP: _formats, RECIPES_HELP: _recipes, SIGNALS_HELP: _signals}
 
 
 class LateHelpCommand(TyperCommand):
-    """A command whose options' help may stand for what is registered."""
+    """A command whose options may use a placeholder as help text, replaced by a list of what is registered."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         from hyblink.app.core.extensions import load_extensions

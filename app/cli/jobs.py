@@ -14,7 +14,7 @@ from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption
 if TYPE_CHECKING:
     from hyblink.app.jobs.job import Job
 
-jobs_cli = typer.Typer(help="Background jobs: begin, list, cancel, resume; dead letters.", no_args_is_help=True)
+jobs_cli = typer.Typer(help="Background jobs: start, list, cancel, resume; dead letters.", no_args_is_help=True)
 
 
 def _line(job: Job) -> str:
@@ -32,7 +32,7 @@ def jobs_ingest(
     format: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let workers read a file or folder; what was cut short goes on by itself."""
+    """Start a job that ingests a file or folder in the background. An interrupted job resumes by itself."""
     with reported(as_json), opened() as app:
         from hyblink.app.operations.jobs import start_ingestion
 
@@ -43,17 +43,36 @@ def jobs_ingest(
 @jobs_cli.command("retrain")
 def jobs_retrain(
     collection: CollectionOption = "default",
-    rows: Annotated[int, typer.Option(min=1, max=100_000, help="Most generated questions learned from.")] = 2000,
-    held_out: Annotated[int, typer.Option(min=0, max=10_000, help="Most generated questions held out.")] = 400,
-    clicks: Annotated[bool, typer.Option("--clicks/--no-clicks", help="Learn from clicks as well.")] = True,
-    days: Annotated[float, typer.Option(min=0, help="Only from clicks of so many days; 0: of all.")] = 0.0,
-    auto: Annotated[bool, typer.Option("--auto", help="Let what passes the gate answer at once.")] = False,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="An option of the recipe, key=value.")] = None,
-    gate: Annotated[list[str] | None, typer.Option(help="worse, gain, least_overlap, least_judged: key=value.")] = None,
-    every_hours: Annotated[float, typer.Option(min=0, help="Begin so often from now on, and not now.")] = 0.0,
+    rows: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Largest number of generated questions to train on.")
+    ] = 2000,
+    held_out: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Largest number of generated questions held out for evaluation.")
+    ] = 400,
+    clicks: Annotated[bool, typer.Option("--clicks/--no-clicks", help="Train on clicks too, or not.")] = True,
+    days: Annotated[float, typer.Option(min=0, help="Use only clicks of the last so many days; 0: all clicks.")] = 0.0,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Publish a model that passes the gate without asking for approval.")
+    ] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change an option of the recipe: key=value; may be repeated.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Change a bound of the gate (worse, gain, least_overlap or least_judged): key=value; may be repeated."
+        ),
+    ] = None,
+    every_hours: Annotated[
+        float,
+        typer.Option(min=0, help="Schedule a retraining every so many hours instead of starting one; 0: start now."),
+    ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a collection's encoder anew from its own text and clicks; judgements decide whether it may answer."""
+    """Start a job that retrains a collection's encoder on its own text and clicks.
+
+    Judged queries decide whether the new encoder is good enough to be published.
+    """
     with reported(as_json), opened() as app:
         from hyblink.app.access.audit import local_user
         from hyblink.app.core.errors import InvalidInputError
@@ -86,7 +105,7 @@ def jobs_retrain(
 
 @jobs_cli.command("approve")
 def jobs_approve(job_id: str) -> None:
-    """Let the candidate of a retraining answer."""
+    """Approve a retraining that waits for it: its candidate generation is published."""
     with reported(), opened() as app, audited(app, f"jobs approve {job_id}"):
         from hyblink.app.access.audit import local_user
 
@@ -96,12 +115,16 @@ def jobs_approve(job_id: str) -> None:
 @jobs_cli.command("list")
 @reads
 def jobs_list(
-    state: Annotated[list[str] | None, typer.Option(help="Only in these states.")] = None,
-    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Only of this collection.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only jobs in this state; may be repeated. By default all states.")
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Only jobs of this collection; by default of all.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of jobs to list.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     with reported(as_json), opened() as app:
         found = app.work.list(states=state or (), collection=collection, limit=limit)
         answer(found, as_json, map(_line, found))
@@ -110,9 +133,10 @@ def jobs_list(
 @jobs_cli.command("show")
 @reads
 def jobs_show(
-    job_id: str, rejects: Annotated[int, typer.Option(min=0, max=1000, help="Rejected rows shown.")] = 10
+    job_id: str,
+    rejects: Annotated[int, typer.Option(min=0, max=1000, help="Largest number of rejected rows to show.")] = 10,
 ) -> None:
-    """Show a job, with the last rows that it rejected."""
+    """Show a job as JSON, with the last rows that it rejected."""
     with reported(True), opened() as app:
         from dataclasses import asdict
 
@@ -121,7 +145,7 @@ def jobs_show(
 
 @jobs_cli.command("cancel")
 def jobs_cancel(job_id: str) -> None:
-    """Stop a job; what it has written stays."""
+    """Cancel a job. Documents that it has written stay."""
     with reported(), opened() as app, audited(app, f"jobs cancel {job_id}"):
         from hyblink.app.operations.jobs import cancel_job
 
@@ -130,18 +154,21 @@ def jobs_cancel(job_id: str) -> None:
 
 @jobs_cli.command("resume")
 def jobs_resume(job_id: str) -> None:
-    """Go on with a cancelled or failed job where it stopped."""
+    """Resume a cancelled or failed job where it stopped."""
     with reported(), opened() as app, audited(app, f"jobs resume {job_id}"):
         say(_line(app.work.resume(job_id)))
 
 
 @jobs_cli.command("dead")
 def jobs_dead(
-    replay: Annotated[list[str] | None, typer.Option(help="Try the task of this dead letter again; or `all`.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(help="Queue the task of this dead letter again; may be repeated. `all`: of all listed letters."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of dead letters to list.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List tasks that failed for good, or try them again."""
+    """List dead letters (tasks that failed for good), or queue them again."""
     with reported(as_json), opened() as app:
         from hyblink.app.operations.jobs import replay as replay_task
 
@@ -159,7 +186,7 @@ def jobs_dead(
 @jobs_cli.command("workers")
 @reads
 def jobs_workers(as_json: JsonOption = False) -> None:
-    """Show live workers, and what waits."""
+    """Show live workers, queue lengths, jobs by state, and passages without a vector."""
     with reported(as_json), opened() as app:
         from hyblink.app.operations.queues import queues_of
 

@@ -1,4 +1,4 @@
-"""`hyblink judgements`: import, export, and what clicks say."""
+"""`hyblink judgements`: import and export judgements, and estimate them from clicks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ judgements_cli = typer.Typer(help="Judgements and clicks of a collection.", no_a
 def import_(
     folder: Annotated[Path, typer.Argument(help="A BEIR folder: queries.jsonl and qrels/SPLIT.tsv.")],
     collection: CollectionOption = "default",
-    split: Annotated[str, typer.Option(help="Which qrels.")] = "train",
+    split: Annotated[str, typer.Option(help="The split: reads qrels/SPLIT.tsv.")] = "train",
 ) -> None:
-    """Take judgements from a BEIR folder; grades above 3 count as 3."""
+    """Import judgements from a BEIR folder. Grades above 3 are stored as 3."""
     with reported(), opened() as app:
         from hyblink.app.evaluation.beir import read_beir
         from hyblink.app.feedback.click_model import MAX_GRADE
@@ -39,10 +39,10 @@ def import_(
 
 @judgements_cli.command("export")
 def export(
-    folder: Annotated[Path, typer.Argument(help="A folder to make: a BEIR folder with the split `train`.")],
+    folder: Annotated[Path, typer.Argument(help="The BEIR folder to create, with the split `train`.")],
     collection: CollectionOption = "default",
 ) -> None:
-    """Write judgements with the judged documents: what train, tune and evaluate read."""
+    """Export judgements with the judged documents, in the format that train, tune and evaluate read."""
     with reported(), opened() as app:
         from hyblink.app.feedback.feedback import write_beir
 
@@ -62,10 +62,12 @@ def export(
 @judgements_cli.command("from-clicks")
 def from_clicks(
     collection: CollectionOption = "default",
-    min_views: Annotated[int, typer.Option(min=1, help="Least times that a document was shown.")] = 10,
+    min_views: Annotated[
+        int, typer.Option(min=1, help="Smallest number of times that a document must have been shown for a query.")
+    ] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Make judgements of the click log, corrected for where hits stood."""
+    """Estimate judgements from the click log, corrected for position bias."""
     with reported(as_json), opened() as app:
         found, _ = app.feedback.judge_by_clicks(collection, min_views=min_views)
         first = f"{found.judged} judgements from {found.clicks} clicks in {found.searches} searches"

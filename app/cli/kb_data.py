@@ -1,4 +1,4 @@
-"""`hyblink kb`: training data for linking."""
+"""`hyblink kb`: commands that make training data for entity linking."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _FEW = 3
 
 
 def say_unknown(kb: str, unknown: Sequence[str], count: int) -> None:
-    """Say which labels the knowledge base has no entity for."""
+    """Print a note with the labels for which the knowledge base has no entity; nothing if there are none."""
     if unknown:
         few = ", ".join(list(dict.fromkeys(unknown))[:_FEW])
         note(f"{len(unknown)} of {count} labels are not in {kb!r} and taken for NIL, such as {few}")
 
 
 def link_signals(names: str | None) -> tuple[Signal, ...] | None:
-    """Signals that propose entities, by name. Raises InvalidInputError for others."""
+    """Parse a comma-separated list of linking signals; None gives None. Raises InvalidInputError."""
     from hyblink.app.core.errors import InvalidInputError
     from hyblink.app.core.types.linking import LINK_SIGNALS
     from hyblink.app.core.types.ranking import Signal
@@ -50,21 +50,28 @@ def link_signals(names: str | None) -> tuple[Signal, ...] | None:
 @kb_cli.command("mine")
 def mine(
     data: JudgedMentions,
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl of training rows to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file of training rows to write.")],
     kb: KbOption = "entities",
-    keep: Annotated[int, typer.Option(min=1, help="Negatives of a mention: its best wrong candidates.")] = 16,
-    tokens: Annotated[int, typer.Option(min=16, help="Tokens of the mention with its context.")] = 96,
+    keep: Annotated[int, typer.Option(min=1, help="Negatives of a mention: its top-ranked wrong candidates.")] = 16,
+    tokens: Annotated[int, typer.Option(min=16, help="Length of a mention with its context, in tokens.")] = 96,
     limit: MentionsLimitOption = None,
     own_document: OwnDocumentOption = False,
     scores: Annotated[
-        bool, typer.Option("--scores", help="Keep what is decided without a cross-encoder, for it to learn beside.")
+        bool,
+        typer.Option(
+            "--scores", help="Store the scores without a cross-encoder, so that one can be trained on top of them."
+        ),
     ] = False,
     proposed: Annotated[
-        Path | None, typer.Option("--candidates", help="A file of `kb candidates` or `kb merge` to take them from.")
+        Path | None,
+        typer.Option(
+            "--candidates",
+            help="Take the negatives from this file of `kb candidates` or `kb merge`; by default they are retrieved.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mine training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and wrong candidates."""
+    """Mine training rows for `blink_bi` and `blink_cross`: a marked mention, its entity, and negatives."""
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.operations.judged_mentions import Retrieval
         from hyblink.app.operations.linking_data import RowMining, mine_rows
@@ -84,15 +91,15 @@ def mine(
 @kb_cli.command("candidates")
 def candidates_of(
     data: JudgedMentions,
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl of candidates to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file of candidates to write.")],
     kb: KbOption = "entities",
-    candidates: Annotated[int, typer.Option(min=1, help="Candidates of a mention.")] = 64,
+    candidates: Annotated[int, typer.Option(min=1, help="Number of candidates of a mention.")] = 64,
     limit: MentionsLimitOption = None,
     own_document: OwnDocumentOption = False,
     signals: LinkSignalsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the candidates of each mention, best first by the fused score: one file for a split."""
+    """Retrieve the candidates of each judged mention, write them to a file (best first), and print the recall."""
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.evaluation.linking.candidate_files import write_candidates
         from hyblink.app.operations.judged_mentions import Retrieval
@@ -108,12 +115,12 @@ def candidates_of(
 
 @kb_cli.command("merge")
 def merge(
-    files: Annotated[list[Path], typer.Argument(help="Files of `kb candidates`, of several splits or several runs.")],
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl of candidates to write.")],
-    keep: Annotated[int, typer.Option(min=1, help="Candidates of a mention.")] = 64,
+    files: Annotated[list[Path], typer.Argument(help="Files of `kb candidates`, from several splits or several runs.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file of candidates to write.")],
+    keep: Annotated[int, typer.Option(min=1, help="Number of candidates of a mention to keep.")] = 64,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge files of candidates: of a mention in several, their union by reciprocal ranks."""
+    """Merge candidate files. A mention that several files have gets their candidates fused by reciprocal rank (RRF)."""
     with reported(as_json):
         from hyblink.app.evaluation.linking.candidate_files import merged, read_candidates, write_candidates
 
@@ -135,18 +142,16 @@ def _recalls(out: Path, made: Sequence[Proposed], as_json: bool) -> None:
 
 @kb_cli.command("convert")
 def convert(
-    path: Annotated[Path, typer.Argument(help="The file, or Zeshel's folder.")],
-    form: Annotated[str, typer.Option("--format", help="aida, nif, elq, marked or zeshel.")],
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl of judged mentions to write.")],
+    path: Annotated[Path, typer.Argument(help="The file to convert, or the folder of Zeshel.")],
+    form: Annotated[str, typer.Option("--format", help="Format of the input: aida, nif, elq, marked or zeshel.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file of judged mentions to write.")],
     split: Annotated[
         str,
-        typer.Option(
-            help="Which of the splits that Zeshel's folder and AIDA's file hold; AIDA's: train, testa, testb."
-        ),
+        typer.Option(help="The split to read, for zeshel and aida only; aida has train, testa and testb."),
     ] = "train",
     as_json: JsonOption = False,
 ) -> None:
-    """Judged mentions from the common files of entity linking, in BLINK's form."""
+    """Convert a common entity-linking file format to judged mentions in BLINK's format."""
     with reported(as_json):
         from hyblink.app.evaluation.linking.mentions import write_mentions
         from hyblink.app.operations.linking_data import converted
@@ -162,22 +167,27 @@ def convert(
 @kb_cli.command("spans")
 def spans(
     data: JudgedMentions,
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl of texts with all their mentions to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file of texts to write.")],
     kb: KbOption = "entities",
     in_context: Annotated[
-        bool, typer.Option("--in-context", help="A text is a mention's own context; equal ones are joined.")
+        bool,
+        typer.Option(
+            "--in-context",
+            help="Use the mentions' own contexts as texts instead of descriptions; equal ones are joined.",
+        ),
     ] = False,
     descriptions: Annotated[
-        bool, typer.Option("--descriptions", help="Write what the entities are too (train_entities).")
+        bool, typer.Option("--descriptions", help="Also write the entities' descriptions (for train_entities).")
     ] = False,
     hard: Annotated[
-        int, typer.Option(min=0, help="Wrong candidates of each mention to mine, for `elq` to learn from.")
+        int, typer.Option(min=0, help="Number of hard negatives (wrong candidates) to mine for each mention; 0: none.")
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Texts with all their mentions, for `elq`: mentions cut from entities' own descriptions, joined by entity.
+    """Write texts with all their mentions, the training data of `elq`.
 
-    A row's id is the entity's, ':' and anything. Names of the knowledge base that nobody marked are to be ignored.
+    The texts are the entities' descriptions from which the mentions were taken. A mention's row id must be the
+    entity's id, ':' and anything. Names of the knowledge base that nobody marked are ignored in training.
     """
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.operations.linking_data import span_rows
@@ -197,17 +207,23 @@ def spans(
 
 @kb_cli.command("distant")
 def distant(
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl of texts with their mentions to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file of texts with their mentions to write.")],
     kb: KbOption = "entities",
     collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="Whose passages are the texts; else the descriptions.")
+        str | None,
+        typer.Option(
+            "--collection", "-c", help="Use this collection's passages as texts; by default the entities' descriptions."
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many texts, drawn at random.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of texts, sampled at random; by default all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Texts with mentions that nobody judged, for `elq`: proper names that mean one entity only (distant supervision).
+    """Label texts automatically as training data of `elq`, by distant supervision.
 
-    What else may be a name is left out of the loss. So a span head learns from your documents as they are.
+    Proper names that mean exactly one entity become mentions. Other possible names are left out of the loss. This
+    trains a span head on your own documents without judged mentions.
     """
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.operations.linking_data import distant_rows

@@ -1,4 +1,4 @@
-"""`hyblink kb`: measuring and fitting linking on judged mentions."""
+"""`hyblink kb`: commands that evaluate and fit entity linking on judged mentions."""
 
 from __future__ import annotations
 
@@ -26,23 +26,33 @@ if TYPE_CHECKING:
 
 @kb_cli.command("evaluate-texts")
 def evaluate_texts(
-    data: Annotated[Path, typer.Argument(help="Texts with all their mentions, from `hyblink kb spans`.")],
+    data: Annotated[Path, typer.Argument(help="File of texts with all their mentions, from `hyblink kb spans`.")],
     kb: KbOption = "entities",
-    detectors: Annotated[str, typer.Option(help="dictionary, elq, spacy:PIPELINE; joined by commas.")] = "dictionary",
-    threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many texts.")] = None,
+    detectors: Annotated[
+        str, typer.Option(help="Mention detectors, comma-separated: dictionary, elq, spacy:PIPELINE.")
+    ] = "dictionary",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Links below this probability become NIL; by default the link profile's threshold."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of texts to evaluate, from the first; by default all.")
+    ] = None,
     own_document: Annotated[
-        bool, typer.Option("--own-document", help="Leave out the entity whose id is the text's.")
+        bool, typer.Option("--own-document", help="Exclude the entity whose id is the text's id.")
     ] = False,
-    cross: Annotated[bool, typer.Option("--cross", help="Let the cross-encoder read the best candidates.")] = False,
+    cross: Annotated[bool, typer.Option("--cross", help="Re-rank the top candidates with the cross-encoder.")] = False,
     joint: Annotated[
-        float | None, typer.Option(help="Decide spans and links jointly: least joint probability; 0 searches the best.")
+        float | None,
+        typer.Option(
+            help="Decide spans and links jointly, with this smallest joint probability; 0 searches the best value."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End to end: precision, recall and F1 of mentions and of links, spans equal (strong) or overlapping (weak).
+    """Evaluate mention detection and linking end to end: precision, recall and F1 of mentions and of links.
 
-    Names that nobody marked (`ignore`) count neither for nor against: only marked mentions are known to be right or wrong.
+    Spans match if they are equal (strong) or overlap (weak). Names that nobody marked (`ignore`) are not counted.
     """
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from dataclasses import asdict
@@ -71,9 +81,10 @@ def _text_lines(found: TextEvaluation, figures: dict[str, dict[str, float]]) -> 
 
 @kb_cli.command("count")
 def count(data: JudgedMentions, kb: KbOption = "entities", as_json: JsonOption = False) -> None:
-    """Count what names were judged to mean: the prior then goes by it. Replaces what was counted before.
+    """Count how often each name was judged to mean each entity, for the prior P(entity | name).
 
-    Other commands take a judged mention that was counted as if it had not been, so one file may serve all of them.
+    Replaces earlier counts. Evaluating or fitting on a counted mention leaves its own count out, so the same file can
+    be used for all commands.
     """
     with reported(as_json), opened() as app:
         from hyblink.app.operations.judged_mentions import count_names
@@ -88,22 +99,23 @@ def count(data: JudgedMentions, kb: KbOption = "entities", as_json: JsonOption =
 def evaluate(
     data: JudgedMentions,
     kb: KbOption = "entities",
-    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each mention.")] = 64,
-    cross: Annotated[bool, typer.Option("--cross", help="Let the cross-encoder read them.")] = False,
+    candidates: Annotated[int, typer.Option(min=1, help="Number of candidates of each mention.")] = 64,
+    cross: Annotated[bool, typer.Option("--cross", help="Also score the candidates with the cross-encoder.")] = False,
     limit: MentionsLimitOption = None,
     own_document: OwnDocumentOption = False,
     signals: LinkSignalsOption = None,
     ambiguous: Annotated[
-        bool, typer.Option("--ambiguous", help="Only mentions that are a name of several candidates.")
+        bool, typer.Option("--ambiguous", help="Evaluate only mentions whose text is a name of several candidates.")
     ] = False,
     by_world: Annotated[
-        bool, typer.Option("--worlds", help="Print each world's figures too (JSON always has them).")
+        bool, typer.Option("--worlds", help="Also print the measures of each world (JSON always has them).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile; NIL; ECE.
+    """Measure recall@k and accuracy on given mentions: each signal alone, fused, and decided by the link profile.
 
-    Overall and of each world; `macro` is the mean of the worlds' accuracies, each counting once.
+    The decisions also get NIL precision and recall, and the expected calibration error (ECE). A world is a domain of
+    the data set; `macro` is the unweighted mean over worlds.
     """
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from dataclasses import asdict
@@ -149,26 +161,40 @@ def _mention_lines(found: MentionEvaluation, candidates: int, by_world: bool) ->
 def fit(
     data: JudgedMentions,
     kb: KbOption = "entities",
-    cross: Annotated[bool, typer.Option("--cross", help="Fit the decision with the cross-encoder too.")] = False,
-    missing: Annotated[float, typer.Option(min=0, max=0.9, help="Share whose entity is taken away for NIL.")] = 0.33,
-    rate: Annotated[float, typer.Option(min=0.001, max=0.5, help="False links allowed, of all links made.")] = 0.05,
+    cross: Annotated[
+        bool, typer.Option("--cross", help="Also fit the decision with the cross-encoder's scores.")
+    ] = False,
+    missing: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Share of mentions whose entity is excluded, to serve as NIL examples."),
+    ] = 0.33,
+    rate: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Largest allowed share of false links among the links.")
+    ] = 0.05,
     limit: MentionsLimitOption = None,
     own_document: OwnDocumentOption = False,
     whole_texts: Annotated[
         bool,
         typer.Option(
             "--whole-texts",
-            help="Texts are marked throughout: ordinary words in them that only look like names are NIL.",
+            help="All mentions of the texts are marked, so ordinary words that match a name are NIL examples.",
         ),
     ] = False,
     folds: Annotated[
-        int, typer.Option(min=0, max=50, help="Cross-validate in so many folds, for few mentions; 0 cuts in thirds.")
+        int,
+        typer.Option(
+            min=0, max=50, help="Number of cross-validation folds, for few mentions; 0 splits the mentions in thirds."
+        ),
     ] = 0,
     signals: LinkSignalsOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, but do not save it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit how candidates become links: coefficients, calibrated probabilities, thresholds. Saved as the kb's profile."""
+    """Fit a link profile to judged mentions, and save it for the knowledge base.
+
+    A link profile holds the coefficients that rank candidates, the calibration of probabilities, and the thresholds
+    below which a mention is NIL.
+    """
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from dataclasses import asdict
 

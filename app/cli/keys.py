@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hyblink.app.access.keys import KeyStore
     from hyblink.app.application import App
 
-keys_cli = typer.Typer(help="API keys.", no_args_is_help=True)
+keys_cli = typer.Typer(help="API keys: create, list, rotate, revoke.", no_args_is_help=True)
 
 
 def _keys(app: App) -> KeyStore:
@@ -24,13 +24,18 @@ def _keys(app: App) -> KeyStore:
 
 @keys_cli.command("create")
 def keys_create(
-    role: Annotated[str, typer.Option(help="search, ingest or admin.")],
-    collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Only these collections.")] = None,
-    note_text: Annotated[str, typer.Option("--note", help="Whose it is.")] = "",
-    per_minute: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: as the server is set.")] = 0,
-    max_bytes: Annotated[int, typer.Option(min=0, help="Largest body of a request; 0: as the server is set.")] = 0,
+    role: Annotated[str, typer.Option(help="Role of the key: search, ingest or admin.")],
+    collection: Annotated[
+        list[str] | None,
+        typer.Option("--collection", "-c", help="A collection that the key may use; may be repeated. By default all."),
+    ] = None,
+    note_text: Annotated[str, typer.Option("--note", help="A note, such as the key's owner.")] = "",
+    per_minute: Annotated[
+        int, typer.Option(min=0, help="Largest number of requests a minute; 0: the server's setting.")
+    ] = 0,
+    max_bytes: Annotated[int, typer.Option(min=0, help="Largest request body, in bytes; 0: the server's setting.")] = 0,
 ) -> None:
-    """Make an API key. It is shown once."""
+    """Create an API key and print it. It cannot be shown again."""
     with reported(), opened() as app, audited(app, f"keys create {role}"):
         from hyblink.app.core.clock import now
 
@@ -53,25 +58,28 @@ def keys_list(as_json: JsonOption = False) -> None:
 @keys_cli.command("rotate")
 def keys_rotate(
     key_id: str,
-    grace_s: Annotated[float, typer.Option(min=0, help="How long the former secret is good, in seconds.")] = 0.0,
+    grace_s: Annotated[
+        float, typer.Option(min=0, help="How many seconds the old secret stays valid; 0: it ends at once.")
+    ] = 0.0,
 ) -> None:
-    """Give a key a new secret. It is shown once."""
+    """Replace a key's secret and print the new one. It cannot be shown again."""
     with reported(), opened() as app, audited(app, f"keys rotate {key_id}"):
         say(_keys(app).rotate(key_id, grace_s=grace_s))
 
 
 @keys_cli.command("revoke")
 def keys_revoke(key_id: str) -> None:
-    """Make a key useless."""
+    """Revoke a key: requests with it are refused."""
     with reported(), opened() as app, audited(app, f"keys revoke {key_id}"):
         _keys(app).revoke(key_id)
         say(f"{key_id} revoked")
 
 
 def audit_log(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50, as_json: JsonOption = False
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of entries to show.")] = 50,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show what administrators did, and who tried to, the newest first."""
+    """Show the audit log: administrative actions and attempts, with user and outcome, newest first."""
     with reported(as_json), opened() as app:
         from hyblink.app.access.audit import Audit
 

@@ -1,4 +1,4 @@
-"""`hyblink kb`: loading, showing and removing entities."""
+"""`hyblink kb`: load, show and remove entities."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ def load(
         typer.Argument(help="Entities: .jsonl, .csv, .tsv, .json, .xml.bz2, .index …; see docs/linking.md."),
     ] = None,
     python_package: Annotated[
-        str | None, typer.Option(help="The API of an installed Python package; `python` is the standard library.")
+        str | None,
+        typer.Option(help="Load the API of this installed Python package instead; `python`: the standard library."),
     ] = None,
     kb: KbOption = "entities",
-    no_aliases: Annotated[bool, typer.Option("--no-aliases", help="Leave the aliases out.")] = False,
-    analyzer: Annotated[str, typer.Option(help="english or standard (a new knowledge base only).")] = "english",
-    dense_index: Annotated[str, typer.Option(help="As for `ingest` (a new knowledge base only).")] = "auto",
-    lang: Annotated[str, typer.Option(help="The language of Wikidata's labels.")] = "en",
+    no_aliases: Annotated[bool, typer.Option("--no-aliases", help="Do not load the entities' aliases.")] = False,
+    analyzer: Annotated[
+        str, typer.Option(help="Text analyzer: english or standard (only for a new knowledge base).")
+    ] = "english",
+    dense_index: Annotated[
+        str, typer.Option(help="Vector index, as in `hyblink ingest` (only for a new knowledge base).")
+    ] = "auto",
+    lang: Annotated[str, typer.Option(help="Language of the labels to read from Wikidata.")] = "en",
     wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Add entities to a knowledge base. Those that are there already under their ids are changed."""
+    """Load entities into a knowledge base, which is created if it does not exist.
+
+    Entities whose id exists already are replaced.
+    """
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from dataclasses import asdict
 
@@ -77,7 +85,7 @@ def remove(
     kb: KbOption = "entities",
     as_json: JsonOption = False,
 ) -> None:
-    """Remove entities from every generation: they are never linked again, after a roll-back neither."""
+    """Remove entities from every generation, so that a roll-back does not restore them."""
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
@@ -93,7 +101,7 @@ def export_vectors(
     kb: KbOption = "entities",
     as_json: JsonOption = False,
 ) -> None:
-    """Write every entity's dense vector: what a mention encoder is trained against."""
+    """Write every entity's dense vector to a file, as the training target of a mention encoder."""
     with reported(as_json), opened() as app:
         from hyblink.training.linking.vectors import write_vectors
 

@@ -23,22 +23,50 @@ _LINKED_AT_ONCE = 256
 def link(
     path: Annotated[str | None, typer.Argument(help="A text file, or - for standard input.")] = None,
     kb: KbOption = "entities",
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Link each line that is typed.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Read lines from the terminal and link each.")
+    ] = False,
     mentions: Annotated[
-        Path | None, typer.Option(help="A file of mentions in their contexts (BLINK's rows) to link instead of a text.")
+        Path | None,
+        typer.Option(help="Link the mentions of this file instead of a text: .jsonl or .jsonl.gz in BLINK's format."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The .jsonl to write the links of --mentions to.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Links below this probability become NIL.")] = None,
-    detectors: Annotated[str | None, typer.Option(help="dictionary, elq, spacy:PIPELINE; joined by commas.")] = None,
-    rerank: Annotated[bool | None, typer.Option("--cross/--no-cross", help="The cross-encoder.")] = None,
-    coherence: Annotated[float | None, typer.Option(help="How much neighbouring mentions support each other.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .jsonl file to write the links of --mentions to; by default they are printed."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Links below this probability become NIL; by default the link profile's threshold."),
+    ] = None,
+    detectors: Annotated[
+        str | None,
+        typer.Option(
+            help="Mention detectors, comma-separated: dictionary, elq, spacy:PIPELINE; by default the setting."
+        ),
+    ] = None,
+    rerank: Annotated[
+        bool | None,
+        typer.Option(
+            "--cross/--no-cross", help="Re-rank candidates with the cross-encoder, or not; by default the setting."
+        ),
+    ] = None,
+    coherence: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of coherence: similarity to the entities of neighbouring mentions; by default not used."
+        ),
+    ] = None,
     joint: Annotated[
-        float | None, typer.Option(help="Decide spans and links jointly: the least joint probability of a link.")
+        float | None,
+        typer.Option(help="Decide spans and links jointly, with this smallest joint probability of a link (0 to 1)."),
     ] = None,
     evidence: Annotated[
-        str | None, typer.Option(help="A collection of annotated documents: what is found there for a text counts.")
+        str | None,
+        typer.Option(
+            help="Name of an annotated collection: the entities of its top documents for the text become more probable."
+        ),
     ] = None,
-    candidates: Annotated[int, typer.Option(min=0, help="Candidates to show.")] = 3,
+    candidates: Annotated[int, typer.Option(min=0, help="Number of candidates to show for each mention.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Link the mentions of a text to entities of a knowledge base."""
@@ -125,7 +153,7 @@ def _linker(
 
 
 def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | None, as_json: bool) -> None:
-    """Link a file of mentions: a line of JSON for each, into a file or printed, or a line of text."""
+    """Link a file of mentions; write a JSON line for each to `out`, or print it as JSON or text."""
     import orjson
 
     from hyblink.app.evaluation.linking.mentions import read_mentions
@@ -168,13 +196,20 @@ def _as_row(row_id: str, mention: str, found: Any) -> dict[str, Any]:
 def annotate(
     collection: CollectionOption = "default",
     kb: KbOption = "entities",
-    threshold: Annotated[float | None, typer.Option(help="Least probability of a link.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Smallest probability of a link; by default the link profile's threshold."),
+    ] = None,
     always: Annotated[
-        bool | None, typer.Option("--always/--no-more", help="Annotate documents as they come too, or no more.")
+        bool | None,
+        typer.Option("--always/--no-more", help="Also annotate documents that arrive later, or stop doing so."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep in every document's metadata (`linked_entities`) which entities it mentions: for facets, filters, boosts."""
+    """Annotate every document of a collection with the entities that it mentions.
+
+    Their ids are stored in the metadata field `linked_entities`, which searches can use as facet, filter and boost.
+    """
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 
@@ -209,7 +244,7 @@ def _read(path: str, limit: int) -> str:
 
 
 def _asked() -> str | None:
-    """The next line as it was typed; None at the end of the input."""
+    """The next line from the terminal; None at the end of the input."""
     try:
         return input("text> ")
     except EOFError:

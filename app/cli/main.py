@@ -1,4 +1,4 @@
-"""`hyblink`: every command. Heavy modules are imported inside the commands, so that `--help` answers at once."""
+"""The `hyblink` command with all its subcommands. Heavy modules are imported inside the commands to keep it fast."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["cli", "kb_data", "kb_evaluation", "main"]
 
 cli = typer.Typer(
     name="hyblink",
-    help="Hybrid search over your own documents: exact, semantic, and a glass box about why.",
+    help="Hybrid search over your own documents, with an explanation of every score, and entity linking.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -25,7 +25,7 @@ def _registry() -> ModelRegistry:
 
 @models_cli.command("list")
 def models_list(as_json: JsonOption = False) -> None:
-    """Every trained model."""
+    """List the trained models; promoted ones are marked."""
     with reported(as_json):
         registry = _registry()
         promoted = {names[-1] for names in registry.promoted().values() if names}
@@ -40,40 +40,44 @@ def models_list(as_json: JsonOption = False) -> None:
 
 @models_cli.command("show")
 def models_show(name: str) -> None:
-    """A model's manifest, after checking its files."""
+    """Show a model's manifest as JSON, after checking its files."""
     with reported(True):
         emit(_registry().show(name))
 
 
 @models_cli.command("compare")
 def models_compare(one: str, other: str) -> None:
-    """What differs between two models."""
+    """Show the differences between the manifests of two models as JSON."""
     with reported(True):
         emit(_registry().compare(one, other))
 
 
 @models_cli.command("promote")
 def models_promote(name: str) -> None:
-    """Record a model as the one of its kind. It switches no vectors: that is what a new generation does."""
+    """Record a model as the preferred one of its kind. Collections use it only after a new generation is built."""
     with reported():
         say(f"{name} is the promoted {_registry().promote(name)} now")
 
 
 @models_cli.command("rollback")
 def models_rollback(kind: str) -> None:
-    """Record the model that was promoted before."""
+    """Record the previously promoted model of a kind as the preferred one again."""
     with reported():
         say(f"{_registry().rollback(kind)} is the promoted {kind} again")
 
 
 @models_cli.command("export")
 def models_export(
-    model: Annotated[str, typer.Argument(help="A folder that training made, a hub name or `package:NAME`.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to make: model.onnx, tokenizer.json, manifest.json.")],
-    kind: Annotated[str, typer.Option(help="vdr, dense or cross, where the model has no manifest of ours.")] = "",
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise matrix products.")] = False,
+    model: Annotated[str, typer.Argument(help="A folder of `hyblink train`, a Hugging Face name, or `package:NAME`.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The folder to create, with model.onnx, tokenizer.json and manifest.json.")
+    ],
+    kind: Annotated[
+        str, typer.Option(help="Kind of the model: vdr, dense or cross; needed if it has no hyblink manifest.")
+    ] = "",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise the matrix products to 8-bit integers.")] = False,
 ) -> None:
-    """Write a model as ONNX, for servers without Python."""
+    """Export a model to ONNX, for servers without Python."""
     with reported(True):
         from hyblink.app.encoders.runtimes.export import export
 

@@ -21,15 +21,19 @@ NameOption = Annotated[str, typer.Option("--name", "-n", help="Name of the clust
 def start(
     name: NameOption = "local",
     nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 9.")] = 1,
-    version: Annotated[str, typer.Option(help="3.8.0, or 3.6.0 with the k-NN and neural-search plugins.")] = "3.8.0",
-    port: Annotated[int, typer.Option(help="HTTP port of the first node; 0 takes free ones.")] = 9200,
+    version: Annotated[
+        str, typer.Option(help="OpenSearch version: 3.8.0, or 3.6.0 with the k-NN and neural-search plugins.")
+    ] = "3.8.0",
+    port: Annotated[int, typer.Option(help="HTTP port of the first node; 0 chooses free ports.")] = 9200,
     heap_mb: Annotated[int, typer.Option(help="Java heap of each node, in MB.")] = 1024,
-    agent: Annotated[bool, typer.Option("--agent", help="Run under the server's Java agent (sandbox).")] = False,
-    stock: Annotated[bool, typer.Option("--stock", help="Without hyblink's own plugin.")] = False,
-    plugin: Annotated[list[Path] | None, typer.Option(help="A plugin zip or folder to install.")] = None,
+    agent: Annotated[bool, typer.Option("--agent", help="Run with OpenSearch's Java agent (its sandbox).")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Do not install hyblink's own plugin.")] = False,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="A plugin to install, as zip or folder; may be repeated.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start it and wait until it is green. The first time, Maven fetches what it consists of."""
+    """Start the cluster and wait until its health is green. The first time, Maven fetches the server."""
     with reported(as_json):
         from hyblink.app.engines.opensearch.local.cluster import Cluster, ClusterOptions
 
@@ -42,7 +46,7 @@ def start(
 
 @node_cli.command()
 def stop(name: NameOption = "local", as_json: JsonOption = False) -> None:
-    """Stop its processes; its data stays."""
+    """Stop the cluster and keep its data."""
     with reported(as_json):
         from hyblink.app.engines.opensearch.local.cluster import Cluster
 
@@ -52,7 +56,7 @@ def stop(name: NameOption = "local", as_json: JsonOption = False) -> None:
 
 @node_cli.command()
 def remove(name: NameOption = "local", as_json: JsonOption = False) -> None:
-    """Stop it and delete its data."""
+    """Stop the cluster and delete its data."""
     with reported(as_json):
         from hyblink.app.engines.opensearch.local.cluster import Cluster
 
@@ -62,7 +66,7 @@ def remove(name: NameOption = "local", as_json: JsonOption = False) -> None:
 
 @node_cli.command()
 def status(name: NameOption = "local", as_json: JsonOption = False) -> None:
-    """Processes, addresses and health. Exits with 1 where it is not running or not green."""
+    """Show the cluster's processes, addresses and health. Exits with 1 if it is not running or not green."""
     with reported(as_json):
         from hyblink.app.engines.opensearch.local.cluster import Cluster
 
@@ -86,10 +90,10 @@ def status(name: NameOption = "local", as_json: JsonOption = False) -> None:
 @node_cli.command()
 def logs(
     name: NameOption = "local",
-    node: Annotated[str, typer.Option(help="Which node.")] = "node1",
-    lines: Annotated[int, typer.Option(help="How many lines of the end.")] = 50,
+    node: Annotated[str, typer.Option(help="Name of the node.")] = "node1",
+    lines: Annotated[int, typer.Option(help="Number of lines to print.")] = 50,
 ) -> None:
-    """The end of a node's log."""
+    """Print the last lines of a node's log."""
     with reported(False):
         from hyblink.app.engines.opensearch.local.cluster import Cluster
 

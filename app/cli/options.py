@@ -7,23 +7,35 @@ from typing import Annotated
 
 import typer
 
-CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="The collection.")]
-KbOption = Annotated[str, typer.Option("--kb", "-k", help="The knowledge base: a collection of entities.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is encoded.")]
-NoteOption = Annotated[str, typer.Option("--note", help="Why.")]
-GenerationOption = Annotated[str | None, typer.Option(help="Ask this generation instead of the current one.")]
-JudgedMentions = Annotated[Path, typer.Argument(help="Judged mentions: .jsonl[.gz] in BLINK's form.")]
-LinkSignalsOption = Annotated[str | None, typer.Option(help="Only these: bm25, vdr, dense, prior; joined by commas.")]
-OwnDocumentOption = Annotated[
-    bool, typer.Option("--own-document", help="Leave out the entity whose id a row's id begins with, up to ':'.")
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+KbOption = Annotated[str, typer.Option("--kb", "-k", help="Name of the knowledge base (a collection of entities).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", help="Wait until all passages have vectors, or leave this to the background."),
 ]
-MentionsLimitOption = Annotated[int | None, typer.Option(min=1, help="Only so many mentions, drawn at random.")]
+NoteOption = Annotated[str, typer.Option("--note", help="A note that is stored with the generation.")]
+GenerationOption = Annotated[
+    str | None, typer.Option(help="Id of the generation to search; by default the current one.")
+]
+JudgedMentions = Annotated[Path, typer.Argument(help="File of judged mentions: .jsonl or .jsonl.gz in BLINK's format.")]
+LinkSignalsOption = Annotated[
+    str | None, typer.Option(help="Signals to retrieve with, comma-separated: bm25, vdr, dense, prior; by default all.")
+]
+OwnDocumentOption = Annotated[
+    bool,
+    typer.Option(
+        "--own-document", help="Exclude the entity from whose description a mention was taken (its row id up to ':')."
+    ),
+]
+MentionsLimitOption = Annotated[
+    int | None, typer.Option(min=1, help="Largest number of mentions, sampled at random; by default all.")
+]
 RECIPES_HELP = "RECIPES"
-"""Stands for the recipes that there are when help is shown (`help.py`)."""
+"""A placeholder that `help.py` replaces by the list of registered recipes."""
 FORMAT_HELP = "FORMATS"
-"""Stands for the formats that there are when help is shown (`help.py`)."""
+"""A placeholder that `help.py` replaces by the list of registered formats."""
 FormatOption = Annotated[str | None, typer.Option(help=FORMAT_HELP)]
 SIGNALS_HELP = "SIGNALS"
-"""Stands for the signals that there are when help is shown."""
+"""A placeholder that `help.py` replaces by the list of registered signals."""
 SignalsOption = Annotated[str, typer.Option("--signals", "--legs", help=SIGNALS_HELP)]

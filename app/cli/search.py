@@ -22,28 +22,63 @@ _TOKENS = 8
 
 @reads
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="The query text.")],
     collection: CollectionOption = "default",
-    k: Annotated[int, typer.Option("-k", help="Documents to show.")] = 10,
-    offset: Annotated[int, typer.Option(help="Documents to skip.")] = 0,
-    candidates: Annotated[int | None, typer.Option(help="Passages that each leg proposes.")] = None,
-    signals: SignalsOption = "bm25,vdr,dense",
-    filter: Annotated[str | None, typer.Option(help='JSON, such as {"term": {"kind": "function"}}.')] = None,
-    facet: Annotated[list[str] | None, typer.Option(help="A metadata key to count.")] = None,
-    weights: Annotated[str | None, typer.Option(help='JSON, such as {"bm25": 0.4, "dense": 0.6}.')] = None,
-    fusion: Annotated[str | None, typer.Option(help="weighted_sum, rrf, comb_sum, comb_mnz or isr.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="theoretical, min_max, z_score, l2 or none.")] = None,
-    vdr: Annotated[
-        str | None, typer.Option(help="What the VDR signal multiplies: full, alpha, beta, bag or auto.")
+    k: Annotated[int, typer.Option("-k", help="Number of documents to show.")] = 10,
+    offset: Annotated[int, typer.Option(help="Number of documents to skip.")] = 0,
+    candidates: Annotated[
+        int | None, typer.Option(help="Number of passages that each leg retrieves; by default the setting.")
     ] = None,
-    rerank: Annotated[int | None, typer.Option(help="Re-rank the first so many documents; 0 for none.")] = None,
-    rerank_ms: Annotated[float | None, typer.Option(min=1, help="Time for re-ranking, in milliseconds.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show the score ledger with tokens.")] = False,
+    signals: SignalsOption = "bm25,vdr,dense",
+    filter: Annotated[
+        str | None, typer.Option(help='Metadata filter as JSON, such as {"term": {"kind": "function"}}.')
+    ] = None,
+    facet: Annotated[
+        list[str] | None, typer.Option(help="A metadata key whose values are counted; may be repeated.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help='Fusion weights as JSON, such as {"bm25": 0.4, "dense": 0.6}; by default the ranking profile\'s.'
+        ),
+    ] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="Fusion: weighted_sum, rrf, comb_sum, comb_mnz or isr; by default the ranking profile's."),
+    ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            help="Score normalisation: theoretical, min_max, z_score, l2 or none; by default the ranking profile's."
+        ),
+    ] = None,
+    vdr: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of query and passage the VDR encoder encodes: full (both), alpha (passage), beta (query), "
+            "bag (neither) or auto; by default the ranking profile's."
+        ),
+    ] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of top documents to re-rank with the cross-encoder; 0: none; by default the setting."
+        ),
+    ] = None,
+    rerank_ms: Annotated[
+        float | None, typer.Option(min=1, help="Time budget for re-ranking, in milliseconds; by default the setting.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show each score by signal, and the tokens that contribute most.")
+    ] = False,
     generation: GenerationOption = None,
-    why_not: Annotated[str | None, typer.Option(help="A document id: where does it stand, where was it lost?")] = None,
+    why_not: Annotated[
+        str | None,
+        typer.Option(help="A document id: explain why the document is not shown, instead of printing the results."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search a collection."""
+    """Search a collection and print the best documents."""
     with reported(as_json), opened() as app:
         from contextlib import suppress
         from dataclasses import asdict
@@ -73,8 +108,8 @@ def search(
             generation=generation,
         )
         if request.rerank:
-            with suppress(HyblinkError):  # the answer says what is wrong with it
-                app.encoders.cross().load()  # not at the cost of the time for re-ranking
+            with suppress(HyblinkError):  # the search result reports the error
+                app.encoders.cross().load()  # loaded here, so that loading does not use up the time budget
         if why_not is not None:
             why = app.search.why_not(collection, request, why_not)
             answer(asdict(why), as_json, [why.explanation])
@@ -118,7 +153,7 @@ def _hits(result: SearchResult, explain: bool) -> Iterator[str]:
 
 
 def _notes(result: SearchResult, as_json: bool) -> None:
-    """Say what did not answer; in JSON it stands in the result."""
+    """Print the errors of legs and the documents not re-ranked; with JSON the result holds them."""
     for report in [] if as_json else result.legs:
         if report.error:
             note(f"leg {report.signal.value}: {report.error}")
@@ -127,7 +162,7 @@ def _notes(result: SearchResult, as_json: bool) -> None:
 
 
 def note_rerank(report: RerankReport) -> None:
-    """Say what re-ranking left out."""
+    """Print a note if re-ranking failed or did not reach all documents."""
     if report.error:
         note(f"not re-ranked: {report.error}")
     elif report.skipped:
@@ -139,13 +174,18 @@ def note_rerank(report: RerankReport) -> None:
 
 @reads
 def vocabulary(
-    text: Annotated[str, typer.Argument(help="What is read out.")],
-    against: Annotated[str | None, typer.Option(help="A passage: which tokens bring the two together?")] = None,
+    text: Annotated[str, typer.Argument(help="The text to encode.")],
+    against: Annotated[
+        str | None, typer.Option(help="A passage: also show the tokens that it shares with the text, by contribution.")
+    ] = None,
     collection: CollectionOption = "default",
-    top: Annotated[int, typer.Option(min=1, max=1000, help="Tokens shown.")] = 20,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Number of tokens to show.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a text out over the VDR vocabulary; tokens that it does not contain are marked."""
+    """Show a text's token weights by the VDR encoder, as a query and as a passage.
+
+    Expansion tokens, which the text does not contain, are marked with +.
+    """
     with reported(as_json), opened() as app:
         found = app.search.vocabulary(collection, text, against, top)
         answer(found, as_json, lambda: _tokens(found, against is not None))

@@ -10,10 +10,10 @@ from hyblink.app.cli.console import opened, reported
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; by default the setting api.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; by default the setting api.port.")] = None,
 ) -> None:
-    """Serve the API. Any address but loopback needs API keys."""
+    """Serve the HTTP API. Any address but loopback needs API keys."""
     with reported(), opened() as app:
         import signal
         import sys
@@ -28,7 +28,7 @@ def serve(
         address = host or app.settings.api.host
         set_up(app.settings.log_level, app.settings.log_format)
         api = create_api(app, host=address)
-        # uvicorn raises the signal again when it has shut down: then our workers have still to be ended.
+        # uvicorn raises the signal again after its shutdown. Exit normally then, so that the workers are stopped.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with LocalWorkers(app.settings), LocalService(app):
             uvicorn.run(
@@ -41,11 +41,13 @@ def serve(
 
 
 def demo(
-    check: Annotated[bool, typer.Option("--check", help="Run one search through the API and exit.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 8080,
-    ui_port: Annotated[int, typer.Option(help="Port of the UI; 0 takes a free one.")] = 8501,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run one search and one linking request through the API, then exit.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of the API; 0 chooses a free one.")] = 8080,
+    ui_port: Annotated[int, typer.Option(help="Port of the UI; 0 chooses a free one.")] = 8501,
 ) -> None:
-    """Ingest the documentation of this Python, then serve API and UI on loopback."""
+    """Ingest the documentation of the running Python, then serve the API and the UI on 127.0.0.1."""
     with reported():
         from hyblink.app.cli.demo import run_demo
 

@@ -17,25 +17,43 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[str, typer.Argument(help=RECIPES_HELP)],
-    data: Annotated[list[Path], typer.Option("--data", help="BEIR folder, .jsonl, .json (DPR) or .tsv (DuReader).")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to make; its name is the model's.")],
-    split: Annotated[str, typer.Option(help="Which qrels of BEIR folders.")] = "train",
-    dev: Annotated[Path | None, typer.Option(help="Rows to look at while training; never trained on.")] = None,
-    dev_split: Annotated[str, typer.Option(help="Which qrels of a BEIR folder as dev.")] = "dev",
-    dev_limit: Annotated[int, typer.Option(min=1, help="Only so many dev rows.")] = 200,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="An option of the recipe, key=value.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Where checkpoints are kept; by default beside the model.")] = None,
-    parent: Annotated[str, typer.Option(help="The model that this one continues, for its manifest.")] = "",
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            "--data",
+            help="Training rows: a BEIR folder, .jsonl, .json (DPR) or .tsv (DuReader); may be repeated.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder to create; its name is the model's name.")],
+    split: Annotated[str, typer.Option(help="The split of BEIR folders: reads qrels/SPLIT.tsv.")] = "train",
+    dev: Annotated[
+        Path | None, typer.Option(help="Rows to evaluate on during training, in the same formats; by default none.")
+    ] = None,
+    dev_split: Annotated[str, typer.Option(help="The split of a BEIR folder given as --dev.")] = "dev",
+    dev_limit: Annotated[int, typer.Option(min=1, help="Largest number of dev rows.")] = 200,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change an option of the recipe: key=value; may be repeated.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints; by default a hidden folder beside the model.")
+    ] = None,
+    parent: Annotated[
+        str, typer.Option(help="Name of the parent model to record in the manifest; by default the one of --from.")
+    ] = "",
     entities: Annotated[
         list[Path] | None,
-        typer.Option("--entities", help="Entities' vectors from `hyblink kb export-vectors` (blink_bi, elq)."),
+        typer.Option(
+            "--entities",
+            help="File of entity vectors from `hyblink kb export-vectors` (for blink_bi and elq); may be repeated.",
+        ),
     ] = None,
     go_on_from: Annotated[
-        Path | None, typer.Option("--from", help="An earlier adapter or VDR head of the same form to begin with.")
+        Path | None,
+        typer.Option("--from", help="Start from this earlier adapter or VDR head, which must match in form."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model by a recipe. A run that was cut short goes on where it stopped when it is started again."""
+    """Train a model with a recipe. An interrupted run is resumed when the command is run again."""
     with reported(as_json):
         import time
 
@@ -80,26 +98,50 @@ def train(
 
 
 def mine(
-    data: Annotated[Path, typer.Argument(help="Rows that want negatives: a BEIR folder, .jsonl, .json or .tsv.")],
-    out: Annotated[Path, typer.Option("--out", help="The .jsonl to write.")],
+    data: Annotated[Path, typer.Argument(help="Training rows: a BEIR folder, .jsonl, .json or .tsv.")],
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     collection: Annotated[
         str | None,
-        typer.Option("--collection", "-c", help="Search this collection; else rank-bm25 over the BEIR corpus."),
+        typer.Option("--collection", "-c", help="Search this collection; by default the corpus of the BEIR folder."),
     ] = None,
-    source: Annotated[str, typer.Option(help="bm25, vdr, dense, hybrid, legs joined by +, or random.")] = "hybrid",
-    split: Annotated[str, typer.Option(help="Which qrels of a BEIR folder.")] = "train",
-    keep: Annotated[int, typer.Option(min=1, help="Negatives of a row.")] = 16,
-    first_rank: Annotated[int, typer.Option(min=1, help="The first rank that is taken.")] = 1,
-    last_rank: Annotated[int, typer.Option(min=1, max=1000, help="The last one.")] = 100,
-    absolute_margin: Annotated[float, typer.Option(min=0, help="How far below the positive's score.")] = 0.0,
-    relative_margin: Annotated[float, typer.Option(min=0, max=1, help="Largest share of the positive's score.")] = 0.0,
-    scores: Annotated[bool, typer.Option("--scores", help="Keep the source's scores as a teacher's.")] = False,
-    judge: Annotated[str | None, typer.Option(help="A cross-encoder that drops what it takes for an answer.")] = None,
-    judge_margin: Annotated[float, typer.Option(help="How far below the positive it must put a negative.")] = 0.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many rows, drawn at random.")] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="What proposes negatives: bm25, vdr, dense, hybrid, signals joined by +, or random. "
+            "Without --collection: bm25 or random."
+        ),
+    ] = "hybrid",
+    split: Annotated[str, typer.Option(help="The split of a BEIR folder: reads qrels/SPLIT.tsv.")] = "train",
+    keep: Annotated[int, typer.Option(min=1, help="Largest number of negatives of a row.")] = 16,
+    first_rank: Annotated[int, typer.Option(min=1, help="The first rank to take negatives from.")] = 1,
+    last_rank: Annotated[int, typer.Option(min=1, max=1000, help="The last rank to take negatives from.")] = 100,
+    absolute_margin: Annotated[
+        float, typer.Option(min=0, help="Smallest distance of a negative's score below the lowest positive's.")
+    ] = 0.0,
+    relative_margin: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Largest score of a negative as a share of the lowest positive's; 0: no limit."
+        ),
+    ] = 0.0,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Store the source's scores, as teacher scores for distillation.")
+    ] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Cross-encoder that drops likely false negatives: a model name, a folder, or `default` (the setting)."
+        ),
+    ] = None,
+    judge_margin: Annotated[
+        float, typer.Option(help="How far below the lowest positive the judge must score a negative to keep it.")
+    ] = 0.0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of rows, sampled at random; by default all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mine hard negatives for training rows, each with where it comes from."""
+    """Mine hard negatives for training rows. Each negative records its source."""
     with reported(as_json), opened() as app, progress(as_json) as bars:
         from hyblink.app.operations.negatives import mine_negatives
         from hyblink.training.data.rows import write_jsonl
@@ -131,12 +173,14 @@ def mine(
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(help="Rows with negatives.")],
-    judge: Annotated[str, typer.Option(help="A cross-encoder by hub name or folder.")] = "default",
-    sample: Annotated[int, typer.Option(min=1, help="Rows that are judged.")] = 200,
+    data: Annotated[Path, typer.Argument(help="Training rows with negatives, such as the output of `hyblink mine`.")],
+    judge: Annotated[
+        str, typer.Option(help="The cross-encoder: a Hugging Face name, a folder, or `default` for the setting.")
+    ] = "default",
+    sample: Annotated[int, typer.Option(min=1, help="Number of rows to score.")] = 200,
     as_json: JsonOption = False,
 ) -> None:
-    """What share of the negatives a cross-encoder would call right answers."""
+    """Estimate the share of false negatives: negatives that a cross-encoder scores as relevant."""
     with reported(as_json), opened() as app:
         from dataclasses import asdict
 

@@ -14,17 +14,25 @@ from hyblink.app.cli.console import reported
 
 def worker(
     queues: Annotated[
-        str, typer.Option(help="What it works on, joined by commas: ingest, encode, train, maintenance.")
+        str, typer.Option(help="Queues to take tasks from, comma-separated: ingest, encode, train, maintenance.")
     ] = "ingest,encode,train,maintenance",
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Processes; each loads its own models.")] = 1,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=64, help="Number of worker processes; each loads its own models.")
+    ] = 1,
     device: Annotated[
-        str | None, typer.Option(envvar="HYBLINK_DEVICE", help="cpu, cuda, cuda:N; one worker for each GPU.")
+        str | None,
+        typer.Option(
+            envvar="HYBLINK_DEVICE",
+            help="Device of the models: cpu, cuda or cuda:N; by default the setting. Start one worker for each GPU.",
+        ),
     ] = None,
-    beat: Annotated[bool, typer.Option("--beat", help="Send periodic tasks too; one worker of all should.")] = False,
-    pool: Annotated[str, typer.Option(help="Celery's pool: prefork, or solo for one process.")] = "prefork",
+    beat: Annotated[
+        bool, typer.Option("--beat", help="Also send the periodic tasks; exactly one of all workers should do so.")
+    ] = False,
+    pool: Annotated[str, typer.Option(help="Celery's pool: prefork, or solo for a single process.")] = "prefork",
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
-    """Work on queued tasks until told to stop."""
+    """Run a Celery worker that works on queued tasks until it is stopped."""
     with reported():
         from hyblink.app.core.errors import InvalidInputError
         from hyblink.app.core.logs import set_up
@@ -51,7 +59,7 @@ def worker(
 
 
 def _end_with_stdin() -> None:
-    """End when whoever started this process does, however it does."""
-    while os.read(0, 4096):  # not sys.stdin: its lock would be held in every process that is forked meanwhile
+    """Terminate this process when standard input closes, which happens when its parent process ends."""
+    while os.read(0, 4096):  # not sys.stdin: processes forked meanwhile would inherit its lock as held
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -47,8 +47,8 @@ def mine_negatives(
     """Return the training rows with negatives mined from a collection, or from the rows' own corpus.
 
     `source` is a system of the collection (such as `hybrid`); without a collection it is `bm25` or `random`. `judge`
-    names a cross-encoder that drops negatives which it scores as relevant. `limit` is the largest number of rows,
-    sampled with a fixed seed. Raises NotFoundError, InvalidInputError.
+    names a cross-encoder; it drops negatives that it scores above the lowest positive minus `judge_margin`. `limit` is
+    the largest number of rows, sampled with a fixed seed. Raises NotFoundError, InvalidInputError.
     """
     rows = read_rows(data, split)
     if limit and limit < len(rows):
