@@ -1,1 +1,1 @@
-"""Work that is queued: job records, claims, schedules, and who carries tasks (threads, or Celery)."""
+"""Background work: job records, claims on passages, schedules, and task queues (in-process threads, or Celery)."""

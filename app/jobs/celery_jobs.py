@@ -1,7 +1,7 @@
-"""Celery as a carrier of ids: its configuration for every broker, and the `Jobs` port over it.
+"""The Celery configuration for every broker, and the implementation of the `Jobs` port with Celery.
 
-No broker is trusted to be durable. A task says where there is work (a collection, a generation, a job's id); what the
-work is stands in the store, and is queued again if nobody is at it.
+No broker is trusted to be durable. A task carries only ids: a collection and generation, or a job. The work itself is
+read from the store. A periodic sweep queues work again that no worker has claimed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,22 @@ ENCODE, ANNOTATE, RUN, RUN_LONG = "hyblink.encode", "hyblink.annotate", RUN_TASK
 SWEEP, TIDY, MERGE, CHECK = "hyblink.sweep", "hyblink.tidy", "hyblink.merge", "hyblink.check"
 QUEUES = ("ingest", "encode", "train", "maintenance")
 QUEUE_OF_JOB = {"ingest": "ingest", "rebuild": "maintenance", "retrain": "train"}
-"""Which queue a kind of job waits in."""
+"""The queue of each kind of job."""
 LONG_JOBS = ("rebuild", "retrain")
-"""Jobs that cannot stop in the middle: no time limit, acknowledged early, for brokers take late ones for lost."""
+"""Kinds of jobs that cannot be split into time slices.
+
+Their tasks have no time limit and are acknowledged early: a broker redelivers tasks that stay unacknowledged too long.
+"""
 _SCHEMES = ("redis", "rediss", "amqp", "amqps")
 _AT_ONCE = 16
 _DEBOUNCE_S = 0.05
 _LIMIT_SLACK_S = 600.0
-_EXPIRES_S = 3600.0  # the sweep sends again what is left: a queue cannot grow for ever
+_EXPIRES_S = 3600.0  # bounds the queue; the sweep queues expired work again
 _HOUR, _DAY = 3600.0, 86_400.0
 
 
 def uses_celery(settings: Settings) -> bool:
-    """Whether a broker carries tasks. Raises InvalidInputError for one that is not known."""
+    """Return whether the settings name a broker. Raises InvalidInputError for an unknown kind of broker."""
     wanted = settings.jobs.broker.get_secret_value()
     scheme = urlsplit(wanted).scheme
     if wanted not in {"none", "filesystem"} and scheme not in _SCHEMES:
@@ -52,7 +55,7 @@ def uses_celery(settings: Settings) -> bool:
 
 
 def celery_for(settings: Settings) -> Celery:
-    """A Celery application for the settings' broker; it knows no tasks."""
+    """Return a configured Celery application for the settings' broker, without registered tasks."""
     from celery import Celery
     from kombu import Queue
 
@@ -106,7 +109,7 @@ def celery_for(settings: Settings) -> Celery:
         broker_transport_options=options,
         broker_use_ssl=_tls(jobs, url),
         timezone="UTC",
-        beat_scheduler="celery.beat:Scheduler",  # the persistent one would keep its times in a pickle
+        beat_scheduler="celery.beat:Scheduler",  # the default, persistent scheduler stores its state as a pickle
         beat_schedule={
             "sweep": {"task": SWEEP, "schedule": jobs.sweep_s, "options": {"expires": jobs.sweep_s}},
             "tidy": {"task": TIDY, "schedule": _HOUR, "options": {"expires": _HOUR}},
@@ -118,7 +121,10 @@ def celery_for(settings: Settings) -> Celery:
 
 
 def _tls(jobs: JobsSettings, url: str) -> dict[str, Any] | None:
-    """How an encrypted broker is checked: its certificate and name always, against `ca_file` or the system's."""
+    """TLS options for an encrypted broker; None for others.
+
+    Certificate and host name are always verified, against `ca_file` or the system's certificate authorities.
+    """
     scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     if scheme not in {"rediss", "amqps"}:
         return None
@@ -134,13 +140,13 @@ def _tls(jobs: JobsSettings, url: str) -> dict[str, Any] | None:
 
 
 _Task = tuple[str, tuple[str, ...], str, float]
-"""A task's name, its ids, its queue, and seconds to wait."""
+"""A task's name, its arguments (ids), its queue, and its delay in seconds."""
 
 
 class CeleryJobs:
-    """The `Jobs` port: a thread sends what was queued, so that no request waits for a broker.
+    """The `Jobs` port over Celery. A thread sends the queued tasks, so that no request waits for the broker.
 
-    What cannot be sent is forgotten here and queued again by the sweep.
+    Tasks that cannot be sent are dropped; the periodic sweep queues their work again.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -186,14 +192,14 @@ class CeleryJobs:
             try:
                 self._send(tasks)
             except Exception as error:  # noqa: BLE001
-                # Whatever a broker's client raises, the store still knows what there is to do.
+                # Broker clients raise many types. Nothing is lost: the store still has the pending work.
                 log.warning("the broker takes no tasks, they are queued again later: %s", error)
 
     def _send(self, tasks: dict[_Task, tuple[int, str]]) -> None:
         if self._celery is None:
             self._celery = celery_for(self._settings)
         for (name, args, queue, delay), (count, asked) in tasks.items():
-            # One task takes block after block; several let several workers share the work.
+            # One task processes block after block until none is left; several tasks let several workers share them.
             for _ in range(min(_AT_ONCE, -(-count // BLOCK)) if name == ENCODE else 1):
                 self._celery.send_task(
                     name,
@@ -205,7 +211,7 @@ class CeleryJobs:
                 )
 
     def lengths(self) -> dict[str, int]:
-        """Tasks that wait in each queue. Raises UnavailableError where the broker does not answer."""
+        """Return the number of waiting tasks by queue. Raises UnavailableError if the broker does not answer."""
         celery = celery_for(self._settings)
         try:
             with celery.connection(connect_timeout=2) as connection:
@@ -216,7 +222,7 @@ class CeleryJobs:
                     for name in QUEUES
                 }
         except Exception as error:
-            # Whatever a broker's client raises.
+            # Broker clients raise many types.
             raise UnavailableError(f"the broker does not answer: {type(error).__name__}") from error
         finally:
             celery.close()

@@ -1,7 +1,7 @@
-"""Who encodes what: several processes share the passages that wait, and none is given out twice at a time.
+"""Claims: leases on unencoded passages, by which several processes share the encoding of a generation.
 
-A claim says no more than "somebody is at it". It runs out, and a claimant that has died loses it at once; passages that
-two have encoded all the same are stored once.
+A passage is claimed by one process at a time. A claim expires after its lease, and at once if its owner has died. If
+two processes encode a passage nevertheless, it is stored once.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from hyblink.app.core.types.arrays import IdArray, as_rows
 
 KIND = "claim"
 BLOCK = 128
-"""Passages claimed, encoded and written together. Within a block texts are sorted by length: larger ones waste less."""
+"""How many passages are claimed, encoded and written together. Larger blocks, sorted by length, need less padding."""
 _TRIES = 100
 _PAUSE_S = 0.02
 
 
 class Claims:
-    """Claims of one process on waiting passages."""
+    """The claims of one process on unencoded passages. Each expires after `lease_s` seconds."""
 
     def __init__(self, records: Records, *, lease_s: float) -> None:
         self._records = records
@@ -36,7 +36,11 @@ class Claims:
 
     @contextmanager
     def some(self, engine: Engine, most: int) -> Iterator[IdArray]:
-        """Up to `most` waiting rows of a generation that nobody else is at, the oldest first; may be none."""
+        """Claim up to `most` unencoded rows of a generation that no other process has claimed, oldest first.
+
+        Yields the claimed rows, possibly none, and releases the claim afterwards. Raises UnavailableError if too many
+        processes claim at once.
+        """
         name = f"{engine.record.collection}/{engine.record.id}"
         rows, mark = self._take(engine, name, most)
         try:
@@ -46,14 +50,14 @@ class Claims:
                 self._give_back(name, mark)
 
     def live(self, engine: Engine) -> bool:
-        """Whether somebody is at passages of a generation."""
+        """Return whether any live process has claimed passages of a generation."""
         found = self._records.get(KIND, f"{engine.record.collection}/{engine.record.id}")
         return bool(found and _alive(found.body["claims"]))
 
     def _take(self, engine: Engine, name: str, most: int) -> tuple[IdArray, str]:
         for attempt in range(_TRIES):
             found = self._records.get(KIND, name)
-            reader = engine.store.reader()  # after the claims: who has given one back has stored what it was for
+            reader = engine.store.reader()  # opened after reading the claims: vectors are stored before a release
             claims = _alive(found.body["claims"]) if found else []
             taken = as_rows([row for one in claims for row in one["rows"]])
             rows, after = as_rows([]), 0
@@ -83,7 +87,7 @@ class Claims:
             except ConflictError:
                 time.sleep(_PAUSE_S * (1 + attempt % 5))
             except HyblinkError:
-                return  # it runs out
+                return  # the claim expires by itself
             else:
                 return
 

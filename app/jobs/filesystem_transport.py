@@ -1,8 +1,9 @@
-"""Celery's broker on a folder: kombu's filesystem transport, safe among several processes.
+"""A Celery broker in a folder: kombu's filesystem transport, made safe for several processes.
 
 Kombu writes a message under its final name, so that a reader may see half of it, and a message that is not JSON ends
-the worker. Here messages are written beside and renamed, what cannot be read is set aside, and the tables of exchanges
-are changed under a lock. Like kombu's own it forgets what a killed worker had taken: the store knows what is left.
+the worker. Here messages are written to a temporary file and renamed, unreadable messages are moved aside, and the
+exchange tables are changed under a lock. As in kombu's own transport, messages that a killed worker had taken are lost;
+their work is still in the store and is queued again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Channel(filesystem.Channel):  # type: ignore[misc]
-    """Messages are files of one folder: `<time>-<random>.<queue>.msg`."""
+    """A channel whose messages are files in one folder, named `<time>-<random>.<queue>.msg`."""
 
     def _folder(self) -> Path:
         return Path(self.data_folder_in)
@@ -87,7 +88,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
 
 
 class Transport(filesystem.Transport):  # type: ignore[misc]
-    """Kombu's, with our channel."""
+    """Kombu's filesystem transport with the safe `Channel`."""
 
     Channel = Channel
 

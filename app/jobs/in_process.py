@@ -1,4 +1,4 @@
-"""The Jobs port without a broker: threads of this process. What is left undone is always readable from the store."""
+"""The `Jobs` port without a broker: threads of this process. The store always records which work is left."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableE
 log = logging.getLogger(__name__)
 
 TRY_AGAIN = (WriterConflictError, UnavailableError, StorageFullError)
-"""What may pass: somebody else has the store, a part is down, the disk is full."""
+"""Temporary errors, after which a task is retried: another writer, a service that is down, a full disk."""
 
 
 class Work(Protocol):
-    """What tasks do, whoever runs them; each stops when it is told to."""
+    """The functions that tasks call. Each returns early once `stop()` is true."""
 
     def encode_waiting(self, collection: str, generation: str, stop: Callable[[], bool]) -> None: ...
 
@@ -29,7 +29,7 @@ Task = tuple[str, tuple[str, ...]]
 
 
 class _Lane:
-    """One thread that does one task after the other; a task that is queued already waits once."""
+    """A queue with one thread. A task that is already queued is not queued twice; tasks named `first` go first."""
 
     def __init__(self, name: str, do: Callable[[Task, Callable[[], bool]], None], first: str) -> None:
         self._do = do
@@ -79,7 +79,7 @@ class _Lane:
             except HyblinkError as error:
                 log.error("%s %s stopped: %s", *task, error)
             except Exception:
-                # The thread must outlive a task that fails in a way nobody foresaw.
+                # An unexpected error of a task must not end the thread.
                 log.exception("%s %s failed", *task)
             finally:
                 with self._changed:
@@ -87,7 +87,7 @@ class _Lane:
                     self._changed.notify_all()
 
     def _later(self, task: Task) -> None:
-        """Queue again after a while; somebody else has the store, or a part is down."""
+        """Queue a task again after `retry_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed, timeout=self.retry_s)
             if not self._closed and task not in self._queue:
@@ -107,7 +107,10 @@ class _Lane:
 
 
 class InProcessJobs:
-    """Models work in one thread, annotating first, for it is a matter of moments; jobs with records run in another."""
+    """The `Jobs` port with two threads: one for tasks that run models, one for jobs with records.
+
+    The first runs annotation before encoding, because it takes less time.
+    """
 
     def __init__(self, work: Callable[[], Work]) -> None:
         self._work = work
@@ -125,30 +128,30 @@ class InProcessJobs:
                 work.run_job(job_id, stop)
 
     def encode(self, collection: str, generation: str, rows: Iterable[int]) -> None:
-        """Queue the collection; `rows` only says that there is something: the store knows what waits."""
+        """Queue the encoding of a generation, unless `rows` is empty. The passages to encode are read from the store."""
         if any(True for _ in rows):
             self._models.put(("encode", (collection, generation)))
 
     def annotate(self, collection: str) -> None:
-        """Queue the collection's documents; the store knows which wait."""
+        """Queue the annotation of a collection. Which documents to annotate is read from the store."""
         self._models.put(("annotate", (collection,)))
 
     def run(self, job_id: str, kind: str, delay_s: float = 0.0) -> None:  # noqa: ARG002
-        """Queue a job; its record knows the rest."""
+        """Queue a job by its id, after `delay_s` seconds. The rest is read from its record."""
         if delay_s:
             self._jobs.put_later(("run", (job_id,)), delay_s)
         else:
             self._jobs.put(("run", (job_id,)))
 
     def lengths(self) -> dict[str, int]:
-        """Tasks that wait for each thread."""
+        """Return the number of waiting tasks by thread."""
         return {"models": len(self._models), "jobs": len(self._jobs)}
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until what was queued is done; False if the time ran out first."""
-        return self._jobs.wait(timeout_s) and self._models.wait(timeout_s)  # jobs leave passages to encode
+        """Wait until all queued tasks are done. Returns False on timeout."""
+        return self._jobs.wait(timeout_s) and self._models.wait(timeout_s)  # jobs first: they queue encoding
 
     def close(self) -> None:
-        """Stop after the block in hand."""
+        """Stop both threads after their current block; queued tasks are dropped."""
         self._jobs.close()
         self._models.close()

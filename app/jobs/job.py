@@ -1,4 +1,4 @@
-"""A job: background work with a record of its own."""
+"""The data types of jobs: background work with a persistent record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from hyblink.app.core.errors import ConflictError
 
 WORKER = "worker"
-"""The kind of record that a worker keeps of itself."""
+"""The kind of the records by which workers report that they are alive."""
 
 RUN_TASK, RUN_LONG_TASK = "hyblink.run", "hyblink.run_long"
 State = Literal["queued", "running", "waiting", "cancelling", "cancelled", "done", "refused", "failed"]
@@ -17,24 +17,28 @@ STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("cancelled", "done", "refused", "failed")
 OPEN: tuple[State, ...] = ("queued", "running", "waiting", "cancelling")
 ALONE = ("retrain",)
-"""Kinds of which a collection has one open job at a time."""
+"""Kinds of jobs of which a collection can have only one open at a time."""
 
 
 class TakenOverError(ConflictError):
-    """Another worker runs this job now."""
+    """Raised when another worker has taken over the job."""
 
     code = "taken_over"
 
 
 class JobCancelledError(ConflictError):
-    """Somebody has asked the job to stop."""
+    """Raised in a running job when its cancellation was requested."""
 
     code = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as everybody may see it. Times are UTC; `heartbeat` is in seconds since 1970."""
+    """A job's record. Times are in UTC; `heartbeat` and `not_before` are in seconds since 1970.
+
+    `fence` grows each time a worker takes the job, so that an earlier worker cannot write any more. `owner` is the
+    process that runs it, `attempts` the number of failures without progress since.
+    """
 
     id: str
     kind: str
@@ -60,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A task that failed for good, or as often as it is tried."""
+    """A task that failed with a permanent error or after its last retry."""
 
     id: str
     task: str

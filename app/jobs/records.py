@@ -1,7 +1,8 @@
-"""Jobs that people see: what was asked for, how far it is, who is at it, how it ended.
+"""Create, list, cancel, resume and take jobs, each of which has a persistent record.
 
-A job's record is the truth about it; tasks carry its id only. Whoever runs a job raises its `fence`; a worker that was
-taken for dead finds another number there when it reports, and stops. A task delivered twice finds the job running.
+A job's record is authoritative; tasks carry only its id. A worker that takes a job increments its `fence`. A worker
+that was wrongly considered dead sees a different fence at its next report, and stops. A task that is delivered twice
+finds the job running, and does nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from hyblink.app.jobs.table import DEAD_LETTER, JOB, PAGE, REJECTED_ROW, TRIES, 
 
 
 class JobRecords:
-    """Makes jobs, lets workers take them, and queues again what nobody is at."""
+    """Creates jobs, hands them to workers, and queues lost ones again.
+
+    A job without a heartbeat for `silent_s` seconds counts as abandoned. A job is tried `max_attempts` times, with
+    pauses that start at `retry_s` seconds and double.
+    """
 
     def __init__(self, records: Records, jobs: Jobs, *, silent_s: float, max_attempts: int, retry_s: float) -> None:
         self._records = records
@@ -36,7 +41,7 @@ class JobRecords:
 
     @contextmanager
     def _only_one(self, kind: str, collection: str) -> Iterator[None]:
-        """Within it no other job of the kind is open, and none can be made."""
+        """Ensure, while held, that a collection has no open job of this kind and that none can be created."""
         with single_flight(self._records, f"create/{kind}/{collection}", "a job of this kind is being made"):
             for one in self.list(states=OPEN, collection=collection, limit=PAGE):
                 if one.kind == kind:
@@ -46,7 +51,10 @@ class JobRecords:
             yield
 
     def create(self, kind: str, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
-        """Record a job and queue it. Raises ConflictError where its kind is one at a time, and there is one."""
+        """Create a job's record and queue the job.
+
+        Raises ConflictError if the collection can have one open job of this kind and has one.
+        """
         with self._only_one(kind, collection) if kind in ALONE else nullcontext():
             job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=time.time())
             job = self._table.put(job)
@@ -54,11 +62,11 @@ class JobRecords:
             return job
 
     def get(self, job_id: str) -> Job:
-        """A job as it is now. Raises NotFoundError."""
+        """Return a job. Raises NotFoundError."""
         return self._table.get(job_id)
 
     def exists(self, job_id: str) -> bool:
-        """Whether there is a record of a job."""
+        """Return whether a job exists."""
         return self._records.get(JOB, job_id) is not None
 
     def list(
@@ -69,7 +77,10 @@ class JobRecords:
         before: str | None = None,
         limit: int = 50,
     ) -> list[Job]:
-        """Jobs, the newest first. Raises InvalidInputError for a state that there is not."""
+        """Return jobs, newest first, of some states (empty: all) and of a collection (None: all).
+
+        `before` is an id: only older jobs are returned. Raises InvalidInputError for an unknown state.
+        """
         unknown = sorted(set(states) - set(STATES))
         if unknown:
             raise InvalidInputError("unknown state", received=unknown, expected=", ".join(STATES))
@@ -77,15 +88,18 @@ class JobRecords:
         return [job_of(one) for one in found]
 
     def count(self, state: State) -> int:
-        """How many jobs are in a state."""
+        """Return the number of jobs in a state."""
         return self._records.count(JOB, states=[state])
 
     def count_dead(self) -> int:
-        """How many dead letters there are."""
+        """Return the number of dead letters."""
         return self._records.count(DEAD_LETTER)
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop; one that has not begun stops at once. Raises ConflictError for one that has ended."""
+        """Cancel a job: at once if it does not run, else at its next progress report.
+
+        Raises NotFoundError, and ConflictError if the job has ended.
+        """
         for _ in range(TRIES):
             job = self.get(job_id)
             if job.state in ENDED:
@@ -101,7 +115,7 @@ class JobRecords:
         raise ConflictError("the job changes all the time", received=job_id)
 
     def resume(self, job_id: str) -> Job:
-        """Queue a cancelled or failed job again; it goes on where it stopped. Raises ConflictError for others."""
+        """Queue a cancelled or failed job again, from where it stopped. Raises ConflictError for other states."""
         job = self.get(job_id)
         if job.state not in {"cancelled", "failed"}:
             raise ConflictError("the job cannot be resumed", received=job.state, expected="cancelled or failed")
@@ -109,7 +123,7 @@ class JobRecords:
             return self._queue(replace(job, attempts=0, error="", message="", ended=""))
 
     def approve(self, job_id: str, by: str = "") -> Job:
-        """Let a job that waits for it go on. Raises ConflictError for others."""
+        """Approve a job that waits for approval, and queue it again. Raises ConflictError for other states."""
         job = self.get(job_id)
         if job.state != "waiting":
             raise ConflictError("the job does not wait for approval", received=job.state, expected="waiting")
@@ -117,7 +131,10 @@ class JobRecords:
         return self._queue(replace(job, stage="switch", message="approved", progress=told))
 
     def take(self, job_id: str) -> RunningJob | None:
-        """Begin, or go on with, a job; None where there is nothing to do or somebody else is at it."""
+        """Take a job to run it, from its start or where it stopped.
+
+        Returns None if there is nothing to do, if another live worker runs it, or if it has used all its attempts.
+        """
         for _ in range(TRIES):
             found = self._records.get(JOB, job_id)
             if found is None:
@@ -135,7 +152,7 @@ class JobRecords:
                 owner=self._owner,
                 heartbeat=time.time(),
                 started=job.started or now(),
-                # Whoever ran it before has died without a word: that counts as a try.
+                # A worker that died while running the job counts as a failed attempt.
                 attempts=job.attempts + (job.state == "running"),
             )
             try:
@@ -158,12 +175,15 @@ class JobRecords:
         return job.heartbeat > time.time() - self._silent_s and not has_died(job.owner)
 
     def sweep(self) -> int:
-        """Queue again what nobody is at; how many jobs that were."""
+        """Queue jobs again whose task was lost or whose worker died; return how many jobs were changed.
+
+        A job that was being cancelled when its worker died becomes cancelled.
+        """
         count = 0
         for job in self.list(states=("queued", "running", "cancelling"), limit=PAGE):
             try:
                 if job.state == "queued":
-                    # Sent, but not taken for so long: the task is lost, or waits behind others; a second does no harm.
+                    # Queued for long without being taken: the task is lost or waits. A second task does no harm.
                     if job.heartbeat > time.time() - self._silent_s or job.not_before > time.time():
                         continue
                     self._queue(job)
@@ -179,7 +199,7 @@ class JobRecords:
         return count
 
     def tidy(self, keep_days: float) -> int:
-        """Forget what ended long ago; how many jobs and dead letters."""
+        """Delete jobs that ended, and dead letters, created more than `keep_days` ago; return how many records."""
         ended = self._records.list(JOB, states=ENDED, before=oldest_id("j", keep_days), limit=PAGE)
         for one in ended:
             while rejects := self._records.list(REJECTED_ROW, collection=one.id, limit=PAGE):
@@ -190,20 +210,20 @@ class JobRecords:
         )
 
     def rejects(self, job_id: str, limit: int = 100) -> Sequence[Mapping[str, Any]]:
-        """Rejected rows of an ingestion job, by file and line, the last first."""
+        """Return the rejected rows of an ingestion job, by descending file and line. Raises NotFoundError."""
         self.get(job_id)
         return [one.body for one in self._records.list(REJECTED_ROW, collection=job_id, limit=limit)]
 
     def bury(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
-        """Keep a task that failed for good; the dead letter's id."""
+        """Store a task that failed for good as a dead letter; return the letter's id."""
         return self._table.bury(task, args, error, detail)
 
     def dead_letters(self, before: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
-        """What failed for good, the newest first."""
+        """Return dead letters, newest first. `before` is an id: only older ones are returned."""
         return [DeadLetter(one.id, **one.body) for one in self._records.list(DEAD_LETTER, before=before, limit=limit)]
 
     def unbury(self, letter: str) -> DeadLetter:
-        """Take a dead letter away, so that its task may be tried again. Raises NotFoundError."""
+        """Delete a dead letter and return it, so that its task can be queued again. Raises NotFoundError."""
         found = self._records.get(DEAD_LETTER, letter)
         if found is None or not self._records.remove(DEAD_LETTER, [letter]):
             raise NotFoundError("no such dead letter", received=letter)

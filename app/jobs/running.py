@@ -1,4 +1,4 @@
-"""A job while it runs: its heartbeat, its progress, how it ends."""
+"""A running job: its heartbeat, its progress reports, and how it ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class RunningJob:
-    """A job in the hands of the worker that runs it. Every call raises TakenOverError once another worker does."""
+    """A job that this worker runs. Every method raises TakenOverError once another worker has taken the job."""
 
     def __init__(self, table: JobTable, jobs: Jobs, job: Job, *, max_attempts: int, retry_s: float) -> None:
         self._table = table
@@ -33,7 +33,7 @@ class RunningJob:
 
     @contextmanager
     def alive(self, every_s: float) -> Iterator[None]:
-        """Within it the job is heard of, however long a step takes."""
+        """Send a heartbeat every `every_s` seconds from a thread, for steps that take long without a report."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -41,7 +41,7 @@ class RunningJob:
                 try:
                     self._change()
                 except TakenOverError:
-                    return  # the job hears of it when it reports
+                    return  # the job's next report raises the error too
                 except HyblinkError as error:
                     log.warning("job %s could not be heard of: %s", self.job.id, error)
 
@@ -61,9 +61,10 @@ class RunningJob:
         progress: Mapping[str, Any] | None = None,
         forget: bool = True,
     ) -> None:
-        """Say that it lives and how far it is; progress makes earlier failures forgotten, unless told otherwise.
+        """Store a heartbeat with the job's stage, message and progress.
 
-        Raises JobCancelledError where the job is to stop.
+        With `progress`, the count of failed attempts is reset, unless `forget` is false. Raises JobCancelledError if
+        the job's cancellation was requested.
         """
         changes = {
             "stage": stage,
@@ -76,7 +77,7 @@ class RunningJob:
             raise JobCancelledError("the job was cancelled", received=self.job.id)
 
     def reject(self, rows: Sequence[Reject], most: int) -> None:
-        """Keep rejected rows by file and line, so that twice is once; no more than `most` of a job."""
+        """Store rejected rows by file and line (idempotent), at most `most` for the whole job."""
         kept = self._table.records.count(REJECTED_ROW, collection=self.job.id)
         self._table.add_rejects(self.job.id, rows[: max(0, most - kept)])
 
@@ -99,23 +100,23 @@ class RunningJob:
         raise ConflictError("the job changes all the time", received=self.job.id)
 
     def done(self, result: Mapping[str, Any]) -> None:
-        """It is finished."""
+        """End the job as done, with its result."""
         self._change(state="done", owner="", ended=now(), result=result, message="", error="")
 
     def waits(self, stage: str, message: str) -> None:
-        """It needs somebody's approval to go on."""
+        """Stop the job at a stage where it waits for a person's approval."""
         self._change(state="waiting", owner="", stage=stage, message=message, error="")
 
     def refused(self, why: str, result: Mapping[str, Any]) -> None:
-        """It has come to an end, and what it made is not used."""
+        """End the job as refused: it ran to its end, but its outcome is not used."""
         self._change(state="refused", owner="", ended=now(), message=why, result=result, error="")
 
     def cancelled(self) -> None:
-        """It has stopped because it was asked to."""
+        """End the job as cancelled."""
         self._change(state="cancelled", owner="", ended=now())
 
     def again(self, message: str = "", delay_s: float = 0.0) -> None:
-        """Let others take their turn, then go on."""
+        """Queue the job again, to continue after `delay_s` seconds and after other waiting tasks."""
         if self.job.state == "cancelling":
             self.cancelled()
             return
@@ -124,7 +125,10 @@ class RunningJob:
             self._jobs.run(self.job.id, self.job.kind, delay_s)
 
     def failed(self, error: Exception, detail: str, *, may_pass: bool) -> None:
-        """Try again after a pause if it may pass, so many times; otherwise the job has failed."""
+        """Handle an error: retry after a pause, or end the job as failed with a dead letter.
+
+        It is retried if `may_pass` (the error is temporary) and attempts are left. The pauses double.
+        """
         attempts = self.job.attempts + 1
         text = str(error) if isinstance(error, HyblinkError) else f"{type(error).__name__}: {error}"
         if may_pass and attempts < self._max_attempts:

@@ -1,4 +1,4 @@
-"""What is begun again and again: a collection's retraining, every so many hours."""
+"""Schedules: retrain a collection every so many hours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Every `every_hours` a retraining with these parameters; `next` is in seconds since 1970."""
+    """A retraining with these parameters every `every_hours` hours, next due at `next` (in seconds since 1970)."""
 
     collection: str
     every_hours: float
@@ -27,13 +27,16 @@ class Schedule:
 
 
 class Schedules:
-    """One schedule of a collection, kept as records."""
+    """The schedules of all collections, at most one for each, stored as records."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def set(self, collection: str, every_hours: float, params: Mapping[str, Any], by: str = "") -> Schedule:
-        """Begin so many hours from now, then as often. Raises InvalidInputError for an interval out of range."""
+        """Store a collection's schedule; the first run is due in `every_hours` hours.
+
+        Raises InvalidInputError for an interval out of range.
+        """
         if not _LEAST_H <= every_hours <= _MOST_H:
             raise InvalidInputError(
                 "every_hours is out of range", received=every_hours, expected=f"{_LEAST_H:g} to {_MOST_H:g}"
@@ -43,23 +46,26 @@ class Schedules:
         return made
 
     def get(self, collection: str) -> Schedule:
-        """Raises NotFoundError where there is none."""
+        """Return a collection's schedule. Raises NotFoundError if it has none."""
         found = self._records.get(_KIND, collection)
         if found is None:
             raise NotFoundError("nothing is scheduled", received=collection)
         return Schedule(collection, **found.body)
 
     def remove(self, collection: str) -> None:
-        """Raises NotFoundError where there is none."""
+        """Delete a collection's schedule. Raises NotFoundError if it has none."""
         if not self._records.remove(_KIND, [collection]):
             raise NotFoundError("nothing is scheduled", received=collection)
 
     def put_off(self, one: Schedule) -> None:
-        """Begin it with the next look: it was taken, and could not begin."""
+        """Make a schedule due again, after it was taken but its job could not be started."""
         self._records.add([Record(_KIND, one.collection, _body(one), collection=one.collection)])
 
     def take_due(self, now: float) -> Sequence[Schedule]:
-        """What is to begin now. Each is given to one caller only, however many ask."""
+        """Return the schedules that are due at `now`, and set their next time.
+
+        Of several processes that call this at once, only one gets each schedule.
+        """
         taken = []
         for record in self._records.list(_KIND, limit=_PAGE):
             one = Schedule(record.id, **record.body)

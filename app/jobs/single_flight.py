@@ -1,4 +1,4 @@
-"""One at a time between all processes: a lease in a record, renewed while it is held, void when its holder has died."""
+"""A lock between processes: a lease in a record, renewed while it is held, and void once its holder has died."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class UnderWayError(ConflictError):
-    """Somebody else is at it."""
+    """Raised when another process holds the lease."""
 
     code = "under_way"
 
 
 @contextmanager
 def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
-    """Hold the lease of a name. Raises UnderWayError, saying `what` is under way, where somebody else does."""
+    """Hold the lease `name`. Raises UnderWayError with the message "`what` already" if another process holds it."""
     owner = new_owner()
     found = records.get(_KIND, name)
     if found is not None and found.body["until"] > time.time() and not has_died(found.body["owner"]):
