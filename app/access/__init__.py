@@ -1,1 +1,1 @@
-"""Who may do what: API keys, identity providers, rate limits, the audit log."""
+"""Authentication and authorization: API keys, identity providers, rate limits, the audit log."""

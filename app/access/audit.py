@@ -1,4 +1,4 @@
-"""The audit log: every act that only administrators may do, and every attempt at one."""
+"""The audit log: administrative actions, refused attempts included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KIND = "audit"
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Who did what, when, and how it ended (an HTTP status, or `done`)."""
+    """An entry of the audit log: user, action, time, and outcome (an HTTP status, an error code, or `done`)."""
 
     at: str
     by: str
@@ -23,23 +23,23 @@ class Act:
 
 
 class Audit:
-    """Acts as records; nothing here deletes them."""
+    """The audit log, stored as records. Entries are never deleted."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def add(self, by: str, act: str, outcome: str, request_id: str = "") -> None:
-        """Keep an act."""
+        """Add an entry with the current time. `act` is cut to 500 characters."""
         made = Act(now(), by, act[:500], outcome, request_id)
         self._records.put(Record(_KIND, sortable_id("a"), asdict(made)))
 
     def list(self, before: str | None = None, limit: int = 100) -> list[tuple[str, Act]]:
-        """(id, act), the newest first."""
+        """Return (id, entry) pairs, newest first. `before` is an id: only older entries are returned."""
         return [(one.id, Act(**one.body)) for one in self._records.list(_KIND, before=before, limit=limit)]
 
 
 def local_user() -> str:
-    """Who acts at the command line."""
+    """Return the name of the command line's user for the audit log, such as `cli:anna`."""
     try:
         return f"cli:{getpass.getuser()}"
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""Who presents a header, and whether they may."""
+"""Identify the caller from the `Authorization` header, and check what the caller may do."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _DOTS_OF_A_TOKEN = 2
 
 
 def check_everywhere(key: ApiKey | None) -> None:
-    """What concerns the whole installation is for keys of all collections. Raises ForbiddenError."""
+    """Check that a key is not limited to some collections, for actions on the whole installation.
+
+    Raises ForbiddenError. None is an anonymous caller, who is not limited.
+    """
     if key is not None and key.collections:
         raise ForbiddenError("the key is limited to collections", expected="an admin key of all collections")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reachable from this machine only."""
+    """Return whether a host is a loopback address, which only this machine can reach."""
     if host == "localhost":
         return True
     try:
@@ -31,13 +34,16 @@ def is_loopback(host: str) -> bool:
 
 
 class Tokens(Protocol):
-    """Knows tokens of an identity provider."""
+    """Verifies bearer tokens of an identity provider."""
 
     def identity(self, token: str) -> ApiKey: ...
 
 
 def identify(keys: KeyStore, tokens: Tokens | None, header: str) -> ApiKey:
-    """Who presents an `Authorization` header. Raises UnauthorizedError; ForbiddenError for a token without a role."""
+    """Return the API key or the token's identity from an `Authorization` header.
+
+    Raises UnauthorizedError, and ForbiddenError for a token without a role.
+    """
     scheme, _, presented = header.partition(" ")
     if scheme.lower() != "bearer":
         raise UnauthorizedError("unknown authorization scheme", expected="Authorization: Bearer hyb_…")
@@ -56,7 +62,10 @@ def authorize(
     open_door: bool,
     tokens: Tokens | None = None,
 ) -> ApiKey | None:
-    """Who is asking; None for an anonymous caller at an open door. Raises UnauthorizedError or ForbiddenError."""
+    """Identify the caller and check its role on a collection; return its key.
+
+    `open_door` allows anonymous callers, for whom None is returned. Raises UnauthorizedError or ForbiddenError.
+    """
     if header is None:
         if open_door:
             return None
@@ -67,7 +76,7 @@ def authorize(
 
 
 def permit(key: ApiKey, role: Role, collection: str | None) -> None:
-    """Raises ForbiddenError where a key may not act in this role on this collection (None: on some collection)."""
+    """Raise ForbiddenError unless a key has this role on the collection (None: on any collection)."""
     if not key.allows(role, collection):
         limits = f" on {', '.join(key.collections)}" if key.collections else ""
         raise ForbiddenError(

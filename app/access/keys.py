@@ -1,6 +1,6 @@
-"""API keys: made once, shown once, stored as hashes.
+"""API keys, of which only hashes are stored.
 
-A key reads `hyb_<id>_<secret>`; the secret has 256 random bits, so a plain SHA-256 of it tells nothing.
+A key has the form `hyb_<id>_<secret>`. The secret has 256 random bits, so a plain SHA-256 hash is safe to store.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{8}")
 
 
 class Role(StrEnum):
-    """What a key may do. `admin` may do everything, `ingest` may also search."""
+    """The role of a key. `admin` may do everything; `ingest` may write and search."""
 
     SEARCH = "search"
     INGEST = "ingest"
@@ -43,10 +43,10 @@ _IMPLIED = {
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A stored key. `collections` empty means all of them; `per_minute` and `max_bytes` (of a request's body)
-    0 mean the setting's limit.
+    """A stored key. Empty `collections` means all collections.
 
-    After a rotation the `former` secret is good until `former_until` (seconds since 1970).
+    `per_minute` limits the requests, `max_bytes` the size of a request's body; 0 means the limit of the settings.
+    After a rotation the `former` secret (a hash) stays valid until `former_until`, in seconds since 1970.
     """
 
     id: str
@@ -62,11 +62,11 @@ class ApiKey:
     max_bytes: int = 0
 
     def shown(self) -> dict[str, Any]:
-        """The key as it may be seen: nothing of its secrets."""
+        """Return the key's fields without its hashes."""
         return {name: value for name, value in asdict(self).items() if name not in _SECRET}
 
     def allows(self, role: Role, collection: str | None) -> bool:
-        """Whether the key may act in this role on this collection."""
+        """Return whether the key has this role on the collection (None: on any collection)."""
         return role in _IMPLIED[self.role] and (
             collection is None or not self.collections or collection in self.collections
         )
@@ -79,13 +79,13 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 class KeyStore:
-    """Keys as records, looked up for every check so that a revoked key stops working at once, everywhere."""
+    """API keys, stored as records. Each check reads the record, so that revoking a key takes effect at once."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def all(self) -> list[ApiKey]:
-        """Every key, oldest first."""
+        """Return all keys, oldest first, revoked ones included."""
         found = [_key(one) for one in self._records.list(_KIND, limit=10_000)]
         return sorted(found, key=lambda key: (key.created, key.id))
 
@@ -98,7 +98,7 @@ class KeyStore:
         per_minute: int = 0,
         max_bytes: int = 0,
     ) -> str:
-        """Make a key; the returned text is the only copy of its secret."""
+        """Create a key and return its text, the only copy of its secret. Raises InvalidInputError."""
         if role not in set(Role):
             raise InvalidInputError("unknown role", received=role, expected=f"one of {', '.join(Role)}")
         if per_minute < 0 or max_bytes < 0:
@@ -114,7 +114,10 @@ class KeyStore:
         return f"hyb_{key_id}_{secret}"
 
     def rotate(self, key_id: str, *, grace_s: float = 0.0) -> str:
-        """Give a key a new secret, the returned text; the former one is good for so long. Raises NotFoundError."""
+        """Replace a key's secret and return the new text. The old secret stays valid for `grace_s` seconds.
+
+        Raises NotFoundError, and ConflictError if the key is revoked.
+        """
         found, version = self._get(key_id)
         if found.revoked:
             raise ConflictError("the key is revoked", received=key_id, expected="a usable key")
@@ -125,12 +128,12 @@ class KeyStore:
         return f"hyb_{key_id}_{secret}"
 
     def revoke(self, key_id: str) -> None:
-        """Make a key useless from now on. Raises NotFoundError."""
+        """Revoke a key: it is refused from now on. Raises NotFoundError."""
         found, version = self._get(key_id)
         self._put(replace(found, revoked=True, former=""), version)
 
     def find(self, presented: str) -> ApiKey:
-        """The key that was presented. Raises UnauthorizedError; compares in constant time."""
+        """Return the key with the presented text. Compares hashes in constant time. Raises UnauthorizedError."""
         prefix, _, rest = presented.partition("_")
         key_id, _, secret = rest.partition("_")
         record = self._records.get(_KIND, key_id) if _ID.fullmatch(key_id) else None
@@ -144,7 +147,7 @@ class KeyStore:
         return key
 
     def any_active(self) -> bool:
-        """Whether a usable key exists."""
+        """Return whether a key exists that is not revoked."""
         return any(not key.revoked for key in self.all())
 
     def _get(self, key_id: str) -> tuple[ApiKey, int]:

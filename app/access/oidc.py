@@ -1,7 +1,7 @@
-"""Bearer tokens of an identity provider (OpenID Connect): signed JWTs, checked against the provider's published keys.
+"""Verification of bearer tokens of an identity provider (OpenID Connect): JWTs signed with the provider's keys.
 
-RFC 7519 and RFC 8725: only asymmetric algorithms, the issuer and audience that are configured, an expiry. Which role
-and collections a token gives stands in claims that the provider sets.
+Following RFC 7519 and RFC 8725, only asymmetric algorithms are accepted, and the configured issuer and audience and an
+expiry are required. Claims in the token give the caller's role and collections.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LEEWAY_S = 30
 _KEYS_S = 3600.0
-"""Keys are fetched anew after so long,"""
+"""The age at which the provider's keys are fetched again."""
 _STALE_S = 24 * 3600.0
-"""and are good for no longer than this where that fails."""
+"""The age up to which keys are still used if fetching them fails."""
 _AGAIN_S = 30.0
 _MAX_BYTES = 512 * 1024
 _MAX_TOKEN = 16_384
 
 
 class TokenVerifier:
-    """Checks tokens of one issuer. Its keys are fetched when they are needed, and anew when an unknown one is used."""
+    """Verifies tokens of one issuer. Its keys are fetched on first use, and again when a token uses an unknown key."""
 
     def __init__(self, settings: OidcSettings) -> None:
-        """Raises InvalidInputError for settings that would not be safe."""
+        """Raise InvalidInputError for unsafe settings: a URL without TLS, no audience, unknown roles."""
         for name in ("issuer", "jwks_url"):
             _check_url(f"oidc.{name}", getattr(settings, name))
         if not settings.audience:
@@ -53,7 +53,11 @@ class TokenVerifier:
         self._fetching = threading.Lock()
 
     def identity(self, token: str) -> ApiKey:
-        """What a token allows, as a key would. Raises UnauthorizedError; ForbiddenError where it gives no role."""
+        """Verify a token and return the identity and rights that it gives, as an `ApiKey`.
+
+        Raises UnauthorizedError for a bad token, ForbiddenError for a token without a role or collection, and
+        UnavailableError if the provider's keys cannot be fetched.
+        """
         if len(token) > _MAX_TOKEN:
             raise UnauthorizedError("the token is too long", received=f"{len(token)} characters", expected="16384")
         try:
@@ -67,7 +71,7 @@ class TokenVerifier:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except (jwt.PyJWTError, ValueError) as error:
-            # What is wrong is said in general: the token itself must not come back in an answer or a log.
+            # The message names only the type of error: the token must not appear in a response or a log.
             raise UnauthorizedError(
                 f"the token is not good: {type(error).__name__}", expected="a token of the issuer, in time"
             ) from None
@@ -86,7 +90,7 @@ class TokenVerifier:
         )
 
     def _role(self, claims: Mapping[str, Any]) -> Role | None:
-        """The highest role among the claim's values."""
+        """The highest role among the values of the role claim; None if there is none."""
         given = _at(claims, self._settings.role_claim)
         names = given if isinstance(given, list) else [given]
         mapping = self._settings.roles or {role.value: role.value for role in Role}
@@ -94,7 +98,7 @@ class TokenVerifier:
         return next((role for role in (Role.ADMIN, Role.INGEST, Role.SEARCH) if role.value in found), None)
 
     def _collections(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The collections that a token is limited to; empty: all, where the provider does not limit at all."""
+        """The collections of the token's claim; empty means all (claim `*`, or no claim configured)."""
         name = self._settings.collections_claim
         if not name:
             return ()
@@ -122,12 +126,12 @@ class TokenVerifier:
             return self._keys[kid]
 
     def _refresh(self, *, wait: bool) -> None:
-        """Fetch the provider's keys, one caller at a time; those that are known stay where it does not answer."""
+        """Fetch the provider's keys, one caller at a time. If this fails, the known keys are kept."""
         if not self._fetching.acquire(blocking=wait):
             return
         try:
             if time.monotonic() - self._tried <= _AGAIN_S:
-                return  # somebody else just has
+                return  # another caller has just fetched them
             found = self._published()
             with self._lock:
                 self._tried = time.monotonic()
@@ -159,7 +163,7 @@ def _check_url(name: str, url: str, *, needed: bool = False) -> None:
 
 
 def _get(url: str) -> dict[str, Any]:
-    """A JSON object from an address of the settings; no redirect is followed."""
+    """Fetch a JSON object from a URL; redirects are not followed."""
     with httpx.stream("GET", url, timeout=5.0, follow_redirects=False) as answer:
         answer.raise_for_status()
         body = b""
@@ -174,7 +178,7 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _at(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name, or by a path of names joined by dots (`resource_access.hyblink.roles`)."""
+    """A claim by its name or by a dotted path, such as `resource_access.hyblink.roles`; None if missing."""
     if path in claims:
         return claims[path]
     found: Any = claims

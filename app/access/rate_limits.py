@@ -1,4 +1,4 @@
-"""Requests of each key, counted."""
+"""Rate limits of API keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.app.core.errors import (
 
 
 class RateLimits:
-    """Requests of each key, in this process: a bucket that holds a minute's worth and fills evenly."""
+    """A token bucket for each API key, in this process. A bucket holds one minute's requests and refills evenly."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
@@ -22,7 +22,10 @@ class RateLimits:
         self._buckets: dict[str, tuple[float, float, str]] = {}
 
     def take(self, key: ApiKey, request: str) -> None:
-        """Count a request, once however often it is checked. Raises RateLimitedError saying when to come back."""
+        """Count a request of a key. Raises RateLimitedError, with the time to wait, if the key is over its limit.
+
+        `request` is the request's id; repeated calls for the same request count once.
+        """
         limit = key.per_minute or self._per_minute
         if not limit:
             return
