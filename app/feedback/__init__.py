@@ -1,1 +1,1 @@
-"""What people clicked and judged, and what a click model makes of it."""
+"""Relevance judgements, logged searches and clicks, and a click model that turns clicks into judgements."""

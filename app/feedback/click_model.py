@@ -1,8 +1,8 @@
-"""From clicks to judgements: the position-based model, which separates where a hit stood from how good it is.
+"""The position-based click model: estimates relevance from clicks, corrected for position bias.
 
-Craswell et al. 2008; Chuklin, Markov & de Rijke 2015, sections 3.3 and 4.2: a hit at rank k is clicked with probability
-P(c = 1) = θ_k · α_qd, the chance that somebody looks at that rank times the chance that what is seen there attracts.
-Both are known up to a factor only, so θ of the first rank is taken to be 1.
+A hit at rank k is clicked with probability P(c = 1) = θ_k · α_qd (Craswell et al. 2008; Chuklin, Markov & de Rijke
+2015, sections 3.3 and 4.2). θ_k is the examination probability of the rank, α_qd the attractiveness of the document for
+the query. Both are determined only up to a factor, so θ of the first rank is set to 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TINY = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A page that somebody saw: documents by their rank (from 1), and which of them were clicked."""
+    """A result page that was shown to a user: each document's rank (from 1), and the clicked documents."""
 
     query: str
     ranks: Mapping[str, int]
@@ -32,7 +32,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Attraction:
-    """How often somebody who looks at a document under a query clicks it (0 to 1), and how often it was shown."""
+    """The attractiveness α of a document for a query (0 to 1), and how often the document was shown for it."""
 
     probability: float
     views: int
@@ -40,15 +40,16 @@ class Attraction:
 
 @dataclass(frozen=True, slots=True)
 class PositionModel:
-    """θ by rank (the first is 1; 0 where nothing was shown), and α by (query, document)."""
+    """A fitted model: θ by rank (1 for the first, 0 for ranks never shown), and α by (query, document)."""
 
     examination: tuple[float, ...]
     attraction: Mapping[tuple[str, str], Attraction]
 
     def grades(self, *, min_views: int) -> dict[str, dict[str, int]]:
-        """Grades 0 to 3 by query: shares of the query's most attractive document, rounded.
+        """Return relevance grades from 0 to 3, query → document → grade.
 
-        Documents that were shown less than `min_views` times are left out, and queries without any click.
+        A grade is 3 times the document's α relative to the largest α of the query, rounded. Documents shown fewer than
+        `min_views` times are omitted, and so are queries whose grades are all 0.
         """
         best: dict[str, float] = {}
         for (query, _), found in self.attraction.items():
@@ -63,11 +64,12 @@ class PositionModel:
 
 
 def fit_position_model(pages: Sequence[Shown], *, positions: int = 50) -> PositionModel:
-    """Fit both parts to all pages; ranks beyond `positions` count as the last one.
+    """Fit the model to logged pages. Ranks beyond `positions` count as the last one.
 
-    θ maximises the likelihood over log odds of both (L-BFGS; expectation maximisation creeps where neighbours seldom
-    change places; a prior on α, of which there are so many, would move θ). α is then clicks by looks, smoothed by one
-    look of the mean. Raises InvalidInputError where nothing was shown.
+    θ and α maximise the likelihood, parametrised by log odds, with L-BFGS. (Expectation maximisation converges slowly
+    where documents seldom change places, and a prior on the many α would bias θ.) α is then re-estimated as clicks
+    divided by expected examinations, smoothed by one examination with the mean click rate. Raises InvalidInputError if
+    no page was shown.
     """
     from scipy.optimize import minimize
     from scipy.special import expit

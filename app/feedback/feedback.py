@@ -1,4 +1,4 @@
-"""What people say of results: judgements, the searches that were shown to them, and what they clicked."""
+"""Store relevance judgements, shown result pages and clicks, and derive judgements from clicks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ Source = Literal["person", "import", "clicks"]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How well a document answers a query: 0 (not at all) to 3 (perfectly), who says so, and whence."""
+    """A relevance grade of a document for a query, from 0 (not relevant) to 3 (perfect).
+
+    `source` says whether a person gave it, it was imported, or it was derived from clicks; `by` is the person's key.
+    """
 
     query: str
     document_id: str
@@ -38,7 +41,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class FromClicks:
-    """What became of a click log."""
+    """The outcome of deriving judgements from clicks. `examination` is the click model's θ by rank."""
 
     searches: int
     clicks: int
@@ -47,15 +50,16 @@ class FromClicks:
 
 
 class Feedback:
-    """Judgements and clicks of all collections, kept as records."""
+    """The judgements, logged searches and clicks of all collections, stored as records."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     def judge(self, collection: str, rows: Sequence[Mapping[str, Any]], *, source: Source, by: str = "") -> int:
-        """Store judgements, each over an earlier one of the same query and document; how many.
+        """Store judgements; return how many. Each replaces an earlier one of the same query and document.
 
-        Rows have `query`, `document_id`, `grade`. Raises InvalidInputError naming the first bad one, and stores none.
+        Rows have `query`, `document_id` and `grade`. If one is invalid, none is stored: raises InvalidInputError with
+        the first bad row, or TooLargeError.
         """
         if len(rows) > MAX_AT_ONCE:
             raise TooLargeError("too many judgements", received=len(rows), expected=f"at most {MAX_AT_ONCE}")
@@ -71,7 +75,7 @@ class Feedback:
         return Record(_JUDGEMENT, self._id(collection, one.query, one.document_id), asdict(one), one.source, collection)
 
     def judgements(self, collection: str) -> list[Judgement]:
-        """All judgements of a collection."""
+        """Return all judgements of a collection."""
         return [Judgement(**one.body) for one in self._all(_JUDGEMENT, collection)]
 
     def withdraw(self, collection: str, query: str, document_id: str) -> None:
@@ -80,7 +84,7 @@ class Feedback:
             raise NotFoundError("no such judgement", received=f"{query} / {document_id}")
 
     def qrels(self, collection: str) -> tuple[dict[str, str], Qrels]:
-        """Queries by id, and grades by query and document."""
+        """Return a collection's judgements as query texts by id, and grades by query id and document id."""
         queries: dict[str, str] = {}
         qrels: Qrels = {}
         for one in self.judgements(collection):
@@ -90,14 +94,14 @@ class Feedback:
         return queries, qrels
 
     def shown(self, collection: str, query: str, ranks: Mapping[str, int], *, generation: str, by: str = "") -> str:
-        """Log a page of results (documents by rank); the search's id, by which clicks refer to it."""
+        """Log a result page that was shown (each document's rank); return the search id, which clicks refer to."""
         search_id = sortable_id("s")
         body = {"query": query, "ranks": dict(ranks), "generation": generation, "by": by, "at": now()}
         self._records.put(Record(_SEARCH, search_id, body, collection=collection))
         return search_id
 
     def collection_of(self, search_id: str) -> str:
-        """The collection of a logged search. Raises NotFoundError."""
+        """Return the collection of a logged search. Raises NotFoundError."""
         return self._search(search_id).collection
 
     def _search(self, search_id: str) -> Record:
@@ -107,9 +111,9 @@ class Feedback:
         return found
 
     def click(self, search_id: str, document_id: str) -> int:
-        """Log a click on a document of a logged search; the rank at which it stood. Twice is once.
+        """Log a click on a document of a logged search; return the document's rank. Repeated clicks count once.
 
-        Raises NotFoundError, or InvalidInputError for a document that was not on the page.
+        Raises NotFoundError, and InvalidInputError for a document that was not on the page.
         """
         search = self._search(search_id)
         rank = search.body["ranks"].get(document_id)
@@ -120,7 +124,7 @@ class Feedback:
         return int(rank)
 
     def pages(self, collection: str) -> list[Shown]:
-        """All logged searches of a collection with their clicks, the newest first."""
+        """Return all logged searches of a collection with their clicks, newest first."""
         clicked: dict[str, set[str]] = {}
         for one in self._all(_CLICK, collection):
             clicked.setdefault(one.id.partition("/")[0], set()).add(one.body["document_id"])
@@ -130,11 +134,11 @@ class Feedback:
         ]
 
     def judge_by_clicks(self, collection: str, *, min_views: int = 10) -> tuple[FromClicks, PositionModel]:
-        """Make judgements of the click log, where no person has judged; ranks' examination is corrected for.
+        """Derive judgements from the click log with a position-based click model; return a summary and the model.
 
-        Each is of the time of its newest click, "" where a document was shown and never clicked.
-
-        Raises InvalidInputError where nothing was logged.
+        They replace earlier judgements from clicks, but never judgements of people or imports. The time of a judgement
+        is that of its newest click, "" for a document that was shown and never clicked. Raises InvalidInputError if
+        nothing was logged.
         """
         pages = self.pages(collection)
         model = fit_position_model(pages)
@@ -166,7 +170,7 @@ class Feedback:
         return FromClicks(len(pages), clicks, len(made), model.examination), model
 
     def tidy(self, keep_days: float) -> int:
-        """Forget logged searches and their clicks that are older; how many searches."""
+        """Delete up to 1000 logged searches older than `keep_days`, and their clicks; return how many searches."""
         oldest = oldest_id("s", keep_days)
         gone = self._records.list(_SEARCH, before=oldest, limit=_PAGE)
         clicks = self._records.list(_CLICK, before=oldest, limit=_PAGE)
@@ -185,7 +189,7 @@ class Feedback:
 
 
 def query_key(query: str) -> str:
-    """What makes two queries the same: folded, in one case, single spaces."""
+    """Return the normal form by which queries are compared: folded, lower case, single spaces."""
     return " ".join(fold(query).lower().split())
 
 
@@ -210,9 +214,9 @@ def _judgement(number: int, row: Mapping[str, Any], source: Source, by: str) -> 
 
 
 def write_beir(folder: Path, queries: Mapping[str, str], qrels: Qrels, texts: Mapping[str, tuple[str, str]]) -> None:
-    """A BEIR folder with one split, `train`: what `hyblink train`, `tune` and `evaluate` read.
+    """Write judgements as a BEIR folder with one split, `train`, which `hyblink train`, `tune` and `evaluate` read.
 
-    `texts` has title and text of each judged document. Raises InvalidInputError where the folder is not empty.
+    `texts` has the title and text of each judged document. Raises InvalidInputError if the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InvalidInputError("the folder is not empty", received=str(folder), expected="a new one")
