@@ -128,7 +128,7 @@ class InProcessJobs:
                 work.run_job(job_id, stop)
 
     def encode(self, collection: str, generation: str, rows: Iterable[int]) -> None:
-        """Queue the encoding of a generation, unless `rows` is empty. Its unencoded passages are read from the store."""
+        """Queue the encoding of a generation, unless `rows` is empty. The store knows which passages to encode."""
         if any(True for _ in rows):
             self._models.put(("encode", (collection, generation)))
 
