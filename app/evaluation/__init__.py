@@ -1,1 +1,1 @@
-"""Judged queries in, figures out: qrels, runs, measures, significance, tuning; linking has a folder of its own."""
+"""Evaluation of retrieval on judged queries: qrels, runs, measures, significance. `linking`: of entity linking."""

@@ -1,4 +1,4 @@
-"""Bar charts of results."""
+"""Bar charts of evaluation results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyblink.app.evaluation.systems import MEASURES
 
 
 def plot(results: Sequence[SystemResult], path: Path, title: str, measures: Sequence[str] = MEASURES) -> None:
-    """A bar chart of the systems' figures."""
+    """Write a bar chart of the systems' mean measures to a PNG file."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""JSONL files of judged things: every problem is named by file and line."""
+"""Read JSONL files, with error messages that name the file and line."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ _SHOWN = 20
 
 
 class Problems:
-    """What is wrong with a file, gathered, then raised as one error."""
+    """Collects the problems of a file, to raise them as one error."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._found: list[str] = []
 
     def add(self, line: int, what: str) -> None:
-        """Something wrong in a line, counted from 1."""
+        """Add a problem of a line. Lines are counted from 1."""
         self._found.append(f"{self._name}:{line}: {what}")
 
     def extend(self, line: int, found: Sequence[str]) -> None:
-        """Several things wrong in a line."""
+        """Add several problems of a line."""
         self._found += [f"{self._name}:{line}: {what}" for what in found]
 
     def raise_if_any(self) -> None:
-        """Raises InvalidInputError naming the first of them."""
+        """Raise InvalidInputError with the first 20 problems, if there are any."""
         if self._found:
             more = f" (and {len(self._found) - _SHOWN} more)" if len(self._found) > _SHOWN else ""
             raise InvalidInputError("bad training data: " + "; ".join(self._found[:_SHOWN]) + more)
 
 
 def read_each(path: Path, make: Callable[[int, Any], _Row], what: str, expected: str) -> list[_Row]:
-    """What `make` makes of each line's number and row of a `.jsonl[.gz]`; it raises KeyError, TypeError or ValueError.
+    """Parse each line of a `.jsonl[.gz]` file with `make(line number, row)`; return the results.
 
-    Raises NotFoundError where there is no such file, InvalidInputError naming every bad line, or where there is none.
+    `make` raises KeyError, TypeError or ValueError for a bad row. Raises NotFoundError, and InvalidInputError with all
+    bad lines, or for a file without rows.
     """
     if not path.is_file():
         raise NotFoundError(f"no such file of {what}", received=str(path))
@@ -64,7 +65,7 @@ MAX_FILE_BYTES = 2**30
 
 
 def existing(path: Path, *names: str) -> Path:
-    """The first of these files that the folder has. Raises NotFoundError where it has none."""
+    """Return the path of the first of these files that exists in the folder. Raises NotFoundError."""
     for name in names:
         if (path / name).is_file():
             return path / name
@@ -72,7 +73,7 @@ def existing(path: Path, *names: str) -> Path:
 
 
 def full_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number, line) of every line that is not blank. Raises InvalidInputError for one beyond the limits."""
+    """Yield (line number, line) for every line that is not blank. Raises an error for a line over the size limit."""
     for number, line in lines(path, MAX_FILE_BYTES):
         if not isinstance(line, bytes):
             raise line
@@ -81,7 +82,7 @@ def full_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parsed(path: Path, make: Callable[[Any], _T], what: str, expected: str) -> Iterator[_T]:
-    """What `make` makes of each row of a JSONL file. Raises InvalidInputError with the line's number."""
+    """Yield `make(row)` for each row of a JSONL file. Raises InvalidInputError with the first bad line."""
     for number, line in full_lines(path):
         try:
             yield make(orjson.loads(line))

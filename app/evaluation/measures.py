@@ -1,4 +1,4 @@
-"""nDCG@10 and others, by ir-measures."""
+"""Compute retrieval measures such as nDCG@10 with ir-measures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyblink.app.evaluation.systems import MEASURES
 
 @dataclass(frozen=True, slots=True)
 class SystemResult:
-    """One system's figures. `per_query` is query → measure → value; `mean` averages over the judged queries."""
+    """The measures of one system: `per_query` is query → measure → value, `mean` the mean over the judged queries."""
 
     name: str
     mean: Mapping[str, float]
@@ -23,7 +23,7 @@ class SystemResult:
 
 
 def measure(name: str, qrels: Qrels, run: Run, measures: Sequence[str] = MEASURES) -> SystemResult:
-    """Figures of a run. A judged query without an answer counts as 0."""
+    """Compute the measures of a run. A judged query without results counts as 0; unjudged queries are ignored."""
     import ir_measures
 
     parsed = [ir_measures.parse_measure(one) for one in measures]

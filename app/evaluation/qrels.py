@@ -1,4 +1,4 @@
-"""Judgements from BEIR's and TREC's files."""
+"""Read relevance judgements (qrels) from BEIR and TREC files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Qrels = dict[str, dict[str, int]]
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Judgements from BEIR's three columns (with a header) or TREC's four (`query 0 document grade`)."""
+    """Read judgements, query → document → grade.
+
+    The file has BEIR's three columns with a header, or TREC's four (`query 0 document grade`). Raises
+    InvalidInputError.
+    """
     qrels: Qrels = {}
     text = decode(read_bounded(path, MAX_FILE_BYTES))
     for number, line in enumerate(text.splitlines(), 1):

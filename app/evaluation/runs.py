@@ -1,4 +1,4 @@
-"""TREC run files."""
+"""Read and write TREC run files, and write measures by query."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Run = dict[str, dict[str, float]]
 
 
 def read_run(path: Path) -> Run:
-    """A TREC run file: `query Q0 document rank score tag`."""
+    """Read a TREC run file (`query Q0 document rank score tag`) as query → document → score.
+
+    Raises InvalidInputError.
+    """
     run: Run = {}
     for number, line in enumerate(decode(read_bounded(path, MAX_FILE_BYTES)).splitlines(), 1):
         fields = line.split()
@@ -33,7 +36,7 @@ def read_run(path: Path) -> Run:
 
 
 def write_run(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) -> None:
-    """Write a TREC run file, best first. Ids with white space cannot stand in one and are refused."""
+    """Write a TREC run file, best document first. Raises InvalidInputError for ids with white space."""
     rows = []
     for query, scores in run.items():
         ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
@@ -45,7 +48,7 @@ def write_run(path: Path, run: Mapping[str, Mapping[str, float]], tag: str) -> N
 
 
 def write_per_query(path: Path, table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """A TSV of every system's measures for every query: system, query, measure, value."""
+    """Write every system's measures of every query as TSV, with the columns system, query, measure and value."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t")
         writer.writerow(["system", "query", "measure", "value"])

@@ -1,4 +1,4 @@
-"""Paired tests between two systems."""
+"""Paired significance tests between two systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PERMUTATIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A paired comparison on nDCG@10: difference of means, two-sided t-test and randomisation test."""
+    """A paired comparison: the difference of means, and p-values of a two-sided t-test and a randomisation test."""
 
     system: str
     baseline: str
@@ -23,7 +23,7 @@ class Comparison:
 
 
 def compare(system: SystemResult, baseline: SystemResult, measure_name: str = "nDCG@10", seed: int = 0) -> Comparison:
-    """Paired tests over the same queries (Smucker, Allan & Carterette 2007)."""
+    """Compare two systems on the same queries with paired tests (Smucker, Allan & Carterette 2007)."""
     from scipy.stats import ttest_rel
 
     queries = sorted(system.per_query)

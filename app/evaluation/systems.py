@@ -1,4 +1,4 @@
-"""Systems under evaluation: which legs run, how their answers become a run."""
+"""Systems under evaluation: parse their names, and run judged queries with them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DEPTH = 100
 
 
 class Runner(Protocol):
-    """Runs one query; document ids with scores."""
+    """A function that runs one query and returns the documents' scores by id."""
 
     def __call__(self, text: str) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What a system of an evaluation asks for."""
+    """The configuration of a system: its first-stage signals, its VDR mode, and whether it re-ranks."""
 
     signals: tuple[Signal, ...]
     vdr: VdrMode | None = None
@@ -36,7 +36,9 @@ class System:
 
 
 def systems_from(names: Sequence[str]) -> dict[str, System]:
-    """Systems by name: legs joined by `+`, `hybrid` for all of them, `vdr:MODE`, `cross` for re-ranking.
+    """Parse system names: signals joined by `+`, `hybrid` for all signals, `vdr:MODE`, and `+cross` to re-rank.
+
+    Raises InvalidInputError for an unknown name.
 
     >>> systems_from(["bm25+dense"])["bm25+dense"].signals == (Signal.BM25, Signal.DENSE)
     True
@@ -73,7 +75,10 @@ def _system(name: str) -> System:
 
 
 def search_runner(service: SearchService, collection: str, request: SearchRequest) -> Runner:
-    """A runner over the search use case. Scores are made strictly descending so that ties keep our order."""
+    """Return a runner that searches a collection with `request` and the query's text.
+
+    It returns descending integers as scores, so that measures keep the search's order of tied documents.
+    """
 
     def run(text: str) -> dict[str, float]:
         result = service.search(collection, replace(request, query=text))
@@ -83,7 +88,7 @@ def search_runner(service: SearchService, collection: str, request: SearchReques
 
 
 def run_queries(queries: Mapping[str, str], runner: Runner, progress: Callable[[int], None] = lambda _: None) -> Run:
-    """Run every query."""
+    """Run every query (text by id); return the run, query → document → score."""
     run: Run = {}
     for query, text in queries.items():
         run[query] = runner(text)

@@ -1,1 +1,1 @@
-"""Judged mentions in, figures out: recall of candidates, accuracy, NIL, calibration."""
+"""Evaluation of entity linking on judged mentions: candidate recall, accuracy, NIL, calibration."""

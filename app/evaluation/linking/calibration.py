@@ -1,4 +1,4 @@
-"""What a utility makes of judged mentions: outcomes, probabilities, calibration error."""
+"""Apply a utility function to judged mentions: outcomes, calibrated probabilities, calibration error."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """For each mention the best candidate's softmax probability and whether linking to it is right."""
+    """For each mention, the softmax probability of the best candidate, and whether that candidate is correct."""
 
     probability_N: Floats
     right_N: npt.NDArray[np.bool_]
 
 
 def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
-    """What a utility makes of examples."""
+    """Return the outcomes of a utility function on examples. A mention without candidates has probability 0."""
     probability = np.zeros(len(examples))
     right = np.zeros(len(examples), dtype=bool)
     for at, one in enumerate(examples):
@@ -40,14 +40,14 @@ def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
 
 
 def joined(parts: Sequence[Outcomes]) -> Outcomes:
-    """The outcomes of several parts as one."""
+    """Concatenate outcomes."""
     return Outcomes(
         np.concatenate([one.probability_N for one in parts]), np.concatenate([one.right_N for one in parts])
     )
 
 
 def utility_of(one: Example, utility: Utility) -> Floats:
-    """Each candidate's utility, shape (C,)."""
+    """Return the utility of each candidate of an example, shape (C,)."""
     total = np.zeros(one.count)
     for name, weight in utility.coefficients.items():
         if name in one.features:
@@ -56,12 +56,12 @@ def utility_of(one: Example, utility: Utility) -> Floats:
 
 
 def probabilities(found: Outcomes, utility: Utility) -> Floats:
-    """The calibrated probabilities, shape (N,)."""
+    """Return the calibrated probabilities of outcomes, shape (N,)."""
     return np.array([calibrated(utility, float(p)) for p in found.probability_N])
 
 
 def expected_calibration_error(probability_N: Floats, right_N: npt.NDArray[np.bool_]) -> float:
-    """ECE over ten bins of equal width (Naeini et al. 2015)."""
+    """Return the expected calibration error (ECE) over ten bins of equal width (Naeini et al. 2015)."""
     bins = np.minimum((probability_N * _BINS).astype(int), _BINS - 1)
     total = 0.0
     for number in range(_BINS):

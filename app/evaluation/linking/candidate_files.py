@@ -1,7 +1,7 @@
-"""Candidate files: what a run proposes for each mention, as BLINK (Wu et al. 2020) keeps it between its two stages.
+"""Candidate files: the retrieved candidates of each mention, as BLINK (Wu et al. 2020) stores them between its stages.
 
-JSONL, a line for each mention: `id`, `label_id` (null for NIL), `world`, `candidates` (ids of entities, best first).
-Files of several splits or several runs are merged.
+They are JSONL with a line for each mention: `id`, `label_id` (null for NIL), `world`, and `candidates` (entity ids,
+best first). Files of several splits or several runs can be merged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _K = 60
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """A mention's candidates, best first; `entity_id` is what it means, empty for NIL."""
+    """A mention's candidates, best first. `entity_id` is the correct entity, empty for NIL."""
 
     id: str
     entity_id: str
@@ -32,7 +32,7 @@ class Proposed:
 
 
 def write_candidates(path: Path, rows: Sequence[Proposed]) -> None:
-    """Write rows so that `read_candidates` gives them back."""
+    """Write a candidate file, which `read_candidates` reads."""
     with path.open("wb") as file:
         for row in rows:
             value = {"id": row.id, "label_id": row.entity_id or None, "world": row.world, "candidates": row.candidates}
@@ -40,7 +40,10 @@ def write_candidates(path: Path, rows: Sequence[Proposed]) -> None:
 
 
 def read_candidates(path: Path) -> list[Proposed]:
-    """Rows of a `.jsonl[.gz]`. Raises NotFoundError, or InvalidInputError naming bad lines or a mention twice."""
+    """Read a candidate file, `.jsonl` or `.jsonl.gz`.
+
+    Raises NotFoundError, and InvalidInputError for bad lines or a mention that occurs twice.
+    """
     rows = read_each(path, _proposed, "candidates", "id, label_id, candidates")
     seen: set[str] = set()
     for row in rows:
@@ -66,9 +69,10 @@ def _proposed(_number: int, row: Any) -> Proposed:
 
 
 def merged(files: Sequence[Sequence[Proposed]], keep: int) -> list[Proposed]:
-    """All mentions of all files; those of several have the best `keep` of all their candidates by Σ 1 / (60 + rank).
+    """Merge candidate files. A mention in several files keeps the `keep` best candidates by reciprocal rank fusion.
 
-    That is RRF (Cormack et al. 2009). Raises InvalidInputError where files differ in what a mention means.
+    The fused score is Σ 1 / (60 + rank) (RRF, Cormack et al. 2009). Raises InvalidInputError if files differ in the
+    correct entity of a mention.
     """
     by_id: dict[str, list[Proposed]] = defaultdict(list)
     for rows in files:
@@ -89,7 +93,7 @@ def merged(files: Sequence[Sequence[Proposed]], keep: int) -> list[Proposed]:
 
 
 def recalls(rows: Sequence[Proposed]) -> Mapping[str, Mapping[int, float]]:
-    """Recall at `CUTOFFS` over all mentions that mean something, as "", and over those of each world."""
+    """Return the recall at `CUTOFFS` by world, with "" for all mentions together. NIL mentions are ignored."""
     groups: dict[str, list[Proposed]] = defaultdict(list)
     for row in rows:
         if row.entity_id:

@@ -1,5 +1,5 @@
-"""Judged mentions from the common files of entity linking, AIDA's CoNLL, NIF, Zeshel's folders, ELQ's JSONL, and from
-texts that are marked by hand.
+"""Read judged mentions from the common entity-linking formats (AIDA-CoNLL, NIF, Zeshel, ELQ) and from texts with
+hand-marked mentions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OPENING = {"(", "[", "{", "``", "$"}
 
 
 def joined_tokens(tokens: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """A text of tokens as people write it, and where each stands.
+    """Join tokens to a text with natural spacing; return it with the (start, end) of each token.
 
     >>> joined_tokens(["EU", "rejects", "(", "it", ")", "."])
     ('EU rejects (it).', [(0, 2), (3, 10), (11, 12), (12, 14), (14, 15), (15, 16)])
@@ -44,10 +44,12 @@ def _row(name: str, text: str, start: int, end: int, entity: str, world: str) ->
 
 
 def aida(path: Path) -> Iterator[JudgedMention]:
-    """AIDA-YAGO2's TSV (Hoffart et al. 2011): token, B or I, mention, YAGO entity, URL, Wikipedia id, Freebase id.
+    """Read AIDA-YAGO2 (Hoffart et al. 2011).
 
-    The entity is the Wikipedia id, or the YAGO name where there is none; `--NME--` is NIL. A document's split is in its
-    name (`testa`, `testb`, else `train`), which becomes the world.
+    The TSV columns are: token, B or I, mention, YAGO entity, URL, Wikipedia id, Freebase id.
+
+    The entity is the Wikipedia id, or the YAGO name if there is none; `--NME--` is NIL. The split is taken from the
+    document's name (`testa`, `testb`, else `train`), and becomes the mention's world.
     """
     for name, tokens, rows in _documents(path):
         text, spans = joined_tokens(tokens)
@@ -83,9 +85,10 @@ def _documents(path: Path) -> Iterator[tuple[str, list[str], list[tuple[int, int
 
 
 def nif(path: Path) -> Iterator[JudgedMention]:
-    """NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL has it; a phrase without `taIdentRef` is NIL.
+    """Read NIF 2.0 in Turtle (Hellmann et al. 2013), as GERBIL uses it. A phrase without `taIdentRef` is NIL.
 
-    Offsets are code points; where they are no phrase's but as UTF-16 units they are, they are taken for those.
+    Offsets are read as code points, or as UTF-16 units if only these match the phrase's text. Raises
+    InvalidInputError.
     """
     try:
         import rdflib
@@ -129,7 +132,11 @@ def nif(path: Path) -> Iterator[JudgedMention]:
 
 
 def zeshel(folder: Path, split: str) -> Iterator[JudgedMention]:
-    """Zeshel's folders (Logeswaran et al. 2019): `mentions/<split>.json` over `documents/<world>.json`, by tokens."""
+    """Read a split of Zeshel (Logeswaran et al. 2019): `mentions/<split>.json` with contexts from
+    `documents/<world>.json`. Offsets are in tokens.
+
+    Raises NotFoundError, InvalidInputError.
+    """
     path = folder / "mentions" / f"{split}.json"
     if not path.is_file():
         raise NotFoundError("no such file", received=str(path))
@@ -151,7 +158,7 @@ def zeshel(folder: Path, split: str) -> Iterator[JudgedMention]:
 
 
 def zeshel_entities(folder: Path, world: str) -> Iterator[dict[str, str]]:
-    """The entities of a Zeshel world, as rows for a knowledge base."""
+    """Read the entities of a Zeshel world, as rows for a knowledge base. Raises NotFoundError."""
     path = folder / "documents" / f"{world}.json"
     if not path.is_file():
         raise NotFoundError("no such world", received=str(path))
@@ -166,7 +173,10 @@ def zeshel_entities(folder: Path, world: str) -> Iterator[dict[str, str]]:
 
 
 def elq(path: Path) -> Iterator[JudgedMention]:
-    """ELQ's JSONL for WebQSP and GraphQuestions (Li et al. 2020): `id, text, mentions [[start, end]], wikidata_id`."""
+    """Read ELQ's JSONL for WebQSP and GraphQuestions (Li et al. 2020).
+
+    Rows have `id`, `text`, `mentions` ([[start, end], …]) and `wikidata_id`. Raises InvalidInputError.
+    """
     for number, line in full_lines(path):
         try:
             row: Any = orjson.loads(line)
@@ -186,7 +196,10 @@ def elq(path: Path) -> Iterator[JudgedMention]:
 
 
 def marked(path: Path) -> Iterator[JudgedMention]:
-    """A text on each line, in which `[[mention|entity id]]` are judged; nothing after the bar is NIL, `#` a comment."""
+    """Read hand-marked texts, one a line, with mentions written as `[[mention|entity id]]`.
+
+    An empty id is NIL. Lines that begin with `#` are comments. Raises InvalidInputError.
+    """
     for number, line in enumerate(decode(read_bounded(path, _MAX_BYTES)).splitlines(), 1):
         if line.startswith("#"):
             continue
@@ -214,4 +227,4 @@ CONVERTERS: Mapping[str, Callable[[Path], Iterator[JudgedMention]]] = {
     "elq": elq,
     "marked": marked,
 }
-"""By name those that read one file; `zeshel` reads a folder and a split."""
+"""The readers of single files by format name. `zeshel` is not among them: it reads a folder and a split."""

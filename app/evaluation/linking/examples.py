@@ -1,4 +1,4 @@
-"""A judged mention with its candidates' features: what evaluation counts and a link profile is fitted to."""
+"""Examples: judged mentions with the features of their candidates, for evaluating and fitting link profiles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A mention's candidates, best first by the fused score. `gold` is the place of the right one, -1 where it is none.
+    """A judged mention with the features of its candidates, which are in the order of the fused score.
 
-    `leg_ranks` are the right entity's ranks in each signal's own list, None where that did not propose it.
+    `gold` is the index of the correct candidate, -1 if it is not among them. `features` has arrays of shape (C,).
+    `leg_ranks` has the correct entity's rank in each signal's own list, None if the signal did not retrieve it.
     """
 
     row: JudgedMention
@@ -34,7 +35,7 @@ class Example:
 
     @property
     def count(self) -> int:
-        """How many candidates there are."""
+        """The number of candidates."""
         return len(next(iter(self.features.values()), ()))
 
 
@@ -48,10 +49,11 @@ def retrieved(
     signals: tuple[Signal, ...] | None = None,
     missing: Container[int] = (),
 ) -> Iterator[tuple[JudgedMention, Retrieved]]:
-    """Each row's mention with its candidates. `own_document` names an entity that is left out of them; of the rows
-    whose places are `missing`, the right one is: they are linked as if the knowledge base had it not.
+    """Retrieve the candidates of each judged mention; yield (row, mention with candidates) in order.
 
-    A row that the collection's link profile counts is taken as if it had not been counted.
+    `own_document` gives an entity to exclude from a row's candidates. For the rows with an index in `missing`, the
+    correct entity is excluded too, as if the knowledge base did not have it. If the link profile's name counts include
+    a row, its own count is left out.
     """
     judged = linker.judged(collection)
     for at in range(0, len(rows), _BATCH):
@@ -70,28 +72,29 @@ def retrieved(
 
 
 def drawn(count: int, share: float, seed: int = 0) -> frozenset[int]:
-    """The places of about so large a share of `count` rows, always the same."""
+    """Sample about a `share` (0 to 1) of the indices below `count`, deterministically for a seed."""
     return frozenset(np.flatnonzero(np.random.default_rng(seed).random(count) < share).tolist())
 
 
 def example(row: JudgedMention, one: Retrieved, ids: Sequence[str], cross: Floats | None) -> Example:
-    """A row's features; `ids` are those of its candidates."""
+    """Build the example of a row. `ids` are the entity ids of its candidates, `cross` their cross-encoder scores."""
     gold = list(ids).index(row.entity_id) if row.entity_id in ids else -1
     features = features_of(one.candidates, {} if cross is None else {Signal.CROSS: cross})
     return Example(row, gold, features, _leg_ranks(one.candidates, gold), tuple(ids))
 
 
 def marked_or_ordinary(one: Example) -> bool:
-    """Whether a mention was judged, or is an ordinary word that nothing around it makes a name of.
+    """Return whether a mention is usable as an example: judged, or an unmarked ordinary word without support.
 
-    Other names that nobody marked may be meant or not: they are no examples of either (Li et al. 2020, section 3).
+    An ordinary word is unsupported if its context does not indicate any of its candidates; it is a NIL example. Other
+    unmarked names may or may not be mentions, so they are not used (Li et al. 2020, section 3).
     """
     found = one.features.get("unsupported")
     return not one.row.id.endswith(REST) or (found is not None and bool((found > 0).all()))
 
 
 def ambiguous(one: Example) -> bool:
-    """Whether the mention is a name (title or alias) of several candidates. Needs the signal `prior`."""
+    """Return whether the mention is a name (title or alias) of several candidates. Needs the signal `prior`."""
     return bool(np.count_nonzero(one.features["match"]) > 1)
 
 

@@ -1,8 +1,7 @@
-"""Which entity of a knowledge base a label means: by its id, its number in Wikipedia or Wikidata, or its title.
+"""Resolve the labels of data sets to entities of a knowledge base, by id, Wikipedia or Wikidata number, or title.
 
-Files of entity linking name entities each in their own way: BLINK's rows by page numbers or line numbers, AIDA by page
-numbers or YAGO's names, NIF by addresses, ELQ by Wikidata's items. What none of these finds is not in the knowledge
-base: as a mention it is NIL.
+Each format names entities in its own way: BLINK by page or line numbers, AIDA by page numbers or YAGO names, NIF by
+URLs, ELQ by Wikidata items. A label that cannot be resolved is not in the knowledge base, so its mention is NIL.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 Label = tuple[str, str, str]
-"""A label as a file has it, the title of what it means, and its world; title and world may be empty."""
+"""(Label as in the file, title of the entity, world). Title and world may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Mentions by entities of a knowledge base, and the labels that it has no entity for: those are NIL now."""
+    """Mentions with entity ids of the knowledge base, and the labels that it does not have (these mentions are NIL)."""
 
     rows: list[JudgedMention]
     unknown: tuple[str, ...]
 
 
 class Labels:
-    """Labels → ids of a knowledge base's entities, as it is at one moment."""
+    """Resolves labels to entity ids of one snapshot of a knowledge base."""
 
     def __init__(self, linker: LinkService, kb: str, reader: StoreReader) -> None:
         self._known = linker.known(kb)
@@ -48,14 +47,14 @@ class Labels:
         self._numbered: dict[str, str] | None = None
 
     def resolve(self, rows: Sequence[JudgedMention]) -> Resolved:
-        """The mentions with this knowledge base's ids. Raises InvalidInputError where it has none of their entities."""
+        """Replace the mentions' labels by entity ids. Raises InvalidInputError if no label can be resolved."""
         ids = self.ids((row.entity_id, row.title, row.world) for row in rows)
         made = [replace(row, entity_id=ids[row.entity_id, row.title, row.world]) for row in rows]
         unknown = [row.entity_id for row, own in zip(rows, made, strict=True) if row.entity_id and not own.entity_id]
         return Resolved(made, tuple(unknown))
 
     def ids(self, labels: Iterable[Label]) -> dict[Label, str]:
-        """Each label's entity, "" for none. Raises InvalidInputError where there are labels and no entity of any."""
+        """Return the entity id of each label, "" if none. Raises InvalidInputError if no label can be resolved."""
         every = set(labels)
         there = self._known({label for label, _, _ in every if label})
         ids = {one: self._one(*one, there=there) if one[0] else "" for one in every}
@@ -75,7 +74,7 @@ class Labels:
         return named or (label if label in there else self._elsewhere(label, world))
 
     def _may_be(self, entity: str, title: str, world: str) -> bool:
-        """Whether it is called so, in that world if any: a line's number may by chance be another entity's id."""
+        """Whether the entity has this title (and world, if given): a line number may equal another entity's id."""
         return self._is_called(entity, title) and (not world or self._world(entity) in {"", world})
 
     def _elsewhere(self, label: str, world: str) -> str:
@@ -89,7 +88,7 @@ class Labels:
         return self._titled(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), name).replace("_", " "), world)
 
     def _by_number(self) -> dict[str, str]:
-        """Entities by what their metadata say of `page` and `wikidata`; read when first asked for."""
+        """Entity ids by the `page` and `wikidata` numbers in their metadata, read on first use."""
         if self._numbered is None:
             self._numbered = {}
             rows = self._reader.live_rows()
@@ -102,7 +101,7 @@ class Labels:
         return self._numbered
 
     def _titled(self, title: str, world: str) -> str:
-        """The one entity of that title, or the one of that world."""
+        """The id of the only entity with this title, or of the only one in this world; "" otherwise."""
         found = [one for one in self._meanings(title) if self._is_called(one, title)]
         if len(found) > 1:
             found = [one for one in found if self._world(one) == world]

@@ -1,4 +1,4 @@
-"""Evaluation on given mentions: recall@k, accuracy over all and over those whose entity was retrieved, by world."""
+"""Measures on given mentions, by world: recall@k, accuracy over all mentions and over those with a retrieved entity."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Figures of some mentions, of all that mean an entity. Recall@1 is the unnormalised accuracy; `normalised` is
-    that over the mentions whose entity was retrieved."""
+    """Measures over mentions that mean an entity (not NIL). Recall@1 is the unnormalised accuracy; `normalised` is the
+    accuracy over the mentions whose entity was retrieved."""
 
     mentions: int
     recall: Mapping[int, float]
@@ -28,8 +28,8 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One system's figures. `interval` is the 95 % bootstrap interval of recall@1; `macro_accuracy` and
-    `macro_normalised` are the means of the worlds' accuracies, each world counting once (Logeswaran et al. 2019)."""
+    """The measures of one system. `interval` is the 95 % bootstrap interval of recall@1. `macro_accuracy` and
+    `macro_normalised` are unweighted means of the worlds' accuracies (Logeswaran et al. 2019)."""
 
     system: str
     mentions: int
@@ -42,17 +42,17 @@ class Row:
 
 
 def leg_rank(signal: Signal) -> Callable[[Example], int | None]:
-    """The rank in a signal's own list."""
+    """Return a function that gives the correct entity's rank in a signal's own list; None if not retrieved."""
     return lambda one: one.leg_ranks.get(signal)
 
 
 def fused_rank(one: Example) -> int | None:
-    """The rank by the fused score."""
+    """Return the correct entity's rank (from 1) by the fused score; None if it is not a candidate."""
     return one.gold + 1 if one.gold >= 0 else None
 
 
 def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
-    """The rank by a utility."""
+    """Return a function that gives the correct entity's rank by a utility function; None if it is not a candidate."""
 
     def rank(one: Example) -> int | None:
         if one.gold < 0:
@@ -65,7 +65,7 @@ def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
 
 
 def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example], int | None]) -> Row:
-    """A system's figures over mentions that mean an entity of the knowledge base, overall and of each world."""
+    """Return a system's measures, overall and by world. `order` gives the correct entity's rank. NIL is ignored."""
     judged = [one for one in examples if one.row.entity_id]
     found = [order(one) for one in judged]
     by_world: dict[str, list[int | None]] = {}
@@ -86,7 +86,7 @@ def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example]
 
 
 def counted(ranks: Sequence[int | None]) -> Counted:
-    """The figures of mentions whose entities have these ranks, None where they were not retrieved.
+    """Return the measures of mentions whose correct entities have these ranks, None if not retrieved.
 
     >>> found = counted([1, 3, None, 70])
     >>> found.recall[1], found.recall[4], found.recall[64], found.normalised
@@ -103,9 +103,10 @@ def _mean(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a utility links at its threshold, over all mentions; a mention without an entity is NIL.
+    """The decisions of a utility function at a threshold, over all mentions. Mentions without an entity are NIL.
 
-    `false_links` are those that are wrong or should be NIL, of all links made; `ece` is the expected calibration error.
+    `linked` is the share of mentions that are linked, `false_links` the share of links that are wrong or should be
+    NIL, and `ece` the expected calibration error.
     """
 
     threshold: float
@@ -117,7 +118,7 @@ class Decision:
 
 
 def decision(examples: Sequence[Example], utility: Utility, threshold: float) -> Decision:
-    """How a utility decides examples."""
+    """Measure the decisions of a utility function on examples: links are those of at least `threshold`."""
     found = outcomes(examples, utility)
     p = probabilities(found, utility)
     linked = p >= threshold

@@ -1,4 +1,4 @@
-"""Judged mentions in BLINK's rows (Wu et al. 2020): a mention, its contexts, the entity that it means."""
+"""Read and write judged mentions in BLINK's format (Wu et al. 2020): a mention, its contexts, its entity."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CLOSING = ".,;:!?)]}>»”’'/-"
 
 @dataclass(frozen=True, slots=True)
 class JudgedMention:
-    """A mention and the entity that it means; `entity_id` is empty where it means none of the knowledge base.
+    """A mention and its correct entity. `entity_id` is empty for NIL.
 
-    `title` is what the entity is called, where that is known. `exact` says that the contexts are the text as it is;
-    BLINK's rows have lost the spaces beside the mention.
+    `title` is the entity's title, if known. `exact` means that the contexts are the exact text around the mention;
+    BLINK's own rows lack the spaces next to it.
     """
 
     id: str
@@ -35,7 +35,7 @@ class JudgedMention:
 
     @property
     def text(self) -> Text:
-        """The mention in its text, joined by spaces where they are lost: not beside punctuation."""
+        """The full text with the mention's span. Unless `exact`, spaces are inserted, but not next to punctuation."""
         left, mention, right = self.context.left, self.context.mention, self.context.right
         if self.exact:
             return Text(f"{left}{mention}{right}", ((len(left), len(left) + len(mention)),))
@@ -45,16 +45,16 @@ class JudgedMention:
 
     @property
     def digest(self) -> int:
-        """64 bits of the mention, its contexts and its entity, whatever its id."""
+        """A 64-bit hash of the mention, its contexts and its entity; it does not depend on `id`."""
         parts = orjson.dumps([self.context.left, self.context.mention, self.context.right, self.entity_id])
         return int.from_bytes(blake2b(parts, digest_size=8).digest(), "little")
 
 
 def read_mentions(path: Path) -> list[JudgedMention]:
-    """Rows of a `.jsonl[.gz]`: context_left, mention, context_right, label_id (absent, null or -1 for NIL), and world,
-    label_title, id, exact.
+    """Read judged mentions from a `.jsonl` or `.jsonl.gz` file.
 
-    Raises NotFoundError where there is no such file, InvalidInputError naming bad lines.
+    Rows have context_left, mention, context_right and label_id (absent, null or -1 for NIL), and optionally world,
+    label_title, id and exact. Raises NotFoundError, and InvalidInputError with the bad lines.
     """
     return read_each(path, _mention, "mentions", "context_left, mention, context_right, label_id")
 
@@ -75,7 +75,7 @@ _NOT_THERE = "://aksw.org/notInWiki/"
 
 
 def label_of(label: object) -> str:
-    """A label as text, empty for what files have for NIL.
+    """Return a label as text; empty for the various ways in which files denote NIL.
 
     >>> [label_of(one) for one in (None, -1, "--NME--", "http://aksw.org/notInWiki/X", 12, "Q1")]
     ['', '', '', '', '12', 'Q1']
@@ -88,7 +88,10 @@ REST = ":unmarked"
 
 
 def with_unmarked(rows: Sequence[JudgedMention], detect: Detection) -> list[JudgedMention]:
-    """The rows, and what `detect` finds beside them in their texts, as NIL; the ids of those end in `REST`."""
+    """Return the rows, followed by the other mentions that `detect` finds in their texts, as NIL.
+
+    The ids of the added rows end in `REST`.
+    """
     spans: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
         whole = row.text
@@ -103,7 +106,7 @@ def with_unmarked(rows: Sequence[JudgedMention], detect: Detection) -> list[Judg
 
 
 def counts_of(rows: Sequence[JudgedMention]) -> NameCounts:
-    """How often each name, in lower case, means each entity; NIL is not counted."""
+    """Count how often each name, in lower case, means each entity. NIL is not counted."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         if row.entity_id:
@@ -113,7 +116,7 @@ def counts_of(rows: Sequence[JudgedMention]) -> NameCounts:
 
 
 def write_mentions(path: Path, rows: Sequence[JudgedMention]) -> None:
-    """Write rows so that `read_mentions` gives them back."""
+    """Write a JSONL file of judged mentions, which `read_mentions` reads."""
     with path.open("wb") as file:
         for row in rows:
             value = {

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of spans and links, strong (equal) or weak (overlapping)."""
+"""Precision, recall and F1 of spans and links, with strong (equal) or weak (overlapping) matching of spans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class SpanFigures:
 def micro(
     found: Sequence[set[tuple[int, int, str]]], gold: Sequence[set[tuple[int, int, str]]], *, weak: bool
 ) -> SpanFigures:
-    """Micro figures over texts; the entity counts where it is given ("" for detection alone)."""
+    """Return micro-averaged precision, recall and F1 over texts.
+
+    Each text has a set of (start, end, entity id). Entities must be equal too; use "" for detection alone.
+    """
 
     def same(one: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
         if one[2] != other[2]:
@@ -39,7 +42,7 @@ def micro(
 def macro(
     found: Sequence[set[tuple[int, int, str]]], gold: Sequence[set[tuple[int, int, str]]], *, weak: bool
 ) -> float:
-    """The mean of the texts' F1; that of a text in which nothing is and nothing was found is 1."""
+    """Return the mean F1 of the texts. A text without mentions in which none was found counts as 1."""
     each = [1.0 if not a and not b else micro([a], [b], weak=weak).f1 for a, b in zip(found, gold, strict=True)]
     return sum(each) / len(each) if each else 0.0
 
@@ -47,9 +50,9 @@ def macro(
 def best_joint(
     found: Sequence[Sequence[tuple[int, int, str, float]]], gold: Sequence[set[tuple[int, int, str]]]
 ) -> tuple[float, float]:
-    """The least joint probability at which the links' micro F1 (weak, as in Li et al. 2020) is best, and that F1.
+    """Search the joint-probability threshold with the best micro F1 (weak, as in Li et al. 2020); return it and the F1.
 
-    `found` has each text's links with their joint probability, none overlapping another.
+    `found` has each text's links as (start, end, entity id, joint probability), without overlaps.
     """
     values = sorted({joint for own in found for *_, joint in own})
     steps = values[:: max(1, len(values) // _STEPS)]
