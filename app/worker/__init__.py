@@ -1,1 +1,1 @@
-"""What Celery's workers run."""
+"""Celery workers: their tasks, and the processes that run them."""

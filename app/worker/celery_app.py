@@ -1,4 +1,7 @@
-"""For Celery's own commands, such as `celery -A indexer.celery_app inspect`. The usual way is `hyblink worker`."""
+"""The Celery application, for Celery's own commands: `celery -A hyblink.app.worker.celery_app inspect active`.
+
+To run a worker, use `hyblink worker`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that a serving process starts beside itself."""
+"""Worker processes that the API server and the demo start themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class LocalWorkers:
-    """The workers that a serving process starts beside itself; one that ends is started again."""
+    """A context manager that runs `jobs.workers` worker processes, and restarts those that end.
+
+    It runs none if no broker is configured. `quiet` sets the workers' log level to WARNING.
+    """
 
     def __init__(self, settings: Settings, *, quiet: bool = False) -> None:
         self._count = settings.jobs.workers if uses_celery(settings) else 0
@@ -62,5 +65,5 @@ class LocalWorkers:
             try:
                 process.communicate(timeout=15)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # what it had in hand is queued again
+                os.killpg(process.pid, signal.SIGKILL)  # the sweep queues its unfinished work again
                 process.communicate()

@@ -1,4 +1,4 @@
-"""A worker's record of itself: that it lives, and what it works on."""
+"""The record by which a worker reports that it is alive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEAT_S = 10.0
 
 
 class Presence:
-    """A worker's record of itself, renewed while it lives."""
+    """A worker's record with its queues, device and process id, renewed every `BEAT_S` seconds by a thread."""
 
     def __init__(self, app: App, queues: list[str], device: str) -> None:
         self._records = app.catalog.records()
@@ -30,7 +30,7 @@ class Presence:
         self._thread = threading.Thread(target=self._run, name="hyblink-presence", daemon=True)
 
     def start(self) -> None:
-        """Begin to renew it."""
+        """Write the record, and start to renew it."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -44,7 +44,7 @@ class Presence:
                 return
 
     def end(self) -> None:
-        """Take it away."""
+        """Stop renewing the record, and delete it."""
         self._ended.set()
         self._thread.join(5)
         try:

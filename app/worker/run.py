@@ -1,4 +1,4 @@
-"""A worker process from its start to its end."""
+"""Run a worker process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def run_worker(
     settings: Settings, queues: list[str], *, concurrency: int, beat: bool, pool: str = "prefork", name: str = ""
 ) -> int:
-    """Work until told to stop (SIGTERM: after the tasks in hand); the exit status."""
+    """Run a Celery worker until it is stopped; return its exit status. SIGTERM stops it after its current tasks."""
     from celery import signals
     from celery.exceptions import SecurityWarning
 
@@ -28,7 +28,7 @@ def run_worker(
     def closed(**_: Any) -> None:
         mine.close()
 
-    # The process that forks keeps its own records open in one thread; its children open theirs.
+    # The parent process uses this application for its presence record only. Forked children build their own.
     here = build(settings)
     presence = Presence(here, queues, settings.encode.device)
 
@@ -36,7 +36,7 @@ def run_worker(
         presence.start()
         log.info("worker ready: %s", ", ".join(queues))
 
-    # It is about pickled messages from strangers: ours are JSON, and ids only.
+    # The warning is about pickled messages. Our messages are JSON and contain only ids.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     signals.worker_process_shutdown.connect(closed, weak=False)
     signals.worker_ready.connect(ready, weak=False)

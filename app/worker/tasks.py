@@ -1,4 +1,4 @@
-"""What workers do. Tasks carry ids only; each calls the same functions that an application without a broker calls."""
+"""The Celery tasks. They carry only ids, and call the same functions as the in-process threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ID = re.compile(r"[\w/-]{1,200}")
 
 
 class WorkerApp:
-    """The application of a worker's process: made at its first task, after the process was forked."""
+    """Builds the application of a worker process at its first task, that is, after the process was forked."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -42,20 +42,20 @@ class WorkerApp:
         self._process = 0
 
     def get(self) -> App:
-        """The application of this process."""
+        """Return the application of this process; build it at the first call."""
         if self._app is None or self._process != os.getpid():
             self._app, self._process = build(self.settings), os.getpid()
         return self._app
 
     def close(self) -> None:
-        """Close it if this process has made one."""
+        """Close the application if this process has built one."""
         if self._app is not None and self._process == os.getpid():
             self._app.close()
             self._app = None
 
 
 def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
-    """A Celery application that knows our tasks, and what they work with."""
+    """Return a Celery application with all tasks registered, and the `WorkerApp` that they use."""
     celery = celery_for(settings)
     mine = WorkerApp(settings)
     jobs = settings.jobs
@@ -65,7 +65,7 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
         return lambda: time.monotonic() > end
 
     def attempt(this: Task, args: tuple[object, ...], do: Callable[[App], object]) -> None:
-        """Run a task; what may pass is tried again, what fails for good becomes a dead letter."""
+        """Run a task. Temporary errors are retried with growing pauses; other errors make it a dead letter."""
         ids = [str(one) for one in args]
         request_id.set(new_request_id(str((this.request.headers or {}).get("request_id", ""))))
         try:
@@ -79,7 +79,7 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
                 raise this.retry(exc=error, countdown=jobs.retry_s * 2 ** (tried - 1), max_retries=None) from error
             log.warning("%s %s gives up, the sweep queues it again: %s", this.name, ids, error)
         except Exception as error:  # noqa: BLE001
-            # A task that fails in a way nobody foresaw must not come back for ever.
+            # An unexpected error must not make the broker redeliver the task for ever.
             _bury(mine, this.name, ids, error)
 
     def task(name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
