@@ -1,1 +1,1 @@
-"""The HTTP door: FastAPI over the same use cases as the command line."""
+"""The HTTP API: FastAPI routes over the same use cases as the command line."""

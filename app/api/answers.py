@@ -1,4 +1,4 @@
-"""What routes share: parameters, JSON answers, and the errors that OpenAPI documents."""
+"""Shared by the routes: parameters, JSON responses, and the error responses in OpenAPI."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ BUSY: Responses = {429: {"model": ErrorAnswer, "description": "Too many at once;
 
 
 def json_answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A value as a JSON answer."""
+    """Return a response with a value as JSON."""
     body = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     return Response(body, status, media_type="application/json", headers=headers)

@@ -1,4 +1,4 @@
-"""The FastAPI application over a wired one: routes, limits, who may call, what is counted."""
+"""Create the FastAPI application: routes, body limits, authorization, metrics, audit log."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from hyblink.app.core.logs import new_request_id, request_id
 
 
 def create_api(app: App, *, host: str | None = None) -> FastAPI:
-    """The API over a wired application. `host` is the address it will listen on.
+    """Return the FastAPI application. `host` is the address that the server will listen on.
 
-    Raises ForbiddenError for an address that others can reach while no API key exists.
+    Raises ForbiddenError if other machines can reach this address, and neither an API key nor an identity provider
+    exists.
     """
     settings = app.settings
     warm_up = WarmUp(app)
@@ -45,11 +46,11 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         responses=ERRORS,
     )
     api.state.service = service
-    # An upload is stored as it comes, under a limit of its own.
+    # Uploads are streamed to disk, so they have a larger limit of their own.
     uploads = {"/v1/uploads": settings.jobs.max_upload_bytes}
     api.add_middleware(BodyLimit, limit=settings.api.max_body_bytes, others=uploads)
     if service.open_door:
-        # An open door answers only to its own name, so that a web page cannot reach it by rebinding a DNS name.
+        # Without API keys only loopback host names are accepted, which prevents DNS rebinding by web pages.
         api.add_middleware(LoopbackHosts)
     _observe(api, service)
     answer_errors(api)
@@ -85,7 +86,7 @@ def _service(app: App, listening: str, warm_up: WarmUp) -> Service:
 
 
 def _observe(api: FastAPI, service: Service) -> None:
-    """Count every request, give it an id, and keep in the audit log what is to be kept there."""
+    """Add a middleware that gives each request an id, measures it, and writes audited ones to the audit log."""
     metrics = service.metrics
 
     @api.middleware("http")
@@ -110,7 +111,7 @@ def _observe(api: FastAPI, service: Service) -> None:
 
 
 def _openapi(api: FastAPI, app: App) -> dict[str, Any]:
-    """The schema; limits in descriptions are those of the settings."""
+    """The OpenAPI schema, with the limits of the settings filled into the descriptions."""
     if api.openapi_schema is None:
         schema = get_openapi(
             title=api.title, version=api.version, summary=api.summary, routes=api.routes, description=None

@@ -1,8 +1,8 @@
-"""Who may call a route, decided before its body is read; and what routes are given.
+"""Authorization of requests, and the dependencies that routes receive.
 
-A route declares with `requires` which role it takes, and which of its query parameters name collections.
-`GuardedRoute` asks before FastAPI reads the body: whoever may not call costs no more than the request's headers.
-Routes get the verdict as a `Caller`.
+A route declares with `requires` the role that it needs, and which of its query parameters name collections.
+`GuardedRoute` checks this before FastAPI reads the body, so that a refused request costs only its headers. Routes
+receive the authorized caller as a `Caller`.
 """
 
 from __future__ import annotations
@@ -36,27 +36,30 @@ from hyblink.app.core.names import COLLECTION_NAME, check_name
 log = logging.getLogger(__name__)
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 _CALL: ContextVar[str] = ContextVar("call", default="")
-"""One call of the API, by a name that its caller does not choose."""
+"""A random id of the current API call, which the client cannot choose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a route declares. Without a `role` anybody may call; `collections` are query parameters with defaults."""
+    """The access rule of a route.
+
+    `role` None allows everybody. `collections` are the query parameters that name collections, with their defaults.
+    """
 
     role: Role | None
     collections: tuple[tuple[str, str | None], ...] = ()
     everywhere: bool = False
-    """It concerns the whole installation: keys that are limited to collections may not."""
+    """The route concerns the whole installation, so keys that are limited to collections are refused."""
     audited: bool = False
-    """Calls are kept in the audit log, refused ones too."""
+    """Calls are written to the audit log, refused ones too."""
 
 
 def requires(
     role: Role | None, *, everywhere: bool = False, audited: bool = False, **collections: str | None
 ) -> Callable[[_Endpoint], _Endpoint]:
-    """Declares who may call a route: `@requires(Role.INGEST, collection="default")` under `@router.post(…)`.
+    """Declare the access rule of a route: `@requires(Role.INGEST, collection="default")` under `@router.post(…)`.
 
-    Keywords are query parameters that name collections, with what they are where a request does not give them.
+    Keywords name the query parameters that hold collections; their values are the parameters' defaults.
     """
 
     def declared(endpoint: _Endpoint) -> _Endpoint:
@@ -68,12 +71,12 @@ def requires(
 
 
 def access_of(endpoint: Callable[..., Any]) -> Access | None:
-    """What a route has declared; None for what is no route of ours."""
+    """Return the access rule that an endpoint declares with `requires`; None if it declares none."""
     return cast("Access | None", getattr(endpoint, "__hyblink_access__", None))
 
 
 class Slots:
-    """At most so many requests of a kind at once; the next is told to come back."""
+    """Limits the number of concurrent requests of a kind. Requests over the limit are refused."""
 
     def __init__(self, what: str, limit: int, gauge: Gauge) -> None:
         self._what = what
@@ -83,7 +86,7 @@ class Slots:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold one. Raises RateLimitedError where none is free."""
+        """Hold a slot during the request. Raises RateLimitedError if none is free."""
         if not self._slots.acquire(blocking=False):
             raise RateLimitedError(
                 f"too many {self._what} at once", expected=f"at most {self._limit}; retry in a second"
@@ -98,7 +101,10 @@ class Slots:
 
 @dataclass(slots=True)
 class Service:
-    """What one API process keeps: the application, who may call it, what is counted."""
+    """The state of an API process: the application, authorization, rate limits, metrics, audit log.
+
+    `open_door` means that requests without a key are allowed. `warm` is set once the encoders are loaded.
+    """
 
     app: App
     keys: KeyStore
@@ -112,7 +118,11 @@ class Service:
     warm: threading.Event
 
     def admit(self, header: str | None, access: Access, query: Callable[[str], str | None]) -> Caller:
-        """Whether a request may go on. Raises UnauthorizedError, ForbiddenError, RateLimitedError, TooLargeError."""
+        """Authorize a request by its `Authorization` header and its collections; return the caller.
+
+        Also counts the request against the key's rate limit, and applies the key's body limit. Raises
+        UnauthorizedError, ForbiddenError, RateLimitedError, TooLargeError.
+        """
         assert access.role is not None
         key = authorize(self.keys, header, access.role, None, open_door=self.open_door, tokens=self.tokens)
         if key is not None:
@@ -124,12 +134,12 @@ class Service:
             check_everywhere(key)
         for parameter, otherwise in access.collections:
             name = query(parameter) or otherwise
-            if name is not None and COLLECTION_NAME.fullmatch(name):  # others are refused for their form
+            if name is not None and COLLECTION_NAME.fullmatch(name):  # other names fail validation later
                 caller.on(name)
         return caller
 
     def note_act(self, request: Request, status: int, request_id: str) -> None:
-        """Keep an act in the audit log, or an attempt at one."""
+        """Write a request and its status to the audit log. A failure to do so is only logged."""
         by = self._actor(request.headers.get("authorization"), status)
         query = f"?{request.url.query}" if request.url.query else ""
         try:
@@ -149,15 +159,15 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling; `key` is None at an open door."""
+    """The authorized caller of a route. `key` is None for an anonymous caller."""
 
     key: ApiKey | None
     role: Role
 
     def on(self, collection: str, role: Role | None = None) -> str:
-        """The collection's name, if the caller may act on it (in the route's role, or another).
+        """Check that the caller has a role on a collection; return the collection's name.
 
-        Raises InvalidInputError for a name that is none, ForbiddenError.
+        `role` None means the route's role. Raises InvalidInputError for an invalid name, and ForbiddenError.
         """
         check_name(collection)
         if self.key is not None:
@@ -165,23 +175,23 @@ class Caller:
         return collection
 
     def sees(self, collection: str) -> bool:
-        """Whether the caller may act on a collection in the route's role."""
+        """Return whether the caller has the route's role on a collection."""
         return self.key is None or self.key.allows(self.role, collection)
 
     @property
     def id(self) -> str:
-        """By what the caller is named in records; empty at an open door."""
+        """The key's id, by which records name the caller; empty for an anonymous caller."""
         return "" if self.key is None else self.key.id
 
 
 class GuardedRoute(APIRoute):
-    """A route that declares who may call it. The question is answered before the body is read."""
+    """A route with an access rule, which is checked before the body is read. Raises TypeError without a rule."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         access = access_of(endpoint)
         if access is None:
             raise TypeError(f"{path} does not declare who may call it: put @requires(…) under its decorator")
-        if access.role is not None:  # so that OpenAPI has the header, whether the route looks at the caller or not
+        if access.role is not None:  # documents the header in OpenAPI even if the endpoint takes no caller
             options["dependencies"] = [*(options.get("dependencies") or ()), Depends(caller_of)]
         super().__init__(path, endpoint, **options)
 
@@ -195,7 +205,7 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             service = service_of(request)
             header = request.headers.get("authorization")
-            # It may ask a store, or an identity provider.
+            # In a thread, because it can access the store or the identity provider.
             request.state.caller = await run_in_threadpool(service.admit, header, access, request.query_params.get)
             return await handle(request)
 
@@ -203,13 +213,13 @@ class GuardedRoute(APIRoute):
 
 
 def guarded_router() -> APIRouter:
-    """A router whose routes have to declare who may call them."""
+    """Return a router whose routes must declare an access rule with `requires`."""
     return APIRouter(route_class=GuardedRoute)
 
 
 @contextmanager
 def one_call() -> Iterator[None]:
-    """Within it whatever is asked for counts as one call."""
+    """Mark everything inside as one API call, which counts once against the rate limit."""
     token = _CALL.set(secrets.token_hex(8))
     try:
         yield
@@ -218,19 +228,19 @@ def one_call() -> Iterator[None]:
 
 
 def service_of(request: Request) -> Service:
-    """What the API process keeps."""
+    """Return the state of the API process."""
     api: FastAPI = request.app
     service: Service = api.state.service
     return service
 
 
 def app_of(request: Request) -> App:
-    """The application."""
+    """Return the application."""
     return service_of(request).app
 
 
 def caller_of(request: Request, authorization: Authorization = None) -> Caller:
-    """The verdict that `GuardedRoute` has found; the header stands here for OpenAPI alone."""
+    """Return the caller that `GuardedRoute` has authorized. The header parameter is only for OpenAPI."""
     del authorization
     caller: Caller = request.state.caller
     return caller

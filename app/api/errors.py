@@ -1,4 +1,4 @@
-"""From errors to answers: every error that a client can meet has a code, what was received and what was expected."""
+"""Turn errors into JSON responses with a code, a message, the received value and the expected one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyblink.app.core.errors import HyblinkError, UserError, shown
 
 log = logging.getLogger(__name__)
 _INTERNAL = re.compile(r"body|str|[A-Z]\w*|.*[\[<(].*")
-"""Parts of a place that no caller wrote: names of our own types."""
+"""Parts of a validation error's location that are names of internal types, not of the client's fields."""
 _MAX_MESSAGE = 500
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
@@ -30,7 +30,7 @@ def _answer(
 
 
 def error_answer(error: HyblinkError) -> Response:
-    """The answer to an error of ours. What only the operator can mend is said in general."""
+    """Return the response to a `HyblinkError`. Details of internal errors (status 500) are not shown to the client."""
     headers = {}
     if error.status == 429:
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after_s", 1)))
@@ -43,9 +43,9 @@ def error_answer(error: HyblinkError) -> Response:
 
 
 def bad_request(problem: Mapping[str, Any], content_type: str | None) -> dict[str, str]:
-    """What a client is told whose request has not the form of its route: where, what was received, what is expected."""
+    """Return the error body for a pydantic validation error: the field, the received value, the expected one."""
     place = ".".join(str(part) for part in problem["loc"] if not _INTERNAL.fullmatch(str(part))) or "the body"
-    said = str(problem["msg"]).removeprefix("Value error, ")  # pydantic's words before those of our own checks
+    said = str(problem["msg"]).removeprefix("Value error, ")  # pydantic's prefix to messages of our own validators
     received, expected = shown(problem.get("input")), said.removeprefix("Input should be ")
     message = f"{place}: {said}"
     if problem["type"] == "json_invalid":
@@ -63,7 +63,7 @@ def bad_request(problem: Mapping[str, Any], content_type: str | None) -> dict[st
 
 
 def answer_errors(api: FastAPI) -> None:
-    """Let an API answer errors in our form."""
+    """Install the exception handlers that turn all errors into JSON error responses."""
 
     @api.exception_handler(HyblinkError)
     async def hyblink_error(_: Request, error: HyblinkError) -> Response:

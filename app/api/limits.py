@@ -1,4 +1,4 @@
-"""ASGI middlewares: the largest body, and which names an open door answers to."""
+"""ASGI middlewares: limit the size of request bodies, and accept only loopback host names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _refuse(send: Send, status: int, code: str, message: str, received: st
 
 
 class Body:
-    """The body of the request at hand: how much of it was declared and read, and how much may be."""
+    """The size of the current request's body in bytes: declared, read so far (`seen`), and allowed."""
 
     def __init__(self, declared: int, limit: int) -> None:
         self.declared = declared
@@ -37,7 +37,7 @@ class Body:
         self.seen = 0
 
     def lower(self, limit: int) -> None:
-        """Allow no more than this, of what was read already and of what comes. Raises TooLargeError."""
+        """Lower the limit for this request. Raises TooLargeError if the declared or read size is above it."""
         self.limit = min(self.limit, limit)
         if max(self.declared, self.seen) > self.limit:
             raise TooLargeError(
@@ -51,7 +51,7 @@ BODY: ContextVar[Body | None] = ContextVar("body", default=None)
 
 
 class BodyLimit:
-    """Answers 413 to a body over `limit` bytes, declared or not; `others` has paths with limits of their own."""
+    """Refuses bodies over `limit` bytes with status 413, even without Content-Length. `others`: limits by path."""
 
     def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
         self._app = app
@@ -85,9 +85,9 @@ class BodyLimit:
 
 
 class LoopbackHosts:
-    """Answers 403 to requests whose Host header is not a loopback name, or that a page from elsewhere has sent.
+    """Refuses requests with status 403 if the Host header is not a loopback name, or the Origin is another machine's.
 
-    A browser names the page's origin with every request that could change something.
+    Browsers send the page's origin with every request that can change data.
     """
 
     def __init__(self, app: ASGIApp) -> None:

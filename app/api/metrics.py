@@ -1,4 +1,4 @@
-"""What /metrics shows."""
+"""The Prometheus metrics of /metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """Counters of one API process."""
+    """The metrics of one API process."""
 
     def __init__(self, app: App) -> None:
         self.registry = CollectorRegistry()
@@ -36,7 +36,7 @@ class Metrics:
         self.registry.register(BackgroundWork(app))
 
     def searched(self, result: SearchResult) -> None:
-        """Count a search's stages and failed legs."""
+        """Record a search: the time of its stages, and its failed legs."""
         for stage, value in result.timings_ms.items():
             self.stages.labels(stage).observe(value / 1e3)
         for report in result.legs:
@@ -44,7 +44,7 @@ class Metrics:
                 self.legs.labels(report.signal.value).inc()
 
     def linked(self, result: LinkResult) -> None:
-        """Count a linking request's stages and links."""
+        """Record a linking request: the time of its stages, and its links by outcome."""
         for stage, value in result.timings_ms.items():
             self.stages.labels(f"link_{stage}").observe(value / 1e3)
         for link in (link for text in result.texts for link in text.links):
@@ -52,13 +52,13 @@ class Metrics:
 
 
 class BackgroundWork(Collector):
-    """What waits and who works, looked up whenever metrics are asked for."""
+    """Collects metrics of background work (queues, jobs, workers) when /metrics is requested."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing where the store does not answer: /readyz tells."""
+        """Yield the metrics; none if the store does not answer (/readyz reports that)."""
         try:
             found = queues_of(self._app)
         except HyblinkError as error:

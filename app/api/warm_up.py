@@ -1,4 +1,4 @@
-"""What an API process does beside answering: load models before they are asked, and sweep where there is no broker."""
+"""Background threads of an API process: load the models at the start, and run sweeps if there is no broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STORE_WAIT_S = 2.0
 
 
 class WarmUp:
-    """Loads what searches and links need. `done` is set when it has, or could not."""
+    """Loads the models that searches and links need. `done` is set when it has finished, successfully or not."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class WarmUp:
         self.done = threading.Event()
 
     def lifespan(self) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-        """Runs it while an API is up."""
+        """Return a FastAPI lifespan that runs the threads while the API is up."""
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -46,7 +46,10 @@ class WarmUp:
         return lifespan
 
     def _begin(self) -> None:
-        """Readiness waits for this, so that no first query does. A store that is away is waited for."""
+        """Queue unfinished work and load the models; wait for the store if it does not answer yet.
+
+        /readyz reports ready only afterwards, so that no query has to wait for loading.
+        """
         app, settings = self._app, self._app.settings
         try:
             while not self._stopped.is_set():
@@ -69,17 +72,17 @@ class WarmUp:
             self.done.set()
 
     def _load(self, name: str) -> None:
-        """Load a collection's encoders before they are asked."""
+        """Load a collection's encoders by encoding a query."""
         try:
             record = self._app.catalog.engine(name).record
             self._app.encoders.bag(record.vdr_encoder).encode_query("warm up")
             if record.dense_dimension:
                 self._app.encoders.full(record).encode_query("warm up")
         except HyblinkError as error:
-            log.error("collection %s: %s", name, error)  # the others are served; /readyz tells
+            log.error("collection %s: %s", name, error)  # other collections are served; /readyz reports this one
 
     def _sweep(self) -> None:
-        """What a worker with --beat does, where there is no broker."""
+        """Run the periodic sweep, which a worker with --beat does if there is a broker."""
         while not self._stopped.wait(self._app.settings.jobs.sweep_s):
             _tried(lambda: sweep(self._app), "what is to be done again waits")
 
@@ -88,4 +91,4 @@ def _tried(what: Callable[[], object], without: str) -> None:
     try:
         what()
     except HyblinkError as error:
-        log.warning("%s: %s", without, error)  # each answer says so
+        log.warning("%s: %s", without, error)  # responses report it too

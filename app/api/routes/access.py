@@ -1,4 +1,4 @@
-"""Routes of keys and of the audit log; for administrators."""
+"""Routes for API keys and the audit log."""
 
 from __future__ import annotations
 

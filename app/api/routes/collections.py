@@ -1,4 +1,4 @@
-"""Collections: listed, made."""
+"""Routes that list and create collections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents: stored, read, deleted."""
+"""Routes that upsert, read and delete documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DocumentId = Annotated[str, Path(description="The document's id.", min_length=1,
 
 
 def written(service: Service, collection: str, result: BulkResult) -> Response:
-    """The answer to a bulk request, counted."""
+    """Return the response to a bulk request, and count its items in the metrics."""
     for item in result.items:
         service.metrics.documents.labels(item.status).inc()
     return json_answer(
@@ -35,7 +35,7 @@ def written(service: Service, collection: str, result: BulkResult) -> Response:
 
 
 def removed(result: BulkResult, otherwise: str) -> Response:
-    """The answer to the removal of one thing. Raises NotFoundError where there was none."""
+    """Return the response to the deletion of one item. Raises NotFoundError with `otherwise` if it did not exist."""
     item = result.items[0]
     if item.status != "deleted":
         raise NotFoundError(otherwise, received=item.id)

@@ -1,4 +1,4 @@
-"""Routes of judgements and clicks."""
+"""Routes for judgements and clicks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes of generations: list, build the next one, publish, roll back."""
+"""Routes that list, build, publish and roll back generations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this installation knows: its signals and file formats, with what people see of them."""
+"""Routes that list the installed signals and file formats, with their labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes of background work: uploads, jobs, workers and queues, dead letters."""
+"""Routes for background work: uploads, jobs, workers and queues, dead letters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ router = guarded_router()
 
 
 def seen(app: App, caller: Caller, job_id: str, *, change: bool = False) -> Job:
-    """The job, if the caller may ingest into its collection; to change what administrators began takes one."""
+    """Return a job, after checking the caller's role on its collection.
+
+    Ingestion jobs need the role `ingest`. To `change` other jobs, such as rebuilds, the role `admin` is needed. Raises
+    NotFoundError, ForbiddenError.
+    """
     job = app.work.get(job_id)
     of_admins = change and job.kind != "ingest"
     caller.on(job.collection, Role.ADMIN if of_admins else Role.INGEST)
@@ -195,6 +199,6 @@ def replay(letter_id: LetterId, app: AppDep) -> Response:
 
 
 def shown_job(job: Job) -> dict[str, Any]:
-    """What a caller sees: who holds it and its fence are the workers' business."""
+    """Return the fields of a job that clients see, without the workers' bookkeeping (owner, fence, heartbeat, …)."""
     hidden = {"fence", "owner", "version", "heartbeat", "not_before"}
     return {name: value for name, value in asdict(job).items() if name not in hidden}

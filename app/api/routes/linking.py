@@ -1,4 +1,4 @@
-"""Linking texts to entities, and the entities themselves."""
+"""Routes that link texts to entities, and that upsert, read and remove entities."""
 
 from __future__ import annotations
 

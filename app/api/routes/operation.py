@@ -1,4 +1,4 @@
-"""Whether the service is alive and ready, and what it counts."""
+"""Routes for health, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def readyz(service: ServiceDep) -> Response:
             if engine.record.dense_dimension:
                 app.encoders.full(engine.record)
         except HyblinkError as error:
-            degraded.append(f"{name}: {error.code}")  # words are still found
+            degraded.append(f"{name}: {error.code}")  # still ready: BM25 works without the encoder
     ready = not problems
     answer = {
         "ready": ready,

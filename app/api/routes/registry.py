@@ -1,4 +1,4 @@
-"""Every group of routes, one row each. OpenAPI lists them in this order."""
+"""The registry of route groups. OpenAPI lists them in this order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hyblink.app.core.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """A subject and its routes."""
+    """A group of routes, named by its subject."""
 
     subject: str
     routes: APIRouter

@@ -1,4 +1,4 @@
-"""Routes of retraining: begin, approve, schedule; and of the models that it makes."""
+"""Routes that start, approve and schedule retrainings, and list the trained models."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _models(registry: ModelRegistry) -> list[dict[str, Any]]:
         try:
             manifest = registry.show(name, checksums=False)
         except NotFoundError:
-            continue  # deleted meanwhile
+            continue  # deleted in the meantime
         about = {key: manifest.get(key, "") for key in ("kind", "recipe", "parent", "created")}
         shown.append({"name": name, **about, "promoted": name in promoted})
     return shown

@@ -1,4 +1,4 @@
-"""Searches, explanations, and what a text is over the vocabulary."""
+"""Routes for searches, explanations of missing documents, and VDR vocabulary weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = guarded_router()
 
 
 def _request(app: App, caller: Caller, body: SearchBody) -> SearchRequest:
-    """The request, with the query's entities where they are asked for."""
+    """The search request, with the entities of the query if the body asks for them. Checks access to them too."""
     request = body.request(app.settings.search)
     if body.generation is not None:
         caller.on(body.collection, Role.ADMIN)

@@ -1,1 +1,1 @@
-"""Request and answer bodies, one file a subject. Requests are strict: unknown fields are refused by name."""
+"""Request and response bodies, in one file for each subject. Requests with unknown fields are refused."""

@@ -1,4 +1,4 @@
-"""Keys and the audit log."""
+"""Bodies for API keys and the audit log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyblink.app.api.schemas.common import StrictBody
 
 
 class KeyBody(StrictBody):
-    """A key to make."""
+    """An API key to create."""
 
     role: Literal["search", "ingest", "admin"]
     collections: list[StrictStr] = Field(default_factory=list, max_length=1000, description="Only these; empty: all.")
@@ -25,7 +25,7 @@ class KeyBody(StrictBody):
 
 
 class WhoAnswer(BaseModel):
-    """A caller's key: what it may do, in which collections (none named: all). No key at an open door."""
+    """The caller's key, role and collections. Empty `collections` means all; an empty key means an anonymous caller."""
 
     key: str
     role: Literal["search", "ingest", "admin"]
@@ -53,13 +53,13 @@ class KeysAnswer(BaseModel):
 
 
 class NewKeyAnswer(BaseModel):
-    """A key with its secret, shown this once."""
+    """A key with its secret, which cannot be shown again."""
 
     key: str
 
 
 class ActAnswer(BaseModel):
-    """An administrator's act."""
+    """An entry of the audit log."""
 
     id: str
     at: str
@@ -70,6 +70,6 @@ class ActAnswer(BaseModel):
 
 
 class AuditAnswer(BaseModel):
-    """Acts, the newest first."""
+    """Entries of the audit log, newest first."""
 
     acts: list[ActAnswer]

@@ -1,4 +1,4 @@
-"""Collections."""
+"""Bodies for collections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyblink.app.core.types.collections import CollectionSpec
 
 
 class CollectionBody(StrictBody):
-    """A collection to make."""
+    """A collection to create."""
 
     name: StrictStr = Field(pattern=COLLECTION_PATTERN)
     analyzer: Literal["english", "standard"] = "english"
@@ -40,7 +40,7 @@ class CollectionBody(StrictBody):
     )
 
     def spec(self) -> CollectionSpec:
-        """The collection's choices."""
+        """Return the spec of the collection to create."""
         chosen = self.model_dump(exclude={"annotate_with"})
         if self.kind == "entities":
             chosen |= {"chunk_chars": 0, "chunk_overlap_chars": 0}
@@ -48,7 +48,7 @@ class CollectionBody(StrictBody):
 
 
 class CollectionAnswer(BaseModel):
-    """A collection and what it holds."""
+    """A collection, with its encoders and its numbers of documents and passages."""
 
     name: str
     kind: Literal["passages", "entities"]

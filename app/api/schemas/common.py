@@ -1,4 +1,4 @@
-"""What bodies share."""
+"""Base classes of bodies, and the error body."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StrictBody(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong. `code` is stable."""
+    """An error. `code` is stable."""
 
     code: str
     message: str
@@ -27,6 +27,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """The body of every answer that is not a success."""
+    """The body of every error response."""
 
     error: ErrorDetail

@@ -1,4 +1,4 @@
-"""Documents."""
+"""Bodies for documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BulkBody(StrictBody):
 
 
 class BulkItemAnswer(BaseModel):
-    """The fate of one document, in the request's order."""
+    """The outcome for one document, in the request's order."""
 
     id: str
     status: Literal["created", "updated", "unchanged", "deleted", "not_found", "rejected"]
@@ -44,7 +44,7 @@ class BulkItemAnswer(BaseModel):
 
 
 class BulkAnswer(BaseModel):
-    """A bulk request's outcome. The next search sees all of it."""
+    """The outcome of a bulk request. The next search sees all accepted documents."""
 
     errors: bool
     generation: str

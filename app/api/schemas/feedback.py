@@ -1,4 +1,4 @@
-"""Judgements and clicks."""
+"""Bodies for judgements and clicks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.app.api.schemas.common import COLLECTION, StrictBody
 
 
 class JudgementBody(StrictBody):
-    """How well a document answers a query."""
+    """A relevance grade of a document for a query."""
 
     query: StrictStr = Field(min_length=1, max_length=2000)
     document_id: StrictStr = Field(min_length=1, max_length=512)
@@ -35,7 +35,7 @@ class ClickBody(StrictBody):
 
 
 class StoredAnswer(BaseModel):
-    """How many were stored."""
+    """The number of stored judgements."""
 
     stored: int
 
@@ -48,13 +48,13 @@ class QrelsAnswer(BaseModel):
 
 
 class ClickAnswer(BaseModel):
-    """The rank at which the document stood."""
+    """The rank of the clicked document on its result page."""
 
     rank: int
 
 
 class FromClicksAnswer(BaseModel):
-    """What became of a click log; `examination` is how often each rank is looked at, the first being 1."""
+    """The outcome of deriving judgements from clicks. `examination` is the examination probability by rank, 1 first."""
 
     searches: int
     clicks: int

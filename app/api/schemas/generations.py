@@ -1,4 +1,4 @@
-"""Generations."""
+"""Bodies for generations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RebuildBody(StrictBody):
 
 
 class GenerationsAnswer(BaseModel):
-    """Generations, and which one answers."""
+    """A collection's generations, and the id of the current one."""
 
     current: str
     generations: list[GenerationRecord]

@@ -1,4 +1,4 @@
-"""What an installation knows."""
+"""Bodies that list the installed signals and file formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class SignalAnswer(BaseModel):
-    """A signal. `proposes`: a search can ask for it; the others re-rank, or are for entities alone."""
+    """A signal. `proposes`: it retrieves candidates of a search; other signals only re-rank, or belong to linking."""
 
     name: str
     label: str
@@ -15,13 +15,13 @@ class SignalAnswer(BaseModel):
 
 
 class SignalsAnswer(BaseModel):
-    """Every signal, in the order of the ledger."""
+    """All signals, in the order in which score explanations list them."""
 
     signals: list[SignalAnswer]
 
 
 class FormatAnswer(BaseModel):
-    """A file format: its name, the suffixes it is recognised by, what is read of it."""
+    """A file format: its name, its file suffixes, and a description."""
 
     name: str
     suffixes: list[str]
@@ -29,6 +29,6 @@ class FormatAnswer(BaseModel):
 
 
 class FormatsAnswer(BaseModel):
-    """Every format."""
+    """All file formats."""
 
     formats: list[FormatAnswer]

@@ -1,4 +1,4 @@
-"""Uploads, jobs, queues, dead letters."""
+"""Bodies for uploads, jobs, queues and dead letters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class JobBody(StrictBody):
     no_dense: StrictBool = Field(False, description="No vectors (a new collection only).")
 
     def params(self) -> dict[str, Any]:
-        """What the job keeps of it."""
+        """Return the parameters to store in the job."""
         return self.model_dump(exclude={"kind", "collection"})
 
 
@@ -51,7 +51,7 @@ class UploadAnswer(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """A job: what was asked for, how far it is, how it ended."""
+    """A job: its parameters, its progress and its outcome."""
 
     id: str
     kind: str
@@ -77,7 +77,7 @@ class JobsAnswer(BaseModel):
 
 
 class RejectAnswer(BaseModel):
-    """A row that was not taken."""
+    """A rejected row of an ingestion job."""
 
     file: str
     line: int
@@ -87,7 +87,7 @@ class RejectAnswer(BaseModel):
 
 
 class RejectsAnswer(BaseModel):
-    """Rows that a job has rejected."""
+    """The rejected rows of an ingestion job."""
 
     rejects: list[RejectAnswer]
 
@@ -102,7 +102,7 @@ class WorkerAnswer(BaseModel):
 
 
 class StageAnswer(BaseModel):
-    """How many open jobs of a kind are in a stage."""
+    """The number of open jobs of a kind in a stage."""
 
     kind: str
     stage: str
@@ -110,7 +110,7 @@ class StageAnswer(BaseModel):
 
 
 class QueuesAnswer(BaseModel):
-    """What is at work, and what waits."""
+    """The state of background work: workers, queue lengths, jobs by state, unencoded passages by collection."""
 
     queues: dict[str, int]
     stages: list[StageAnswer]

@@ -1,4 +1,4 @@
-"""Texts to link, and entities."""
+"""Bodies for texts to link, and for entities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyblink.app.core.types.linking import LinkRequest, Text
 
 
 class SpanBody(StrictBody):
-    """A given mention: code points of its text, `end` exclusive."""
+    """The span of a given mention, in code points of its text; `end` is exclusive."""
 
     start: StrictInt = Field(ge=0, le=100_000_000)
     end: StrictInt = Field(ge=0, le=100_000_000)
@@ -29,7 +29,7 @@ class SpanBody(StrictBody):
 
 
 class TextBody(StrictBody):
-    """A text to link, with its mentions where they are known."""
+    """A text to link, optionally with given mentions."""
 
     text: StrictStr = Field(max_length=10_000_000)
     mentions: list[SpanBody] | None = Field(None, max_length=100_000, description="Instead of detecting them.")
@@ -37,7 +37,7 @@ class TextBody(StrictBody):
 
 
 class ContextBody(StrictBody):
-    """A mention with what stands before and after it."""
+    """A mention with the text before and after it."""
 
     context_left: StrictStr = Field("", max_length=1_000_000)
     mention: StrictStr = Field(min_length=1, max_length=100_000)
@@ -45,7 +45,7 @@ class ContextBody(StrictBody):
 
 
 class EvidenceBody(StrictBody):
-    """Documents that are searched with each text; the entities they are annotated with are evidence."""
+    """A collection that is searched with each text; the entities of the top documents are evidence for the links."""
 
     collection: StrictStr = Field("default", description="Annotated documents.", pattern=COLLECTION_PATTERN)
     hits: StrictInt = Field(10, ge=1, le=100, description="Documents looked at for each text.")
@@ -94,7 +94,7 @@ class LinkBody(StrictBody):
     filter: dict[str, Any] | None = Field(None, description='Such as {"term": {"kind": "module"}}.')
 
     def request(self) -> LinkRequest:
-        """The use case's form. Raises InvalidInputError unless exactly one of the three forms is given."""
+        """Return the body as a `LinkRequest`. Raises InvalidInputError unless exactly one form of input is given."""
         given = [name for name in ("text", "texts", "mentions") if getattr(self, name) is not None]
         if len(given) != 1:
             raise InvalidInputError("one form of input is wanted", received=given, expected="text, texts or mentions")

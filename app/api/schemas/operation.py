@@ -1,4 +1,4 @@
-"""Whether the service is alive and ready."""
+"""Bodies for health and readiness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HealthAnswer(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """Whether requests can be answered, and what is missing where they cannot."""
+    """Whether the service can answer requests. `problems` prevent this; `degraded` collections lack their encoders."""
 
     ready: bool
     problems: list[str]

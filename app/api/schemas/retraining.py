@@ -1,4 +1,4 @@
-"""Retraining, and the models that it makes."""
+"""Bodies for retrainings, their schedules, and trained models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyblink.app.api.schemas.common import COLLECTION, StrictBody
 
 
 class GateBody(StrictBody):
-    """What a candidate has to show. Bounds are one-sided, with a confidence of 95 %, over paired differences."""
+    """The bounds that a candidate must meet to be published, tested one-sided at 95 % on paired differences."""
 
     worse: float = Field(0.02, ge=0, le=1, description="With all signals nDCG@10 may fall by at most so much.")
     gain: float = Field(
@@ -31,7 +31,7 @@ class GateBody(StrictBody):
 
 
 class PlanBody(StrictBody):
-    """What a retraining does."""
+    """The parameters of a retraining."""
 
     collection: StrictStr = COLLECTION
     target: Literal["vdr"] = Field("vdr", description="What is trained anew: the encoder of term weights.")
@@ -48,22 +48,22 @@ class PlanBody(StrictBody):
     gate: GateBody = GateBody()
 
     def params(self) -> dict[str, Any]:
-        """What the job keeps of it."""
+        """Return the parameters to store in the job."""
         return self.model_dump(exclude={"collection", "every_hours"})
 
 
 class RetrainBody(PlanBody):
-    """A retraining."""
+    """A retraining to start."""
 
 
 class ScheduleBody(PlanBody):
-    """A retraining again and again."""
+    """A retraining to repeat periodically."""
 
     every_hours: float = Field(ge=0.25, le=8784, description="Hours from one to the next.")
 
 
 class ScheduleAnswer(BaseModel):
-    """When a collection's encoder is trained anew, and how."""
+    """The schedule of a collection's retrainings: interval, next time and parameters."""
 
     collection: str
     every_hours: float

@@ -1,4 +1,4 @@
-"""Searches."""
+"""Bodies for searches, explanations and vocabulary weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hyblink.app.core.types.search import SearchRequest
 
 
 class RerankBody(StrictBody):
-    """How much to re-rank."""
+    """Options for re-ranking the top documents."""
 
     top: StrictInt | None = Field(None, ge=1, le=10_000, description="The first so many documents.")
     budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = Field(
@@ -35,7 +35,7 @@ class RerankBody(StrictBody):
 
 
 class EntitiesUseBody(StrictBody):
-    """Link the query, and use what it mentions: documents are annotated by `hyblink annotate`."""
+    """Link the query, and filter or boost documents by its entities. `hyblink annotate` annotates documents."""
 
     kb: StrictStr = Field("entities", description="The knowledge base.", pattern=COLLECTION_PATTERN)
     mode: Literal["boost", "filter"] = Field(
@@ -96,7 +96,7 @@ class SearchBody(StrictBody):
     )
 
     def request(self, settings: SearchSettings) -> SearchRequest:
-        """The use case's form of the search."""
+        """Return the body as a `SearchRequest`, with defaults from the settings."""
         wanted = settings.rerank if self.rerank is None else self.rerank
         body = wanted if isinstance(wanted, RerankBody) else RerankBody()
         rerank = RerankRequest(body.top or settings.rerank_top, body.budget_ms or settings.rerank_budget_ms)
@@ -122,13 +122,13 @@ class SearchBody(StrictBody):
 
 
 class ExplainBody(SearchBody):
-    """A search, and a document: where does it stand, and where was it lost?"""
+    """A search request, and the document whose rank is to be explained."""
 
     document_id: StrictStr = Field(min_length=1, max_length=512)
 
 
 class VocabularyBody(StrictBody):
-    """A text to read out over the vocabulary, alone or against a passage."""
+    """A text whose VDR weights over the vocabulary are requested, optionally compared with a passage."""
 
     text: StrictStr = Field(min_length=1, max_length=100_000)
     passage: StrictStr | None = Field(None, min_length=1, max_length=100_000, description="What it is compared with.")

@@ -1,4 +1,4 @@
-"""Signals by name, as they are known when a request comes."""
+"""Field types for signals, which are validated against the registry at the time of the request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hyblink.ranker.signals.registry import SIGNALS, proposing
 
 
 class _OneOf:
-    """Only signals that are known when a request comes; OpenAPI lists those known when it is asked for."""
+    """Validates that a signal is registered at the time of the request, and lists the registered ones in OpenAPI."""
 
     def __init__(self, known: Callable[[], Sequence[Signal]]) -> None:
         self._known = known
