@@ -54,7 +54,7 @@ def models_compare(one: str, other: str) -> None:
 
 @models_cli.command("promote")
 def models_promote(name: str) -> None:
-    """Record a model as the preferred one of its kind. Collections use it only after a new generation is built."""
+    """Record a model as the preferred one of its kind. No collection changes: build a new generation for that."""
     with reported():
         say(f"{name} is the promoted {_registry().promote(name)} now")
 

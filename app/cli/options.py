@@ -12,7 +12,9 @@ KbOption = Annotated[str, typer.Option("--kb", "-k", help="Name of the knowledge
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 WaitOption = Annotated[
     bool,
-    typer.Option("--wait/--no-wait", help="Wait until all passages have vectors, or leave this to the background."),
+    typer.Option(
+        "--wait/--no-wait", help="Encode all passages now, or leave it to a server, a worker or `hyblink encode`."
+    ),
 ]
 NoteOption = Annotated[str, typer.Option("--note", help="A note that is stored with the generation.")]
 GenerationOption = Annotated[

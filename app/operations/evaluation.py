@@ -37,7 +37,7 @@ from hyblink.ranker.tuning import (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The measures of each system on one split, and paired significance tests against the best system but hybrid."""
+    """The measures of each system on one split, and paired tests against the best system other than `hybrid`."""
 
     folder: str
     split: str
