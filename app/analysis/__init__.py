@@ -1,1 +1,1 @@
-"""Text to terms: word breaks, stemming, stop words, and a compiled table for many texts at once."""
+"""Text analysis: tokenisation, stop words, stemming, sentence ends, and a fast path for many texts at once."""

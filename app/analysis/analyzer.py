@@ -1,11 +1,11 @@
-"""The analyzer: what a word is, in every engine.
+"""The analyzer: turns text into index terms, in the same way for every engine.
 
-Tokens are UAX #29 words (Unicode default word boundaries, as Lucene's standard tokenizer finds them), then:
+Tokens are UAX #29 words (Unicode default word boundaries, as in Lucene's standard tokenizer). Then come:
 lower case → English possessive → stop words → identifier parts → stemmer (Snowball English) → CJK bigrams.
-A compound such as ``json.dump`` or ``to_dict`` is kept whole and also indexed by its parts, so that exact names
-stay exact and their words are found too. Runs of Han, Hiragana, Katakana and Hangul become overlapping bigrams.
+A compound such as ``json.dump`` or ``to_dict`` gives its whole name and its parts as terms, so a query can match
+either. Runs of Han, Hiragana, Katakana and Hangul become overlapping bigrams.
 
-Every token knows the code points it came from; highlights are made from that.
+Every token keeps its offsets in code points, from which highlights are made.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hyblink.app.core.errors import InvalidInputError
 _REMEMBERED = 500_000
 
 _MANY = 64
-"""Texts from which on a table of words is worth its loading."""
+"""The number of texts from which on the word table is used, since loading it takes time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An analyzed term and the code points `start:end` of the text that it came from."""
+    """An analyzed term and its offsets `start:end` in the text, in code points."""
 
     term: str
     start: int
@@ -36,7 +36,7 @@ class Token:
 
 
 class _JoinedTerms(dict[str, str]):
-    """Raw word → its terms joined by spaces, remembered; emptied when it grows over its bound."""
+    """A cache: raw word → its terms joined by spaces. It is cleared when it holds `_REMEMBERED` words."""
 
     def __init__(self, terms_of: Callable[[str], Sequence[str]]) -> None:
         super().__init__()
@@ -51,9 +51,10 @@ class _JoinedTerms(dict[str, str]):
 
 
 class Analyzer:
-    """Turns text into terms. Cheap to make, safe to share between threads.
+    """Turns text into terms. It is cheap to create and safe to share between threads.
 
-    `name` is `english` (stop words, possessive, stemmer) or `standard` (none of them); both cut CJK into bigrams.
+    `name` is `english` (stop words, possessive, stemmer) or `standard` (none of these). Both split CJK into bigrams.
+    `id` is the name with the analyzer version. Raises InvalidInputError for an unknown name.
 
     >>> Analyzer("english").terms("The dogs' owner's json.dump and 機械学習")
     ['dog', 'owner', 'json.dump', 'json', 'dump', '機械', '械学', '学習']
@@ -68,7 +69,7 @@ class Analyzer:
         self._joined = _JoinedTerms(self._long)
 
     def terms(self, text: str) -> list[str]:
-        """The text's terms in order, repeats kept."""
+        """The text's terms in order, with repetitions."""
         terms: list[str] = []
         for piece, latin in latin_pieces(text):
             if not latin:
@@ -79,7 +80,10 @@ class Analyzer:
         return terms
 
     def joined(self, text: str) -> str:
-        """The terms joined by single or double spaces: what an index with a white-space tokenizer is fed."""
+        """The text's terms joined by spaces, for an index with a white-space tokenizer.
+
+        A word without terms, such as a stop word, leaves an additional space.
+        """
         remembered = self._joined.__getitem__
         return " ".join(
             " ".join(map(remembered, LATIN_TOKEN.findall(piece)) if latin else (t.term for t in self.tokens(piece)))
@@ -87,7 +91,7 @@ class Analyzer:
         )
 
     def joined_many(self, texts: Sequence[str]) -> list[str]:
-        """`joined` of each text; much faster for many."""
+        """`joined` of each text; much faster than single calls for many texts."""
         if len(texts) < _MANY:
             return [self.joined(text) for text in texts]
         return self._many.joined(texts)
@@ -103,7 +107,7 @@ class Analyzer:
         return [term for piece in pieces for term in self.terms_of_word(piece)]
 
     def tokens(self, text: str) -> Iterator[Token]:
-        """The text's tokens in order, with the code points that each came from."""
+        """The text's tokens in order, with their offsets in code points."""
         run: list[tuple[str, int, int]] = []
         for found in TOKEN.finditer(text):
             start, end = found.span()
@@ -128,7 +132,7 @@ class Analyzer:
 
 
 def _bigrams(run: list[tuple[str, int, int]]) -> Iterator[Token]:
-    """Overlapping pairs of adjacent CJK characters; a single one stands alone."""
+    """The bigrams of a run of CJK characters; a single character is a token itself."""
     if len(run) == 1:
         yield Token(*run[0])
     for left, right in pairwise(run):

@@ -1,7 +1,7 @@
-"""Loops over numbers that numba compiles, once there is enough to do: importing numba takes over a second.
+"""Numeric loops that numba compiles lazily, because importing numba takes over a second.
 
-Until a process has done 100 000 steps of such loops, they run as the Python that they are written in; the results
-are the same to the bit. A service compiles from its start.
+Until a process has run 100 000 steps of such loops, the interpreter runs them; the results are the same to the bit. A
+service compiles them from its start.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 INTERPRETED_STEPS = 100_000
-"""Steps that a process runs before it loads numba: about as many as take a tenth of a second in the interpreter."""
+"""Number of loop steps before numba is loaded; they take the interpreter about a tenth of a second."""
 
 
 class _Interpreted:
-    """Counts down the steps that are left to the interpreter. Safe to share between threads."""
+    """Counts down the steps that the interpreter may still run. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.left = INTERPRETED_STEPS
 
     def takes(self, steps: int) -> bool:
-        """Whether so many more steps are still for the interpreter; they are then counted."""
+        """Count `steps`; True if the interpreter may run them."""
         with self._lock:
             if steps > self.left:
                 self.left = 0
@@ -36,16 +36,16 @@ _interpreted = _Interpreted()
 
 
 def compile_from_now_on() -> None:
-    """Load numba and run nothing more in the interpreter: for processes that stay."""
+    """Load numba now and run every loop compiled. For long-lived processes."""
     import numba  # noqa: F401
 
     _interpreted.left = 0
 
 
 class Compiled:
-    """A function that numba compiles, without the interpreter lock.
+    """A function that numba compiles with `nogil`, so that threads run it in parallel.
 
-    Compiled functions that it calls are compiled with it. The machine code is kept beside the source file.
+    `Compiled` functions that it calls are compiled too. numba caches the machine code beside the source file.
     """
 
     def __init__(self, function: Callable[..., Any], steps: Callable[..., int]) -> None:
@@ -60,7 +60,7 @@ class Compiled:
 
     @functools.cached_property
     def machine_code(self) -> Callable[..., Any]:
-        """What numba made of it."""
+        """The compiled function."""
         import numba
 
         names = self._function.__globals__
@@ -73,5 +73,5 @@ class Compiled:
 
 
 def compiled(steps: Callable[..., int]) -> Callable[[Callable[..., Any]], Compiled]:
-    """Decorates a function of numbers and arrays; `steps` tells from its arguments how often its loops run, roughly."""
+    """Decorator for functions of numbers and arrays. `steps` estimates the number of loop steps from the arguments."""
     return lambda function: Compiled(function, steps)

@@ -1,4 +1,4 @@
-"""Terms of many texts at once, through a table of their words."""
+"""Analysis of many texts at once, with a table of their distinct words."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from hyblink.app.analysis.word_breaks import (
 
 
 class ManyTexts:
-    """Terms of many texts through a table of their words. Safe to share between threads: they take turns."""
+    """Analyzes many texts at once: each distinct word is analyzed only once. Safe to share between threads."""
 
     def __init__(self, analyzer: str, joined_one: Callable[[str], str]) -> None:
-        """`joined_one` analyzes a text that the table cannot: one with other than Latin letters."""
+        """`joined_one` analyzes a text that the table cannot process, such as one with non-Latin letters."""
         from hyblink.app.analysis import word_table as words
 
         self._joined_one = joined_one
         self._words = words
         self._lock = Lock()
-        self._terms_of = UNCACHED_TERMS_OF_WORD[analyzer]  # the table remembers what it was told
+        self._terms_of = UNCACHED_TERMS_OF_WORD[analyzer]  # the table is itself a cache
         points = [chr(point) for point in range(ODD_FROM)]
         classes = np.zeros(ODD_FROM, dtype=np.uint8)
         for kind, members in (
@@ -50,7 +50,7 @@ class ManyTexts:
         self._terms = self._words.Values(np.uint8)
 
     def joined(self, texts: Sequence[str]) -> list[str]:
-        """Pieces of Latin letters go through the table, others are analyzed singly."""
+        """Each text's terms joined by spaces. Latin pieces go through the table, others are analyzed one by one."""
         pieces: list[str] = []
         plan: list[list[int | str]] = []
         for text in texts:

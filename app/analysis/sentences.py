@@ -1,4 +1,4 @@
-"""Where sentences end."""
+"""Sentence splitting by rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import regex
 
-# Behind a stop with what closes beside it, before a capital or a digit; behind a stop of CJK; behind a line's end.
+# A sentence ends after . ! ? … with closing quotes or brackets, if a capital letter or a digit follows; after CJK
+# punctuation; and at a line break.
 _END = regex.compile(r"""(?<=[.!?…]["')\]»”’]*)\s+(?=["'(\[«“‘]*[\p{Lu}\p{N}])|(?<=[。！？])|\n+""")
 _ABBREVIATED = regex.compile(
     r"\b(?:\p{Lu}\p{L}?|\p{L}(?:\.\p{L})+|Mrs|Gen|Sen|Rev|Col|Sgt|Capt|Prof|Gov|Rep|Hon|vs|cf|al|approx)\.\s*$"
@@ -16,9 +17,10 @@ _LOOKED_AT = 16
 
 
 def sentence_ends(text: str, starts: Sequence[int]) -> list[int]:
-    """The numbers of tokens behind which sentences end, ascending, the last token's among them; none of no token.
+    """The ends of the sentences, as exclusive token indexes, ascending. The last one is the number of tokens.
 
-    `starts` are where tokens begin, in code points. "Dr.", "St." and "U.S." end no sentence.
+    `starts` are the tokens' start offsets in code points. Without tokens the list is empty. "Dr.", "St." and "U.S." do
+    not end a sentence.
 
     >>> sentence_ends("He met Dr. Who. She left!", [0, 3, 7, 9, 11, 14, 16, 20, 24])
     [6, 9]

@@ -1,4 +1,4 @@
-"""From a word to its terms: lower case, possessive, stop words, parts of identifiers, stemmer (Snowball English)."""
+"""The terms of a single word: lower case, possessive, stop words, identifier parts, stemmer (Snowball English)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import regex
 from hyblink.app.core.checks import fold
 
 MAX_TOKEN_CHARS = 255
-"""Longer words are cut into pieces of this length, as Lucene does."""
+"""Longer words are split into pieces of this length, as in Lucene."""
 
 ENGLISH_STOP_WORDS = frozenset(
     [
@@ -53,7 +53,7 @@ ENGLISH_STOP_WORDS = frozenset(
 """Lucene's English stop set."""
 
 ANALYZER_VERSION = 2
-"""Raised whenever the same text would give other terms: indexes of another version are derived again."""
+"""The analyzer version. Increase it when a text's terms change: indexes of another version are then rebuilt."""
 
 ANALYZERS = ("english", "standard")
 
@@ -65,7 +65,7 @@ _POSSESSIVE = ("'s", "’s", "＇s", "'S", "’S", "＇S")
 
 
 class _Stemmers(local):
-    """Snowball stemmers keep state while they work: one per thread."""
+    """One Snowball stemmer per thread, because stemmers are stateful."""
 
     @cached_property
     def english(self) -> Callable[[str], str]:
@@ -76,7 +76,7 @@ class _Stemmers(local):
         plain: Callable[[str], str] = snowball.stemWord
 
         def stem(word: str) -> str:
-            # Lucene's generation of the algorithm keeps the double letter of "added", "egged", "erring".
+            # Lucene's version of the algorithm keeps the double letter of "added", "egged", "erring".
             found = plain(word)
             doubled = len(found) == 2 and found[0] in "aeo" and word.startswith(found + found[1]) and len(word) > 4
             return found + found[1] if doubled else found

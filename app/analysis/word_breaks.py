@@ -1,6 +1,6 @@
-"""Word boundaries: UAX #29 as Lucene's standard tokenizer finds them, and the same rules for Latin letters only.
+"""Regular expressions for word boundaries: UAX #29 as in Lucene's standard tokenizer, and a faster Latin version.
 
-Runs of Han, Hiragana, Katakana and Hangul are told apart from words; emoji are words of their own."""
+Runs of Han, Hiragana, Katakana and Hangul are distinguished from words. Each emoji is a token."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _WORD = (
     rf"|(?<=\p{{WB=Numeric}}{_X}){_MID_NUMBER}(?={_NUMBER}))*"
 )
 
-# Han that Unicode counts as letters (iteration marks) belongs to words, as it does in Lucene.
+# Han characters of the class ALetter (iteration marks) belong to words, as in Lucene.
 _CJK_CHAR = r"[[\p{Script=Han}--\p{WB=ALetter}]\p{Script=Hiragana}]"
 
-# Hangul that touches letters or digits of another script is one word with them.
+# Hangul adjacent to letters or digits of another script forms one word with them.
 _MORE_OF_WORD = rf"{_LETTER}|{_NUMBER}|{_JOIN}|{_MID_LETTER}{_LETTER}"
 
 _CJK_RUN = rf"\p{{WB=Katakana}}+|[\p{{Script=Hangul}}&&\p{{WB=ALetter}}]++(?!{_MORE_OF_WORD})"
@@ -41,7 +41,7 @@ _SOUTH_EAST = r"\p{Line_Break=Complex_Context}+"
 
 _KEYCAP = rf"[0-9#*]\ufe0f?\u20e3(?!{_LETTER}|{_NUMBER}|{_JOIN})"
 
-# Extended_Pictographic as of Unicode 12.1, the version of Lucene's tokenizer; later ones have fewer.
+# Extended_Pictographic of Unicode 12.1, the version of Lucene's tokenizer. Later versions contain fewer characters.
 _PICTOGRAPH = (
     r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u2199\u21a9-\u21aa\u231a-\u231b\u2328\u2388\u23cf\u23e9-\u23f3"
     r"\u23f8-\u23fa\u24c2\u25aa-\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u2605\u2607-\u2612\u2614-\u2685"
@@ -65,8 +65,8 @@ TOKEN = regex.compile(
     regex.VERSION1,
 )
 
-# The same rules for texts of Latin letters and common punctuation only, where the standard library's `re` is four
-# times as fast; a property test holds the two to each other.
+# The same rules for texts of Latin letters and common punctuation only. The standard library's `re` is four times as
+# fast as `regex`. A property test checks that both give the same tokens.
 LATIN = r"A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af"
 
 MIDDLE_OF_WORD = r".:'\u00b7\u2018\u2019\u2024"
@@ -88,7 +88,10 @@ _SPACE = re.compile(r"\s")
 
 
 def latin_pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """The text cut at white space into pieces of Latin letters only (True) and others (False)."""
+    """(piece, is Latin) of a text split at white space: Latin pieces can be tokenised with `LATIN_TOKEN`.
+
+    A piece with any character of `ODD` is not Latin and needs `TOKEN`.
+    """
     last = 0
     while odd := ODD_CHAR.search(text, last):
         start = odd.start()

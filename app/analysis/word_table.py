@@ -1,8 +1,8 @@
-"""Words of many texts at once: each distinct word is looked at once, everything else is compiled.
+"""A compiled table of distinct words, for tokenising many texts at once.
 
-A `WordTable` cuts texts into words by the class of each code point and gives every distinct word a number; who uses
-it keeps something for each number (a word's terms, its tokens) and puts a text's result together from that. The
-compiled loops release the interpreter lock.
+A `WordTable` splits texts into words by the class of each code point and gives every distinct word a number. The caller
+processes each distinct word once, in Python, and stores its values (terms or tokens) in `Values`. Compiled loops then
+assemble each text's result from the values of its words. They release the GIL.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from hyblink.app.analysis.compiled import INTERPRETED_STEPS, compiled
 
 OTHER, LETTER, DIGIT, JOIN, ODD = 0, 1, 2, 4, 128
 MID_LETTER, MID_NUMBER = 16, 32
-"""Classes of code points. A word is `JOIN* (LETTER | DIGIT)` and whatever LETTER, DIGIT and JOIN follow; MID_LETTER
-belongs to it between two LETTERs, MID_NUMBER between two DIGITs. A text with an ODD one is left to the caller."""
+"""Classes of code points, as bit flags. A word is `JOIN* (LETTER | DIGIT) (LETTER | DIGIT | JOIN)*`. It also includes a
+MID_LETTER between two LETTERs and a MID_NUMBER between two DIGITs. The table does not process texts with an ODD code
+point: the caller must."""
 
 MAX_WORD = 255
-"""A text with a longer word is left to the caller too."""
+"""The longest word. The table does not process texts with a longer one: the caller must."""
 
 _WORDS = 1_000_000
 _MAX_POINTS = 32_000_000
@@ -44,9 +45,10 @@ _Longs = npt.NDArray[np.int64]
 def _scan(  # type: ignore[no-untyped-def]
     points, ends, first, classes, beyond, fold, seed, slots, hashes, offsets, arena, count, words, used, word_ends, odd
 ):
-    """Cut texts `first`.. into words until the table may be too small for the next; (texts done, words in the table).
+    """Split texts into words, from text `first` on. Returns (number of texts done, number of words in the table).
 
-    `words[: word_ends[n]]` are the numbers of the words of texts up to n; `used` counts those of texts before `first`.
+    It stops early if the table is full and must grow. Text n has the word numbers `words[word_ends[n - 1]:
+    word_ends[n]]`. `used` is the number of words of the texts before `first`.
     """
     mask = len(slots) - 1
     room = min(len(hashes), len(slots) // 2)
@@ -151,7 +153,10 @@ def _refill(hashes, slots, count):  # type: ignore[no-untyped-def]
 
 @compiled(steps=_never_few)
 def join_values(words, word_ends, offsets, values, out, out_ends):  # type: ignore[no-untyped-def]
-    """For every text the values of its words with a blank (32) between them; empty values leave no trace."""
+    """For each text, write the values of its words to `out`, separated by spaces (32). Empty values are skipped.
+
+    Text n ends at `out_ends[n]`.
+    """
     at, word = 0, 0
     for text in range(len(word_ends)):
         begun = at
@@ -170,7 +175,10 @@ def join_values(words, word_ends, offsets, values, out, out_ends):  # type: igno
 
 @compiled(steps=_never_few)
 def union_values(words, word_ends, offsets, values, seen, out, out_ends):  # type: ignore[no-untyped-def]
-    """For every text the distinct values of its words, ascending. `seen` (all -1) has a place for each value."""
+    """For each text, write the distinct values of its words to `out`, ascending. Text n ends at `out_ends[n]`.
+
+    `seen` is a work array with an entry of -1 for each possible value.
+    """
     at, word = 0, 0
     for text in range(len(word_ends)):
         begun = at
@@ -185,7 +193,7 @@ def union_values(words, word_ends, offsets, values, seen, out, out_ends):  # typ
         gap = 1
         while gap < (at - begun) // 3:
             gap = 3 * gap + 1
-        while gap:  # Shell's sort: a text has few distinct tokens
+        while gap:  # Shell sort: fast enough, since a text has few distinct tokens
             for right in range(begun + gap, at):
                 value = out[right]
                 left = right
@@ -199,7 +207,10 @@ def union_values(words, word_ends, offsets, values, seen, out, out_ends):  # typ
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words of some texts: text n has `numbers[ends[n - 1]:ends[n]]`. An `odd` one has none and must be done singly."""
+    """The words of some texts: text n has the word numbers `numbers[ends[n - 1]:ends[n]]`.
+
+    A text marked `odd` was not processed and has none: the caller must process it itself.
+    """
 
     numbers: _Ints
     ends: _Longs
@@ -207,10 +218,10 @@ class Words:
 
 
 class WordTable:
-    """Distinct words and their numbers, from 0. Not safe to share between threads while texts are cut.
+    """A hash table of distinct words, numbered from 0. `cut` must not be called by several threads at once.
 
-    `classes` gives the class of the code points below its length, `beyond` that of all others. With `lower`, ASCII
-    letters are kept in lower case.
+    `classes[c]` is the class of code point c, and `beyond` that of all code points past its end. With `lower`, ASCII
+    letters are lower-cased.
     """
 
     def __init__(self, classes: _Bytes, beyond: int, *, lower: bool) -> None:
@@ -231,16 +242,16 @@ class WordTable:
 
     @property
     def full(self) -> bool:
-        """Whether it has grown so large that a new one should take its place."""
+        """Whether the table has reached its size limit and should be replaced by a new one."""
         return self._count > _WORDS or self._offsets[self._count] > _MAX_POINTS
 
     def word(self, number: int) -> str:
-        """The word of a number."""
+        """The word with this number."""
         start, end = self._offsets[number], self._offsets[number + 1]
         return self._arena[start:end].tobytes().decode("utf-32-le")
 
     def cut(self, texts: Sequence[str]) -> Words:
-        """The texts' words. New ones get the next numbers. Texts hold no lone surrogates."""
+        """Split texts into words. New words are added to the table. The texts must not contain lone surrogates."""
         points: _Points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
         ends: _Longs = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
         numbers: _Ints = np.empty(len(points) // 2 + len(texts) + 1, dtype=np.int32)
@@ -266,7 +277,7 @@ class WordTable:
 
 
 class Values:
-    """Something of varying length for each number of a table, in one growing array."""
+    """A variable-length list of values for each word number of a table, stored in one growing array."""
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         self._data = np.zeros(1 << 16, dtype=dtype)
@@ -278,16 +289,16 @@ class Values:
 
     @property
     def data(self) -> npt.NDArray[Any]:
-        """The values of all numbers, one after another."""
+        """The values of all words, concatenated. The array may be longer than what is used."""
         return self._data
 
     @property
     def offsets(self) -> _Longs:
-        """Number n has `data[offsets[n]:offsets[n + 1]]`."""
+        """Word number n has the values `data[offsets[n]:offsets[n + 1]]`."""
         return self._offsets[: self._count + 1]
 
     def extend(self, lengths: npt.ArrayLike, values: npt.NDArray[Any]) -> None:
-        """Values of the next numbers: how many each has, and all of them joined."""
+        """Append the values of the next word numbers: `lengths` counts each word's, `values` holds all concatenated."""
         lengths = np.asarray(lengths, dtype=np.int64)
         used = int(self._offsets[self._count])
         self._data = _room(self._data, used + len(values))
@@ -297,7 +308,7 @@ class Values:
         self._count += len(lengths)
 
     def total(self, words: Words) -> int:
-        """How many values the words have together."""
+        """The total number of values of all given words, repetitions included."""
         return int(np.diff(self.offsets)[words.numbers].sum())
 
 

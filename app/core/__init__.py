@@ -1,1 +1,1 @@
-"""The inside of the house: types, ports, errors, settings, text analysis. No I/O beyond manifests, no torch."""
+"""The core, on which all other packages depend: types, ports, errors, settings. It does no I/O beyond manifests."""

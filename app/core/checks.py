@@ -1,4 +1,4 @@
-"""What any text must be before it is stored or searched for."""
+"""Validation and Unicode normalisation of text before it is stored or searched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_text(text: object, name: str) -> str:
-    """`text` itself if it is a string that can be stored anywhere.
+    """`text` itself if it is a string that every engine can store.
 
     Raises InvalidInputError for other types, NUL characters and lone surrogates.
     """
@@ -31,5 +31,8 @@ def check_text(text: object, name: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Canonical composition (NFC). Terms are folded one by one, so offsets are those of the text as it was sent."""
+    """`text` in Unicode normalisation form C (NFC).
+
+    The analyzer normalises single words, not whole texts, so offsets stay those of the text as it was sent.
+    """
     return text if text.isascii() else unicodedata.normalize("NFC", text)

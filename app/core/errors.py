@@ -1,21 +1,21 @@
-"""Every error that hyblink raises on purpose.
+"""The exception classes of hyblink, with their HTTP statuses.
 
 ::
 
     HyblinkError
-    ├── UserError                    the caller can fix it; safe to show; 4xx
+    ├── UserError                    the caller can fix it; the message is safe to show (4xx)
     │   ├── InvalidInputError        a value is malformed: names what was received and what was expected (400)
     │   ├── NotFoundError            a document, collection, generation or profile does not exist (404)
-    │   ├── ConflictError            the thing exists already, or its state forbids the act (409)
+    │   ├── ConflictError            the thing exists already, or its state does not allow the operation (409)
     │   ├── WriterConflictError      another process is writing to the same collection (409)
     │   ├── TooLargeError            the request is over a stated limit (413)
     │   ├── UnauthorizedError        no API key, or an unknown one (401)
-    │   ├── ForbiddenError           the key's role does not allow the act (403)
+    │   ├── ForbiddenError           the key's role does not allow the operation (403)
     │   └── RateLimitedError         too many requests for this key (429)
-    ├── UnavailableError             a part is missing or down; trying later may help (503)
+    ├── UnavailableError             a component is missing or down; trying later may help (503)
     │   ├── EncoderUnavailableError  the encoder's packages or weights are not installed
-    │   └── DeadlineExceededError    no leg answered within the deadline
-    ├── StorageFullError             the disk is full; the old state stands (507)
+    │   └── DeadlineExceededError    no first-stage retriever answered before the deadline
+    ├── StorageFullError             the disk is full; the write was rolled back (507)
     └── CorruptionError              a file does not match its manifest, or a store fails its checks (500)
 """
 
@@ -43,7 +43,7 @@ _SHOWN = 120
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a message: its repr, at most 120 characters, printable anywhere."""
+    """A value's repr for an error message: at most 120 characters, lone surrogates escaped."""
     text = repr(value)
     if len(text) > _SHOWN:
         text = text[: _SHOWN - 1] + "…"
@@ -51,7 +51,7 @@ def shown(value: object) -> str:
 
 
 class HyblinkError(Exception):
-    """Base of all errors below. `code` is stable: clients may match on it."""
+    """Base of all errors below. `code` is stable, so clients may match on it. `status` is the HTTP status."""
 
     code = "internal_error"
     status = 500
@@ -72,7 +72,7 @@ class HyblinkError(Exception):
 
 
 class UserError(HyblinkError):
-    """The caller can fix it. The message is safe to show."""
+    """The caller can fix the problem. The message is safe to show to them."""
 
     code = "bad_request"
     status = 400
@@ -93,7 +93,7 @@ class NotFoundError(UserError):
 
 
 class ConflictError(UserError):
-    """The named thing exists already, or its state forbids the act."""
+    """The named thing exists already, or its state does not allow the operation."""
 
     code = "conflict"
     status = 409
@@ -113,21 +113,21 @@ class TooLargeError(UserError):
 
 
 class UnauthorizedError(UserError):
-    """No API key, or one that is not known."""
+    """The request has no API key, or an unknown one."""
 
     code = "unauthorized"
     status = 401
 
 
 class ForbiddenError(UserError):
-    """The key is known, but its role or its collections do not allow the act."""
+    """The key is known, but its role or its collections do not allow the operation."""
 
     code = "forbidden"
     status = 403
 
 
 class RateLimitedError(UserError):
-    """Too many requests at once; `Retry-After` says when to come back."""
+    """Too many requests. `retry_after_s` becomes the `Retry-After` header, in seconds."""
 
     code = "rate_limited"
     status = 429
@@ -138,7 +138,7 @@ class RateLimitedError(UserError):
 
 
 class UnavailableError(HyblinkError):
-    """A part that is needed is missing or down."""
+    """A required component is missing or down. Trying later may help."""
 
     code = "unavailable"
     status = 503
@@ -151,13 +151,13 @@ class EncoderUnavailableError(UnavailableError):
 
 
 class DeadlineExceededError(UnavailableError):
-    """No leg answered before the deadline."""
+    """No first-stage retriever ("leg") answered before the deadline."""
 
     code = "deadline_exceeded"
 
 
 class StorageFullError(HyblinkError):
-    """The disk is full. What was to be written has not been; what was stored before stays."""
+    """The disk is full. The write was rolled back, and earlier data is intact."""
 
     code = "storage_full"
     status = 507

@@ -1,4 +1,4 @@
-"""Modules of other people that add signals, formats, families, recipes or routes: importing one registers them."""
+"""Extension modules. Importing one registers its signals, file formats, model families, recipes or API routes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hyblink.app.core.errors import InvalidInputError
 
 
 def load_extensions(modules: Sequence[str]) -> None:
-    """Import each module once. Raises InvalidInputError naming one that cannot be imported, and why."""
+    """Import the extension modules. Raises InvalidInputError, with the cause, if one cannot be imported."""
     for name in modules:
         try:
             import_module(name)

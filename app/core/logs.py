@@ -1,4 +1,4 @@
-"""Logging: one line an event, as text or JSON, with the id of the request that it belongs to."""
+"""Logging: one line per event, as text or JSON, with the id of the request that caused it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import secrets
 import orjson
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-"""The id of the request that this thread or task works for; "" where it is none."""
+"""The id of the request that the current thread or task works for; empty outside a request."""
 _GIVEN = re.compile(r"[\w.:-]{1,64}")
 
 
 def new_request_id(given: str = "") -> str:
-    """The caller's id where it is fit to stand in a log, otherwise a new one."""
+    """The caller's request id if it is 1 to 64 of letters, digits and `_.:-`; otherwise a new random one."""
     return given if _GIVEN.fullmatch(given) else secrets.token_hex(8)
 
 
@@ -42,7 +42,7 @@ class _Json(logging.Formatter):
 
 
 def set_up(level: str | int, form: str = "text") -> None:
-    """Log to standard error from now on."""
+    """Send all log messages of at least `level` to standard error. `form` is `text` or `json`."""
     handler = logging.StreamHandler()
     handler.addFilter(_WithRequest())
     if form == "json":

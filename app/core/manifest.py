@@ -1,7 +1,7 @@
-"""Artifacts are directories with a manifest: what is in them, and the sha256 of each file.
+"""Artifact folders with a manifest that lists each file's size and sha256, and atomic file writes.
 
-Files are written beside their final name, flushed to disk, then renamed. A manifest is written last; a folder
-without one is unfinished and is never opened.
+A file is written under a temporary name in the same folder, flushed to disk and renamed. The manifest is written
+last, so a folder without one is unfinished and is never opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader sees either all of the old or all of the new."""
+    """Replace the content of `path` atomically and durably. A reader sees the old or the new content, never a mix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,7 +35,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable."""
+    """Flush a directory to disk, so that renames in it survive a crash."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -49,7 +49,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises CorruptionError where the file is not one."""
+    """Read a JSON object. Raises CorruptionError if the file does not hold one."""
     try:
         value = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
@@ -68,7 +68,10 @@ def sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, files: Iterable[str], **fields: Any) -> dict[str, Any]:
-    """Write `folder/manifest.json`: the given fields and each file's size and sha256. Flushes the files first."""
+    """Write `folder/manifest.json` with the given fields and each file's size and sha256, and return its content.
+
+    The files are flushed to disk first.
+    """
     listed: dict[str, Any] = {}
     for name in files:
         path = folder / name
@@ -84,10 +87,10 @@ def write_manifest(folder: Path, files: Iterable[str], **fields: Any) -> dict[st
 
 
 def check_manifest(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
-    """The folder's manifest, after checking each file's size and, unless told otherwise, its sha256.
+    """The folder's manifest, after a check of each file's size and, with `checksums`, of its sha256.
 
-    Raises CorruptionError naming the first file that does not match, and FileNotFoundError where the folder has
-    no manifest (it was never finished).
+    Raises CorruptionError naming the first file that does not match, and FileNotFoundError if the folder has no
+    manifest (it is unfinished).
     """
     manifest = read_json(folder / MANIFEST)
     files = manifest.get("files")
@@ -111,7 +114,7 @@ def check_manifest(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
 
 
 def _entry(folder: Path, name: str, value: object) -> tuple[int, str]:
-    """Size and sha256 of a file as a manifest lists it."""
+    """The size and sha256 that a manifest lists for a file."""
     size = value.get("bytes") if isinstance(value, dict) else None
     digest = value.get("sha256") if isinstance(value, dict) else None
     if not isinstance(size, int) or not isinstance(digest, str):

@@ -1,4 +1,4 @@
-"""Names of collections."""
+"""Validation of collection names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hyblink.app.core.errors import InvalidInputError
 
 COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 COLLECTION_PATTERN = f"^{COLLECTION_NAME.pattern}$"
-"""As JSON schemas and query parameters have it."""
+"""The anchored pattern, for JSON schemas and query parameters."""
 
 
 def check_name(name: str) -> str:
-    """A collection name, or InvalidInputError."""
+    """`name` itself if it is a valid collection name. Raises InvalidInputError otherwise."""
     if not isinstance(name, str) or not COLLECTION_NAME.fullmatch(name):
         raise InvalidInputError(
             "bad collection name",

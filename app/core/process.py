@@ -1,4 +1,4 @@
-"""Processes: names that tell whether one is dead, commands for new ones, and where the installed package lies."""
+"""Operating system processes: owner names with a liveness check, and commands that start modules as processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def _host() -> str:
 
 
 def new_owner() -> str:
-    """A name for somebody in this process: host, process id, the moment it started, and a number of its own."""
+    """A new unique owner name for a lease or claim: host, process id, process start time and a random suffix."""
     import psutil
 
     return f"{_host()} {os.getpid()} {psutil.Process().create_time():.2f} {secrets.token_hex(4)}"
 
 
 def has_died(owner: str) -> bool:
-    """Whether the process of an owner is known to be gone: it ran on this host and does not any more."""
+    """Whether an owner's process is known to be dead: it ran on this host and has ended. False if unknown."""
     import psutil
 
     try:
@@ -36,24 +36,26 @@ def has_died(owner: str) -> bool:
     if host != _host():
         return False
     try:
-        # Clocks are set now and then, and with them the moments that processes are said to have started.
+        # The system clock may have been adjusted, which shifts reported start times: allow _CLOCK_S seconds.
         return bool(abs(psutil.Process(process).create_time() - began) > _CLOCK_S)
     except psutil.NoSuchProcess:
         return True
 
 
 def package_folder() -> Path:
-    """The folder of the installed package; `app/`, `ui/` and `opensearch/` are in it."""
-    return Path(__file__).parents[2]  # not resolved: in a checkout hyblink/ holds links to the folders
+    """The folder of the installed package, which contains `app/`, `ui/` and `opensearch/`."""
+    return Path(__file__).parents[2]  # links are not resolved: in a checkout hyblink/ contains links to the folders
 
 
 def module_command(name: str, *arguments: str) -> list[str]:
-    """The command that runs one of our modules in a process of its own, whatever lies in the current folder."""
+    """The command line that runs a module of this package. Modules in the current folder cannot shadow it (`-P`)."""
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def module_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment variables (by default this process's) with which a new process finds the package."""
+    """Environment variables for a new process: `environment`, by default this process's, with the package on
+    PYTHONPATH.
+    """
     known = dict(os.environ if environment is None else environment)
     path = os.pathsep.join(filter(None, [str(package_folder().parent), known.get("PYTHONPATH", "")]))
     return {**known, "PYTHONPATH": path}

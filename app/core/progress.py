@@ -1,4 +1,4 @@
-"""How far something is: whoever does long work tells stages and counts; doors show them as they like."""
+"""Progress reporting. Long-running functions report stages and counts; the CLI and the job runner display them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Tells that so many more are done; `note` stands beside the count, such as a rate."""
+    """Reports that `count` more items are done. `note` is shown beside the count, such as a rate."""
 
     def __call__(self, count: int = 1, note: str = "") -> None: ...
 
 
 class Progress(Protocol):
-    """Begins stages."""
+    """Starts a stage of long-running work."""
 
     def __call__(self, stage: str, total: int | None = None) -> Advance:
-        """A stage of so many things; None where nobody knows how many."""
+        """Start a stage of `total` items, None if the number is unknown. Returns the function that counts them."""
         ...
 
 
 def silent(stage: str, total: int | None = None) -> Advance:
-    """Tells nobody."""
+    """A `Progress` that reports nothing."""
     del stage, total
 
     def advance(count: int = 1, note: str = "") -> None:

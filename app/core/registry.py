@@ -1,4 +1,4 @@
-"""Named things that people can add to: signals, file formats, families of models, recipes."""
+"""A registry of named items that extensions can add to: signals, file formats, model families, recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Rows by name, in the order in which they were added.
+    """A mapping from names to items ("rows"), in the order in which they were added.
 
     >>> colours = Registry("colour", lambda row: row[0])
     >>> colours.add(("red", 1))
@@ -21,13 +21,13 @@ class Registry(Mapping[str, T], Generic[T]):
     """
 
     def __init__(self, what: str, name_of: Callable[[T], str]) -> None:
-        """`what` names a row in errors; `name_of` gives a row's name."""
+        """`what` is the word for an item in error messages. `name_of` returns an item's name."""
         self._what = what
         self._name_of = name_of
         self._rows: dict[str, T] = {}
 
     def add(self, *rows: T) -> None:
-        """Add rows. Raises ConflictError where a name is taken."""
+        """Add items. Raises ConflictError if a name is taken."""
         for row in rows:
             name = self._name_of(row)
             if name in self._rows:
@@ -35,13 +35,13 @@ class Registry(Mapping[str, T], Generic[T]):
             self._rows[name] = row
 
     def remove(self, name: str) -> None:
-        """Take a row out. Raises InvalidInputError where there is none of that name."""
+        """Remove an item. Raises InvalidInputError if there is none of that name."""
         self.of(name)
         del self._rows[name]
 
     @contextmanager
     def added(self, *rows: T) -> Iterator[None]:
-        """Within it the rows are there: for tests and for programs that add something for a while."""
+        """A context manager that adds items on entry and removes them on exit."""
         self.add(*rows)
         try:
             yield
@@ -50,7 +50,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 self.remove(self._name_of(row))
 
     def of(self, name: str) -> T:
-        """The row of a name. Raises InvalidInputError naming those there are."""
+        """The item of a name. Raises InvalidInputError, listing the known names, if there is none."""
         try:
             return self._rows[name]
         except KeyError:

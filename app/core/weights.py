@@ -1,7 +1,7 @@
-"""Term weights: nine significant bits, and idf.
+"""Term weights of sparse vectors: rounding to 9 significant bits, idf, and pruning.
 
-Lucene's feature fields keep a weight's sign, exponent and the first eight bits of its fraction. Rounding here,
-once, before any engine sees a weight, makes every engine score the same numbers.
+Lucene's feature fields keep a weight's sign, exponent and the first eight bits of its fraction. Weights are rounded
+here to the same precision before any engine stores them, so that all engines compute the same scores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hyblink.app.core.types.arrays import IdArray, TermWeights
 SIGNIFICANT_BITS = 9
 _DROPPED = 24 - SIGNIFICANT_BITS
 RELATIVE_ERROR = 2.0**-SIGNIFICANT_BITS
-"""Largest relative error of rounding to nearest."""
+"""The largest relative error of `round_weights`."""
 
 
 def round_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -30,14 +30,15 @@ def round_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def idf(frequency: npt.NDArray[np.float64] | IdArray, passages: int) -> npt.NDArray[np.float32]:
-    """BM25's idf, ln(1 + (N - df + 0.5) / (df + 0.5)), of tokens that stand in `frequency` of so many passages."""
+    """BM25's idf, ln(1 + (N - df + 0.5) / (df + 0.5)): `frequency` holds each token's df, `passages` is N."""
     return np.log1p((passages - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
 
 
 def idf_weights(ids: npt.NDArray[np.int32], frequency: IdArray, passages: int, limit: int) -> TermWeights:
-    """The query side of a bag of tokens: idf as in BM25, the heaviest `limit`.
+    """Query weights of a bag of tokens: BM25's idf, only the `limit` largest.
 
-    `frequency` has the number of passages that hold each token. Tokens that none holds are left out.
+    `frequency` is parallel to `ids` and holds each token's document frequency, in passages. Tokens with a frequency
+    of 0 are left out.
     """
     weights = idf(frequency, passages)
     usable = (frequency > 0) & (weights > 0)
@@ -48,10 +49,10 @@ _SMALLEST_PRIOR, _LARGEST_RATIO = 0.3, 3.0
 
 
 def calibrated(terms: TermWeights, idf: TermWeights, prior: npt.NDArray[np.float32]) -> TermWeights:
-    """Query weights for a collection whose idf is another one than passages were weighed with.
+    """Query weights corrected for a collection whose idf differs from the one that a model learned.
 
-    `prior` stands beside `terms`; `idf` holds the collection's, for the tokens that it has. BM25 takes its idf from the
-    collection; a model's weights learn theirs elsewhere, so each query weight is multiplied by the ratio, at most 3.
+    Each weight of `terms` is multiplied by idf / prior, at most 3. `prior` is the model's idf, parallel to `terms`.
+    `idf` holds the collection's idf for a subset of the tokens of `terms`. Tokens without it are dropped.
     """
     at = np.searchsorted(terms.ids, idf.ids)
     ratio = np.minimum(idf.weights / np.maximum(prior[at], _SMALLEST_PRIOR), _LARGEST_RATIO)
@@ -59,12 +60,15 @@ def calibrated(terms: TermWeights, idf: TermWeights, prior: npt.NDArray[np.float
 
 
 def product(terms: TermWeights, other: TermWeights) -> TermWeights:
-    """The products of weights of tokens that both have; `other` has no token that `terms` has not."""
+    """Per token the product of the weights in `terms` and `other`. The ids of `other` are a subset of `terms`'s."""
     return TermWeights(other.ids, other.weights * terms.weights[np.searchsorted(terms.ids, other.ids)])
 
 
 def heaviest(terms: TermWeights, limit: int) -> TermWeights:
-    """The `limit` largest weights, of equal ones the lower ids, rounded; what rounds to nothing is left out."""
+    """The `limit` largest weights, rounded to 9 significant bits; ties go to lower ids.
+
+    Weights that are not positive after rounding are left out.
+    """
     weights = round_weights(terms.weights)
     order = np.lexsort((terms.ids, -weights))[:limit]
     keep = np.sort(order[weights[order] > 0])

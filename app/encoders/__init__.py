@@ -1,1 +1,1 @@
-"""Text to vectors and to weights over a vocabulary. torch is imported only when a model is loaded."""
+"""The models: dense and sparse encoders, rerankers, mention models. torch is imported only when a model is loaded."""

@@ -1,4 +1,4 @@
-"""An encoder that knows some queries by heart: evaluation encodes them once, in batches, for all systems."""
+"""A query cache around an encoder. Evaluation encodes all test queries once, in batches, for all compared systems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyblink.app.core.types.arrays import ScoreArray
 
 
 class CachedQueries:
-    """Wraps an encoder; unknown queries go through to it."""
+    """A `FullEncoder` that returns cached encodings of known queries and passes all other calls to `encoder`."""
 
     def __init__(self, encoder: FullEncoder, known: dict[str, EncodedQuery]) -> None:
         self._encoder = encoder
@@ -20,7 +20,7 @@ class CachedQueries:
 
     @classmethod
     def of(cls, encoder: FullEncoder, texts: Sequence[str]) -> CachedQueries:
-        """Encode the texts now."""
+        """Encode the texts as queries now and cache the results."""
         unique = list(dict.fromkeys(texts))
         return cls(encoder, dict(zip(unique, encoder.encode_queries(unique), strict=True)))
 

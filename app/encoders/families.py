@@ -1,4 +1,4 @@
-"""Every family of encoders, one row each."""
+"""The registry of model families and how to tell a model's family."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ ENCODER_FAMILIES.add(
 
 
 def family_of(model: str, otherwise: str) -> EncoderFamily:
-    """The family of a model: by its manifest, else as its files show, else `otherwise`.
+    """The family of a model: named by its manifest, else told by its files, else the family named `otherwise`.
 
-    Raises EncoderUnavailableError where its manifest names one that is not known.
+    Raises EncoderUnavailableError if the manifest names an unknown family.
     """
     try:
         kind = str(trained(model).get("kind", ""))
     except (CorruptionError, OSError, ValueError):
-        kind = otherwise  # whoever loads it says what is damaged
+        kind = otherwise  # the loader will report the damage
     if not kind:
-        with suppress(EncoderUnavailableError):  # modules of another kind
+        with suppress(EncoderUnavailableError):  # a sentence-transformers model, but not a VDR model
             kind = VDR if is_whole_model(Path(model).expanduser()) else ""
     family = ENCODER_FAMILIES.get(kind or otherwise)
     if family is None:

@@ -1,7 +1,7 @@
-"""A family of encoders: one form of model folder, and what it is for.
+"""Model families: one kind of model folder each, with the functions that load it for its purposes.
 
-A family is a folder beside this file and a row in `families.py`. The manifest of a model folder names its family, and
-whoever needs the model asks the row. Parts that need torch are imported when they are called.
+A family is a subpackage here and an entry in `families.py`. The manifest of a model folder names its family, and the
+entry says how to load the model. Code that needs torch is imported only when it is called.
 """
 
 from __future__ import annotations
@@ -19,83 +19,89 @@ from hyblink.app.core.types.ranking import TokenContribution, VdrMode
 
 
 class PairScorer(Protocol):
-    """A loaded model that scores pairs of a query and a passage. One thread at a time uses it."""
+    """A loaded reranker model that scores (query, passage) pairs. It is not safe to share between threads."""
 
     def score(self, pairs: Sequence[tuple[str, str]], idf: TokenIdf | None) -> ScoreArray:
-        """A score for each (query, passage), larger is better. `idf` is the collection's, for models that go by it."""
+        """One score per (query, passage), shape (n,); larger is better.
+
+        `idf` is the collection's idf of the query's tokens, for models that use it.
+        """
         ...
 
     def contributions(self, query: str, passage: str, idf: TokenIdf | None) -> tuple[TokenContribution, ...]:
-        """What each token of the query gave to the score; empty where the model cannot say."""
+        """Each query token's part of the score; empty if the model cannot tell."""
         ...
 
 
 class RerankerLoader(Protocol):
-    """How a family's models are loaded for re-ranking."""
+    """Loads a family's models as rerankers."""
 
     @property
     def bf16_on_cpu(self) -> bool:
-        """Whether bf16 is the fastest precision on CPUs that have it; elsewhere int8 is."""
+        """Whether bf16 is this family's fastest precision on CPUs that support it. If not, int8 is."""
         ...
 
     def in_torch(self, model: str, device: str, tokens: int, *, bf16: bool, batch: int) -> PairScorer:
-        """The model computed by torch. Raises EncoderUnavailableError where it cannot be loaded."""
+        """Load the model in torch. `tokens` is its longest input, `batch` the pairs in a forward pass.
+
+        Raises EncoderUnavailableError if it cannot be loaded.
+        """
         ...
 
     def in_graph(self, model: str, folder: Path, tokens: int) -> PairScorer:
-        """The model exported into `folder`, computed by ONNX Runtime."""
+        """Load the model's ONNX export in `folder` in ONNX Runtime. `tokens` is its longest input."""
         ...
 
 
 class VdrEncoder(Protocol):
-    """What makes term weights, and how it stands beside a dense encoder."""
+    """A VDR encoder: either a head on a dense model's token states, or a whole model."""
 
     @property
     def id(self) -> str: ...
 
     @property
     def mode(self) -> VdrMode:
-        """What it does best."""
+        """The mode that the encoder was trained for; `auto` resolves to it."""
         ...
 
     @property
     def base(self) -> str:
-        """The model whose token states it reads; empty where it reads texts itself."""
+        """The name of the model whose token states it reads; empty for a whole model."""
         ...
 
     @property
     def vocabulary(self) -> str:
-        """The model whose vocabulary its weights are over; empty for that of the dense model."""
+        """The name of the model whose vocabulary its weights are over; empty for that of the dense model."""
         ...
 
     @property
     def adapter(self) -> Any:
-        """The `VdrAdapter` that can be trained anew on a collection; None for whole models."""
+        """The `VdrAdapter` that can be trained further on a collection; None for a whole model."""
         ...
 
     def with_dense(self, dense: DenseEncoder) -> FullEncoder:
-        """Both together. Raises EncoderUnavailableError where it cannot read what the dense encoder makes."""
+        """The combination with a dense encoder. Raises EncoderUnavailableError if a head cannot read its states."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A model as it is exported: a torch module and how its inputs and outputs are called."""
+    """A model prepared for ONNX export: a torch module with the names of its inputs and outputs."""
 
     module: Any
     kind: str
-    """Of the exported folder's manifest, before `-onnx`."""
+    """`kind` in the exported folder's manifest, without the suffix `-onnx`."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     tokenizer: str
-    """The model whose tokenizer goes with it."""
+    """The name of the model whose tokenizer is exported with it."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """More for the manifest."""
+    """Further fields of the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderFamily:
-    """One row: what folders of a kind are, and what loads them. A slot that is None is one that they do not fill."""
+    """An entry of the registry: a kind of model folder and its loaders. None means not usable for that purpose."""
 
     kind: str
     """`kind` in the manifest of a folder."""
@@ -103,12 +109,12 @@ class EncoderFamily:
     vdr: Callable[[Path, EncodeSettings, DenseEncoder], VdrEncoder] | None = None
     mention: Callable[[Path, EncodeSettings], MentionEncoder | InTextEncoder] | None = None
     graph: str = ""
-    """`module:function` that makes a `Graph` of a model's name; empty where it cannot be exported."""
+    """`module:function` that makes a `Graph` from a model's name; empty if the family cannot be exported."""
     adapts: str = ""
-    """`passages` or `mentions`: what a LoRA adapter of this family encodes; empty for what is none."""
+    """What a LoRA adapter of this family encodes, `passages` or `mentions`; empty if it is no LoRA adapter."""
 
     def exported(self, model: str) -> Graph:
-        """The model as it is exported."""
+        """The `Graph` of a model, for ONNX export."""
         module, _, function = self.graph.partition(":")
         made: Graph = getattr(import_module(module), function)(model)
         return made

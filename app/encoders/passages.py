@@ -1,4 +1,4 @@
-"""What raises a passage to the full tier: its dense vector and its VDR weights, by one forward pass for both."""
+"""Combinations of a dense and a VDR encoder (`FullEncoder`): dense only, two models, or one shared backbone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyblink.app.encoders.loading.prefixes import Prefixes
 
 
 class TokenStates(DenseEncoder, Protocol):
-    """A dense encoder whose model also says something of every token."""
+    """A dense encoder that also gives access to its transformer, for heads that read token states."""
 
     settings: EncodeSettings
     prefixes: Prefixes
@@ -36,43 +36,47 @@ class TokenStates(DenseEncoder, Protocol):
         ...
 
     def joined(self, titles: Sequence[str], texts: Sequence[str]) -> list[str]:
-        """Passages as the model reads them."""
+        """The passages' input texts: prefix, title and text."""
         ...
 
 
 def token_states_of(dense: DenseEncoder) -> TokenStates:
-    """The dense encoder as one that gives token states. Raises EncoderUnavailableError where it does not."""
+    """The dense encoder, typed as `TokenStates`. Raises EncoderUnavailableError if it gives no token states."""
     if not hasattr(type(dense), "input_embeddings"):  # looked up on the class, so that no model is loaded
         raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
     return cast("TokenStates", dense)
 
 
 class VdrWeights(Protocol):
-    """A VDR encoder that reads a backbone's token states."""
+    """A VDR head that reads the token states of a shared backbone."""
 
     def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
-        """Each text's weights: the largest, and those of its own tokens."""
+        """Each text's sparse vector: its largest weights, and those of its own tokens."""
         ...
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf within passages' weights; None where there is none."""
+        """The idf contained in passage weights, parallel to `ids`; None if unknown. See `FullEncoder.prior_idf`."""
         ...
 
 
 class VdrTexts(Protocol):
-    """A VDR encoder that reads texts itself."""
+    """A VDR encoder that is a whole model and reads texts itself."""
 
-    def encode_query(self, text: str) -> TermWeights: ...
+    def encode_query(self, text: str) -> TermWeights:
+        """The query's sparse vector."""
+        ...
 
-    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[TermWeights]: ...
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[TermWeights]:
+        """The passages' sparse vectors. `titles` and `texts` are parallel."""
+        ...
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf within passages' weights; None where there is none."""
+        """The idf contained in passage weights, parallel to `ids`; None if unknown. See `FullEncoder.prior_idf`."""
         ...
 
 
 class DenseOnly:
-    """A dense encoder alone."""
+    """A `FullEncoder` with a dense encoder and no VDR encoder."""
 
     def __init__(self, dense: DenseEncoder) -> None:
         self._dense = dense
@@ -91,7 +95,7 @@ class DenseOnly:
 
 
 class DenseAndVdr:
-    """A dense encoder and a VDR model of its own: two forward passes."""
+    """A `FullEncoder` of a dense encoder and a separate VDR model, which costs two forward passes."""
 
     def __init__(self, dense: DenseEncoder, vdr: VdrTexts) -> None:
         self._dense = dense
@@ -113,7 +117,7 @@ class DenseAndVdr:
 
 
 class SharedBackbone:
-    """A dense model whose token states a VDR head reads."""
+    """A `FullEncoder` of a dense model and a VDR head on its token states. One forward pass computes both."""
 
     def __init__(self, dense: TokenStates, vdr: VdrWeights) -> None:
         self._dense = dense

@@ -1,4 +1,4 @@
-"""Encoders by id, each made once and shared."""
+"""The pool of all encoders: it loads each model once, by id, and shares it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PRECISIONS = {"precision": ("auto", "fp32", "bf16"), "cross_encoder_precision": 
 
 
 class EncoderPool:
-    """Encoders by id, each made once and shared."""
+    """Loads encoders by id or by the settings, each once, and shares them between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -69,7 +69,11 @@ class EncoderPool:
         self._default_vdr, self._default_vdr_reads = self._configured_vdr(shipped), shipped.id
 
     def _configured_vdr(self, dense: DenseEncoder) -> str:
-        """The id of the VDR encoder that the settings name, "" where they name none or it is for another model."""
+        """The id of the VDR encoder named by the settings; empty if they name none.
+
+        It is also empty if the shipped default does not fit the dense model. Raises InvalidInputError if a VDR encoder
+        that is named explicitly does not fit.
+        """
         wanted = self._settings.encode.vdr_model
         folder = SHIPPED_VDR if wanted == "default" else Path(wanted).expanduser()
         if wanted == "none" or (wanted == "default" and not (folder / MANIFEST).is_file()):
@@ -90,7 +94,7 @@ class EncoderPool:
         return encoder.id
 
     def _load_vdr(self, folder: Path, dense: DenseEncoder) -> VdrEncoder:
-        """A VDR encoder in a folder. Raises EncoderUnavailableError where it holds none."""
+        """The VDR encoder in a folder. Raises EncoderUnavailableError if the folder holds none."""
         family = family_of(str(folder), VDR_HEAD)
         if family.vdr is None:
             raise EncoderUnavailableError("not a VDR encoder", received=family.kind, expected="a VDR head or model")
@@ -98,47 +102,47 @@ class EncoderPool:
 
     @property
     def default_dense(self) -> DenseEncoder:
-        """The encoder that the settings name."""
+        """The dense encoder of new generations: the one named by the settings, or set by `use_as_default`."""
         return self._dense[self._default_dense]
 
     @property
     def default_vdr_model(self) -> str:
-        """The id of the VDR encoder that goes with the default dense one; "" where there is none."""
+        """The id of the VDR encoder of new generations; empty if there is none for the default dense encoder."""
         return self._default_vdr if self._default_vdr_reads == self._default_dense else ""
 
     @property
     def default_bag(self) -> BagEncoder:
-        """The bag of tokens over the default encoder's vocabulary."""
+        """The bag encoder of new generations, over the default VDR encoder's vocabulary."""
         return self._bag
 
     def use_as_default(self, encoder_id: str) -> None:
-        """Bind new generations to a known encoder."""
+        """Make a known dense encoder the default for new generations."""
         self._default_dense = self.dense(encoder_id).id
 
     def add_vdr(self, encoder: VdrEncoder, *, reads: str) -> None:
-        """Make a VDR encoder known; new generations whose dense encoder it reads are bound to it."""
+        """Register a VDR encoder and make it the default for new generations with the dense encoder id `reads`."""
         self._vdr[encoder.id] = encoder
         self._default_vdr, self._default_vdr_reads = encoder.id, reads
 
     def add_dense(self, encoder: DenseEncoder) -> None:
-        """Make an encoder known under its id."""
+        """Register a dense encoder under its id."""
         with self._lock:
             self._dense[encoder.id] = encoder
 
     def dense(self, encoder_id: str) -> DenseEncoder:
-        """A dense encoder. Raises EncoderUnavailableError where there is none of that id."""
+        """The dense encoder of this id. Raises EncoderUnavailableError if there is none."""
         return _known(self._dense, encoder_id, "dense encoder")
 
     def bag(self, encoder_id: str) -> BagEncoder:
-        """A bag of tokens. Raises EncoderUnavailableError where there is none of that id."""
+        """The bag encoder of this id. Raises EncoderUnavailableError if there is none."""
         return _known(self._bags, encoder_id, "VDR vocabulary")
 
     def vdr_mode(self, record: GenerationRecord) -> VdrMode:
-        """What the generation's VDR encoder does best; bags where it has none."""
+        """The mode that the generation's VDR encoder recommends; `bag` if it has no VDR encoder."""
         return self._vdr_of(record.vdr_model, record.dense_encoder).mode if record.vdr_model else "bag"
 
     def _vdr_of(self, encoder_id: str, dense_id: str) -> VdrEncoder:
-        """A VDR encoder by its id: of the settings, or among the trained models. Raises EncoderUnavailableError."""
+        """The VDR encoder of this id, loaded from the trained models if needed. Raises EncoderUnavailableError."""
         with self._lock:
             match = _TRAINED.fullmatch(encoder_id)
             folder = self._settings.models_dir / match["name"] if match else None
@@ -148,20 +152,23 @@ class EncoderPool:
             return _known(self._vdr, encoder_id, "VDR encoder")
 
     def trained_vdr(self, name: str, dense_id: str) -> str:
-        """The id of a trained VDR head for generations with this dense encoder. Raises EncoderUnavailableError."""
+        """Load the trained VDR encoder `name` for the dense encoder `dense_id` and return its id.
+
+        Raises EncoderUnavailableError if there is none or it was trained on another dense model.
+        """
         encoder = self._trained_on(self._settings.models_dir / name, self.dense(dense_id))
         with self._lock:
             self._vdr.setdefault(encoder.id, encoder)
         return encoder.id
 
     def trained_name(self, vdr_id: str) -> str:
-        """The name of the trained model that a VDR encoder is; "" for that of the settings and others."""
+        """The name (folder) of the trained model with a VDR encoder id; empty if it is the default or not trained."""
         match = _TRAINED.fullmatch(vdr_id)
         known = vdr_id != self._default_vdr and match and (self._settings.models_dir / match["name"]).is_dir()
         return match["name"] if known and match else ""
 
     def vdr_adapter(self, record: GenerationRecord) -> VdrAdapter | None:
-        """The head of a generation's VDR encoder; None where it has none of ours."""
+        """The VDR adapter of a generation, which can be trained further; None if it has none or uses a whole model."""
         found = self._vdr_of(record.vdr_model, record.dense_encoder) if record.vdr_model else None
         return found.adapter if found is not None else None
 
@@ -174,7 +181,7 @@ class EncoderPool:
         return encoder
 
     def full(self, record: GenerationRecord) -> FullEncoder:
-        """A generation's encoders together. Raises EncoderUnavailableError where one of them is not configured."""
+        """The dense and VDR encoders of a generation as one. Raises EncoderUnavailableError if one is not available."""
         key = (record.dense_encoder, record.vdr_model)
         with self._lock:
             if key not in self._full:
@@ -185,7 +192,7 @@ class EncoderPool:
             return self._full[key]
 
     def cross(self) -> CrossEncoder:
-        """What re-ranks. Raises EncoderUnavailableError where the settings name nothing."""
+        """The reranker named by the settings. Raises EncoderUnavailableError if they name none."""
         with self._lock:
             if self._cross is None:
                 wanted = self._settings.encode.cross_encoder
@@ -201,9 +208,9 @@ class EncoderPool:
             return self._cross
 
     def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder:
-        """What encodes mentions for a generation's vectors: the adapter of the settings, or its dense encoder as it is.
+        """The mention encoder for a generation: the one named by the settings, or its dense encoder used unchanged.
 
-        Raises EncoderUnavailableError where the settings name an adapter of another dense encoder.
+        Raises EncoderUnavailableError if the settings name a mention encoder for another dense encoder.
         """
         with self._lock:
             if record.dense_encoder not in self._mention:
@@ -236,7 +243,7 @@ class EncoderPool:
         )  # fmt: skip
 
     def entity_cross(self) -> EntityCross:
-        """What reads mention and entity together. Raises EncoderUnavailableError where there is none."""
+        """The cross-encoder of entity linking. Raises EncoderUnavailableError if none is configured."""
         with self._lock:
             if self._entity_cross is None:
                 wanted = self._settings.link.cross_encoder
@@ -254,11 +261,11 @@ class EncoderPool:
             return self._entity_cross
 
     def use_entity_cross(self, encoder: EntityCross) -> None:
-        """Read mentions and entities together with this one."""
+        """Replace the cross-encoder of entity linking."""
         self._entity_cross = encoder
 
     def mention_tokenizer(self) -> Any:
-        """The tokenizer of the dense model, which counts the tokens of mentions' contexts."""
+        """The tokenizer of the dense model, for measuring the contexts of mentions in tokens."""
         return plain_tokenizer(root_of(self._settings.encode.dense_model))
 
     def _span_head(self) -> SpanHead:
@@ -274,9 +281,9 @@ class EncoderPool:
             return self._head
 
     def span_detector(self, name: str) -> SpanDetector:
-        """A detector by name: `elq`, or `spacy:` and an installed pipeline or one that the settings name.
+        """A mention detector by name: `elq`, or `spacy:` and a pipeline that is installed or named by the settings.
 
-        Raises InvalidInputError for another name.
+        Raises InvalidInputError for any other name.
         """
         with self._lock:
             if name == "elq":
@@ -290,11 +297,14 @@ class EncoderPool:
             return self._detectors[name]
 
     def use_cross(self, encoder: CrossEncoder) -> None:
-        """Re-rank with this one."""
+        """Replace the reranker."""
         self._cross = encoder
 
     def put_full(self, record: GenerationRecord, encoder: FullEncoder) -> None:
-        """Use this encoder for generations like this one, such as one that knows an evaluation's queries."""
+        """Replace the encoder of all generations with this one's dense and VDR encoder ids.
+
+        Evaluation uses it for an encoder that caches the test queries.
+        """
         with self._lock:
             self._full[record.dense_encoder, record.vdr_model] = encoder
 

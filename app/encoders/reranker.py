@@ -1,7 +1,7 @@
-"""What re-ranks: a model of any family that scores pairs of texts, loaded beside searches and bound by their time.
+"""The reranker: a model of any family that scores (query, passage) pairs within a deadline.
 
-On CPUs without bf16 matrix products are computed in int8 by ONNX Runtime, where that is installed, unless the settings
-ask for another precision.
+It is loaded in a background thread, so that searches do not wait. On CPUs without bf16 the model runs in int8 on ONNX
+Runtime, if that is installed and the settings do not ask for another precision.
 """
 
 from __future__ import annotations
@@ -31,19 +31,25 @@ from hyblink.app.encoders.runtimes.graphs import exported
 
 DEFAULT = WEIGHTS / "late-minilm"
 SHIPPED = ("late-minilm", "cross-minilm")
-"""What may be named instead of a folder."""
+"""The names of the shipped rerankers, which the settings accept instead of a folder."""
 _GROUP = 16
-"""Pairs that are scored all or not at all, so that the best come first; within a group they are sorted by length."""
+"""Pairs are scored in groups of this size, the best candidates first. A group that is cut off gets no scores at all.
+
+Within a group pairs are sorted by length.
+"""
 _BATCH, _BATCH_ON_GPU = 4, 128
-"""Pairs computed at once, between two looks at the clock; on CPUs more at once are slower, for they fill the caches."""
+"""Batch sizes in pairs on CPU and GPU. The deadline is checked before each batch. Larger CPU batches are slower."""
 log = logging.getLogger(__name__)
 
 
 class Reranker:
-    """A model that scores pairs. Loaded by `load`, or beside the first use. One thread at a time computes."""
+    """The `CrossEncoder` for any reranker model. It is loaded by `load`, or in the background at the first use.
+
+    One thread at a time computes.
+    """
 
     def __init__(self, model: str, settings: EncodeSettings, cache: Path | None = None) -> None:
-        """`cache` keeps the int8 form of models between starts; without one int8 cannot be had."""
+        """`cache` is the folder for int8 exports of models. Without it int8 is not available."""
         self._model_name = model
         self._settings = settings
         self._cache = cache
@@ -59,8 +65,9 @@ class Reranker:
 
     @property
     def precision(self) -> str:
-        """`bf16` on GPUs, and on CPUs that have it where both texts are read together: there it is as fast as int8, and
-        as exact as fp32. `int8` on other CPUs where ONNX is installed, else `fp32`. All this unless set.
+        """The precision as set. `auto` takes `bf16` on GPUs, and on CPUs with bf16 if the family is fastest with it.
+
+        Otherwise it takes `int8` if ONNX is installed, else `fp32`.
         """
         if self._settings.cross_encoder_precision != "auto":
             return self._settings.cross_encoder_precision
@@ -74,7 +81,7 @@ class Reranker:
 
     @cached_property
     def _loader_of_family(self) -> RerankerLoader:
-        """Raises EncoderUnavailableError where the model is not one that re-ranks."""
+        """The loader of the model's family. Raises EncoderUnavailableError if the family has no rerankers."""
         family = self._family
         if family.reranker is None:
             raise EncoderUnavailableError(
@@ -102,11 +109,11 @@ class Reranker:
 
     @property
     def batch(self) -> int:
-        """How many pairs are computed at once."""
+        """The number of pairs in one forward pass."""
         return _BATCH_ON_GPU if device_of(self._settings).startswith("cuda") else _BATCH
 
     def _kept(self) -> Path:
-        """Where the int8 form of these very weights is kept."""
+        """The folder of the int8 export. Its name includes the version of the weights."""
         assert self._cache is not None
         name = self.id.replace(":", "-").replace("/", "-")
         folder = Path(self._model_name).expanduser()
@@ -115,12 +122,12 @@ class Reranker:
         return self._cache / f"{name}-int8"
 
     def load(self) -> None:
-        """Load the model now, so that no search waits for it. Raises EncoderUnavailableError where it cannot be."""
+        """Load the model now and wait for it. Raises EncoderUnavailableError if it cannot be loaded."""
         with self._loading, _as_unavailable(f"cannot load the cross-encoder {self._model_name!r}"):
             _ = self._loaded
 
     def _load_beside(self) -> None:
-        """Load in a thread: whoever searches meanwhile is not kept waiting."""
+        """Load the model in a background thread. Raises the error of an earlier attempt once, then tries again."""
 
         def load() -> None:
             try:
@@ -129,7 +136,7 @@ class Reranker:
                 self._failure = error
 
         with self._beginning:
-            if self._failure is not None:  # said once; the next search tries again
+            if self._failure is not None:  # reported once; the next search tries again
                 failure, self._failure, self._loader = self._failure, None, None
                 raise failure
             if self._loader is None:
@@ -139,12 +146,15 @@ class Reranker:
     def score(
         self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
     ) -> ScoreArray:
-        """Scores; raises EncoderUnavailableError while the model is being loaded, which the first call begins."""
+        """One score per (title, text), see `CrossEncoder.score`.
+
+        The first call starts loading the model. Until it is loaded, calls raise EncoderUnavailableError.
+        """
         pairs = [(query, joined(title, text)) for title, text in passages]
         return self._scored(pairs, deadline, _GROUP, idf)
 
     def score_pairs(self, pairs: Sequence[tuple[str, tuple[str, str]]], deadline: float) -> ScoreArray:
-        """Scores of (query, (title, text)) of several queries, computed together; NaN for all if time runs out.
+        """The scores of (query, (title, text)) pairs of several queries. If the deadline passes, all are NaN.
 
         Raises EncoderUnavailableError as `score` does.
         """
@@ -157,7 +167,7 @@ class Reranker:
             self._load_beside()
             raise EncoderUnavailableError("the cross-encoder is being loaded", expected="a search a little later")
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
-        # Whoever computes now may take longer than this search has: waiting counts as well.
+        # Another thread may be computing: waiting for it counts towards the deadline.
         if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
             return scores
         try:
@@ -168,7 +178,7 @@ class Reranker:
     def contributions(
         self, query: str, title: str, text: str, idf: TokenIdf | None = None
     ) -> tuple[TokenContribution, ...]:
-        """What each token of the query gave to the score; empty where the model cannot say."""
+        """Each query token's part of the score; empty if the model cannot tell or is not loaded."""
         scorer: PairScorer | None = self.__dict__.get("_loaded")
         if scorer is None:
             return ()
@@ -189,7 +199,7 @@ class Reranker:
             order = sorted(range(start, min(start + group, len(pairs))), key=lambda at: sum(map(len, pairs[at])))
             for first in range(0, len(order), batch_size):
                 if time.perf_counter() >= deadline:
-                    scores[order] = np.nan  # else short passages of the group would pass longer and better ones
+                    scores[order] = np.nan  # otherwise scored short passages would overtake longer, better ones
                     return scores
                 batch = order[first : first + batch_size]
                 with _as_unavailable("the cross-encoder failed"):
@@ -199,7 +209,7 @@ class Reranker:
 
 @contextmanager
 def _as_unavailable(what: str) -> Iterator[None]:
-    """Whatever a model's libraries raise is an encoder that is not available: a search goes on without it."""
+    """Turn any exception of a model's libraries into EncoderUnavailableError, so that the search goes on without it."""
     try:
         yield
     except HyblinkError:

@@ -1,1 +1,1 @@
-"""Where passages live: the embedded engine, OpenSearch, and dense indexes on FAISS."""
+"""The engines that store and search passages: the embedded engine and OpenSearch; both can use the FAISS index."""

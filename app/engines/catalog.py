@@ -1,13 +1,17 @@
-"""Collections, their generations and ranking profiles: small JSON documents in a registry.
+"""The catalog of collections, generations and ranking profiles. They are small JSON documents in a registry.
 
 ::
 
-    collection                      the collection's choices
-    current                         which generation answers, and which did before; replaced atomically
-    generations/<id>/building       a generation that is not whole yet
-    generations/<id>/generation     what a whole generation binds
-    generations/<id>/profile        which ranking profile the generation uses
+    collection                      the collection's options (CollectionSpec)
+    current                         the current generation and the earlier ones; replaced atomically
+    generations/<id>/building       the record of a generation that is not finished yet
+    generations/<id>/generation     the record of a finished generation (GenerationRecord)
+    generations/<id>/profile        the version of the generation's ranking profile
     profiles/<version>              ranking profiles, never overwritten
+    annotation                      the knowledge base that the collection's documents are annotated with
+    link_profile, name_counts       the link profile of a knowledge base and the name counts that its prior uses
+
+The current generation answers searches. Another one can be built beside it and then published, which makes it current.
 """
 
 from __future__ import annotations
@@ -41,26 +45,26 @@ Json = dict[str, Any]
 
 
 class Registry(Protocol):
-    """Where the documents of collections are kept, and the engines that hold the data of their generations."""
+    """The port of an engine's catalog storage: JSON documents per collection, and access to generations' data."""
 
     def names(self) -> list[str]:
-        """Every collection that has a `collection` document."""
+        """The names of all collections that have a `collection` document."""
         ...
 
     def read(self, name: str, key: str) -> Json | None:
-        """A document, None where there is none."""
+        """The document `key` of the collection `name`; None if there is none."""
         ...
 
     def write(self, name: str, key: str, value: Json) -> None:
-        """Put or replace a document: whoever reads sees the old one or the new one."""
+        """Create or replace a document atomically: a reader sees the old or the new one."""
         ...
 
     def remove(self, name: str, key: str) -> None:
-        """Delete a document if it is there."""
+        """Delete a document if it exists."""
         ...
 
     def generations(self, name: str) -> list[str]:
-        """The ids of all generations, unfinished ones too, ascending."""
+        """The ids of all generations, unfinished ones included, ascending."""
         ...
 
     def profiles(self, name: str) -> list[int]:
@@ -68,39 +72,45 @@ class Registry(Protocol):
         ...
 
     def drop(self, name: str, generation: str | None = None) -> None:
-        """Delete a generation with its documents and data; the whole collection where none is named."""
+        """Delete a generation with its documents and data, or the whole collection if none is named."""
         ...
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Held by whoever changes a collection. Raises WriterConflictError where that takes too long."""
+        """A context manager that holds the lock for changing a collection.
+
+        Raises WriterConflictError if the lock is not free in time.
+        """
         ...
 
     def moment(self, name: str, generation: str) -> AbstractContextManager[None]:
-        """Within it, what a search of this generation reads may come from one look at the present."""
+        """A context manager within which the documents that a search needs may be read in one batched request.
+
+        `generation` is the one that is probably current; empty if unknown.
+        """
         ...
 
     def published(self, name: str, generation: str) -> None:
-        """Called when a generation begins to answer."""
+        """A hook that is called after a generation became the current one."""
         ...
 
     def open(self, record: GenerationRecord) -> Engine:
-        """The engine of a generation; its data is made where there is none yet."""
+        """Open a generation. Its empty store is created if it does not exist yet."""
         ...
 
     def records(self) -> Records:
-        """Where jobs, claims, judgements and their like are kept."""
+        """The record store for jobs, claims, judgements and the like."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
 def check_spec(spec: CollectionSpec) -> None:
-    """Raises InvalidInputError for choices that make no sense."""
+    """Raise InvalidInputError for a bad name, an unknown analyzer or dense index, or bad chunk sizes."""
     check_name(spec.name)
     Analyzer(spec.analyzer)
-    if spec.dense_index != "knn":  # the cluster's own, where there is one
+    if spec.dense_index != "knn":  # `knn` is OpenSearch's own index; the engine checks it
         choose_kind(spec.dense_index, 0, DenseSettings())
     if spec.chunk_chars < 0 or not 0 <= spec.chunk_overlap_chars <= spec.chunk_chars // 2:
         raise InvalidInputError(
@@ -111,7 +121,7 @@ def check_spec(spec: CollectionSpec) -> None:
 
 
 class Catalog:
-    """All collections of a registry. Keeps the engines that are in use open."""
+    """All collections of a registry. It opens generations on demand and keeps them open."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -120,11 +130,11 @@ class Catalog:
         self._answering: dict[str, str] = {}
 
     def names(self) -> list[str]:
-        """Every collection, sorted."""
+        """The names of all collections, sorted."""
         return sorted(self._registry.names())
 
     def spec(self, name: str) -> CollectionSpec:
-        """The collection's choices. Raises NotFoundError."""
+        """The collection's options. Raises NotFoundError if there is no such collection."""
         found = self._registry.read(check_name(name), "collection")
         if found is None:
             raise NotFoundError(
@@ -143,15 +153,16 @@ class Catalog:
         record: GenerationRecord,
         fill: Callable[[Engine], None] = lambda _engine: None,
     ) -> None:
-        """Make a collection with its first generation; `fill` may write into it before anybody sees it.
+        """Create a collection with its first generation. `fill` may write into it before it becomes visible.
 
-        Raises ConflictError where it exists, InvalidInputError for choices that make no sense.
+        Raises ConflictError if the collection exists, InvalidInputError for bad options. If `fill` fails, nothing
+        stays.
         """
         check_spec(spec)
         with self._registry.lock(spec.name):
             if self._registry.read(spec.name, "collection") is not None:
                 raise ConflictError("the collection exists already", received=spec.name)
-            # What a process that died left behind was never seen by anybody.
+            # Remove the remains of a creation that crashed. They were never visible.
             self._registry.drop(spec.name)
             self.add_generation(record)
             try:
@@ -165,42 +176,45 @@ class Catalog:
                 raise
 
     def next_generation_id(self, name: str) -> str:
-        """One above the highest that exists, e.g. `g000002`."""
+        """The id after the highest existing generation, e.g. `g000002`."""
         taken = [int(generation[1:]) for generation in self._registry.generations(check_name(name))]
         return f"g{max(taken, default=0) + 1:06d}"
 
     def add_generation(self, record: GenerationRecord) -> None:
-        """Begin a generation: until it is finished it can be neither listed nor published."""
+        """Begin building a generation. Until it is finished it can be neither listed nor published.
+
+        Raises ConflictError if the id exists.
+        """
         if record.id in self._registry.generations(record.collection):
             raise ConflictError("the generation exists already", received=record.id)
         self._registry.write(record.collection, f"generations/{record.id}/building", asdict(record))
 
     def finish_generation(self, record: GenerationRecord) -> None:
-        """Declare a generation whole."""
+        """Mark a generation as finished, so that it can be listed and published."""
         folder = f"generations/{record.id}"
         self._registry.write(record.collection, f"{folder}/generation", asdict(record))
         self._registry.remove(record.collection, f"{folder}/building")
 
     def drop_unfinished(self, name: str) -> None:
-        """Delete what builds that died have left. The caller holds the collection's writer lock."""
+        """Delete unfinished generations, left by builds that crashed. The caller holds the collection's writer lock."""
         for generation in self._registry.generations(name):
             if not self._exists(name, generation):
                 self._forget(name, generation)
                 self._registry.drop(name, generation)
 
     def copy_profile(self, name: str, source: str, target: str) -> None:
-        """Let one generation use the ranking profile of another."""
+        """Make the generation `target` use the ranking profile of the generation `source`."""
         pointer = self._registry.read(name, f"generations/{source}/profile")
         if pointer is not None:
             self._registry.write(name, f"generations/{target}/profile", pointer)
 
     def generations(self, name: str) -> list[GenerationRecord]:
-        """Every finished generation, oldest first."""
+        """The records of all finished generations, oldest first."""
         found = (self._registry.read(name, f"generations/{one}/generation") for one in self._registry.generations(name))
         return [GenerationRecord(**record) for record in found if record is not None]
 
     def current(self, name: str) -> str:
-        """The id of the generation that answers."""
+        """The id of the current generation. Raises NotFoundError if there is no such collection."""
         found = self._registry.read(check_name(name), "current")
         if found is None:
             self.spec(name)
@@ -208,19 +222,19 @@ class Catalog:
         return str(found["generation"])
 
     def history(self, name: str) -> list[str]:
-        """Published generations, latest last."""
+        """The ids of generations in the order in which they were published, latest last. An id may repeat."""
         found = self._registry.read(check_name(name), "current")
         return list(found["history"]) if found is not None else []
 
     def publish(self, name: str, generation: str) -> None:
-        """Let a generation answer from now on. Readers see the old one or the new one, nothing between."""
+        """Make a finished generation the current one, atomically."""
         self.record(name, generation)
         history = [*self.history(name), generation][-_HISTORY:]
         self._registry.write(name, "current", {"generation": generation, "history": history})
         self._registry.published(name, generation)
 
     def record(self, name: str, generation: str) -> GenerationRecord:
-        """A finished generation. Raises NotFoundError where there is none of that id."""
+        """The record of a finished generation. Raises NotFoundError if there is none of that id."""
         if not _GENERATION.fullmatch(generation):
             raise InvalidInputError("bad generation id", received=generation, expected="such as g000001")
         found = self._registry.read(check_name(name), f"generations/{generation}/generation")
@@ -230,7 +244,7 @@ class Catalog:
         return GenerationRecord(**found)
 
     def earlier(self, name: str) -> str:
-        """The generation that answered before the current one. Raises ConflictError where there is none."""
+        """The id of the generation that was current before this one. Raises ConflictError if there is none."""
         current = self.current(name)
         for earlier in reversed(self.history(name)):
             if earlier != current and self._exists(name, earlier):
@@ -241,9 +255,9 @@ class Catalog:
         return self._registry.read(name, f"generations/{generation}/generation") is not None
 
     def drop_old(self, name: str, keep: int) -> list[str]:
-        """Delete all but the newest `keep` generations that have answered; the current one stays. What was deleted.
+        """Delete old generations and return their ids. The current one and the newest `keep` - 1 others stay.
 
-        What has never answered is a candidate, and not counted.
+        Generations that were never published are neither counted nor deleted.
         """
         current = self.current(name)
         answered = set(self.history(name)) - {current}
@@ -255,19 +269,19 @@ class Catalog:
         return dropped
 
     def discard(self, name: str, generation: str) -> None:
-        """Delete an unpublished generation."""
+        """Delete a generation. Raises ConflictError for the current one."""
         if generation == self.current(name):
             raise ConflictError("the current generation cannot be deleted", received=generation)
         self._forget(name, generation)
         self._registry.drop(name, generation)
 
     def _forget(self, name: str, generation: str) -> None:
-        # Searches in flight may still use it: it closes when the last of them lets go.
+        # Not closed here, since running searches may still use it. It closes when the last reference is gone.
         with self._lock:
             self._engines.pop((name, generation), None)
 
     def engine(self, name: str, generation: str | None = None) -> Engine:
-        """The open engine of a generation, by default the current one."""
+        """The open engine of a generation, by default the current one. It is opened again if its data was replaced."""
         wanted = generation or self.current(name)
         with self._lock:
             engine = self._engines.get((name, wanted))
@@ -281,9 +295,9 @@ class Catalog:
             return engine
 
     def present(self, name: str, generation: str | None = None) -> Present:
-        """What answers a search that begins now: the current generation, or another one that is whole.
+        """The engine, snapshot and ranking profile for a search: of the current generation, or of a finished one by id.
 
-        Raises NotFoundError where there is none of that id.
+        Raises NotFoundError if there is no such collection or generation.
         """
         if generation is not None:
             self.record(name, generation)
@@ -295,12 +309,12 @@ class Catalog:
             return Present(engine, engine.snapshot(), self.profile(name, engine.record.id))
 
     def _forget_gone(self, name: str) -> None:
-        """Let go of generations that another process has deleted or made anew."""
+        """Drop cached engines whose generation another process has deleted or recreated."""
         for key in [key for key, engine in self._engines.items() if key[0] == name and engine.replaced()]:
             del self._engines[key]
 
     def delete(self, name: str) -> None:
-        """Delete a collection with everything in it."""
+        """Delete a collection with all its generations. Raises NotFoundError if there is none of that name."""
         self.spec(name)
         with self._registry.lock(name):
             for key in [key for key in self._engines if key[0] == name]:
@@ -308,11 +322,11 @@ class Catalog:
             self._registry.drop(name)
 
     def records(self) -> Records:
-        """Where jobs, claims, judgements and their like are kept."""
+        """The record store for jobs, claims, judgements and the like."""
         return self._registry.records()
 
     def close(self) -> None:
-        """Close every open engine."""
+        """Close all open engines and the registry."""
         with self._lock:
             for engine in self._engines.values():
                 engine.close()
@@ -320,7 +334,7 @@ class Catalog:
             self._registry.close()
 
     def profile(self, name: str, generation: str) -> RankingProfile:
-        """The ranking profile that the generation points to; the shipped default where it points to none."""
+        """The ranking profile of a generation; the shipped default if it has none."""
         pointer = self._registry.read(check_name(name), f"generations/{generation}/profile")
         return RankingProfile() if pointer is None else self._read_profile(name, int(pointer["version"]))
 
@@ -331,11 +345,14 @@ class Catalog:
         return profile_from_json(found)
 
     def profiles(self, name: str) -> list[RankingProfile]:
-        """Every saved profile, oldest first."""
+        """All saved ranking profiles, oldest first."""
         return [self._read_profile(name, version) for version in self._registry.profiles(check_name(name))]
 
     def save_profile(self, name: str, profile: RankingProfile) -> RankingProfile:
-        """Save under the next version and let the current generation point to it."""
+        """Save a ranking profile under the next version number and make the current generation use it.
+
+        Returns the profile with its version.
+        """
         with self._registry.lock(name):
             version = max(self._registry.profiles(name), default=0) + 1
             saved = replace(profile, version=version)
@@ -344,18 +361,20 @@ class Catalog:
         return saved
 
     def use_profile(self, name: str, version: int) -> None:
-        """Let the current generation point to a saved profile."""
+        """Make the current generation use a saved ranking profile. Raises NotFoundError if there is no such version."""
         self._read_profile(check_name(name), version)
         self._registry.write(name, f"generations/{self.current(name)}/profile", {"version": version})
 
     def annotation(self, name: str) -> Annotation | None:
-        """How the collection's documents are annotated as they come; None where they are not."""
+        """The collection's annotation option; None if its documents are not annotated."""
         found = self._registry.read(check_name(name), "annotation")
         return Annotation(**found) if found and found["kb"] else None
 
     def save_annotation(self, name: str, annotation: Annotation | None) -> None:
-        """Annotate documents as they come from now on, or no more. Raises NotFoundError for either collection,
-        ConflictError for a knowledge base, InvalidInputError for what is no probability.
+        """Set the annotation option for new documents; None switches annotation off.
+
+        Raises NotFoundError if the collection or the knowledge base does not exist, ConflictError if the collection is
+        itself a knowledge base, InvalidInputError if the threshold is not in 0 to 1.
         """
         spec = self.spec(name)
         if annotation is not None:
@@ -365,12 +384,15 @@ class Catalog:
             self._registry.write(name, "annotation", asdict(annotation or Annotation("")))
 
     def link_profile(self, name: str) -> LinkProfile | None:
-        """How the collection's entities are linked; None for as shipped."""
+        """The saved link profile of a knowledge base; None if it uses the shipped default."""
         found = self._registry.read(check_name(name), "link_profile")
         return None if found is None else link_profile_from_json(found)
 
     def save_link_profile(self, name: str, profile: LinkProfile, counts: NameCounts | None = None) -> LinkProfile:
-        """Link by this profile from now on, and by these counts where they are given; it gets the next version."""
+        """Save a link profile under the next version number, and the name counts if given. It takes effect at once.
+
+        Returns the profile with its version and, if counts were given, their digest.
+        """
         self.spec(name)
         with self._registry.lock(name):
             known = self.link_profile(name)
@@ -385,16 +407,16 @@ class Catalog:
         return saved
 
     def name_counts(self, name: str) -> NameCounts:
-        """What names were last judged to mean; a profile goes by it where it has `counted`."""
+        """The saved name counts of a knowledge base. Linking uses them only if the link profile's `counted` is set."""
         found = self._registry.read(check_name(name), "name_counts")
         if found is not None:
             return NameCounts(found["names"], _digests(found["judged"]))
-        earlier = self._registry.read(name, "link_profile") or {}  # earlier releases kept them in the profile
+        earlier = self._registry.read(name, "link_profile") or {}  # earlier releases stored the counts in the profile
         return NameCounts(earlier.get("counts") or {})
 
 
 def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
-    """The profile that was written as plain JSON."""
+    """The link profile from its stored JSON form."""
     made = {
         name: Utility(
             value[name]["coefficients"], float(value[name]["nil"]), tuple((a, b) for a, b in value[name]["knots"])
@@ -402,7 +424,7 @@ def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
         for name in ("fast", "cross")
     }
     value = {**value, **made}
-    if value.pop("counts", None):  # of an earlier release; see `name_counts`
+    if value.pop("counts", None):  # a profile of an earlier release; see `name_counts`
         value["counted"] = "earlier"
     return LinkProfile(**value)
 
@@ -418,7 +440,7 @@ def _digests(value: str) -> frozenset[int]:
 
 
 def profile_to_json(profile: RankingProfile) -> dict[str, Any]:
-    """The profile as plain JSON."""
+    """The ranking profile in its stored JSON form."""
     return {
         **asdict(profile),
         "weights": {signal.value: weight for signal, weight in profile.weights.items()},
@@ -426,6 +448,6 @@ def profile_to_json(profile: RankingProfile) -> dict[str, Any]:
 
 
 def profile_from_json(value: dict[str, Any]) -> RankingProfile:
-    """The profile that `profile_to_json` wrote."""
+    """The ranking profile from its stored JSON form; the inverse of `profile_to_json`."""
     weights = {Signal(name): float(weight) for name, weight in value["weights"].items()}
     return RankingProfile(**{**value, "weights": weights})

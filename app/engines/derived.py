@@ -1,4 +1,4 @@
-"""What the derived indexes share: a folder, a lock between processes, and the moment they stand at."""
+"""Shared parts of the indexes derived from the store: a lock between processes, top-k selection, published builds."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ T = TypeVar("T")
 
 
 class AheadError(Exception):
-    """The index on disk has applied more than the reader can see: take a newer reader and try again."""
+    """The index on disk includes writes newer than the reader's snapshot. Retry with a newer reader."""
 
 
 @contextmanager
 def index_lock(folder: Path) -> Iterator[None]:
-    """Exclusive between processes and threads: whoever holds it may change the files of the index."""
+    """Hold the exclusive lock, between processes and threads, for changing the files of the index in `folder`.
+
+    Raises UnavailableError if the lock is not free within `LOCK_WAIT_S` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
@@ -45,9 +48,9 @@ def index_lock(folder: Path) -> Iterator[None]:
 
 
 def top(rows: IdArray, scores: ScoreArray, k: int) -> Scored:
-    """The k best, best first, ties by ascending row."""
+    """The k rows with the highest scores, best first, ties by ascending row. `scores` is parallel to `rows`."""
     if len(rows) > k:
-        # Keep every tie of the k-th score, so that which of them survive depends on the row alone.
+        # Keep every row that ties with the k-th score, so that the row id alone decides which of them are returned.
         bar = np.partition(scores, len(scores) - k)[len(scores) - k]
         keep = scores >= bar
         rows, scores = rows[keep], scores[keep]
@@ -56,10 +59,11 @@ def top(rows: IdArray, scores: ScoreArray, k: int) -> Scored:
 
 
 class Bases:
-    """The published files of an index: one folder per build, named by the change it stands at.
+    """The published builds of an index: one folder per build, `base-<change counter of the store>`.
 
-    A build is written beside, its manifest last, then renamed into place. Opening picks the newest one that matches
-    its manifest; damaged ones are deleted, and the index is derived again from the store.
+    A build is written to a temporary folder, its manifest last, and then renamed into place. Opening takes the newest
+    build that matches its manifest, format version and identity (the encoder), and deletes those that do not. Without
+    a valid build the index is rebuilt from the store.
     """
 
     def __init__(self, folder: Path, format_version: int, identity: str) -> None:
@@ -68,7 +72,7 @@ class Bases:
         self._identity = identity
 
     def open_newest(self, open_base: Callable[[int, Path, dict[str, Any]], T]) -> T | None:
-        """What `open_base` makes of the newest whole build (its change, folder and manifest); None where none is."""
+        """Call `open_base(change, folder, manifest)` on the newest valid build; return its result, or None."""
         with index_lock(self._folder):
             for change, path in sorted(self._builds(), reverse=True):
                 try:
@@ -81,11 +85,11 @@ class Bases:
         return None
 
     def newest_change(self) -> int:
-        """The change of the newest published build, 0 where there is none."""
+        """The change counter of the newest published build; 0 if there is none."""
         return max((change for change, _ in self._builds()), default=0)
 
     def problems(self) -> list[str]:
-        """What is wrong with the published builds, without touching them."""
+        """The defects of the published builds as messages. Nothing is changed or deleted."""
         found = []
         for _, path in sorted(self._builds()):
             try:
@@ -105,9 +109,10 @@ class Bases:
         open_base: Callable[[int, Path, dict[str, Any]], T],
         **fields: object,
     ) -> T:
-        """Have `write` fill a folder and name its files, publish it as the build of `change`, drop older ones.
+        """Publish a build at the counter `change` and delete older builds.
 
-        What `open_base` makes of exactly this build is returned, whatever other processes publish meanwhile.
+        `write` fills the given folder and returns the names of its files. `fields` are added to the manifest. Returns
+        the result of `open_base` for exactly this build, even if other processes publish at the same time.
         """
         with index_lock(self._folder):
             beside = self._folder / f".building-{os.getpid()}-{threading.get_ident()}"

@@ -1,1 +1,1 @@
-"""The seams: small protocols that engines, encoders and job carriers implement."""
+"""The ports: small protocols that engines, encoders and job queues implement."""

@@ -1,4 +1,4 @@
-"""Text to vectors, to term weights, to scores."""
+"""Ports of all models: dense and sparse encoders, rerankers, mention encoders, mention detectors."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ from hyblink.app.core.types.ranking import TokenContribution
 
 
 class DenseEncoder(Protocol):
-    """Text to vectors. Queries and passages are encoded by separate methods: prefixes differ."""
+    """Encodes text as dense vectors. Queries and passages have separate methods because their prefixes differ."""
 
     @property
     def id(self) -> str:
-        """Names model, weights and precision; vectors of different ids never meet in one index."""
+        """Identifies model, weights and precision. One index holds vectors of one id only."""
         ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """The number of dimensions of the vectors."""
+        ...
 
     def encode_query(self, text: str) -> VectorArray:
-        """Shape (dimension,)."""
+        """The vector of one query, shape (dimension,)."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> VectorArray:
-        """Many queries at once, shape (n, dimension)."""
+        """The vectors of many queries in one batch, shape (n, dimension)."""
         ...
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
-        """Shape (n, dimension)."""
+        """The vectors of passages, shape (n, dimension). `titles` and `texts` are parallel; a title may be empty."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPassages:
-    """What the full tier adds to passages: `vectors_ND`, and their VDR weights where there is such an encoder."""
+    """The encodings of N passages: dense vectors, shape (N, D), and VDR weights.
+
+    `weights` has one entry per passage, or is empty if the generation has no VDR encoder.
+    """
 
     vectors_ND: VectorArray
     weights: tuple[TermWeights, ...] = ()
@@ -48,148 +53,161 @@ class EncodedPassages:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """A query's dense vector, shape (D,), and its VDR weights, nothing pruned, where there is such an encoder."""
+    """A query's dense vector, shape (D,), and its VDR weights before pruning; None without a VDR encoder."""
 
     vector_D: VectorArray
     weights: TermWeights | None = None
 
 
 class FullEncoder(Protocol):
-    """A generation's encoders together: where they share a backbone, one forward pass serves both."""
+    """A generation's dense and VDR encoders together. If they share a backbone, one forward pass computes both."""
 
-    def encode_query(self, text: str) -> EncodedQuery: ...
-
-    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:
-        """Many queries at once."""
+    def encode_query(self, text: str) -> EncodedQuery:
+        """The dense vector and VDR weights of one query."""
         ...
 
-    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages: ...
+    def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:
+        """The dense vectors and VDR weights of many queries, in their order."""
+        ...
+
+    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> EncodedPassages:
+        """The dense vectors and VDR weights of passages. `titles` and `texts` are parallel."""
+        ...
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf that VDR weights of passages hold for tokens, to be replaced by a collection's own; None for none."""
+        """The idf that the VDR encoder's passage weights already contain for the given tokens, parallel to `ids`.
+
+        The caller uses it to replace this idf by the collection's own. None if the encoder knows no such idf.
+        """
         ...
 
 
 class CrossEncoder(Protocol):
-    """Reads a query and a passage together: slower, and better, than comparing what was made of each alone."""
+    """The reranker: scores (query, passage) pairs. It is slower and more accurate than first-stage retrieval."""
 
     @property
     def id(self) -> str: ...
 
     def load(self) -> None:
-        """Be ready to score; the first call may take half a minute. Raises EncoderUnavailableError if it cannot be."""
+        """Load the model. The first call may take half a minute. Raises EncoderUnavailableError if it fails."""
         ...
 
     def score(
         self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
     ) -> ScoreArray:
-        """One score for each (title, text), larger is better; NaN where `time.perf_counter()` passed the deadline.
+        """One score for each (title, text) pair, shape (n,); larger is better.
 
-        `idf` is the collection's: a model that weighs the query's tokens goes by it. The first are scored first. Raises
-        EncoderUnavailableError where it is not ready; it does not wait for that.
+        Passages are scored in the given order. Those not reached before `deadline`, a value of `time.perf_counter()`,
+        get NaN. `idf` is the collection's idf of the query's tokens, used by models that weight query tokens. Raises
+        EncoderUnavailableError if the model is not loaded yet; the call does not wait for it.
         """
         ...
 
     def contributions(
         self, query: str, title: str, text: str, idf: TokenIdf | None = None
     ) -> tuple[TokenContribution, ...]:
-        """What each token of the query gave to the score, adding up to it; empty where the model cannot say."""
+        """Each query token's part of the score. The parts sum to the score. Empty if the model cannot tell."""
         ...
 
 
 class MentionEncoder(Protocol):
-    """Mentions in their contexts to vectors in the space of a knowledge base's dense vectors (Wu et al. 2020)."""
+    """Encodes mentions with their contexts into the vector space of a knowledge base's entities (Wu et al. 2020)."""
 
     @property
     def id(self) -> str: ...
 
     @property
     def base(self) -> str:
-        """The model whose vectors it goes with."""
+        """The name of the dense model that encodes the entities."""
         ...
 
     def fits(self, dense_id: str) -> bool:
-        """Whether its vectors can be compared with those of a dense encoder."""
+        """Whether its vectors are in the space of the dense encoder with this id."""
         ...
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
-        """Shape (n, dimension), L2-normalised."""
+        """The vectors of mentions, shape (n, dimension), L2-normalised."""
         ...
 
 
 @runtime_checkable
 class InTextEncoder(Protocol):
-    """Encodes mentions where they stand: a text is read once for all of them (Li et al. 2020)."""
+    """A mention encoder that reads a text once and encodes all its mentions in place (Li et al. 2020)."""
 
     @property
     def id(self) -> str: ...
 
     @property
     def base(self) -> str:
-        """The model whose vectors it goes with."""
+        """The name of the dense model that encodes the entities."""
         ...
 
     def fits(self, dense_id: str) -> bool:
-        """Whether its vectors can be compared with those of a dense encoder."""
+        """Whether its vectors are in the space of the dense encoder with this id."""
         ...
 
     def encode_spans(self, items: Sequence[tuple[str, int, int]]) -> VectorArray:
-        """Vectors of (text, start, end), shape (n, dimension), L2-normalised."""
+        """The vectors of spans (text, start, end), shape (n, dimension), L2-normalised. Offsets are code points."""
         ...
 
 
 class EntityCross(Protocol):
-    """Reads a mention in its context together with each candidate entity."""
+    """The cross-encoder of entity linking: scores pairs of a mention in context and a candidate entity."""
 
     @property
     def id(self) -> str: ...
 
     def load(self) -> None:
-        """Be ready to score. Raises EncoderUnavailableError if it cannot be."""
+        """Load the model. Raises EncoderUnavailableError if it fails."""
         ...
 
     def score(
         self, mentions: Sequence[MentionContext], entities: Sequence[Sequence[tuple[str, str]]], deadline: float
     ) -> list[ScoreArray]:
-        """For each mention a score for each of its (title, description), NaN for all of those not reached in time.
+        """For each mention one score per candidate entity (title, description); larger is better.
 
-        Raises EncoderUnavailableError where it is not ready.
+        A mention not reached before `deadline`, a value of `time.perf_counter()`, has NaN for all its candidates.
+        Raises EncoderUnavailableError if the model is not loaded yet.
         """
         ...
 
 
 class BagEncoder(Protocol):
-    """Text to its bag of tokens over the VDR vocabulary: the instant tier."""
+    """Turns text into its bag of tokens over the VDR vocabulary. It needs a tokenizer only, no model."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Identifies the vocabulary. Term weights of one index are over one vocabulary."""
+        ...
 
-    def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]: ...
+    def encode_passages(self, contents: Sequence[str]) -> list[TermWeights]:
+        """Each passage's distinct tokens, all with weight 1."""
+        ...
 
     def encode_query(self, text: str) -> list[int]:
         """The query's distinct token ids, ascending."""
         ...
 
     def token(self, token_id: int) -> str:
-        """The token as it stands in the vocabulary."""
+        """The vocabulary's string for a token id."""
         ...
 
 
 class SpanDetector(Protocol):
-    """Finds mentions in a text."""
+    """Finds the mentions of entities in texts."""
 
     @property
     def id(self) -> str: ...
 
     def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
-        """Of each text the mentions in order, none overlapping another; offsets are code points."""
+        """The mentions of each text, by position and without overlaps. Offsets are in code points."""
         ...
 
 
 @runtime_checkable
 class JointDetector(Protocol):
-    """A detector whose scores are probabilities, so that links can decide which of its spans are mentions."""
+    """A mention detector whose scores are probabilities, as joint detection and linking needs them."""
 
     def possible(self, texts: Sequence[str], floor: float) -> list[list[Mention]]:
-        """Of each text all spans of at least this probability in order, overlapping ones too."""
+        """All spans of each text whose probability is at least `floor`, by position, overlapping ones included."""
         ...

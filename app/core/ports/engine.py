@@ -1,4 +1,4 @@
-"""An open generation: its store, and snapshots of it."""
+"""The port of an open generation: its passage store and consistent snapshots of store and indexes."""
 
 from __future__ import annotations
 
@@ -12,54 +12,63 @@ from hyblink.app.core.types.ranking import RankingProfile
 
 
 class IndexFollower(Protocol):
-    """Keeps the indexes up with a run that is writing, on threads or processes of its own."""
+    """Updates the indexes in the background while an ingestion run writes to the store."""
 
     def nudge(self) -> None:
-        """There is something new in the store."""
+        """Report that something was written to the store. Returns at once."""
         ...
 
     def close(self) -> None:
-        """Wait until everything stored is applied."""
+        """Wait until the indexes include everything stored, then stop."""
         ...
 
 
 class Engine(Protocol):
-    """An open generation: its store, and snapshots of it."""
+    """An open generation: its passage store and consistent snapshots of store and indexes."""
 
     @property
-    def record(self) -> GenerationRecord: ...
+    def record(self) -> GenerationRecord:
+        """The analyzer, encoders and index type of the generation."""
+        ...
 
     @property
     def store(self) -> PassageStore: ...
 
     def snapshot(self) -> Snapshot:
-        """The present: everything acknowledged before the call is in it."""
+        """A snapshot of now. It includes every write acknowledged before the call."""
         ...
 
     def replaced(self) -> bool:
-        """Whether the generation's data is no longer what was opened: deleted, or made anew by another process."""
+        """Whether the data that was opened is gone, because a process deleted or recreated the generation."""
         ...
 
-    def follow(self) -> IndexFollower: ...
+    def follow(self) -> IndexFollower:
+        """Start updating the indexes in the background. The caller closes the follower."""
+        ...
 
     def check(self, *, repair: bool = False) -> list[str]:
-        """Compare store and indexes; what differs, in words. With `repair`, rebuild what does."""
-        ...
+        """Compare the indexes with the store and return the differences as messages, none if all is well.
 
-    def compact(self, *, patience_s: float = 0.0) -> None:
-        """Fold what came since the indexes were last built into them, and drop what was removed.
-
-        Until then removed passages stay in BM25's statistics. An engine that keeps them for copies which may have to
-        recover waits up to `patience_s` until it need not any more.
+        With `repair`, an index that differs is rebuilt from the store.
         """
         ...
 
-    def close(self) -> None: ...
+    def compact(self, *, patience_s: float = 0.0) -> None:
+        """Merge recent updates into the indexes and purge removed passages.
+
+        Until then removed passages stay in BM25's statistics. An engine that must keep them while replicas may still
+        need them to recover waits for that, at most `patience_s` seconds.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the store and the indexes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What answers a search: a generation, one moment of it, and how it ranks."""
+    """What a search runs on: an open generation, a snapshot of it and its ranking profile."""
 
     engine: Engine
     snapshot: Snapshot

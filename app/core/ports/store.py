@@ -1,4 +1,8 @@
-"""The store is the truth: documents, passages, metadata, term weights, vectors, and a change counter."""
+"""The port of the passage store: documents, passages, metadata, term weights, vectors, and a change counter.
+
+The store is the source of truth. Indexes are derived from it and can be rebuilt from it. The change counter grows
+with every committed write, and an index is brought up to date by reading what was written after its counter.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ from hyblink.app.core.types.documents import BulkItem, BulkResult, Document, Met
 
 @dataclass(frozen=True, slots=True)
 class PreparedDocument:
-    """A document ready to be stored: checked, cut into passages, with each passage's bag of tokens."""
+    """A document ready to be stored: checked and cut into passages, with each passage's bag of tokens.
+
+    `windows` are the passages' (start, end) in code points. `bags` is parallel to `windows`.
+    """
 
     document: Document
     windows: tuple[tuple[int, int], ...]
@@ -25,7 +32,10 @@ class PreparedDocument:
 
 @dataclass(frozen=True, slots=True)
 class ExportedDocument:
-    """A document as it moves between engines: nothing has to be encoded again."""
+    """A document with all its encodings, to be copied to another generation or engine without encoding it again.
+
+    `windows`, `bags`, `vectors` and `weights` are parallel. A vector is None if the passage is not encoded yet.
+    """
 
     document: Document
     windows: tuple[tuple[int, int], ...]
@@ -33,12 +43,15 @@ class ExportedDocument:
     vectors: tuple[VectorArray | None, ...]
     content_hash: str
     weights: tuple[TermWeights | None, ...] = ()
-    """The VDR encoder's weights; empty or None where there are none."""
+    """The VDR encoder's weights, None for a passage without them; empty if no passage has any."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassageChange:
-    """A passage that an index has to add. Rows never change their content, so adding twice is harmless."""
+    """A passage that an index has to add. A row's content never changes, so adding it twice is harmless.
+
+    `change` is the change counter of the write. `content` is the text to index: title and text.
+    """
 
     row: int
     change: int
@@ -47,43 +60,50 @@ class PassageChange:
 
 
 class Selection(Protocol):
-    """The passages that pass a filter, at one moment."""
+    """The set of passages that pass a metadata filter, in one snapshot."""
 
     def rows(self) -> IdArray:
-        """All of them, ascending."""
+        """All rows of the set, ascending."""
         ...
 
     def few(self, limit: int) -> IdArray | None:
-        """`rows()`, or None where there are more than `limit` and reading them would be slow."""
+        """`rows()`, or None if the set has more than `limit` rows and reading them would be slow."""
         ...
 
     def contains(self, rows: IdArray) -> BoolArray:
-        """Which of the given rows are among them."""
+        """A mask parallel to `rows`: which of them are in the set."""
         ...
 
 
 class StoreReader(Protocol):
-    """The store as it was at one change counter."""
+    """A read-only snapshot of the store at one change counter."""
 
     @property
-    def change(self) -> int: ...
+    def change(self) -> int:
+        """The change counter of the snapshot."""
+        ...
 
-    def get_document(self, doc_id: str) -> Document | None: ...
+    def get_document(self, doc_id: str) -> Document | None:
+        """The document with this id; None if there is none."""
+        ...
 
     def passages(self, rows: IdArray) -> dict[int, Passage]:
-        """The passages that exist among `rows`."""
+        """Row → passage, for those of `rows` that exist."""
         ...
 
     def document_keys(self, rows: IdArray) -> IdArray:
-        """The key (≥ 0) of each row's document, -1 where there is none. Rows come from views of the same snapshot."""
+        """The internal integer key (≥ 0) of each row's document, -1 for an unknown row; parallel to `rows`.
+
+        The rows must come from views of the same snapshot.
+        """
         ...
 
     def doc_ids(self, keys: IdArray) -> list[str]:
-        """The ids of documents by their keys."""
+        """The public ids of documents, given their internal keys, in the same order."""
         ...
 
     def document_rows(self, doc_id: str) -> IdArray:
-        """The rows of a document's passages, in order; empty where there is no such document."""
+        """The rows of a document's passages, in order; empty if there is no such document."""
         ...
 
     def select(self, tree: Filter) -> Selection:
@@ -91,65 +111,77 @@ class StoreReader(Protocol):
         ...
 
     def metadata(self, keys: IdArray) -> list[Metadata]:
-        """The metadata of documents by their keys."""
+        """The metadata of documents, given their internal keys, in the same order."""
         ...
 
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
-        """The rows among those given that have a vector, with the vectors as float32 of the stored float16."""
+        """The rows among those given that have a vector, ascending, and their vectors, shape (n, D).
+
+        Vectors are stored as float16 and returned as float32.
+        """
         ...
 
     def encoded(self, rows: IdArray) -> BoolArray:
-        """Which of the rows are on the full tier."""
+        """A mask parallel to `rows`: which of them are encoded (on the full tier)."""
         ...
 
     def unencoded(self, limit: int, after: int = 0) -> IdArray:
-        """Rows above `after` that still wait for the encoder, ascending."""
+        """At most `limit` rows above `after` that are not encoded yet, ascending."""
         ...
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
-        """Passages written after `change`, in batches, in the order of their rows."""
+        """Passages written after the counter `change`, in batches, rows ascending."""
         ...
 
     def terms_since(self, change: int) -> Iterator[TermBatch]:
-        """Bags of tokens written after `change`, in batches, rows ascending within each."""
+        """Bags of tokens of passages written after the counter `change`, in batches, rows ascending within each."""
         ...
 
     def weights_since(self, change: int) -> Iterator[TermBatch]:
-        """The VDR encoder's weights written after `change`, in batches, rows ascending within each."""
+        """VDR weights written after the counter `change`, in batches, rows ascending within each."""
         ...
 
     def vectors_since(self, change: int) -> Iterator[tuple[IdArray, VectorArray]]:
-        """Vectors written after `change`, in batches, rows ascending within each."""
+        """Dense vectors written after the counter `change`, in batches of (rows, vectors); rows ascend in a batch."""
         ...
 
     def removed_since(self, change: int) -> IdArray | None:
-        """Rows removed after `change`; None where the store has forgotten that far back (rebuild)."""
+        """Rows removed after the counter `change`.
+
+        None if tombstones from that time are already purged. Then the caller has to rebuild its index.
+        """
         ...
 
     def live_rows(self, *, encoded: bool = False) -> IdArray:
-        """All rows, ascending; only those with a vector if `encoded`."""
+        """All rows, ascending. With `encoded`, only those that have a vector."""
         ...
 
-    def counts(self) -> StoreCounts: ...
+    def counts(self) -> StoreCounts:
+        """The numbers of documents, passages and encoded passages."""
+        ...
 
     def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:
-        """Every document, or those of some ids, with its passages, weights and vectors, in the order of arrival."""
+        """Every document with its passages, weights and vectors, in the order of arrival.
+
+        `only` limits the export to documents with these ids.
+        """
         ...
 
     def changed_documents(self, since: int) -> list[str]:
-        """The ids of documents that were written, or changed in any way, after a change, and are there now."""
+        """The ids of existing documents whose text or metadata was written after the counter `since`."""
         ...
 
     def document_ids(self) -> Iterator[list[str]]:
-        """The ids of all documents, in batches, in no order."""
+        """The ids of all documents, in batches, in no particular order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SourceProgress:
-    """How far a source has been read, written with what was read; `before` is what the writer believes to stand there.
+    """The checkpoint of an ingestion run, stored in the same transaction as the documents that were read.
 
-    Where something else stands there another run of the same source has taken over, and nothing is written.
+    `source` names the input and `position` says how far it has been read. `before` is the position that the run
+    expects in the store. If another is stored, another run reads the same source, and the write is refused.
     """
 
     source: str
@@ -158,7 +190,7 @@ class SourceProgress:
 
 
 def check_progress(progress: SourceProgress, stored: str | None) -> None:
-    """Raises ConflictError where another run of the source has gone on from where this one stood."""
+    """Raise ConflictError if the stored position is not `progress.before`: another run reads the same source."""
     if stored != progress.before:
         raise ConflictError(
             "another run reads the same source", received=f"position {stored}", expected=f"position {progress.before}"
@@ -166,10 +198,10 @@ def check_progress(progress: SourceProgress, stored: str | None) -> None:
 
 
 class PassageStore(Protocol):
-    """The truth: documents, passages, metadata, term weights, vectors, tiers, and a change counter."""
+    """The writing side of the passage store. It is the source of truth for all indexes of a generation."""
 
     def reader(self) -> StoreReader:
-        """The store as it is now; stays as it is while the caller holds it."""
+        """A snapshot of the store as it is now. Later writes do not affect it."""
         ...
 
     def change(self) -> int:
@@ -179,30 +211,35 @@ class PassageStore(Protocol):
     def write(
         self, documents: Sequence[PreparedDocument | BulkItem], *, progress: SourceProgress | None = None
     ) -> BulkResult:
-        """Upsert in one transaction; rejected items pass through to the result in order.
+        """Insert or update documents in one transaction. A `BulkItem` in `documents` is copied to the result.
 
-        `progress` is remembered in the same transaction, so that a reader resumes exactly after what was
-        acknowledged. Raises ConflictError where another run has moved it.
+        A document whose text and metadata are unchanged is not written again. `progress` is stored in the same
+        transaction, so an ingestion run resumes right after the last acknowledged document. Raises ConflictError if
+        another run has moved the position.
         """
         ...
 
-    def progress(self, source: str) -> str | None: ...
+    def progress(self, source: str) -> str | None:
+        """The stored position of an ingestion source; None if it has never been read."""
+        ...
 
     def sources(self) -> dict[str, str]:
-        """How far each source has been read."""
+        """Ingestion source → stored position, for all sources."""
         ...
 
     def delete(self, doc_ids: Sequence[str]) -> BulkResult:
-        """Delete documents with their passages in one transaction."""
+        """Delete documents with their passages in one transaction. Unknown ids get the status `not_found`."""
         ...
 
     def put_vectors(self, rows: IdArray, vectors: VectorArray, weights: Sequence[TermWeights] = ()) -> int:
-        """Store vectors, and VDR weights where there are any, of rows that still wait, and raise them to the full tier.
+        """Store the vectors, shape (n, D), and VDR weights of rows, and put these rows on the full tier.
 
-        How many that were.
+        Rows that are removed or already encoded are skipped. Returns how many rows were stored.
         """
         ...
 
     def writer(self) -> AbstractContextManager[None]:
-        """Hold the collection's writer lock. Raises WriterConflictError where another process has it."""
+        """A context manager that holds the collection's writer lock. Raises WriterConflictError if another process has
+        it.
+        """
         ...

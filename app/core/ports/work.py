@@ -1,4 +1,4 @@
-"""Work that is queued, and small records about work and people."""
+"""Ports of the job queue and of the record store, which keeps small JSON documents such as job states."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A small JSON document about work or people: a job, a claim, a dead letter, a judgement.
+    """A small JSON document: a job, a claim on work, a dead letter, a relevance judgement.
 
-    `version` counts its writes from 1; 0 is one that has not been stored. Ids of a kind sort as they should be listed.
+    `version` counts its writes from 1; 0 means not stored yet. `list` sorts the records of one kind by id.
     """
 
     kind: str
@@ -23,25 +23,26 @@ class Record:
 
 
 class Records(Protocol):
-    """Where such documents are kept, seen by every process of an installation."""
+    """The record store, shared by all processes of an installation."""
 
     def get(self, kind: str, record_id: str) -> Record | None:
-        """The record as it is now."""
+        """The stored record; None if there is none."""
         ...
 
     def put(self, record: Record) -> Record:
-        """Write over exactly the version that `record` names, 0 where there is none yet; what is stored then.
+        """Write a record with optimistic locking. Returns it with its new version.
 
-        Raises ConflictError where somebody else has written or removed it.
+        The stored version must equal `record.version`; 0 means that no record may exist yet. Raises ConflictError if
+        another writer has changed or removed it.
         """
         ...
 
     def add(self, records: Sequence[Record]) -> None:
-        """Store many records, over whatever is there under their ids."""
+        """Store many records without a version check, replacing those that exist."""
         ...
 
     def remove(self, kind: str, ids: Sequence[str]) -> int:
-        """Delete records; how many were there."""
+        """Delete records. Returns how many of them existed."""
         ...
 
     def list(
@@ -53,27 +54,35 @@ class Records(Protocol):
         before: str | None = None,
         limit: int = 100,
     ) -> list[Record]:
-        """Records in descending order of their ids, those before an id; only of some states or of a collection."""
+        """At most `limit` records of a kind, by descending id.
+
+        `states` and `collection` limit them; no states and None allow all. `before` is the last id of the previous
+        page: only smaller ids are returned.
+        """
         ...
 
-    def count(self, kind: str, *, states: Sequence[str] = (), collection: str | None = None) -> int: ...
+    def count(self, kind: str, *, states: Sequence[str] = (), collection: str | None = None) -> int:
+        """The number of records that `list` would return without a limit."""
+        ...
 
     def close(self) -> None: ...
 
 
 class Jobs(Protocol):
-    """Work that is queued: ids only, idempotent, safe to deliver twice."""
+    """The job queue. Messages carry ids only, and tasks are idempotent, so a message may be delivered twice."""
 
-    def encode(self, collection: str, generation: str, rows: Iterable[int]) -> None: ...
+    def encode(self, collection: str, generation: str, rows: Iterable[int]) -> None:
+        """Queue passages for the dense and VDR encoders."""
+        ...
 
     def annotate(self, collection: str) -> None:
-        """Queue the documents of a collection that are not annotated yet; nothing where it is not to be."""
+        """Queue a collection's documents that are not annotated yet. Does nothing if it has no annotation option."""
         ...
 
     def run(self, job_id: str, kind: str, delay_s: float = 0.0) -> None:
-        """Queue a job that has a record."""
+        """Queue a job whose record is stored, to start after at least `delay_s` seconds."""
         ...
 
     def close(self) -> None:
-        """Send what is queued; where this process does the work itself, stop after the block in hand."""
+        """Flush queued messages. If this process does the work itself, finish the current batch and stop."""
         ...

@@ -1,1 +1,1 @@
-"""The data model: what passes between the layers. Frozen, slotted, no behaviour beyond small derivations."""
+"""The data model: immutable dataclasses that the layers exchange. They hold data and a few derived properties."""

@@ -1,4 +1,4 @@
-"""Arrays by what they hold, and sparse vectors."""
+"""Type aliases for NumPy arrays (row ids, scores, vectors), and types for sparse vectors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ ScoreArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 VectorArray = npt.NDArray[np.float32]
-"""Shape (n, dimension), L2-normalised where the encoder says so."""
+"""Float32 vectors, usually of shape (n, dimension). Encoders say whether theirs are L2-normalised."""
 
 
 @dataclass(frozen=True, slots=True)
 class TermWeights:
-    """A sparse vector over a vocabulary. `ids` ascend without repeats; `weights` are > 0, 9 significant bits."""
+    """A sparse vector over a vocabulary.
+
+    `ids` are token ids, ascending and unique. `weights[i]` belongs to `ids[i]` and is positive. Stored weights are
+    rounded to 9 significant bits.
+    """
 
     ids: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
@@ -31,9 +35,9 @@ class TermWeights:
 
 @dataclass(frozen=True, slots=True)
 class TokenIdf:
-    """The idf of a query's tokens over a collection's passages; tokens that it has not are left out.
+    """The idf of a query's tokens over a collection's passages. Tokens that occur in no passage are left out.
 
-    `vocabulary` is the id of the bag encoder whose tokens they are.
+    `vocabulary` is the id of the `BagEncoder` that defines the token ids.
     """
 
     vocabulary: str
@@ -42,9 +46,10 @@ class TokenIdf:
 
 @dataclass(frozen=True, slots=True)
 class TermBatch:
-    """Term weights of N rows, which ascend: row n has `ids[offsets[n]:offsets[n + 1]]`.
+    """Term weights of N passages in CSR form.
 
-    `weights` stand beside `ids`, or are empty where all are 1.
+    `rows` has shape (N,) and ascends. `offsets` has shape (N + 1,): passage `rows[n]` has the token ids
+    `ids[offsets[n]:offsets[n + 1]]`. `weights` is parallel to `ids`, or empty if every weight is 1.
     """
 
     rows: IdArray

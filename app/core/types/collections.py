@@ -1,4 +1,7 @@
-"""Collections and their generations."""
+"""Collections and their generations.
+
+A generation is one complete copy of a collection's data and indexes, built with one analyzer and one set of encoders.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """A collection's fixed choices. What is bound to vectors lives in the generation."""
+    """The options chosen when a collection is created. Chunk sizes are in code points.
+
+    The encoder ids that a generation was really built with are in its `GenerationRecord`.
+    """
 
     name: str
     kind: Literal["passages", "entities"] = "passages"
@@ -22,7 +28,10 @@ class CollectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A collection's documents are to be annotated with the entities of this knowledge base as they come."""
+    """The option to annotate a collection's new documents with entities of the knowledge base `kb`.
+
+    `threshold` is the least link probability that counts, 0 to 1. None takes the knowledge base's own threshold.
+    """
 
     kb: str
     threshold: float | None = None
@@ -30,7 +39,10 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """What one generation binds. Immutable once published."""
+    """The analyzer, encoders and index type that one generation was built with. Immutable once published.
+
+    `parent` is the id of the generation that it was rebuilt from, empty for the first one.
+    """
 
     id: str
     collection: str
@@ -44,4 +56,7 @@ class GenerationRecord:
     parent: str = ""
     note: str = ""
     vdr_model: str = ""
-    """The encoder of VDR weights; empty where passages have bags of tokens only. `vdr_encoder` is their vocabulary."""
+    """The id of the encoder of VDR weights; empty if passages have bags of tokens only.
+
+    `vdr_encoder` is the id of the vocabulary of the bags of tokens.
+    """

@@ -1,4 +1,4 @@
-"""Documents and their passages, as people send them and as the store holds them."""
+"""Documents as users send them, passages as the store holds them, and the results of bulk requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, NewType
 DocId = NewType("DocId", str)
 
 PassageRow = NewType("PassageRow", int)
-"""The store's own 64-bit id of a passage. Never reused: a changed document gets new rows."""
+"""The store's own 64-bit id of a passage. It is never reused: a changed document gets new rows."""
 
 MetaScalar = str | int | float | bool
 
@@ -21,14 +21,21 @@ Metadata = Mapping[str, MetaValue]
 
 
 class SparseForm(StrEnum):
-    """A passage's term weights: its bag of tokens, which every passage has, or what the VDR encoder made of it."""
+    """The two kinds of a passage's term weights.
+
+    `BAG` is the passage's bag of tokens, which every passage has. `VDR` is the sparse vector of the VDR encoder.
+    """
 
     BAG = "bag"
     VDR = "vdr"
 
 
 class Tier(StrEnum):
-    """How far a passage has come: searchable by words and bag of tokens, or by everything."""
+    """How far a passage is indexed.
+
+    `INSTANT`: searchable by BM25 and by its bag of tokens. `FULL`: encoded as well, so it has a dense vector and, if
+    the generation has a VDR encoder, VDR weights.
+    """
 
     INSTANT = "instant"
     FULL = "full"
@@ -36,7 +43,7 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a user gives us. `metadata` is flat: strings, numbers, booleans, dates, lists of strings."""
+    """A document as the user sends it. `metadata` is flat: strings, numbers, booleans, dates, lists of strings."""
 
     id: DocId
     text: str
@@ -47,7 +54,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A window of a text by code points: `start` inclusive, `end` exclusive."""
+    """A part of a text in code points: `start` inclusive, `end` exclusive."""
 
     start: int
     end: int
@@ -55,7 +62,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A window of a document, as the store holds it. `text` is `document.text[start:end]`."""
+    """A chunk of a document, as the store holds it. `text` is `document.text[start:end]`, in code points.
+
+    `ordinal` is the passage's place within its document, from 0.
+    """
 
     row: PassageRow
     doc_id: DocId
@@ -73,13 +83,13 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """What BM25 and the bag of tokens see: title, then text."""
+        """The text that BM25 and the bag of tokens index: the title, a newline and the passage's text."""
         return f"{self.title}\n{self.text}" if self.title else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """The fate of one document of a bulk request, in the request's order."""
+    """The outcome of one document of a bulk request. `code` and `message` say why it was rejected."""
 
     id: str
     status: Literal["created", "updated", "unchanged", "deleted", "not_found", "rejected"]
@@ -90,21 +100,25 @@ class BulkItem:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """A bulk request's outcome. `change` is the store's counter after it: the next search sees it all."""
+    """The outcome of a bulk request, with one item per document in the request's order.
+
+    `change` is the store's change counter after the request. Every snapshot at that counter or later includes it.
+    """
 
     items: tuple[BulkItem, ...]
     change: int
     rows: tuple[int, ...] = ()
-    """Rows of the passages written, for the encode queue."""
+    """Rows of the passages written. They wait for the dense and VDR encoders."""
 
     @property
     def errors(self) -> bool:
+        """Whether any document was rejected."""
         return any(item.status == "rejected" for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreCounts:
-    """What a store holds."""
+    """The numbers of documents, passages and encoded passages in a store, and its change counter."""
 
     documents: int
     passages: int
@@ -114,7 +128,7 @@ class StoreCounts:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was not taken, and why. `raw` is its beginning."""
+    """A row of an input file that was rejected, and why. `raw` is the beginning of the row."""
 
     file: str
     line: int

@@ -1,4 +1,4 @@
-"""The data model of entity linking. Offsets are code points of the text as it was sent."""
+"""The data model of entity linking. Offsets are in code points of the text as it was sent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hyblink.app.core.types.documents import Metadata
 from hyblink.app.core.types.ranking import Signal, SignalValue
 
 LINK_SIGNALS = (Signal.BM25, Signal.VDR, Signal.DENSE, Signal.PRIOR)
-"""What proposes entities, each alone if asked."""
+"""The signals that can retrieve candidate entities. A request may choose any of them."""
 
 NIL = None
-"""The entity of a mention that means nothing in the knowledge base."""
+"""The entity id of a mention that refers to no entity of the knowledge base."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Something that a mention can mean. `world` groups entities of one source; `kind` is what sort of thing it is."""
+    """An entry of a knowledge base. `kind` is its type. `world` names the source or domain that it comes from."""
 
     id: str
     title: str
@@ -34,7 +34,10 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A span `text[start:end]` that may mean an entity; `detector` found it and is so sure of it (`score`, 0 to 1)."""
+    """A span `text[start:end]` that may refer to an entity.
+
+    `detector` names what found it, `given` if the caller did. `score` is the detector's confidence, 0 to 1.
+    """
 
     start: int
     end: int
@@ -45,7 +48,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class MentionContext:
-    """A mention with the text around it, which encoders read."""
+    """A mention with the text to its left and right, as encoders read it."""
 
     left: str
     mention: str
@@ -54,7 +57,7 @@ class MentionContext:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An entity that a mention may mean. The signals' contributions sum to `utility`."""
+    """A candidate entity of a mention. The signals' contributions sum to `utility`. `rank` counts from 1."""
 
     rank: int
     entity_id: str
@@ -71,9 +74,9 @@ Reason = Literal["linked", "below_threshold", "no_candidates"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a mention was found to mean. `entity_id` is None for NIL, and `reason` says why.
+    """The linking decision for one mention. `entity_id` is None for NIL, and `reason` says why.
 
-    `probability` is that of the best candidate being right, calibrated where the profile was fitted; NIL has the rest.
+    `probability` is the probability that the best candidate is right. It is calibrated if the profile was fitted.
     """
 
     mention: Mention
@@ -83,23 +86,23 @@ class Link:
     reason: Reason
     candidates: tuple[Candidate, ...]
     joint: float | None = None
-    """Of a joint decision: how probable it is that the span is a mention, times `probability`."""
+    """In a joint decision the probability that the span is a mention, times `probability`. None otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkedText:
-    """A text's links, in the order of their mentions."""
+    """The links of one text, in the order of their mentions."""
 
     links: tuple[Link, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is to be linked: a text, with its mentions where they are known. `exclude` are entities it cannot mean.
+    """A text to be linked. `mentions` are (start, end) spans; None asks the detectors to find them.
 
-    `evidence` says of entities (ids) how much speaks for them from elsewhere, from 0 to 1: the share of the documents
-    found for the text that mention them. `counted` is the entity that its mention is known to mean and was counted for:
-    it is linked as if it had not been.
+    `exclude` lists ids of entities that are no candidates. `evidence` holds pairs of entity id and value, 0 to 1: the
+    share of the documents retrieved for the text that mention the entity. `counted` is the gold entity of the text's
+    mention if `NameCounts` includes that judgement. The judgement is subtracted from the counts before linking.
     """
 
     text: str
@@ -111,7 +114,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class LinkRequest:
-    """A linking request. None asks for what the settings or the collection's link profile say."""
+    """A linking request. None means the value of the settings or of the knowledge base's link profile."""
 
     texts: tuple[Text, ...]
     candidates: int | None = None
@@ -122,19 +125,24 @@ class LinkRequest:
     budget_ms: float | None = None
     coherence: float | None = None
     joint: float | None = None
-    """Decide jointly which spans are mentions and what they mean (Li et al. 2020): all spans that `elq` thinks possible
-    are linked, those of at least this joint probability compete, and the best of overlapping ones stays."""
+    """The least joint probability of a link; None decides mentions and entities separately.
+
+    In a joint decision (Li et al. 2020) all spans that the detector `elq` proposes are linked. Spans of at least this
+    joint probability are kept, and of overlapping ones only the most probable."""
     evidence: float | None = None
-    """The weight of the texts' evidence in an entity's utility."""
+    """The weight of `Text.evidence` in an entity's utility."""
     exclude: tuple[str, ...] = ()
     filter: object | None = None
     signals: tuple[Signal, ...] | None = None
-    """What proposes and scores candidates: some of BM25, VDR, dense, prior; all of them by default."""
+    """The signals that retrieve and score candidates, a subset of `LINK_SIGNALS`; None for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrossReport:
-    """How the cross-encoder fared: mentions whose candidates it read, and those left to the fast path."""
+    """What the cross-encoder did: how many mentions it re-ranked, and how many it skipped for lack of time.
+
+    Skipped mentions are decided by the first-stage scores. `error` is empty if the model could be used.
+    """
 
     model: str
     mentions: int
@@ -145,7 +153,11 @@ class CrossReport:
 
 @dataclass(frozen=True, slots=True)
 class LinkResult:
-    """The answer to a linking request, by one generation of one knowledge base."""
+    """The result of a linking request, computed on one generation of one knowledge base.
+
+    `change` is the change counter of its snapshot. `profile` is the version of the link profile. `missing` maps a
+    signal that could not be used to the reason.
+    """
 
     texts: tuple[LinkedText, ...]
     generation: str
@@ -161,10 +173,12 @@ class LinkResult:
 
 @dataclass(frozen=True, slots=True)
 class Utility:
-    """A conditional logit over a mention's candidates: coefficients times features, summed; NIL has `nil`.
+    """A conditional logit over a mention's candidates.
 
-    Features: `z` values are scores normalised over the candidates, the others raw. `knots` map the best candidate's
-    softmax probability to how often such a link is right (isotonic; they ascend), none for the identity.
+    A candidate's utility is the sum of coefficients times features. NIL has the constant utility `nil`. `z` features
+    are scores normalised over the mention's candidates, the others are raw. `knots` calibrate the best candidate's
+    softmax probability by isotonic regression: ascending pairs (probability, share of correct links). No knots mean
+    the identity.
     """
 
     coefficients: Mapping[str, float]
@@ -174,10 +188,10 @@ class Utility:
 
 @dataclass(frozen=True, slots=True)
 class LinkProfile:
-    """How candidates become links. Fitted on judged mentions by `hyblink kb fit`; versioned per knowledge base.
+    """The weights and thresholds of entity linking. Fitted by `hyblink kb fit`, versioned per knowledge base.
 
-    `retrieval` weighs the normalised signals that order the candidates; `fast` decides without, `cross` with the
-    cross-encoder. A link is made where its probability reaches the threshold of the same name.
+    `retrieval` weights the normalised signals that rank the candidates. `fast` decides without the cross-encoder,
+    `cross` decides with it. A mention is linked if the probability reaches `fast_threshold` or `cross_threshold`.
     """
 
     retrieval: Mapping[str, float]
@@ -190,14 +204,15 @@ class LinkProfile:
     origin: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     counted: str = ""
-    """The digest of the counts of names that decide the prior beside titles and aliases; empty where none do."""
+    """The digest of the `NameCounts` that the prior uses beside titles and aliases; empty if it uses none."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameCounts:
-    """How often names (in lower case) were judged to mean entities (ids), and the digests of the mentions counted.
+    """How often each name was judged to refer to each entity: lower-case name → entity id → count.
 
-    They are kept beside the profile and read when its `counted` changes, as there may be a name for every mention.
+    `judged` holds digests of the judged mentions that were counted. The counts can be large, so they are stored
+    beside the profile and read only when the profile's `counted` changes.
     """
 
     names: Mapping[str, Mapping[str, float]]
@@ -205,7 +220,11 @@ class NameCounts:
 
 
 def check_annotation(spec: CollectionSpec, annotation: Annotation) -> None:
-    """Raises ConflictError for a knowledge base's own entities, InvalidInputError for what is no probability."""
+    """Check that `annotation` may be set for a collection.
+
+    Raises ConflictError if the collection is itself a knowledge base, InvalidInputError if the threshold is not in
+    0 to 1.
+    """
     if spec.kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=spec.name, expected="documents to annotate")
     if annotation.threshold is not None and not 0 <= annotation.threshold <= 1:
@@ -213,7 +232,9 @@ def check_annotation(spec: CollectionSpec, annotation: Annotation) -> None:
 
 
 def apart(spans: Sequence[tuple[int, int]], score: Sequence[float]) -> list[int]:
-    """Places of the spans that stay when the best is taken first and what overlaps it is dropped, ascending.
+    """Greedy removal of overlapping spans: the indexes of the spans that are kept, ascending.
+
+    Spans (start, end) are taken by descending score. A span that overlaps one already taken is dropped.
 
     >>> apart([(0, 3), (2, 5), (4, 9)], [0.5, 0.6, 0.4])
     [1]

@@ -1,4 +1,4 @@
-"""Signals, the score ledger, ranking profiles, re-ranking."""
+"""Ranking signals, the per-signal breakdown of a score, ranking profiles, re-ranking."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic_core import core_schema
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
 
 FIRST_RANK = 1
-"""Ranks are counted from one, as in TREC run files and in the RRF formula."""
+"""Ranks count from 1, as in the formula of reciprocal rank fusion."""
 
 
 class Signal(str):
-    """The name of a way in which a passage can match a query. `ranker/signals` says which there are, and what they are.
+    """The name of a ranking signal, such as BM25 or dense similarity. `ranker/signals` defines the signals.
 
     Equal names are the same object.
 
@@ -41,7 +41,7 @@ class Signal(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
-        """In requests and answers a signal is its name."""
+        """The pydantic schema: a signal is its name as a string."""
         del source, handler
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(strict=True))
 
@@ -56,21 +56,22 @@ Signal.CROSS, Signal.PRIOR, Signal.CONTEXT = Signal("cross"), Signal("prior"), S
 Signal.COHERENCE, Signal.EVIDENCE, Signal.ENTITY = Signal("coherence"), Signal("evidence"), Signal("entity")
 
 DEFAULT_SIGNALS: tuple[Signal, ...] = (Signal.BM25, Signal.VDR, Signal.DENSE)
-"""The signals that propose passages unless a search says otherwise."""
+"""The first-stage signals that retrieve candidates unless a search request names others."""
 
 
 VdrMode = Literal["auto", "full", "alpha", "beta", "bag"]
-"""Which forms the VDR signal multiplies (Zhou et al. 2024, section 3.4).
+"""Which query and passage vectors the VDR signal's dot product uses (Zhou et al. 2024, section 3.4).
 
-`full`: encoded query, encoded passage. `alpha`: the query's own tokens, encoded passage (the query needs no encoder).
-`beta`: encoded query, the passage's bag of tokens (searchable before it is encoded). `bag`: both as bags of tokens, the
-query's weighted by idf. `auto`: what the encoder does best; `bag` where there is none.
+`full`: encoded query, encoded passage. `alpha`: the query's bag of tokens, encoded passage (the query needs no
+encoder). `beta`: encoded query, the passage's bag of tokens (works before the passage is encoded). `bag`: bags of
+tokens on both sides, the query's weighted by idf. `auto`: the mode that the generation's VDR encoder recommends, or
+`bag` without one.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a leg proposes: rows with their scores, best first, ties by ascending row."""
+    """The ranked list of one first-stage retriever: row ids and scores, best first, ties by ascending row."""
 
     rows: IdArray
     scores: ScoreArray
@@ -80,12 +81,12 @@ class Scored:
 
 
 EMPTY = Scored(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-"""Nothing proposed."""
+"""An empty ranked list."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenContribution:
-    """One token's share of a signal: `query_weight * passage_weight = contribution` for sparse signals."""
+    """One token's share of a signal's score. For sparse signals it is `query_weight * passage_weight`."""
 
     token: str
     contribution: float
@@ -95,11 +96,11 @@ class TokenContribution:
 
 @dataclass(frozen=True, slots=True)
 class SignalValue:
-    """One line of the score ledger.
+    """One signal's part of a passage's fused score. The contributions of all signals sum to the score.
 
-    `raw` is None where the signal does not exist for the passage (not encoded yet, or the leg failed): then
-    `normalised` and `contribution` are 0 and `note` says why. `leg_rank` is the rank in the leg's own list,
-    None where only another leg proposed the passage.
+    `raw` is None if the signal has no score for the passage (not encoded yet, or the retriever failed). Then
+    `normalised` and `contribution` are 0 and `note` says why. `leg_rank` is the rank in the signal's own ranked list,
+    from 1, None if the passage is not in that list.
     """
 
     signal: Signal
@@ -117,12 +118,15 @@ FusionName = Literal["weighted_sum", "rrf", "comb_sum", "comb_mnz", "isr"]
 NormalizationName = Literal["min_max", "z_score", "l2", "theoretical", "none"]
 
 SHIPPED_CROSS_WEIGHT = 0.7
-"""How much re-ranking adds, unless a profile or a request says otherwise."""
+"""The default weight of the cross-encoder's score in the fused score."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankingProfile:
-    """How signals become one score. Versioned per collection; written by hand or by tuning."""
+    """How signals are normalised, weighted and fused into one score. Versioned per collection.
+
+    `rrf_k` is the constant k of reciprocal rank fusion. `origin` says where the weights come from.
+    """
 
     name: str = "default"
     version: int = 0
@@ -142,13 +146,13 @@ class RankingProfile:
 
     @property
     def cross_weight(self) -> float:
-        """The cross-encoder's weight; the shipped one where the profile is from before there was re-ranking."""
+        """The cross-encoder's weight; `SHIPPED_CROSS_WEIGHT` if the profile has none."""
         return float(self.weights.get(Signal.CROSS, SHIPPED_CROSS_WEIGHT))
 
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """Re-ranking by the cross-encoder: so many of the best documents, within so much time."""
+    """Re-rank the `top` best documents with the reranker, within `budget_ms` milliseconds."""
 
     top: int = 50
     budget_ms: float = 1000.0
@@ -156,7 +160,11 @@ class RerankRequest:
 
 @dataclass(frozen=True, slots=True)
 class RerankReport:
-    """What became of re-ranking. `skipped` documents stand after the re-ranked ones, in their old order."""
+    """The outcome of re-ranking: documents asked for, scored and skipped for lack of time.
+
+    Skipped documents rank after the re-ranked ones, in first-stage order. `error` is empty if the reranker could be
+    used.
+    """
 
     model: str
     asked: int

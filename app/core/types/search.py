@@ -1,4 +1,4 @@
-"""A search and its result."""
+"""A search request and its result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyblink.app.core.types.ranking import (
 
 @dataclass(frozen=True, slots=True)
 class PassageHit:
-    """A passage in a result, with its own score and ledger. `highlights` are spans within `text`."""
+    """A passage in a result, with its score and the parts of it by signal. `highlights` are spans within `text`."""
 
     passage_id: str
     ordinal: int
@@ -37,7 +37,7 @@ class PassageHit:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document in a result. Its score is that of its best passage; the best passages follow."""
+    """A document in a result. Its score is that of its best passage. `passages` are its best ones, best first."""
 
     rank: int
     doc_id: DocId
@@ -49,7 +49,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class LegReport:
-    """How one leg fared. `error` is empty where it answered in time."""
+    """What one first-stage retriever ("leg") did: its time and number of candidates.
+
+    `error` is empty if it answered before the deadline.
+    """
 
     signal: Signal
     took_ms: float
@@ -59,7 +62,7 @@ class LegReport:
 
 @dataclass(frozen=True, slots=True)
 class FacetCount:
-    """How many documents of the candidate pool carry a metadata value."""
+    """How many documents of the candidate pool have a metadata value."""
 
     value: str
     count: int
@@ -67,7 +70,7 @@ class FacetCount:
 
 @dataclass(frozen=True, slots=True)
 class LinkedEntity:
-    """An entity that a query was linked to, and how probable that is."""
+    """An entity that the query was linked to, and the probability of that link."""
 
     id: str
     title: str
@@ -75,15 +78,19 @@ class LinkedEntity:
 
 
 LINKED_ENTITIES = "linked_entities"
-"""The metadata key that holds the entities which a document was annotated with."""
+"""The metadata key for the ids of the entities that a document was annotated with."""
 
 ANNOTATED_WITH = "annotated_with"
-"""The metadata key that holds the knowledge base which a document was annotated with."""
+"""The metadata key for the name of the knowledge base that a document was annotated with."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntityUse:
-    """What a query's entities do: add to documents annotated with them, by `weight`, or leave only such documents."""
+    """How the query's entities affect the ranking.
+
+    `boost` adds to the scores of documents annotated with them, scaled by `weight`. `filter` keeps only documents
+    annotated with them.
+    """
 
     entities: tuple[LinkedEntity, ...] = ()
     mode: Literal["boost", "filter"] = "boost"
@@ -92,7 +99,11 @@ class EntityUse:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A search as the use case takes it; the doors have validated types, the use case checks ranges."""
+    """A search request. The HTTP API and the command line have checked the types; the search service checks ranges.
+
+    `k` and `offset` count documents. `candidates` is the number of passages that each first-stage signal retrieves.
+    None means the value of the settings or of the ranking profile.
+    """
 
     query: str
     k: int = 10
@@ -112,12 +123,15 @@ class SearchRequest:
     rerank: RerankRequest | None = None
     entities: EntityUse | None = None
     generation: str | None = None
-    """Ask this generation instead of the current one: to look at one before it is published, or after."""
+    """Search this generation instead of the current one, for example to inspect one before it is published."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One page of a result. It was answered by exactly one generation, which it names."""
+    """One page of a search result, computed on one snapshot of one generation.
+
+    `change` is the snapshot's change counter. `missing` lists the signals that could not be used.
+    """
 
     hits: tuple[Hit, ...]
     pool_size: int
@@ -131,6 +145,6 @@ class SearchResult:
     timings_ms: Mapping[str, float]
     rerank: RerankReport | None = None
     entities: tuple[LinkedEntity, ...] = ()
-    """What the query was linked to, where that was asked."""
+    """The entities that the query was linked to, if the request asked for that."""
     search_id: str = ""
-    """By which clicks refer to this page, where it was logged."""
+    """The id by which click events refer to this page; empty if the search was not logged."""

@@ -1,4 +1,4 @@
-"""BLINK's cross-encoder (Wu et al. 2020, section 4.2): a mention in its context, read together with each candidate."""
+"""BLINK's cross-encoder (Wu et al. 2020, section 4.2): scores a mention in its context with each candidate entity."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from hyblink.app.encoders.reranker import Reranker
 
 DEFAULT = WEIGHTS / "entity-cross-minilm"
 _BATCHES = 4
-"""Mentions are read together until there are so many batches of pairs: then those of one length go together, and time
-that runs out costs no more than these mentions."""
+"""Mentions are scored in groups of about this many batches. Pairs of similar length share a batch within a group, and a
+group that misses the deadline gets no scores."""
 
 
 class EntityCrossEncoder:
-    """A cross-encoder that `hyblink train blink_cross` made, or any other, over marked mentions."""
+    """The `EntityCross` of a cross-encoder, such as one trained by `hyblink train blink_cross`.
+
+    `mention_tokens` is the length of a mention with its context, in tokens. `cache` is the folder for int8 exports.
+    """
 
     def __init__(self, model: str, settings: EncodeSettings, *, mention_tokens: int, cache: Path | None = None) -> None:
         self._model = model
@@ -42,7 +45,7 @@ class EntityCrossEncoder:
         return plain_tokenizer(str(trained(self._model).get("base", self._model)))
 
     def load(self) -> None:
-        """Be ready to score. Raises EncoderUnavailableError if it cannot be."""
+        """Load the model. Raises EncoderUnavailableError if it cannot be loaded."""
         self._pairs.load()
 
     def score(

@@ -1,4 +1,4 @@
-"""Cross-encoders as graphs: token ids of pairs to scores."""
+"""ONNX export of cross-encoders: from token ids of pairs to scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WINDOW = 256
 
 
 class CrossEncoderGraph(nn.Module):  # type: ignore[misc]
-    """Token ids of pairs to scores (B,)."""
+    """The exported module: token ids (B, L) of pairs to scores (B,)."""
 
     def __init__(self, classifier: Any) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class CrossEncoderGraph(nn.Module):  # type: ignore[misc]
 
 
 def graph(model: str) -> Graph:
-    """A cross-encoder, whole or with its adapter merged."""
+    """The `Graph` of a cross-encoder. A LoRA adapter is merged into its base."""
     manifest = trained(model)
     tokenizer = str(manifest["base"]) if manifest.get("kind") == CROSS_ENCODER_LORA else model
     module = CrossEncoderGraph(load_scorer(model, "cpu", _WINDOW)[0].model).eval()

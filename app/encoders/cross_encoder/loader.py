@@ -1,4 +1,4 @@
-"""Cross-encoders for re-ranking: in torch, or as an exported graph."""
+"""Loads cross-encoders as rerankers, in torch or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyblink.app.encoders.loading.models import onnx_session
 
 
 class CrossEncoderLoader:
-    """How cross-encoders are loaded, whole ones and adapters alike."""
+    """The `RerankerLoader` of cross-encoders, both whole models and LoRA adapters."""
 
     bf16_on_cpu = True
 
@@ -31,7 +31,7 @@ class CrossEncoderLoader:
 
 
 class TorchScorer:
-    """A sentence-transformers CrossEncoder."""
+    """The `PairScorer` of a sentence-transformers CrossEncoder in torch."""
 
     def __init__(self, model: Any, batch: int) -> None:
         self.model = model
@@ -43,16 +43,16 @@ class TorchScorer:
         return scores
 
     def contributions(self, query: str, passage: str, idf: TokenIdf | None) -> tuple[TokenContribution, ...]:
-        """Nothing: both texts are read together."""
+        """Empty: a cross-encoder's score cannot be split by token."""
         del query, passage, idf
         return ()
 
 
 class GraphScorer:
-    """An exported cross-encoder in ONNX Runtime.
+    """The `PairScorer` of an exported cross-encoder in ONNX Runtime.
 
-    In int8 each pair is computed by itself: activations are quantised by their range over all that is computed at once,
-    so that in a batch a score would depend on its neighbours (by as much as scores differ); on CPUs it is faster, too.
+    Each pair is computed by itself. Dynamic int8 quantisation scales activations over the whole batch, so in a batch a
+    score would depend on the other pairs. On CPUs single pairs are also faster.
     """
 
     def __init__(self, folder: Path, tokens: int) -> None:
@@ -72,6 +72,6 @@ class GraphScorer:
         return float(score.item())
 
     def contributions(self, query: str, passage: str, idf: TokenIdf | None) -> tuple[TokenContribution, ...]:
-        """Nothing: both texts are read together."""
+        """Empty: a cross-encoder's score cannot be split by token."""
         del query, passage, idf
         return ()

@@ -1,4 +1,4 @@
-"""Cross-encoders by sentence-transformers: any by hub name or folder, or a LoRA adapter beside a backbone."""
+"""Loads cross-encoders with sentence-transformers: by hub name, by folder, or as a LoRA adapter on a base model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hyblink.app.encoders.loading.models import locate, quietly
 
 
 def load_scorer(model: str, device: str, tokens: int) -> Any:
-    """A CrossEncoder that has learned to score: a whole one, or a base with an adapter of ours merged into it.
+    """A trained CrossEncoder in evaluation mode: a whole model, or a base with a LoRA adapter merged into it.
 
-    Raises EncoderUnavailableError for anything else, such as a bi-encoder: its scores would be random numbers.
+    Raises EncoderUnavailableError for any other model, such as a bi-encoder, whose scoring layer would be random.
     """
     manifest = trained(model)
     folder = Path(model).expanduser()
@@ -43,7 +43,10 @@ def load_scorer(model: str, device: str, tokens: int) -> Any:
 
 
 def load_cross_encoder(name: str, device: str, tokens: int) -> Any:
-    """A CrossEncoder with one output, which may have to learn yet. Raises EncoderUnavailableError where none loads."""
+    """A CrossEncoder with one output and no activation. Its scoring layer is random if the model has none.
+
+    Raises EncoderUnavailableError if the model cannot be loaded.
+    """
     import torch
     from sentence_transformers import CrossEncoder
 

@@ -1,1 +1,1 @@
-"""Dense vectors from a sentence-transformers model."""
+"""Dense encoders, which are sentence-transformers models."""

@@ -1,10 +1,10 @@
-"""One backbone for several heads: a forward pass gives each text's dense vector and its token states.
+"""A backbone shared by several heads: one forward pass gives each text's dense vector and its token states.
 
-A text longer than the window is read in overlapping windows. Every token keeps its state from the window in which it
-stands nearest to the middle, so heads that pool over tokens see the whole text once. The dense vector is that of the
-first window: what the dense model alone would make of the text.
+A text longer than the window is read in overlapping windows. Each token takes its state from the window in which it is
+nearest to the middle, so heads that pool over tokens see each token once. The dense vector is that of the first
+window, the same as that of the dense model alone.
 
-Shapes: L tokens of a text with [CLS] and [SEP], H hidden.
+Shapes: L tokens of a text with [CLS] and [SEP], H hidden, D dimension.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy.typing as npt
 from hyblink.app.core.types.arrays import VectorArray
 
 _OVERLAP = 0.25
-"""Share of a window that it has in common with the next."""
+"""The share of a window that overlaps with the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextStates:
-    """A text as the backbone sees it: `vector_D` L2-normalised, token ids, their states."""
+    """The backbone's output for a text: its dense vector, L2-normalised, its token ids and their states."""
 
     vector_D: VectorArray
     ids_L: npt.NDArray[np.int32]
@@ -33,7 +33,7 @@ class TextStates:
 
 
 def windows(tokens: int, size: int) -> list[tuple[int, int]]:
-    """Overlapping windows over so many tokens; the last one ends with the text.
+    """(start, end) of overlapping windows of at most `size` tokens over a text; the last one ends with the text.
 
     >>> windows(10, 4)
     [(0, 4), (3, 7), (6, 10)]
@@ -48,7 +48,7 @@ def windows(tokens: int, size: int) -> list[tuple[int, int]]:
 
 
 def owners(spans: Sequence[tuple[int, int]], tokens: int) -> npt.NDArray[np.int64]:
-    """For every token the window in whose middle it stands best."""
+    """For each token the index of the window in which it is nearest to the middle, shape (tokens,)."""
     at = np.arange(tokens)
     starts, ends = np.array(spans).reshape(-1, 2).T
     middles = (starts + ends - 1) / 2
@@ -59,14 +59,18 @@ def owners(spans: Sequence[tuple[int, int]], tokens: int) -> npt.NDArray[np.int6
 
 
 class Backbone:
-    """A sentence-transformers model of one transformer and its pooling. Safe to share between threads."""
+    """A sentence-transformers model of one transformer and a pooling. Safe to share between threads.
+
+    `window` is the longest input in tokens, special tokens included. Texts are cut after `max_tokens`. `batch_size`
+    counts windows.
+    """
 
     def __init__(self, model: Any, *, window: int, max_tokens: int, batch_size: int = 32) -> None:
         self._model = model
         self._window = window - 2  # [CLS] and [SEP]
         self._max_tokens = max(max_tokens - 2, self._window)
         self._batch_size = batch_size
-        self._tokenizing = threading.Lock()  # a fast tokenizer must not be borrowed twice
+        self._tokenizing = threading.Lock()  # a fast tokenizer must not be used by two threads at once
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         with self._tokenizing:
@@ -75,12 +79,12 @@ class Backbone:
         return [ids[: self._max_tokens] for ids in made]
 
     def states(self, texts: Sequence[str]) -> Iterator[tuple[int, TextStates]]:
-        """(place, states) of every text, the longest first."""
+        """(index of the text, its states) for all texts, the longest first."""
         for group in self.groups(texts):
             yield from group
 
     def groups(self, texts: Sequence[str]) -> Iterator[list[tuple[int, TextStates]]]:
-        """The same, as many at a time as are computed together."""
+        """As `states`, in lists of the texts that were computed in one batch."""
         tokens = self._ids(texts)
         order = sorted(range(len(texts)), key=lambda at: -len(tokens[at]))
         group: list[int] = []

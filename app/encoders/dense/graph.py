@@ -1,4 +1,4 @@
-"""Dense encoders as graphs: token ids to L2-normalised vectors."""
+"""ONNX export of dense encoders: from token ids to L2-normalised vectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.app.encoders.family import Graph
 
 
 class DenseGraph(nn.Module):  # type: ignore[misc]
-    """Token ids to L2-normalised vectors (B, D)."""
+    """The exported module: token ids (B, L) to L2-normalised vectors (B, D)."""
 
     def __init__(self, transformer: Any, pooling: str) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class DenseGraph(nn.Module):  # type: ignore[misc]
 
 
 def pooled(states_BLH: torch.Tensor, mask_BL: torch.Tensor, pooling: str) -> torch.Tensor:
-    """The text's vector as a sentence-transformers pooling makes it, L2-normalised."""
+    """The L2-normalised text vectors (B, D) by `cls` or `mean` pooling of the token states."""
     if pooling == "cls":
         return nn.functional.normalize(states_BLH[:, 0], dim=-1)
     mask_BL1 = mask_BL[:, :, None].to(states_BLH.dtype)
@@ -33,7 +33,10 @@ def pooled(states_BLH: torch.Tensor, mask_BL: torch.Tensor, pooling: str) -> tor
 
 
 def pooling_of(model: Any) -> str:
-    """`mean` or `cls`. Raises InvalidInputError for a model with other modules or another pooling."""
+    """The pooling of a sentence-transformers model, `mean` or `cls`.
+
+    Raises InvalidInputError if it has another pooling or further modules, which cannot be exported.
+    """
     others = {type(one).__name__ for one in model} - {"Transformer", "Pooling", "Normalize"}
     if others:
         raise InvalidInputError("modules that are not exported", received=sorted(others), expected="a pooling only")
@@ -44,7 +47,7 @@ def pooling_of(model: Any) -> str:
 
 
 def graph(model: str) -> Graph:
-    """A dense encoder, whole or with its adapter merged."""
+    """The `Graph` of a dense encoder. A LoRA adapter is merged into its base."""
     made = load_sentence_transformer(model, "cpu")
     module = DenseGraph(made[0].model, pooling_of(made)).eval()
     return Graph(module, "dense", ("input_ids", "attention_mask"), ("vector",), model)

@@ -1,4 +1,4 @@
-"""Dense encoders: any sentence-transformers model by hub name, folder or package; vectors are L2-normalised."""
+"""Dense encoders: sentence-transformers models by hub name, folder or package. Vectors are L2-normalised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    """Whether this CPU has bfloat16 instructions. Without them bfloat16 is slower than float32."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             flags = next((line for line in file if line.startswith("flags")), "")
@@ -34,7 +34,7 @@ def cpu_has_bf16() -> bool:
 
 
 def device_of(settings: EncodeSettings) -> str:
-    """Where models compute: as set, or a GPU where there is one."""
+    """The torch device for models: as set, or with `auto` a GPU if there is one."""
     if settings.device != "auto":
         return settings.device
     import torch
@@ -43,7 +43,10 @@ def device_of(settings: EncodeSettings) -> str:
 
 
 def load_sentence_transformer(name: str, device: str) -> Any:
-    """A SentenceTransformer by hub name, folder or `package:NAME`. Raises EncoderUnavailableError where none loads."""
+    """A SentenceTransformer by hub name, folder or `package:NAME`. A dense LoRA adapter is merged into its base.
+
+    Raises EncoderUnavailableError if it cannot be loaded.
+    """
     manifest = trained(name)
     if adapts_passages(manifest):
         folder = Path(name).expanduser()
@@ -74,12 +77,15 @@ def load_sentence_transformer(name: str, device: str) -> Any:
 
 
 def on_device(features: Mapping[str, Any], device: Any) -> dict[str, Any]:
-    """A batch's tensors on a device; what is no tensor stays as it is."""
+    """The batch with its tensors moved to a device. Other values stay unchanged."""
     return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
 
 
 def cut_layers(transformer: Any, kept: int) -> None:
-    """Keep the lowest `kept` transformer layers; 0 keeps all. Raises EncoderUnavailableError where that cannot be."""
+    """Keep only the lowest `kept` transformer layers, in place; 0 keeps all.
+
+    Raises EncoderUnavailableError if the model is not BERT-like or has fewer layers.
+    """
     if not kept:
         return
     encoder = getattr(transformer.base_model, "encoder", None)
@@ -92,9 +98,9 @@ def cut_layers(transformer: Any, kept: int) -> None:
 
 
 class DenseTransformer:
-    """A sentence-transformers model. Loaded at the first use.
+    """The `DenseEncoder` of a sentence-transformers model, loaded at the first use.
 
-    A query does not wait for passages that are being encoded.
+    Queries and passages can be encoded at the same time by several threads.
     """
 
     def __init__(self, settings: EncodeSettings) -> None:
@@ -110,7 +116,7 @@ class DenseTransformer:
 
     @cached_property
     def dimension(self) -> int:
-        """Read from the model's configuration where it is a folder, so that nothing is loaded to know it."""
+        """The number of dimensions. It is read from the configuration file if possible, without loading the model."""
         folder = Path(locate(self._model_name))
         if folder.is_dir():
             for config in sorted(folder.glob("*_Pooling/config.json")):
@@ -126,7 +132,7 @@ class DenseTransformer:
 
     @cached_property
     def precision(self) -> str:
-        """`bf16` on GPUs and on CPUs that have it, unless set."""
+        """The precision as set. `auto` takes `bf16` on GPUs and on CPUs with bf16, else `fp32`."""
         if self.settings.precision != "auto":
             return self.settings.precision
         return "bf16" if self.device.startswith("cuda") or cpu_has_bf16() else "fp32"
@@ -153,24 +159,27 @@ class DenseTransformer:
         return vector
 
     def encode_queries(self, texts: Sequence[str]) -> VectorArray:
-        """Many queries at once, shape (n, dimension)."""
+        """The vectors of many queries in batches, shape (n, dimension)."""
         return self._encode([self.prefixes.query + text for text in texts])
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
         return self._encode(self.joined(titles, texts))
 
     def joined(self, titles: Sequence[str], texts: Sequence[str]) -> list[str]:
-        """Passages as the model reads them: prefix, title, text."""
+        """The passages' input texts: prefix, title and text."""
         return [self.prefixes.passage + joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray[Any, Any], Any]]:
-        """(positions, features), longest texts first, the next batch tokenised while one is computed."""
+        """Batches of (indexes of texts, features), the longest texts first.
+
+        A thread tokenises the next batch while the current one is computed.
+        """
         order = np.argsort([-len(text) for text in texts], kind="stable")
         size = self.settings.batch_size
         chunks = [order[at : at + size] for at in range(0, len(order), size)]
 
         def tokenise(chunk: np.ndarray[Any, Any]) -> Any:
-            with self._tokenizing:  # a fast tokenizer must not be borrowed twice
+            with self._tokenizing:  # a fast tokenizer must not be used by two threads at once
                 return self.model.preprocess([texts[at] for at in chunk])
 
         if len(chunks) == 1:

@@ -1,1 +1,1 @@
-"""Late interaction: token states compared pair by pair (ColBERT)."""
+"""Late-interaction rerankers (ColBERT style): query token vectors are compared with passage token vectors."""

@@ -1,4 +1,4 @@
-"""Late interaction as a graph: token ids to what the head says of each token."""
+"""ONNX export of late-interaction models: from token ids to the head's outputs for each token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyblink.app.encoders.loading.adapters import LATE_INTERACTION, trained
 
 
 def graph(model: str) -> Graph:
-    """A head with its backbone's lower layers: vectors, learned corrections and idf of tokens."""
+    """The `Graph` of a late-interaction model. Outputs per token: vector, learned correction of its idf, idf."""
     module, _ = load_tokens(model, "cpu")
     fields = {"scale": float(module.head.scale.detach()), "positions": module.positions}
     outputs = ("vectors", "learned", "idf")

@@ -1,4 +1,4 @@
-"""Late interaction's head in torch; `late_interaction.py` says what it computes.
+"""The late-interaction head in torch. `model.py` in this package has the formula.
 
 Shapes: B texts, L tokens of a text with [CLS] and [SEP], H hidden.
 """
@@ -18,11 +18,11 @@ from hyblink.app.encoders.dense.transformer import cut_layers, load_sentence_tra
 from hyblink.app.encoders.loading.adapters import LATE_INTERACTION, adapter_manifest
 
 _SHARPEST = 2.0
-"""A learned correction changes a token's weight at most by exp(±2)."""
+"""The bound of learned corrections: a token's weight changes by a factor of at most exp(±2)."""
 
 
 class InteractionHead(nn.Module):  # type: ignore[misc]
-    """Token states to unit vectors, and what weights are made of. Untrained: weighted MaxSim over the states."""
+    """Maps token states to unit vectors and to the factors of token weights. Untrained, it is idf-weighted MaxSim."""
 
     def __init__(self, vocabulary: int, hidden: int) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class InteractionHead(nn.Module):  # type: ignore[misc]
     def forward(
         self, states_BLH: torch.Tensor, ids_BL: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Vectors (B, L, H) of length 1; learned corrections (B, L) and the training passages' idf (B, L).
+        """(unit vectors (B, L, H), learned corrections (B, L), idf in the training passages (B, L)).
 
-        Their product is a token's weight in a query.
+        The product of the last two is a token's weight in a query.
         """
         vectors_BLH = nn.functional.normalize(self.project(states_BLH), dim=-1)
         learned_BL = torch.exp(_SHARPEST * torch.tanh(self.weigh(states_BLH)[..., 0] / _SHARPEST))
@@ -47,14 +47,14 @@ class InteractionHead(nn.Module):  # type: ignore[misc]
 
 
 def save_head(head: InteractionHead, folder: Path) -> list[str]:
-    """Write a head in half precision; the files' names."""
+    """Write a head to `folder` in half precision and return the names of the files."""
     tensors = {name: tensor.detach().half().contiguous().cpu() for name, tensor in head.state_dict().items()}
     save_file(tensors, str(folder / "model.safetensors"))
     return ["model.safetensors"]
 
 
 def load_head(folder: Path, vocabulary: int, hidden: int) -> InteractionHead:
-    """The head in a checked folder. Raises EncoderUnavailableError where it does not fit its backbone."""
+    """Load the head in an already checked folder. Raises EncoderUnavailableError if it does not fit these sizes."""
     head = InteractionHead(vocabulary, hidden)
     try:
         head.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
@@ -65,7 +65,7 @@ def load_head(folder: Path, vocabulary: int, hidden: int) -> InteractionHead:
 
 
 class Tokens(nn.Module):  # type: ignore[misc]
-    """A backbone's lower layers and a head: token ids to what the head says of them, L up to `positions`."""
+    """The lower layers of a backbone with a head: token ids to the head's outputs. L is at most `positions`."""
 
     def __init__(self, transformer: Any, head: InteractionHead) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Tokens(nn.Module):  # type: ignore[misc]
 
 
 def load_tokens(model: str, device: str) -> tuple[Tokens, Any]:
-    """The network in an adapter's folder and its tokenizer. Raises EncoderUnavailableError where none loads."""
+    """(network, tokenizer) of a late-interaction folder. Raises EncoderUnavailableError if it cannot be loaded."""
     folder = Path(model).expanduser()
     manifest = adapter_manifest(folder, LATE_INTERACTION, "late interaction", "model.safetensors")
     made = load_sentence_transformer(str(manifest["base"]), device)

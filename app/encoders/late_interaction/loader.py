@@ -1,4 +1,4 @@
-"""Late interaction for re-ranking: in torch, or as an exported graph."""
+"""Loads late-interaction models as rerankers, in torch or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.app.encoders.vdr.bag import BagOfTokens
 
 
 class LateInteractionLoader:
-    """How heads for late interaction are loaded. In int8 they are faster than in bf16 everywhere."""
+    """The `RerankerLoader` of late interaction. On CPUs these models are always faster in int8 than in bf16."""
 
     bf16_on_cpu = False
 
@@ -26,7 +26,7 @@ class LateInteractionLoader:
 
 
 class LateInteractionScorer:
-    """A loaded model that weighs the query's tokens by the collection's own idf, where that is of its vocabulary."""
+    """The `PairScorer` of late interaction. It uses the collection's idf if that is over the model's vocabulary."""
 
     def __init__(self, model: LateInteraction, base: str, batch: int = 4) -> None:
         self.model = model

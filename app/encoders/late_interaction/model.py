@@ -1,13 +1,13 @@
-"""Late interaction: every token of a query looks for its nearest token of a passage (Khattab & Zaharia 2020).
+"""Late interaction: each query token is matched with its most similar passage token (Khattab & Zaharia 2020).
 
-Query and passage are read apart, by the lower layers of a backbone; the score is their equation 3 with weights:
+Query and passage are encoded separately, by the lower layers of a backbone. The score is equation 3 there with weights:
 
     scale · Σ_t w_t · max_u ⟨q_t, p_u⟩ / Σ_t w_t,    w_t = idf(t) · exp(2 tanh(a(q_t) / 2))
 
 over the query's tokens t and the passage's tokens u, vectors L2-normalised, without [CLS] and [SEP]. idf is the
-collection's where it is given, else the training passages'. The head
-(`interaction_head.py`) is a linear map H → H of the states, a learned correction a(·) of each token's idf, and the
-scale. What it says can be read: `alignment` names, for each token of the query, the token that answered it.
+collection's if it is given, else that of the training passages. The head (`head.py`) is a linear map H → H of the
+states, a learned correction a(·) of each token's idf, and the scale. `alignment` explains a score: it lists the passage
+token matched with each query token.
 
 Shapes: B texts, L tokens of a text with [CLS] and [SEP], H hidden; A tokens of a query, N of a passage.
 """
@@ -29,7 +29,11 @@ from hyblink.app.encoders.loading.models import onnx_session
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A text's n tokens without the special ones: names, ids, unit vectors, corrections of idf, the training's idf."""
+    """An encoded text of N tokens, without special tokens.
+
+    It holds the tokens as strings and ids, their unit vectors, the learned corrections of their idf, and their idf in
+    the training passages.
+    """
 
     tokens: tuple[str, ...]
     ids_N: npt.NDArray[np.int64]
@@ -38,9 +42,9 @@ class Read:
     idf_N: npt.NDArray[np.float32]
 
     def shares(self, idf: TermWeights | None) -> npt.NDArray[np.float32]:
-        """Each token's share of the query's weight, adding up to 1; nothing where nothing has weight.
+        """The tokens' normalised weights, shape (N,), which sum to 1; empty if all weights are 0.
 
-        `idf` replaces the training passages' for the tokens that it has.
+        `idf` replaces the idf of the training passages for the tokens that it has.
         """
         own_N = self.idf_N
         if idf is not None and len(idf):
@@ -54,7 +58,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """One token of the query, the passage's token nearest to it, and what their cosine is multiplied by."""
+    """A query token, its most similar passage token, their cosine and the weight that multiplies it."""
 
     token: str
     nearest: str
@@ -74,10 +78,10 @@ class _Network(Protocol):
 
 
 class LateInteraction:
-    """Scores pairs as a cross-encoder does; a query is read once for all of its passages. For one thread at a time."""
+    """Scores (query, passage) pairs. The last query's encoding is cached. It is not safe to share between threads."""
 
     def __init__(self, network: _Network, tokenizer: Any, scale: float, tokens: int) -> None:
-        """`tokenizer` is a fast one of `tokenizers`; `tokens` is the most that is read of a text."""
+        """`tokenizer` is a `tokenizers.Tokenizer`. Texts are cut after `tokens` tokens."""
         self._network = network
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
@@ -88,7 +92,7 @@ class LateInteraction:
     def predict(
         self, pairs: Sequence[tuple[str, str]], batch_size: int = 4, idf: TermWeights | None = None
     ) -> ScoreArray:
-        """A score for each (query, passage); `idf` is the collection's, by the backbone's vocabulary."""
+        """One score per (query, passage), shape (n,). `idf` is the collection's idf over the backbone's vocabulary."""
         scores = np.empty(len(pairs), dtype=np.float32)
         for at in range(0, len(pairs), batch_size):
             part = pairs[at : at + batch_size]
@@ -106,7 +110,7 @@ class LateInteraction:
     def _nearest(
         self, asked: Read, found: Read, idf: TermWeights | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Of each of the query's tokens: its weight, the place of the passage's nearest one, their cosine."""
+        """Per query token, shape (A,): its weight, the index of the most similar passage token, their cosine."""
         shares_A = asked.shares(idf)
         if not len(shares_A) or not len(found.tokens):
             nothing = np.zeros(0, dtype=np.float32)
@@ -116,13 +120,13 @@ class LateInteraction:
         return self._scale * shares_A, at_A, cosine_AN[np.arange(len(at_A)), at_A]
 
     def alignment(self, query: str, passage: str, idf: TermWeights | None = None) -> list[Aligned]:
-        """Which token of the passage answers each of the query's; their contributions add up to the score."""
+        """The passage token matched with each query token. The contributions sum to the score."""
         asked, found = self._of_query(query), self.read([passage])[0]
         parts = zip(asked.tokens, *(one.tolist() for one in self._nearest(asked, found, idf)), strict=False)
         return [Aligned(token, found.tokens[at], weight, cosine) for token, weight, at, cosine in parts]
 
     def read(self, texts: Sequence[str]) -> list[Read]:
-        """Texts as vectors of their tokens."""
+        """Encode texts, queries or passages alike, in one batch."""
         encoded = self._tokenizer.encode_batch(list(texts))
         longest = max(len(one.ids) for one in encoded)
         ids_BL = np.zeros((len(texts), longest), dtype=np.int64)
@@ -140,7 +144,7 @@ class LateInteraction:
 
 
 def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> LateInteraction:
-    """An adapter computed by torch. Raises EncoderUnavailableError where it cannot be loaded."""
+    """A late-interaction model in torch. Raises EncoderUnavailableError if it cannot be loaded."""
     import torch
 
     from hyblink.app.encoders.late_interaction.head import load_tokens
@@ -160,7 +164,7 @@ def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> Lat
 
 
 def in_onnx(folder: Path, tokens: int) -> LateInteraction:
-    """An exported adapter in onnxruntime."""
+    """The exported late-interaction model in `folder`, in ONNX Runtime."""
     from tokenizers import Tokenizer
 
     session = onnx_session(folder)

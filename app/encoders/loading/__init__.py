@@ -1,1 +1,1 @@
-"""From a model's name to its files: where they are, whether they are safe to open, which adapter they are."""
+"""Finding a model's files by its name, checking that they are safe to open, and reading adapter manifests."""

@@ -1,4 +1,4 @@
-"""Small models of ours beside a backbone: folders with a manifest that says of which kind they are."""
+"""Trained model folders, such as LoRA adapters and heads. A manifest in the folder names their kind."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ DENSE_LORA = "dense-lora"
 MENTION_LORA = "mention-lora"
 SPAN_HEAD = "span-head"
 WEIGHTS = package_folder() / "app" / "encoders" / "weights"
-"""What is shipped."""
+"""The folder of the shipped models."""
 
 
 def adapter_manifest(
     folder: Path, kind: str, title: str = "", weights: str = "adapter_model.safetensors"
 ) -> dict[str, Any]:
-    """The checked manifest. Raises EncoderUnavailableError where the folder holds no adapter of this kind.
+    """The manifest of an adapter folder, after all checks: safe files, checksums, kind, format.
 
-    `title` is what people call it, `weights` the file that must be there.
+    `title` is the adapter's name in error messages, `weights` the required file. Raises EncoderUnavailableError if the
+    folder holds no intact adapter of this kind.
     """
     title = title or kind.removesuffix("-lora").removesuffix("-head")
     try:
@@ -56,13 +57,13 @@ def adapter_manifest(
 
 
 def trained(model: str) -> dict[str, Any]:
-    """The manifest of a folder that training made, read but not checked; empty for any other model."""
+    """The manifest of a trained model folder, read without checks; empty for any other model."""
     path = Path(model).expanduser() / MANIFEST
     return read_json(path) if path.is_file() else {}
 
 
 def adapts_passages(manifest: Mapping[str, Any]) -> bool:
-    """Whether a LoRA adapter encodes passages: a dense one, or a span head that learned together with them."""
+    """Whether a manifest is of a LoRA adapter that encodes passages: a dense one, or a span head trained with them."""
     if manifest.get("kind") == SPAN_HEAD:
         config = manifest.get("config")
         return isinstance(config, dict) and config.get("train_entities") is True
@@ -70,7 +71,7 @@ def adapts_passages(manifest: Mapping[str, Any]) -> bool:
 
 
 def merge_lora(model: Any, folder: Path) -> None:
-    """Put a LoRA adapter's weights into a sentence-transformers model. Raises EncoderUnavailableError if none fit."""
+    """Merge a LoRA adapter into a sentence-transformers model, in place. Raises EncoderUnavailableError if it fails."""
     from peft import PeftModel
 
     transformer = model[0]

@@ -1,4 +1,4 @@
-"""Where a model's files are: hub name, folder, or inside an installed Python package."""
+"""Finding a model's files, tokenizer and version by its name: hub name, folder, or `package:NAME`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE_PREFIX = "package:"
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Load a model without what its libraries report about it: output layers that a bi-encoder has not, progress."""
+    """A context manager for loading models without the libraries' progress bars and warnings."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -40,9 +40,10 @@ def quietly() -> Iterator[None]:
 
 
 def locate(model: str) -> str:
-    """A folder, or the hub name as given; of a dense LoRA adapter, that of the model which it adapts.
+    """The folder of a model, or its hub name unchanged. For a dense LoRA adapter it is that of the base model.
 
-    Raises EncoderUnavailableError where `package:NAME` names a package that is not installed or holds no model.
+    Raises EncoderUnavailableError if `package:NAME` names a package that is not installed or holds no model, or if the
+    folder is not safe to open.
     """
     manifest = trained(model)
     if adapts_passages(manifest):
@@ -65,15 +66,15 @@ def locate(model: str) -> str:
 
 
 def root_of(model: str) -> str:
-    """The model that a trained one goes back to, through whatever was trained in between: it decides on prefixes."""
+    """The original model at the end of a trained model's chain of bases. It determines the prefixes."""
     base = trained(model).get("base")
     return model if base is None else root_of(str(base))
 
 
 def identity(model: str) -> str:
-    """A short name for manifests: the package, hub or folder name without its path; of what was trained, which version.
+    """A model's short name for ids and manifests: its package, hub or folder name, without the path.
 
-    The version is a digest of the weights: a folder trained anew under its old name is another model.
+    A trained folder's name is followed by `:` and a digest of its weights, so retraining gives another name.
     """
     folder = Path(model).expanduser()
     if model.startswith(PACKAGE_PREFIX) or not folder.exists():
@@ -84,18 +85,18 @@ def identity(model: str) -> str:
 
 
 def weights_version(folder: Path) -> str:
-    """A digest of the safetensors files of a folder; empty where it has none."""
+    """A digest of the safetensors files in a folder; empty if there are none."""
     files = sorted(folder.rglob("*.safetensors"))
     return version([sha256(path) for path in files]) if files else ""
 
 
 def version(digests: Sequence[str]) -> str:
-    """A digest of digests, twelve digits long."""
+    """A digest of the given digests, 12 hexadecimal digits."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
 
 
 def plain_tokenizer(model: str) -> Any:
-    """The model's `tokenizers.Tokenizer`, which neither cuts nor pads. Needs no torch."""
+    """The model's `tokenizers.Tokenizer`, without truncation and padding. It needs no torch."""
     from tokenizers import Tokenizer
 
     made = Tokenizer.from_file(str(tokenizer_file(model)))
@@ -105,7 +106,7 @@ def plain_tokenizer(model: str) -> Any:
 
 
 def is_dense(encoder_id: str, model: str) -> bool:
-    """Whether a dense encoder's id is that of a model, at whatever length it reads."""
+    """Whether `encoder_id` is the id of the dense encoder `model`, for any maximum sequence length."""
     return encoder_id.startswith(f"dense:{identity(model)}:")
 
 
@@ -114,7 +115,7 @@ def tokenizer_file(model: str) -> Path:
     folder = Path(locate(model))
     if folder.is_dir():
         path = folder / "tokenizer.json"
-        if not path.is_file():  # separate towers have one each, and the same vocabulary
+        if not path.is_file():  # separate towers have a tokenizer each, with the same vocabulary
             path = next(iter(sorted(folder.glob("document_*/tokenizer.json"))), path)
         if not path.is_file():
             raise EncoderUnavailableError(f"the model folder {folder.name!r} has no tokenizer.json")
@@ -132,7 +133,7 @@ def tokenizer_file(model: str) -> Path:
 
 
 def onnx_session(folder: Path) -> Any:
-    """An exported model in onnxruntime, on the CPUs that this process may use."""
+    """An ONNX Runtime session of the exported model in `folder`, using all CPUs that this process may use."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

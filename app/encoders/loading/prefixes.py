@@ -1,4 +1,4 @@
-"""Instruction prefixes by model family. A family is recognised by name; an unknown one gets none, never a guess."""
+"""Instruction prefixes of queries and passages, by model family. The family is told by name; unknown ones get none."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """What stands before each query and each passage."""
+    """The prefixes put before each query and each passage."""
 
     query: str = ""
     passage: str = ""
 
 
 def joined(title: str, text: str) -> str:
-    """A passage as encoders read it, without its prefix.
+    """A passage's input text for encoders: title, full stop and text, without a prefix.
 
     >>> joined("Swifts", "They sleep on the wing."), joined("", "No title.")
     ('Swifts. They sleep on the wing.', 'No title.')

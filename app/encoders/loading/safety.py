@@ -1,4 +1,4 @@
-"""Model folders come from anywhere: what is in one is looked at before a library opens it."""
+"""Safety checks of untrusted model folders, made before any library opens their files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CONFIGS = frozenset(
     {"modules.json", "router_config.json", "config.json", "tokenizer_config.json", "config_sentence_transformers.json"}
 )
 _CLASSES = ("sentence_transformers.", "hyblink.app.encoders.vdr.head.", "app.encoders.vdr.VdrHead")
-"""The last is what the VDR head was called before the code had one name: folders of then are read as well."""
+"""The allowed class names or prefixes. The last one is the VDR head's name in model folders of earlier releases."""
 _MAX_CONFIG = 8 * 2**20
 
 
 def refuse_unsafe(folder: Path) -> None:
-    """Refuse a model folder that holds code or pickles, links that lead out of it, or asks for other people's classes.
+    """Refuse a model folder with code, pickles, links that lead out of it, or configurations that load unknown classes.
 
-    Nothing of it has been opened but JSON. Raises EncoderUnavailableError naming the file.
+    Only JSON files are opened. Raises EncoderUnavailableError naming the file.
     """
     inside = folder.resolve()
 

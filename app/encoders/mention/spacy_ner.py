@@ -1,4 +1,4 @@
-"""Named entities that a spaCy pipeline finds, as mentions. spaCy (the extra `spacy`) and pipelines are optional."""
+"""Mention detection by the named entity recogniser of a spaCy pipeline. spaCy (the extra `spacy`) is optional."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.types.linking import Mention
 
 _NO_NAMES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
-"""Kinds of OntoNotes that are numbers: nothing that a knowledge base has an entity for."""
+"""OntoNotes labels of numbers and dates, which are not mentions of entities."""
 _PIECE_CHARS = 100_000
-"""spaCy refuses texts of more than a million characters, and takes about a gigabyte for each 100,000."""
+"""Texts are processed in pieces of this size. spaCy needs about 1 GB per 100,000 characters and refuses a million."""
 
 
 def installed_pipelines() -> list[str]:
-    """The pipelines that are installed as packages; spaCy itself is not loaded.
+    """The names of the spaCy pipelines installed as packages. spaCy itself is not loaded.
 
-    They are what a request may name: `spacy.load` would take any path of the server and import any package.
+    Requests may name only these, because `spacy.load` would open any path on the server and import any package.
     """
     return sorted(one.name for one in entry_points(group="spacy_models"))
 
 
 class SpacyDetector:
-    """A pipeline by name. Loaded at the first use; one thread at a time computes."""
+    """The `SpanDetector` of a spaCy pipeline, loaded at the first use. One thread at a time computes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -63,7 +63,9 @@ class SpacyDetector:
 
 
 def pieces(text: str, longest: int) -> Iterator[tuple[int, str]]:
-    """(start, piece) of a text, cut behind a line's end or a space where one is in a piece's latter half.
+    """(start, piece) of a text split into pieces of at most `longest` characters.
+
+    A piece ends after a newline or a space, if there is one in its second half.
 
     >>> list(pieces("one two\\nthree four", 10))
     [(0, 'one two\\n'), (8, 'three four')]

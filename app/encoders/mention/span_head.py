@@ -1,12 +1,12 @@
-"""ELQ's heads (Li et al. 2020): mentions of a text, and their vectors, in one pass.
+"""The span head of ELQ (Li et al. 2020): detects the mentions of a text and encodes them in one forward pass.
 
-Each token has three logits: it begins a mention, it ends one, it is within one. A span's score is
-``s(i, j) = start_i + end_j + Σ_{t=i..j} mention_t`` (equation 1 there), its probability ``σ(s)``; its vector is the
-mean of its tokens' states, projected into the space of the entities' dense vectors, which stay. Spans are whole words.
+Each token has three logits: it begins a mention, it ends one, it is inside one. A span's score is
+``s(i, j) = start_i + end_j + Σ_{t=i..j} mention_t`` (equation 1 there), and its probability is ``σ(s)``. Its vector is
+the mean of its tokens' states, projected into the space of the entities' dense vectors. Spans consist of whole words.
 
-Texts are read a few sentences at a time, as heads that learned from short texts miss mentions in long ones. A sentence
-longer than the head reads is read in overlapping windows; a token's logits and state are those of the window in whose
-middle it stands best. Shapes: L tokens, H hidden, D dimension, S spans.
+Texts are read in windows of a few sentences, because heads trained on short texts miss mentions in long ones. A longer
+sentence is read in overlapping windows, and each token takes its logits and state from the window in which it is
+nearest to the middle. Shapes: L tokens, H hidden, D dimension, S spans.
 """
 
 from __future__ import annotations
@@ -36,18 +36,20 @@ from hyblink.app.encoders.loading.models import identity, is_dense
 DEFAULT = WEIGHTS / "elq-minilm"
 HEADS = "heads.safetensors"
 MAX_WIDTH = 10
-"""Tokens of a span at most."""
+"""The largest number of tokens of a span."""
 _REMEMBERED_TOKENS, _REMEMBERED_SPANS = 32_768, 32_768
-"""Of texts read lately all tokens' states, of more of them the vectors of the spans found: about 50 MB each."""
+"""Cache sizes: token states of recent texts, in tokens, and vectors of detected spans, in spans. About 50 MB each."""
 _LEAST = 1e-4
-"""Spans less probable than this are not looked at, however few others there are."""
+"""Spans less probable than this are never returned."""
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Offsets = tuple[tuple[int, int], ...]
 
 
 def word_edges(offsets: Sequence[tuple[int, int]], text: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which tokens begin and which end a word: no letter, digit or mark stands against them in the text.
+    """Two masks over the tokens: which begin a word and which end one. Offsets are in code points.
+
+    A token boundary is inside a word if the characters on both sides are letters or digits.
 
     >>> [edge.tolist() for edge in word_edges([(0, 3), (3, 6), (6, 7)], "dumper!")]
     [[True, False, True], [False, True, True]]
@@ -63,7 +65,7 @@ def word_edges(offsets: Sequence[tuple[int, int]], text: str) -> tuple[npt.NDArr
 
 
 def valid_spans(begins_L: npt.NDArray[np.bool_], ends_L: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """First and last tokens of all spans of whole words, at most `MAX_WIDTH` wide, shape (S,) each."""
+    """(first tokens, last tokens) of all spans of whole words of at most `MAX_WIDTH` tokens, shape (S,) each."""
     first = np.flatnonzero(begins_L)
     pairs = [(i, j) for i in first.tolist() for j in range(i, min(i + MAX_WIDTH, len(ends_L))) if ends_L[j]]
     if not pairs:
@@ -73,7 +75,7 @@ def valid_spans(begins_L: npt.NDArray[np.bool_], ends_L: npt.NDArray[np.bool_]) 
 
 
 def span_scores(logits_L3: Any, first_S: Any, last_S: Any) -> Any:
-    """Every span's score, shape (S,); works on arrays and on tensors.
+    """The spans' scores s(i, j), shape (S,), for NumPy arrays or torch tensors.
 
     >>> logits = np.array([[1.0, 0.0, 0.5], [0.0, 2.0, 0.5]])
     >>> span_scores(logits, np.array([0, 0]), np.array([0, 1])).tolist()
@@ -85,7 +87,7 @@ def span_scores(logits_L3: Any, first_S: Any, last_S: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ReadText:
-    """A text as the heads see it."""
+    """The model's output for a text: the tokens' offsets in code points, their logits and states."""
 
     offsets: Offsets
     logits_L3: Floats
@@ -94,7 +96,7 @@ class ReadText:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Tokens that are read together, from `start` to `end`; those from `own_start` to `own_end` are taken from it."""
+    """The tokens `start:end` are read together. Only the results of `own_start:own_end` are used."""
 
     start: int
     end: int
@@ -103,8 +105,10 @@ class Window:
 
 
 def span_windows(ends: Sequence[int], most: int, longest: int) -> list[Window]:
-    """Whole sentences (their ends in tokens, ascending) up to `most` tokens together, one at least; one of more than
-    `longest` in overlapping parts.
+    """The windows in which a text is read: whole sentences of together at most `most` tokens, but at least one.
+
+    `ends` are the ends of the sentences, in tokens, ascending. A sentence of more than `longest` tokens is split into
+    overlapping windows.
 
     >>> [(w.start, w.end) for w in span_windows([3, 5, 9, 10], 5, 20)]
     [(0, 5), (5, 10)]
@@ -129,7 +133,10 @@ def span_windows(ends: Sequence[int], most: int, longest: int) -> list[Window]:
 
 
 class SpanHead:
-    """A span head in `folder`, with the LoRA adapter that it was trained with. Safe to share between threads."""
+    """A span head in `folder`, with its LoRA adapter: a `SpanDetector`, `JointDetector` and `InTextEncoder`.
+
+    Safe to share between threads.
+    """
 
     def __init__(
         self,
@@ -141,9 +148,11 @@ class SpanHead:
         at_least: int = 0,
         window: int = 0,
     ) -> None:
-        """`threshold` is the least probability of a mention; of a text the `keep` surest are taken at most (0: all),
-        and the `at_least` surest if fewer reach it. `window` tokens are read together (0: as many as the head learned
-        from).
+        """`threshold` is the least probability of a mention.
+
+        Per text at most the `keep` most probable mentions are returned (0: all). If fewer than `at_least` reach the
+        threshold, the `at_least` most probable ones are returned. `window` is the number of tokens read together (0:
+        as many as in training).
         """
         self._folder = folder
         self._settings = settings
@@ -159,7 +168,10 @@ class SpanHead:
         self.id = f"elq:{identity(str(folder))}"
 
     def fits(self, dense_id: str) -> bool:
-        """Whether its vectors can be compared with those of a dense encoder: its base, or itself if it learned both."""
+        """Whether its vectors are in the space of the dense encoder with this id.
+
+        That is the base model, or this adapter itself if it was trained together with the entities.
+        """
         return is_dense(dense_id, str(self._folder) if adapts_passages(self._manifest) else self.base)
 
     @cached_property
@@ -172,8 +184,9 @@ class SpanHead:
         return model.eval(), heads
 
     def read(self, texts: Sequence[str]) -> Iterator[ReadText]:
-        """Texts as the heads see them, windows of several at once, one after the other: all together may be too large
-        to hold. Those read lately are remembered.
+        """The model's output for each text, in order. Recently read texts are cached.
+
+        It is a generator, because the outputs of all texts together may not fit in memory.
         """
         with self._lock:
             known = {text: self._read[text] for text in texts if text in self._read}
@@ -196,11 +209,11 @@ class SpanHead:
                 self._read.popitem(last=False)
 
     def _pass(self, texts: Sequence[str]) -> Iterator[ReadText]:
-        """Each text read; no more texts at once than fill a batch of windows, or are one."""
+        """The model's output for each text. Texts are computed together until their windows fill a batch."""
         model, heads = self._loaded
         waiting: list[tuple[list[int], Offsets, list[Window]]] = []
         for number, text in enumerate(texts, 1):
-            with self._computing:  # a fast tokenizer must not be borrowed twice
+            with self._computing:  # a fast tokenizer must not be used by two threads at once
                 made = model.tokenizer(
                     text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
                 )
@@ -219,7 +232,7 @@ class SpanHead:
         tokenizer = model.tokenizer
         states = [np.zeros((len(ids), heads["projection"].shape[1]), dtype=np.float32) for ids, _, _ in texts]
         parts = [(at, window) for at, (_, _, own) in enumerate(texts) for window in own]
-        parts.sort(key=lambda part: part[1].start - part[1].end)  # those of one length together
+        parts.sort(key=lambda part: part[1].start - part[1].end)  # longest first, so that batches have similar lengths
         for first in range(0, len(parts), self._settings.batch_size):
             some = parts[first : first + self._settings.batch_size]
             longest = max(window.end - window.start for _, window in some) + 2
@@ -230,7 +243,7 @@ class SpanHead:
                 ids_NL[row, : len(one)] = torch.tensor(one)
                 mask_NL[row, : len(one)] = 1
             features = {"input_ids": ids_NL.to(model.device), "attention_mask": mask_NL.to(model.device)}
-            with self._computing, torch.inference_mode():  # others take their turn between batches
+            with self._computing, torch.inference_mode():  # other threads can compute between batches
                 out = model[0](features)["token_embeddings"].float().cpu().numpy()
             for row, (at, window) in enumerate(some):
                 shift = 1 - window.start  # behind [CLS]
@@ -239,12 +252,15 @@ class SpanHead:
         return states
 
     def detect(self, texts: Sequence[str]) -> list[list[Mention]]:
-        """Of each text the spans with ``σ(s)`` of at least the threshold, none overlapping another."""
+        """The mentions of each text without overlaps: spans whose probability ``σ(s)`` reaches the threshold.
+
+        `keep` and `at_least` limit their number; see the constructor.
+        """
         floor = min(_LEAST, self._threshold) if self._at_least else self._threshold
         return [self._kept(found) for found in self.possible(texts, floor)]
 
     def _kept(self, found: list[Mention]) -> list[Mention]:
-        """ELQ's rule: what passes the threshold, the surest `keep` of it; if little does, the surest `at_least`."""
+        """Select mentions without overlaps: all that reach the threshold or the `at_least` best, at most `keep`."""
         apart_ = [found[at] for at in apart([(one.start, one.end) for one in found], [one.score for one in found])]
         surest = sorted(apart_, key=lambda one: -one.score)
         passing = sum(one.score >= self._threshold for one in surest)
@@ -253,7 +269,7 @@ class SpanHead:
         return sorted(kept, key=lambda one: one.start)
 
     def possible(self, texts: Sequence[str], floor: float) -> list[list[Mention]]:
-        """Of each text all spans with ``σ(s)`` of at least `floor`, overlapping ones too."""
+        """All spans of each text whose probability ``σ(s)`` is at least `floor`, overlapping ones included."""
         return [self._spans(text, read, floor) for text, read in zip(texts, self.read(texts), strict=True)]
 
     def _spans(self, text: str, read: ReadText, floor: float) -> list[Mention]:
@@ -271,7 +287,7 @@ class SpanHead:
         return found
 
     def _remember(self, text: str, read: ReadText, found: Sequence[Mention]) -> None:
-        """Keep the vectors of spans, which are about to be asked for, longer than the states of all tokens."""
+        """Cache the vectors of detected spans, which `encode_spans` needs next, longer than the tokens' states."""
         vectors = [self._vector(read, one.start, one.end) for one in found[:_REMEMBERED_SPANS]]
         with self._lock:
             for one, vector in zip(found, vectors, strict=False):
@@ -290,7 +306,7 @@ class SpanHead:
         return made
 
     def encode_spans(self, items: Sequence[tuple[str, int, int]]) -> VectorArray:
-        """Vectors of (text, start, end), shape (n, D): each text is read once, whatever is mentioned in it."""
+        """The vectors of spans (text, start, end), shape (n, D). Each text is read once for all its spans."""
         with self._lock:
             known = {item: self._found[item] for item in items if item in self._found}
         wanted: dict[str, list[tuple[str, int, int]]] = {}

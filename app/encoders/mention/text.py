@@ -1,8 +1,8 @@
-"""A mention with as much of its context as an encoder reads, ``left [Ms] mention [Me] right`` (Wu et al. 2020).
+"""The input text of mention encoders: ``left [Ms] mention [Me] right``, cut to a token limit (Wu et al. 2020).
 
-The quota is counted in the encoder's own tokens; what one side does not use goes to the other, and a quota of zero
-keeps nothing. The marks are characters that the vocabulary already has, so that an adapter on a frozen backbone
-learns what they mean without new embeddings, and any tokenizer or export reads the same text.
+The context is measured in the encoder's own tokens. Room that one side does not use goes to the other side. The marks
+are characters of the existing vocabulary, so an adapter on a frozen backbone needs no new embeddings, and tokenizers
+and exports need no changes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from hyblink.app.core.types.linking import MentionContext
 START_MARK, END_MARK = "«", "»"
 _PLAIN = str.maketrans({START_MARK: '"', END_MARK: '"'})
 _CHARS_PER_TOKEN = 24
-"""Context beyond so many characters per token of the quota is not looked at."""
+"""Context is cut to this many characters per token of room before it is tokenised."""
 
 
 def context_quota(left: int, mention: int, right: int, room: int) -> tuple[int, int]:
-    """How many tokens of the left and the right context stay, of `room` for all with the mention.
+    """(left, right): how many tokens of context to keep on each side, so that all fit in `room` with the mention.
+
+    The arguments are the available lengths in tokens.
 
     >>> context_quota(100, 4, 100, 24)
     (10, 10)
@@ -35,9 +37,9 @@ def context_quota(left: int, mention: int, right: int, room: int) -> tuple[int, 
 
 
 def marked(tokenizer: Any, contexts: Sequence[MentionContext], room: int) -> list[str]:
-    """Each mention between its marks with its context, so many tokens in all, marks and special tokens included.
+    """Each mention between marks with its context, at most `room` tokens in all, special tokens included.
 
-    `tokenizer` is a `tokenizers.Tokenizer` without truncation. A mention longer than the room is cut at its end.
+    `tokenizer` is a `tokenizers.Tokenizer` without truncation. A longer mention is cut at its end.
     """
     room = max(1, room - 4)  # [CLS], two marks, [SEP]
     reach = room * _CHARS_PER_TOKEN

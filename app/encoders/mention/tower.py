@@ -1,7 +1,7 @@
 """Mention encoders: the query tower of a bi-encoder for entity linking (Wu et al. 2020), an adapter of the dense model.
 
-The entity tower is the collection's own dense encoder, frozen: entities need no second vector, an adapter can be
-exchanged without encoding a knowledge base anew, and training sees every entity's final vector.
+The entity tower is the collection's own dense encoder, which stays frozen. So entities need no second vector, adapters
+can be exchanged without encoding the knowledge base again, and training uses the entities' final vectors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIDE = 200
 
 
 class PlainMention:
-    """The dense encoder as it is, untrained for mentions: it reads the name, then the words around it."""
+    """A `MentionEncoder` without training: the dense encoder applied to the mention, followed by its context."""
 
     def __init__(self, dense: DenseEncoder) -> None:
         self._dense = dense
@@ -44,7 +44,7 @@ class PlainMention:
         self.base = dense.id
 
     def fits(self, dense_id: str) -> bool:
-        """Whether it is that dense encoder."""
+        """Whether `dense_id` is the id of the wrapped dense encoder."""
         return dense_id == self._dense.id
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
@@ -53,12 +53,15 @@ class PlainMention:
 
 
 class MentionTower:
-    """A LoRA adapter that `hyblink train blink_bi` made. Loaded at the first use; safe to share between threads."""
+    """The `MentionEncoder` of a LoRA adapter trained by `hyblink train blink_bi`. It is loaded at the first use.
+
+    Safe to share between threads.
+    """
 
     def __init__(self, folder: Path, settings: EncodeSettings) -> None:
         self._folder = folder
         self._settings = settings
-        shared = trained(str(folder)).get("kind") == DENSE_LORA  # one adapter for both towers
+        shared = trained(str(folder)).get("kind") == DENSE_LORA  # one adapter serves as mention and entity tower
         self._manifest = adapter_manifest(folder, DENSE_LORA if shared else MENTION_LORA)
         self._entities = str(folder) if shared else str(self._manifest["base"])
         self._lock = threading.Lock()
@@ -67,12 +70,12 @@ class MentionTower:
         self.id = f"mention:{identity(str(folder))}"
 
     def fits(self, dense_id: str) -> bool:
-        """Whether its vectors can be compared with those of a dense encoder."""
+        """Whether its vectors are in the space of the dense encoder with this id."""
         return is_dense(dense_id, self._entities)
 
     @cached_property
     def model(self) -> Any:
-        """The adapted model."""
+        """The SentenceTransformer with the adapter merged."""
         model = load_sentence_transformer(self.base, device_of(self._settings))
         merge_lora(model, self._folder)
         model.max_seq_length = self.tokens
@@ -83,7 +86,7 @@ class MentionTower:
         return plain_tokenizer(root_of(self.base))
 
     def texts(self, mentions: Sequence[MentionContext]) -> list[str]:
-        """Mentions as the model reads them."""
+        """The mentions' input texts: prefix, context and marked mention."""
         prefix = prefixes_for(root_of(self.base)).query
         return [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
 
@@ -96,7 +99,7 @@ class MentionTower:
         order = np.argsort([-len(text) for text in texts], kind="stable")
         for at in range(0, len(order), self._settings.batch_size):
             some = order[at : at + self._settings.batch_size]
-            with self._lock, torch.inference_mode():  # others take their turn between batches
+            with self._lock, torch.inference_mode():  # other threads can compute between batches
                 features = on_device(self.model.preprocess([texts[n] for n in some]), self.model.device)
                 vectors = self.model(features)["sentence_embedding"].float()
                 found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()

@@ -1,1 +1,1 @@
-"""Where a model computes: torch, or an exported graph."""
+"""Export of models to ONNX, and the cache of exported models."""

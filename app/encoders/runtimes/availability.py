@@ -1,4 +1,4 @@
-"""Whether models can be exported here, and what is raised where one cannot."""
+"""Whether ONNX export and int8 are available on this machine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from hyblink.app.core.errors import EncoderUnavailableError
 
 
 class NotExportableError(EncoderUnavailableError):
-    """ONNX has no form of this model."""
+    """The model cannot be exported to ONNX."""
 
     code = "not_exportable"
 
 
 def onnx_installed() -> bool:
-    """Whether models can be exported and run by ONNX here."""
+    """Whether the packages for ONNX export and ONNX Runtime are installed."""
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 
 
 @cache
 def int8_weight_bits() -> int:
-    """How many bits of an int8 weight this CPU multiplies exactly.
+    """The number of bits, 7 or 8, of int8 weights that this CPU multiplies without overflow.
 
-    x86 CPUs without VNNI add two products of bytes in 16 bits, which overflow: ONNX Runtime then wants 7-bit weights.
-    Where that cannot be found out, it is taken to be so.
+    x86 CPUs without VNNI add two byte products in 16 bits, which can overflow with 8-bit weights. ONNX Runtime then
+    needs 7-bit weights. If the CPU cannot be identified, the answer is 7.
     """
     if platform.machine().lower() not in {"x86_64", "amd64", "i386", "i686"}:
         return 8

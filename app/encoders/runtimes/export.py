@@ -1,4 +1,4 @@
-"""ONNX files of encoders: for servers without Python, and for int8 on CPUs. Needs the extra `onnx`."""
+"""Exports models to ONNX, for servers without Python and for int8 on CPUs. It needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from hyblink.app.encoders.loading.models import identity, tokenizer_file
 from hyblink.app.encoders.runtimes.availability import NotExportableError, int8_weight_bits, onnx_installed
 
 FORMAT = 3
-"""Of a graph and the manifest beside it; 3: late interaction gives idf and what was learned of it apart."""
+"""The version of exported graphs and their manifests. Exports of another version are made again."""
 OPSET = 18
 
 
 def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict[str, Any]:
-    """Write `model.onnx`, the tokenizer and a manifest into the new folder `out`; the manifest.
+    """Write `model.onnx`, the tokenizer and a manifest into the new folder `out`, and return the manifest.
 
-    `model` is what the settings take; `kind` (`vdr`, `dense`, `cross`) is needed where no manifest tells. With `int8`,
-    matrix products are quantised (weights by channel, with as many bits as this CPU multiplies exactly; activations
-    as they come). Raises ConflictError where `out`
-    exists, EncoderUnavailableError where the extra is not installed or the model cannot be loaded.
+    `model` is a model's name as in the settings. `kind` (`vdr`, `dense`, `cross`) is needed for a model without a
+    manifest. With `int8`, matrix products are quantised: weights per channel, with as many bits as this CPU multiplies
+    exactly, and activations dynamically. Raises ConflictError if `out` exists, EncoderUnavailableError if the extra is
+    not installed or the model cannot be loaded, and its subclass NotExportableError if ONNX cannot express the model.
     """
     if out.exists():
         raise ConflictError("the folder exists already", received=str(out), expected="a new folder")
@@ -71,16 +71,16 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
 
 
 def module_vocabulary(module: nn.Module) -> int:
-    """How many tokens the transformer within knows."""
+    """The size of the module's first embedding table, which is the transformer's vocabulary size."""
     return next(len(one.weight) for one in module.modules() if isinstance(one, nn.Embedding))
 
 
 _ASKED = {"vdr": "vdr", "dense": "dense", "cross": "cross-encoder"}
-"""What `kind` may say of a model without a manifest, and the families that it means."""
+"""The values of `kind` for a model without a manifest, and the families that they name."""
 
 
 def _graph(model: str, kind: str) -> Graph:
-    """Raises InvalidInputError where the model is of no family that can be exported."""
+    """The `Graph` of a model. Raises InvalidInputError if its family cannot be exported."""
     known = bool(trained(model).get("kind"))
     if not known and kind not in _ASKED:
         raise InvalidInputError(
@@ -124,8 +124,8 @@ def _quantize(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
-    del model.graph.value_info[:]  # shapes as torch saw them, which the quantiser's own inference contradicts
-    logging.disable(logging.WARNING)  # it recommends a step that contradicts itself on these graphs
+    del model.graph.value_info[:]  # torch's inferred shapes, which conflict with the quantiser's own shape inference
+    logging.disable(logging.WARNING)  # the quantiser recommends a preprocessing step that fails on these graphs
     try:
         quantize_dynamic(
             model,

@@ -1,4 +1,4 @@
-"""Exported graphs that are kept between starts: made once for each model, and anew when damaged or outdated."""
+"""The cache of int8 exports of rerankers. An export is made once per model, and again if damaged or outdated."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hyblink.app.encoders.runtimes.availability import int8_weight_bits
 
 
 def exported(model: str, folder: Path) -> Path:
-    """The int8 form of a model that re-ranks in `folder`, made there if it is not there whole: about 20 s, once.
+    """Make sure that `folder` holds the int8 export of a reranker, and return it. An export takes about 20 s.
 
-    One that an earlier release wrote in another form, or a machine whose CPU multiplies other weights, is made anew.
+    The export is made again if it is damaged, has another format version, or has weights too wide for this CPU.
     """
     from filelock import FileLock
 

@@ -1,1 +1,1 @@
-"""VDR: term weights over a model's own vocabulary, and bags of tokens."""
+"""VDR encoders (Zhou et al. 2024): sparse vectors over a model's own vocabulary, and bags of tokens."""

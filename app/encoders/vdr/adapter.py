@@ -1,8 +1,7 @@
-"""A VDR head as a small folder beside a backbone that others use too.
+"""A VDR adapter: a VDR head that reads the token states of the dense encoder's backbone.
 
-`manifest.json` (what it reads, what it does best, checksums), `config.json` and `model.safetensors` (the head).
-
-The head reads the backbone's token states, so one forward pass gives the dense vector and the VDR weights.
+One forward pass then gives the dense vector and the VDR weights. The folder holds `manifest.json` (base model, mode,
+checksums), `config.json` and `model.safetensors` (the head).
 """
 
 from __future__ import annotations
@@ -34,11 +33,15 @@ if TYPE_CHECKING:
 
 DEFAULT = WEIGHTS / "vdr-minilm"
 _QUERY_TOP_K = 256
-"""Weights of a query before pruning; searches take far fewer."""
+"""The number of weights kept of an encoded query. Searches prune it much further."""
 
 
 class VdrAdapter:
-    """A head in `folder` over the states of the model whose embeddings `embeddings` gives. Loaded at the first use."""
+    """The `VdrEncoder` of a VDR head in `folder`, loaded at the first use.
+
+    `embeddings()` returns the backbone's word embeddings and `device()` its device. `passage_weights` is the number of
+    weights kept of a passage.
+    """
 
     def __init__(self, folder: Path, *, passage_weights: int, embeddings: Any, device: Any = lambda: "cpu") -> None:
         self.folder = folder
@@ -49,12 +52,12 @@ class VdrAdapter:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The checked manifest. Raises EncoderUnavailableError where the folder holds no VDR head."""
+        """The checked manifest. Raises EncoderUnavailableError if the folder holds no VDR head."""
         return adapter_manifest(self.folder, VDR_HEAD, "VDR", "model.safetensors")
 
     @property
     def base(self) -> str:
-        """The model whose states it reads."""
+        """The name of the model whose token states the head reads."""
         return str(self.manifest["base"])
 
     @cached_property
@@ -64,16 +67,19 @@ class VdrAdapter:
 
     @property
     def vocabulary(self) -> str:
-        """Empty: its weights are over the dense model's."""
+        """Empty, because the weights are over the dense model's vocabulary."""
         return ""
 
     @property
     def adapter(self) -> VdrAdapter:
-        """Itself: a head is what retraining trains anew."""
+        """This object, because retraining trains the head further."""
         return self
 
     def with_dense(self, dense: DenseEncoder) -> FullEncoder:
-        """One forward pass for both. Raises EncoderUnavailableError where there are no token states to read."""
+        """The combination with a dense encoder, in one forward pass.
+
+        Raises EncoderUnavailableError if that encoder gives no token states.
+        """
         return SharedBackbone(token_states_of(dense), self)
 
     @property
@@ -84,7 +90,7 @@ class VdrAdapter:
     def _head(self) -> VdrHead:
         from hyblink.app.encoders.vdr.head import VdrHead
 
-        assert self.manifest  # checked before anything is opened
+        assert self.manifest  # reading the manifest checks the folder before the weights are opened
         try:
             head: VdrHead = VdrHead.load(str(self.folder), local_files_only=True).float()
             head.tie(self._embeddings())
@@ -96,7 +102,7 @@ class VdrAdapter:
 
     @property
     def head(self) -> VdrHead:
-        """The loaded head, tied to its backbone."""
+        """The loaded head, tied to the backbone's embeddings."""
         with self._lock:
             return self._head
 
@@ -108,7 +114,7 @@ class VdrAdapter:
 
 
 def load_adapter(folder: Path, settings: EncodeSettings, dense: DenseEncoder) -> VdrAdapter:
-    """A head that reads a dense model's token states. Raises EncoderUnavailableError where it gives none."""
+    """The `VdrAdapter` in a folder, reading the states of `dense`. Raises EncoderUnavailableError if it gives none."""
     reads = token_states_of(dense)
     return VdrAdapter(
         folder,
@@ -119,7 +125,7 @@ def load_adapter(folder: Path, settings: EncodeSettings, dense: DenseEncoder) ->
 
 
 def prior_of(head: VdrHead, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-    """The idf in a head's lexical part for tokens; None where it has no such part."""
+    """The idf of tokens in a head's lexical part, parallel to `ids`; None if it has no lexical part."""
     if not head.lexical:
         return None
     prior: ScoreArray = head.idf.detach()[np.maximum(ids - head.shift, 0)].float().cpu().numpy()
@@ -127,7 +133,10 @@ def prior_of(head: VdrHead, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
 
 
 def weights_of(head: VdrHead, texts: Sequence[TextStates], *, query: bool, passage_weights: int) -> list[TermWeights]:
-    """Texts read out by a head: each one's largest weights, and those of its own tokens."""
+    """The sparse vectors of texts by a head, pruned to the largest weights and those of each text's own tokens.
+
+    A query keeps at most `_QUERY_TOP_K` weights, a passage `passage_weights`, or all its own tokens if these are more.
+    """
     import torch
 
     with torch.inference_mode():
@@ -139,16 +148,16 @@ def weights_of(head: VdrHead, texts: Sequence[TextStates], *, query: bool, passa
 
 
 def _kept(weights_V: torch.Tensor, bag_V: torch.Tensor, limit: int, shift: int) -> TermWeights:
-    """The text's own tokens, and the largest weights beside them, `limit` in all unless it has more of its own."""
+    """The weights of the text's own tokens and the largest other ones: `limit` in all, or all own tokens if more."""
     own = int(bag_V.sum())
-    first_V = weights_V + bag_V * (1 + float(weights_V.max()))  # own tokens before all others
+    first_V = weights_V + bag_V * (1 + float(weights_V.max()))  # rank the text's own tokens before all others
     ids = first_V.topk(min(max(limit, own), len(weights_V))).indices.sort().values
     terms = TermWeights((ids + shift).numpy().astype(np.int32), weights_V[ids].numpy())
     return heaviest(terms, len(terms))
 
 
 def features_of(texts: Sequence[TextStates], device: Any = "cpu") -> dict[str, Any]:
-    """What a head reads, padded: `token_embeddings` (B, L, H), `input_ids`, `attention_mask`."""
+    """The padded input tensors of a head: `token_embeddings` (B, L, H), `input_ids` and `attention_mask` (B, L)."""
     import torch
 
     longest = max(len(one.ids_L) for one in texts)

@@ -1,7 +1,7 @@
-"""VDR's non-parametric form: a passage as the bag of its own tokens over the encoder's vocabulary (Zhou et al. 2024).
+"""Bags of tokens, VDR's non-parametric representation: a passage's own tokens, all with weight 1 (Zhou et al. 2024).
 
-Every passage has this representation the moment it is stored; the neural weights replace it when they come. Special,
-unused and punctuation tokens are left out; the query side is weighted by the index (idf over the collection).
+Every passage has it as soon as it is stored, before it is encoded. Special, unused and punctuation tokens are left out.
+The index weights the query's tokens by idf over the collection.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from hyblink.app.encoders.loading.models import identity, plain_tokenizer
 from hyblink.app.encoders.vdr.vocabulary import usable_tokens
 
 _MANY = 64
-"""Texts from which on a table of words is worth its loading."""
+"""The number of texts from which on the word table is used, since loading it takes time."""
 
 _CHUNKS = 512
-"""Words given to the tokenizer in one call."""
+"""The number of words per call of the tokenizer."""
 
 _Ids = npt.NDArray[np.int32]
 
@@ -36,7 +36,7 @@ def _ones(count: int) -> npt.NDArray[np.float32]:
 
 
 class BagOfTokens:
-    """Bags of tokens by a model's own tokenizer. Loading is lazy; tokenising needs no torch."""
+    """The `BagEncoder` of a model's tokenizer, which is loaded at the first use. It needs no torch."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -48,7 +48,7 @@ class BagOfTokens:
     @cached_property
     def _tokenizer(self) -> Any:
         tokenizer = plain_tokenizer(self._model)
-        tokenizer.encode_special_tokens = True  # a document that says "[CLS]" means five characters
+        tokenizer.encode_special_tokens = True  # the string "[CLS]" in a document is text, not the special token
         return tokenizer
 
     @cached_property
@@ -57,12 +57,12 @@ class BagOfTokens:
 
     @cached_property
     def _by_chunk(self) -> bool:
-        """Whether a text's tokens are those of its white-space chunks, one after another: true of BERT's tokenizers."""
+        """Whether tokenising white-space chunks one by one gives a text's tokens, as with BERT's tokenizers."""
         parts = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer, self._tokenizer.model)
         return [type(part).__name__ for part in parts] == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 
     def _bag(self, encoding: Any) -> _Ids:
-        """Usable token ids of what the tokenizer made of a text, ascending, each once."""
+        """The distinct usable token ids of a tokenised text, ascending."""
         ids = np.unique(np.array(encoding.ids, dtype=np.int32))
         return ids[self._usable[ids]]
 
@@ -70,7 +70,7 @@ class BagOfTokens:
         return [self._bag(encoding) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _ids_of_chunks(self, chunks: Sequence[str]) -> tuple[npt.NDArray[np.int64], _Ids]:
-        """How many usable tokens each chunk has, and their ids, chunk after chunk; tokenised several at a time."""
+        """(number of usable tokens of each chunk, their ids concatenated)."""
         counts, found = [], []
         for at in range(0, len(chunks), _CHUNKS):
             some = chunks[at : at + _CHUNKS]
@@ -99,7 +99,7 @@ class BagOfTokens:
         return [TermWeights(ids, _ones(len(ids))) for ids in bags]
 
     def encode_query(self, text: str) -> list[int]:
-        # One text alone: not by the threads that tokenise batches.
+        # `encode` of one text avoids the thread pool that tokenises batches.
         ids: list[int] = self._bag(self._tokenizer.encode(text, add_special_tokens=False)).tolist()
         return ids
 
@@ -109,10 +109,10 @@ class BagOfTokens:
 
 
 class _ManyTexts:
-    """Bags of many texts through a table of their words. Safe to share between threads: they take turns.
+    """Bags of many texts at once, with a table of distinct words. Safe to share between threads, by a lock.
 
-    BERT's pre-tokenizer cuts at white space and makes every ASCII punctuation mark a token of its own; such tokens
-    carry no weight. What is between them is tokenised once and remembered.
+    BERT's pre-tokenizer splits at white space and makes each ASCII punctuation mark a token, which has no weight. So
+    each distinct word between them is tokenised once and cached.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class _ManyTexts:
         self._words = words
         self._ids = ids
         self._vocabulary = vocabulary
-        self._lower = lower  # the tokenizer does the same, letter by letter: more words are then known
+        self._lower = lower  # as the tokenizer does, so that fewer distinct words have to be tokenised
         self._lock = threading.Lock()
         self._classes = np.full(128, words.LETTER, dtype=np.uint8)
         self._classes[[ord(c) for c in " \t\n\r" + string.punctuation]] = words.OTHER
@@ -134,7 +134,7 @@ class _ManyTexts:
         self._tokens = self._words.Values(np.int32)
 
     def bags(self, texts: Sequence[str]) -> tuple[list[_Ids], list[int]]:
-        """The bags, and which of them have to be made singly."""
+        """(bags, indexes of the texts that the table cannot process and the caller must tokenise itself)."""
         with self._lock:
             if self._table.full:
                 self._start()

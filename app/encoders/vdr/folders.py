@@ -1,4 +1,4 @@
-"""Whole VDR models as folders: where the transformer and the head of each task lie."""
+"""The folder layout of whole VDR models: where the transformer and the head of each task are."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from hyblink.app.core.errors import EncoderUnavailableError
 VDR_HEAD_MODULE = "hyblink.app.encoders.vdr.head.VdrHead"
 
 _EARLIER = "app.encoders.vdr.VdrHead"
-"""Its name in folders that were saved before the code had one name."""
+"""The name of the head's class in model folders of earlier releases."""
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether it holds a model of modules, not a head. Raises EncoderUnavailableError for one of another kind."""
+    """Whether the folder holds a whole VDR model, not only a head.
+
+    Raises EncoderUnavailableError if it holds a sentence-transformers model of another kind.
+    """
     return (folder / "modules.json").is_file() and bool(module_folders(folder))
 
 
 def module_folders(folder: Path) -> dict[str, tuple[str, str]]:
-    """Where the transformer and the head of each task lie, `query` and `document`: the same where towers are shared.
+    """Task (`query`, `document`) → subfolders of its transformer and head. They are equal if the tasks share a tower.
 
-    Separate towers are the routes of a sentence-transformers `Router`. Raises EncoderUnavailableError for other models.
+    Separate towers are the routes of a sentence-transformers `Router`. Raises EncoderUnavailableError for models that
+    are not VDR models.
     """
     listed = _json(folder / "modules.json", [])
     types = [str(one.get("type", "")) for one in listed]

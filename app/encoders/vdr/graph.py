@@ -1,7 +1,7 @@
-"""VDR encoders as graphs: token ids to weights over the vocabulary.
+"""ONNX export of VDR encoders: from token ids to weights over the vocabulary.
 
-One graph serves queries and passages: the input `query` says for each text which it is. Long texts are the caller's to
-cut; a passage in several windows has the largest weight of each token over them.
+One graph encodes queries and passages. The input `query` says for each text which of them it is. The caller splits long
+texts into windows and takes each token's largest weight over a passage's windows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ _INPUTS = ("input_ids", "attention_mask", "query")
 
 
 class VdrGraph(nn.Module):  # type: ignore[misc]
-    """Token ids to VDR weights (B, vocabulary), and the bag of the text's own tokens; with pooling the dense vector."""
+    """The exported module: token ids (B, L) to VDR weights and bag of tokens, both (B, whole vocabulary).
+
+    With `pooling` it also returns the dense vectors (B, D).
+    """
 
     def __init__(
         self, transformer: Any, head: VdrHead, pooling: str = "", of_passages: tuple[Any, VdrHead] | None = None
     ) -> None:
-        """`of_passages` is the passages' tower where queries have one of their own; each text is read by both."""
+        """`of_passages` is the (transformer, head) of passages if it differs from that of queries.
+
+        Each text is then encoded by both.
+        """
         super().__init__()
         self.transformer, self.head, self.pooling = transformer, head, pooling
         self.towers = nn.ModuleList(of_passages or ())
@@ -50,7 +56,7 @@ class VdrGraph(nn.Module):  # type: ignore[misc]
 
 
 def graph_of_head(model: str) -> Graph:
-    """A head with its backbone: weights, bag, and the dense vector of the same pass."""
+    """The `Graph` of a VDR head with its backbone: weights, bag of tokens and dense vector of one forward pass."""
     folder = Path(model).expanduser()
     manifest = adapter_manifest(folder, VDR_HEAD, "VDR", "model.safetensors")
     backbone = load_sentence_transformer(str(manifest["base"]), "cpu")
@@ -62,7 +68,7 @@ def graph_of_head(model: str) -> Graph:
 
 
 def graph_of_model(model: str) -> Graph:
-    """A whole VDR encoder: weights and bag."""
+    """The `Graph` of a whole VDR model: weights and bag of tokens."""
     encoder = load_encoder(Path(model).expanduser())
     (of_queries, head), (of_passages, own) = towers(encoder)
     other = None if own is head else (of_passages.model, own)

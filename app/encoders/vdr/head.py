@@ -1,10 +1,10 @@
-"""VDR: a dense model read out over its own vocabulary (Zhou et al. 2024), as a sentence-transformers module.
+"""The VDR head: projects token states onto the vocabulary (Zhou et al. 2024), as a sentence-transformers module.
 
-The paper's encoder is ``v = pool_L(elu1p(LN(h) · Eᵀ))`` with the tied input embeddings E. To it we add, each by a
-setting of its own: a layer and a projection between h and E, a path that starts from the token's own embedding,
-an output bias, and a **lexical** part, which weighs a text's own tokens: BM25's saturation (Robertson & Zaragoza 2009)
-times a learned correction that sees the context (as in uniCOIL, Lin & Ma 2021). An untrained lexical part is BM25 over
-tokens; training can only have to improve on it.
+The paper's encoder is ``v = pool_L(elu1p(LN(h) · Eᵀ))`` with the tied input embeddings E. This head adds, each by its
+own setting: a layer and a projection between h and E, a residual path from the token's own embedding, an output bias,
+and a **lexical** part that weights a text's own tokens. Its weight is BM25's saturation (Robertson & Zaragoza 2009)
+times a learned contextual correction (as in uniCOIL, Lin & Ma 2021). An untrained lexical part is BM25 over tokens, so
+training starts from BM25.
 
 Shapes: B texts, L tokens, H hidden, V vocabulary entries from `shift` on.
 """
@@ -27,15 +27,15 @@ from hyblink.app.encoders.loading.safety import refuse_unsafe
 from hyblink.app.encoders.vdr.folders import module_folders
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
-"""With embeddings of length 1: a token's own entry starts at 1, an entry with cosine .5 at e⁻⁴."""
+"""Initial values for unit-length embeddings: a token's own entry has weight 2, one with cosine .5 has e⁻⁴."""
 Pooling = Literal["max", "mean", "top_mean"]
 BM25_K1, BM25_B = 1.2, 0.75
 _LARGEST_CORRECTION = 2.0
-"""A learned correction multiplies a token's weight by at most e² and at least e⁻²."""
+"""The bound of learned corrections: they multiply a token's weight by e⁻² to e²."""
 
 
 def elu1p(logits: torch.Tensor) -> torch.Tensor:
-    """ELU(x) + 1: above 0, linear above 1, with a slope everywhere.
+    """ELU(x) + 1: positive, linear for x ≥ 0, with a positive gradient everywhere.
 
     >>> elu1p(torch.tensor([0.0, 2.0])).tolist()
     [1.0, 3.0]
@@ -44,7 +44,7 @@ def elu1p(logits: torch.Tensor) -> torch.Tensor:
 
 
 class MaxLogits(torch.autograd.Function):  # type: ignore[misc]
-    """``max_L(x · Eᵀ)``, shape (B, V), without ever holding (B, L, V); its gradient touches only the winners."""
+    """``max_L(x · Eᵀ)``, shape (B, V), without a (B, L, V) tensor in memory. Gradients flow to the maxima only."""
 
     @staticmethod
     def forward(ctx: Any, x_BLH: torch.Tensor, E_VH: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
@@ -78,12 +78,11 @@ _MOST = {"vocabulary": 4_000_000, "hidden": 16_384, "layers": 64, "heads": 256, 
 
 
 class VdrHead(Module):  # type: ignore[misc]
-    """From a transformer's token states to weights over the vocabulary.
+    """Maps a transformer's token states to weights over the vocabulary.
 
-    It reads `token_embeddings`, `attention_mask` and `input_ids`, and writes `sentence_embedding` (B, whole
-    vocabulary; the `top_k` largest weights and the text's own tokens), `vocabulary_embedding` (B, V; nothing
-    dropped) and `bag` (B, V; 1 where a token stands in the text). `task` says which side a text is on: "query" or
-    anything else.
+    It reads the features `token_embeddings`, `attention_mask` and `input_ids`. It writes `sentence_embedding` (B, whole
+    vocabulary; only the `top_k` largest weights and the text's own tokens), `vocabulary_embedding` (B, V; unpruned) and
+    `bag` (B, V; 1 for tokens of the text). `task` is "query" for queries; any other value means passages.
     """
 
     config_keys: list[str] = [  # noqa: RUF012
@@ -149,18 +148,21 @@ class VdrHead(Module):  # type: ignore[misc]
             if own_path:
                 self.own_gain = nn.Parameter(torch.tensor(1.0))
         if lexical:
-            self.impact = nn.Linear(hidden, 2)  # the query side, the document side
+            self.impact = nn.Linear(hidden, 2)  # outputs: correction for queries, for passages
             nn.init.zeros_(self.impact.weight)
             nn.init.zeros_(self.impact.bias)
             self.idf = nn.Parameter(torch.ones(size))
             self.curve = nn.Parameter(torch.tensor([math.log(BM25_K1), math.log(BM25_B / (1 - BM25_B))]))
             self.register_buffer("mean_length", torch.tensor(100.0))
         self.register_buffer("usable", torch.ones(size, dtype=torch.bool))
-        self._tied: list[nn.Embedding] = []  # in a list, so that it is no module of ours
+        self._tied: list[nn.Embedding] = []  # in a list, so that torch does not register it as a submodule
         self._unit_VH: torch.Tensor | None = None
 
     def start(self) -> None:
-        """Begin with the token's own embedding as the only path to the vocabulary, and everything else silent."""
+        """Initialise for training: only the path from the token's own embedding is active, the projection is zero.
+
+        It has an effect only with `semantic`, `project` and `own_path`.
+        """
         if self.semantic and self.project and self.own_path:
             with torch.no_grad():
                 self.projection.weight.zero_()
@@ -168,7 +170,10 @@ class VdrHead(Module):  # type: ignore[misc]
                 self.out_bias.fill_(_START_BIAS if self.tied_norm else 0.0)
 
     def tie(self, embeddings: nn.Embedding) -> None:
-        """Read out over these input embeddings, shape (whole vocabulary, H). They stay the transformer's own."""
+        """Use the transformer's input embeddings, shape (whole vocabulary, H), as output matrix. They are not copied.
+
+        Raises ValueError if the shape does not fit.
+        """
         if embeddings.weight.shape != (self.vocabulary, self.hidden):
             raise ValueError(
                 f"the embeddings do not fit: received {tuple(embeddings.weight.shape)}; "
@@ -178,12 +183,12 @@ class VdrHead(Module):  # type: ignore[misc]
         self._unit_VH = None
 
     def on_model_ready(self, model: Any) -> None:
-        """Called by sentence-transformers once the modules stand together."""
+        """A hook that sentence-transformers calls when the model is assembled. It ties the embeddings."""
         (own,) = [tower[0] for tower in towers(model) if tower[1] is self][:1]
         self.tie(own.model.get_input_embeddings())
 
     def _embeddings(self) -> torch.Tensor:
-        """E, shape (V, H); rows of length 1 where `tied_norm` says so."""
+        """The output matrix E, shape (V, H). With `tied_norm` its rows are L2-normalised."""
         if not self._tied:
             raise RuntimeError("the VDR head is not tied to a transformer's embeddings")
         weight_VH = self._tied[0].weight[self.shift :]
@@ -213,8 +218,8 @@ class VdrHead(Module):  # type: ignore[misc]
             whole = self._tied[0].weight if self._tied else E_VH
             own_BLH = nn.functional.embedding(ids_BL, whole)
             x_BLH = x_BLH + self.own_gain * (nn.functional.normalize(own_BLH, dim=-1) if self.tied_norm else own_BLH)
-        if self.pooling == "max":  # elu1p grows, so the largest logit has the largest weight
-            if torch.compiler.is_exporting():  # a graph has no loop over a batch whose size is open
+        if self.pooling == "max":  # elu1p is increasing, so the largest logit gives the largest weight
+            if torch.compiler.is_exporting():  # an exported graph cannot loop over a batch of variable size
                 outside_BL1 = (mask_BL == 0)[:, :, None]
                 logits_BV = (x_BLH @ E_VH.to(x_BLH.dtype).T).masked_fill(outside_BL1, -torch.inf).amax(dim=1)
             else:
@@ -227,10 +232,10 @@ class VdrHead(Module):  # type: ignore[misc]
         return best.sum(1) / mask_BL.sum(1, keepdim=True).clamp(max=self.pool_k)
 
     def _counts(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        """How often each vocabulary entry stands in the text, shape (B, V)."""
+        """The term frequency of each vocabulary entry in the text, shape (B, V); 0 for unusable tokens."""
         counts = torch.zeros(
             ids_BL.shape[0], self.vocabulary, device=ids_BL.device
-        )  # not len(): export keeps the size open
+        )  # not len(): keeps the batch size dynamic in the export
         counts.scatter_add_(1, ids_BL, mask_BL.to(counts.dtype))
         return counts[:, self.shift :] * self.usable
 
@@ -242,7 +247,10 @@ class VdrHead(Module):  # type: ignore[misc]
         counts_BV: torch.Tensor,
         query: bool,
     ) -> torch.Tensor:
-        """Weights of the text's own tokens: for a query exp(correction), for a document BM25's part times it."""
+        """The weights of the text's own tokens, shape (B, V).
+
+        For a query they are the exponentiated correction, for a passage idf times BM25's saturation times that.
+        """
         said_BL = self.impact(states_BLH)[:, :, 0 if query else 1]
         at_BL = (ids_BL - self.shift).clamp(min=0)
         inside_BL = (mask_BL > 0) & (ids_BL >= self.shift)
@@ -261,9 +269,9 @@ class VdrHead(Module):  # type: ignore[misc]
     def embed(
         self, features: dict[str, Any], task: str | None = None, columns: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(weights, bag), each (B, V), nothing dropped; or of some `columns` of V only, which costs as much less.
+        """(weights, bag), each (B, V), unpruned. `columns` limits the computation to some vocabulary entries.
 
-        A dot product with a sparse query needs no more columns than the query has: training computes only those.
+        Training uses that: a dot product with a sparse query needs only the query's columns.
         """
         ids_BL, mask_BL = features["input_ids"], features["attention_mask"]
         states_BLH = self._states(features)
@@ -288,7 +296,7 @@ class VdrHead(Module):  # type: ignore[misc]
         return features
 
     def get_embedding_dimension(self) -> int:
-        """The size of the whole vocabulary."""
+        """The size of the whole vocabulary, including the entries before `shift`."""
         return self.vocabulary
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:  # noqa: ARG002
@@ -298,9 +306,9 @@ class VdrHead(Module):  # type: ignore[misc]
 
     @classmethod
     def load(cls, model_name_or_path: str, **kwargs: Any) -> VdrHead:
-        """Read what `save` wrote: safetensors only, and no memory for more weights than the file has.
+        """Load a head that `save` wrote. Only safetensors are read, and no memory is used beyond the file's weights.
 
-        Raises RuntimeError where they do not fit the configuration.
+        Raises RuntimeError if the weights do not fit the configuration, FileNotFoundError if there are none.
         """
         config = cls.load_config(model_name_or_path, **kwargs)
         path = cls.load_file_path(model_name_or_path, "model.safetensors", **kwargs)
@@ -313,7 +321,10 @@ class VdrHead(Module):  # type: ignore[misc]
 
 
 def sparse_mask(weights_BV: torch.Tensor, bag_BV: torch.Tensor, top_k: int, *, keep_own: bool = True) -> torch.Tensor:
-    """1 for the `top_k` largest weights of each row, and for the text's own tokens; -1 keeps all. Shape (B, V)."""
+    """A mask, shape (B, V): 1 for the `top_k` largest weights of each row and, with `keep_own`, the text's own tokens.
+
+    A negative `top_k` keeps all.
+    """
     if top_k < 0 or top_k >= weights_BV.shape[1]:
         return torch.ones_like(weights_BV)
     mask_BV = torch.zeros_like(weights_BV)
@@ -323,7 +334,7 @@ def sparse_mask(weights_BV: torch.Tensor, bag_BV: torch.Tensor, top_k: int, *, k
 
 
 def towers(encoder: SparseEncoder) -> tuple[tuple[Any, VdrHead], tuple[Any, VdrHead]]:
-    """The transformer and the head of queries, and those of passages: the same ones where towers are shared."""
+    """((transformer, head) of queries, (transformer, head) of passages). They are equal if the tower is shared."""
     if isinstance(encoder[0], Router):
         routes = encoder[0].sub_modules
         return tuple(routes["query"]), tuple(routes["document"])
@@ -331,9 +342,9 @@ def towers(encoder: SparseEncoder) -> tuple[tuple[Any, VdrHead], tuple[Any, VdrH
 
 
 def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
-    """A model folder that `SparseEncoder.save` wrote, with a VDR head in it; no code of the folder's is ever run.
+    """Load a SparseEncoder with a VDR head from a folder. Code in the folder is never run.
 
-    Raises EncoderUnavailableError where it is not a transformer followed by a VDR head, or a Router of two such towers.
+    Raises EncoderUnavailableError if it is not a transformer followed by a VDR head, or a Router of two such towers.
     """
     refuse_unsafe(folder)
     found = module_folders(folder)
@@ -354,14 +365,17 @@ def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
 
 
 def disentangle(model: SparseEncoder, text: str, top_k: int = 32, *, query: bool = True) -> list[tuple[str, float]]:
-    """What a model makes of a text, the heaviest tokens first; `query=False` reads it as a passage."""
+    """The `top_k` tokens with the largest weights in a text's sparse vector, as (token, weight), largest first.
+
+    With `query=False` the text is encoded as a passage.
+    """
     made = model.encode_query(text) if query else model.encode_document(text)
     found: list[tuple[str, float]] = model.decode(made, top_k=top_k)
     return found
 
 
 def explain(model: SparseEncoder, query: str, passage: str) -> list[TokenContribution]:
-    """What each token adds to the score of a query and a passage, largest first; they sum to the dot product."""
+    """Each token's contribution to the score of a query and a passage, largest first. They sum to the dot product."""
     asked, found = (
         torch.as_tensor(one).to_dense().cpu() for one in (model.encode_query(query), model.encode_document(passage))
     )

@@ -1,6 +1,6 @@
-"""A whole VDR encoder of its own, beside whatever makes the dense vectors: a folder that `hyblink train vdr` made.
+"""A VDR encoder that is a whole model, separate from the dense encoder: a folder trained by `hyblink train vdr`.
 
-It costs a second forward pass; a head on the dense model's states (`vdr_adapter.py`) costs none.
+It costs a second forward pass. A head on the dense model's token states (`adapter.py`) costs none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class VdrModel:
-    """A transformer and its VDR head in `folder`. Loaded at the first use; safe to share between threads."""
+    """The `VdrEncoder` of a transformer and its VDR head in `folder`. It is loaded at the first use.
+
+    Safe to share between threads.
+    """
 
     def __init__(self, folder: Path, settings: EncodeSettings) -> None:
         self._folder = folder
@@ -41,7 +44,7 @@ class VdrModel:
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
-        """Its checked manifest; empty for a folder that has none."""
+        """The folder's checked manifest; empty if it has none."""
         return check_manifest(self._folder) if (self._folder / MANIFEST).is_file() else {}
 
     @cached_property
@@ -55,21 +58,21 @@ class VdrModel:
 
     @property
     def base(self) -> str:
-        """Empty: it reads texts itself."""
+        """Empty, because a whole model reads texts itself."""
         return ""
 
     @property
     def vocabulary(self) -> str:
-        """Its own."""
+        """The model's own folder, which defines the vocabulary."""
         return str(self._folder)
 
     @property
     def adapter(self) -> None:
-        """Nothing: whole models are not trained anew on a collection."""
+        """None, because whole models are not trained further on a collection."""
         return
 
     def with_dense(self, dense: DenseEncoder) -> FullEncoder:
-        """Two forward passes."""
+        """The combination with a dense encoder, which costs two forward passes."""
         return DenseAndVdr(dense, self)
 
     @property
@@ -99,15 +102,15 @@ class VdrModel:
             return self._parts[0 if query else 1]
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf that the model's weights of passages hold; None where they hold none that could be replaced."""
+        """The idf contained in passage weights, parallel to `ids`; None if the model is not calibrated."""
         return prior_of(self._loaded(query=False)[1], ids) if self._manifest.get("calibrated") else None
 
     def encode_query(self, text: str) -> TermWeights:
-        """A query's weights, heaviest kept."""
+        """The query's sparse vector, pruned to its largest weights and those of its own tokens."""
         return self._encode([self._prefixes.query + text], query=True)[0]
 
     def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> list[TermWeights]:
-        """Each passage's weights: the largest, and those of its own tokens."""
+        """The passages' sparse vectors, pruned to their largest weights and those of their own tokens."""
         whole = [self._prefixes.passage + joined(title, text) for title, text in zip(titles, texts, strict=True)]
         return self._encode(whole, query=False)
 
@@ -126,13 +129,13 @@ class VdrModel:
 
 
 def load_model(folder: Path, settings: EncodeSettings, dense: DenseEncoder) -> VdrModel:
-    """A whole encoder; it needs nothing of the dense one."""
+    """The `VdrModel` in a folder. `dense` is not used."""
     del dense
     return VdrModel(folder, settings)
 
 
 class _States:
-    """A SparseEncoder's transformer alone, in the form in which `Backbone` asks models."""
+    """Adapts the transformer of a SparseEncoder to the interface that `Backbone` expects."""
 
     def __init__(self, transformer: Any, device: Any) -> None:
         self._transformer = transformer
@@ -141,5 +144,5 @@ class _States:
 
     def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
         made = dict(self._transformer(features))
-        made["sentence_embedding"] = made["token_embeddings"][:, 0]  # there is no dense vector; nobody reads this one
+        made["sentence_embedding"] = made["token_embeddings"][:, 0]  # a placeholder: there is no dense vector
         return made

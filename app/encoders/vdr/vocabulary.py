@@ -1,4 +1,4 @@
-"""Which entries of a tokenizer's vocabulary can carry weight, and where they begin."""
+"""Which entries of a tokenizer's vocabulary can have a weight, and where they begin."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _reserved(tokenizer: Any) -> BoolArray:
 
 
 def usable_tokens(tokenizer: Any) -> BoolArray:
-    """True where a token stands for text: not special, not unused, not punctuation alone. Shape (V,).
+    """A mask over the vocabulary, shape (V,): True for tokens of text, False for special, unused and punctuation ones.
 
-    `tokenizer` is a `tokenizers.Tokenizer`. "##" (WordPiece) and "▁" (SentencePiece) are no text.
+    `tokenizer` is a `tokenizers.Tokenizer`. The markers "##" (WordPiece) and "▁" (SentencePiece) do not count as text.
     """
     usable = ~_reserved(tokenizer)
     for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
@@ -35,6 +35,6 @@ def usable_tokens(tokenizer: Any) -> BoolArray:
 
 
 def vocabulary_shift(tokenizer: Any) -> int:
-    """How many entries the vocabulary begins with that stand for no text: 999 for BERT uncased, 106 for its Chinese."""
+    """The number of special or unused entries at the beginning of the vocabulary: 999 for BERT uncased."""
     reserved = _reserved(tokenizer)
     return int(np.argmin(reserved)) if not reserved.all() else len(reserved)

@@ -1,1 +1,1 @@
-"""Dense indexes behind one port: FAISS now, OpenSearch's k-NN beside it later."""
+"""The dense index on FAISS: index types, building, searching, updating."""

@@ -1,8 +1,8 @@
 """The dense index on FAISS (Douze et al. 2024), derived from the store's float16 vectors.
 
-One large base on disk, memory-mapped, of a type chosen by size or by setting; vectors that came since in a small
-exact buffer; removed rows masked until the next build. Whatever the type, every score that leaves here is the exact
-inner product with the stored vector: approximate types fetch more than asked and re-score.
+A large base lies on disk, memory-mapped, of a type chosen by size or by setting. Newer vectors are in a small buffer
+that is searched exactly. Removed rows are masked until the next build. Approximate types fetch more than k candidates
+and re-score them, so every returned score is the exact inner product with the stored vector.
 
 Types: ``flat`` (exact, float16 codes), ``hnsw`` (Malkov & Yashunin 2016), ``ivf,sq8`` and ``ivf,pq`` (Jégou et al.
 2011). Shape suffixes: B base vectors, N buffered vectors, D dimension, K results.
@@ -35,7 +35,11 @@ _ALL = np.zeros(0, dtype=np.bool_)
 
 
 class FaissIndex:
-    """The dense index in `folder`, derived from the store's vectors."""
+    """The dense index in `folder`, derived from the store's vectors.
+
+    `encoder` is the id of the dense encoder and `kind` an index type or `auto`. A build of another encoder or type is
+    discarded.
+    """
 
     def __init__(self, folder: Path, encoder: str, dimension: int, kind: str, settings: DenseSettings) -> None:
         choose_kind(kind, 0, settings)
@@ -56,7 +60,10 @@ class FaissIndex:
         self._applied = -1
 
     def catch_up(self, reader: StoreReader) -> FaissView:
-        """A view at exactly the reader's change."""
+        """Apply the store's changes up to the reader's snapshot and return a view of exactly that snapshot.
+
+        Raises AheadError if the index already includes newer writes.
+        """
         with self._lock:
             if self._applied < 0:
                 self._load()
@@ -103,7 +110,7 @@ class FaissIndex:
     def _apply(self, reader: StoreReader) -> None:
         removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
         if removed is None and self._applied < self._bases.newest_change() <= reader.change:
-            self._load()  # what was published since has the removals in it
+            self._load()  # a build that another process published has these removals applied
             removed = reader.removed_since(self._applied)
         if removed is None:
             self.rebuild(reader)
@@ -129,10 +136,10 @@ class FaissIndex:
             self.rebuild(reader)
 
     def _append(self, rows: IdArray, vectors_ND: VectorArray) -> None:
-        """Into the buffer, rows ascending. Views of the past keep their own slice or copy."""
+        """Add vectors to the buffer, rows ascending. Older views keep their own slice or copy of the arrays."""
         old = len(self._rows)
         if old and rows[0] < self._rows[-1]:
-            # The encoder finished out of order: put the buffer in order once.
+            # Passages were encoded out of order: sort the buffer.
             joined = np.concatenate([self._rows, rows])
             order = np.argsort(joined, kind="stable")
             self._buffer = np.concatenate([self._buffer[:old], vectors_ND])[order]
@@ -160,7 +167,7 @@ class FaissIndex:
             self._alive[at] = False
 
     def rebuild(self, reader: StoreReader, kind: str | None = None) -> None:
-        """Derive the index again from the stored vectors and publish it."""
+        """Rebuild the index from the stored vectors and publish it. `kind` overrides the configured type."""
         import faiss
 
         with self._lock:
@@ -168,7 +175,7 @@ class FaissIndex:
             rows = np.concatenate([r for r, _ in parts]) if parts else np.zeros(0, dtype=np.int64)
             vectors = np.zeros((len(rows), self._dimension), dtype=np.float16)
             at = len(rows)
-            while parts:  # each part is freed when it has its place
+            while parts:  # frees each part after it is copied
                 _, block = parts.pop()
                 at -= len(block)
                 vectors[at : at + len(block)] = block
@@ -186,11 +193,11 @@ class FaissIndex:
             )
 
     def published_change(self) -> int:
-        """The change that the newest published base stands at; 0 where there is none."""
+        """The change counter of the newest published base; 0 if there is none."""
         return self._bases.newest_change()
 
     def check(self, reader: StoreReader) -> list[str]:
-        """What differs from the store: files, rows, and the vectors themselves (a sample of 1,000)."""
+        """The differences from the store, as messages: damaged files, rows, and a sample of about 1,000 vectors."""
         problems = self._bases.problems()
         if problems:
             return problems
@@ -217,7 +224,7 @@ class FaissIndex:
 
     @property
     def kind(self) -> str:
-        """The type of the base that is open, `buffer` where there is none yet."""
+        """The index type of the open base; `buffer` if there is none yet."""
         return self._base.kind if self._base else "buffer"
 
 

@@ -1,4 +1,4 @@
-"""Vectors that are mapped from a file."""
+"""Memory-mapped vectors with a bound on resident memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hyblink.app.core.types.arrays import IdArray, VectorArray
 _MOST_MAPPED = 2**29
 
 _AROUND = 2**21
-"""Bytes that a kernel maps around one that is touched, at most: a huge page."""
+"""The most bytes that the kernel maps when one byte is touched: a huge page."""
 
 
 class MappedVectors:
-    """A float16 matrix of shape (B, D), memory-mapped from a .npy file; at most `most` bytes stay mapped.
+    """A float16 matrix of shape (B, D), memory-mapped from a .npy file. At most `most` bytes stay resident.
 
-    Where one row is touched the kernel maps what it has around it as well: of millions of vectors nearly all would
-    soon count as this process's memory. What is let go is mapped again from the kernel's cache when it is needed.
-    Raises ValueError where the file is no such matrix.
+    Reading one row makes the kernel map the pages around it too, so a large file would soon count fully as memory of
+    this process. Beyond the limit the pages are released. They are read again from the page cache when needed. Raises
+    ValueError if the file is not a float16 matrix.
     """
 
     def __init__(self, path: Path, *, most: int = _MOST_MAPPED) -> None:
@@ -45,7 +45,7 @@ class MappedVectors:
         return int(self.shape[0])
 
     def take(self, at: IdArray) -> VectorArray:
-        """Rows at positions, float32, shape (n, D)."""
+        """The rows at the given positions as float32, shape (n, D)."""
         if not self._bounded:
             return self.array_BD[at].astype(np.float32)
         found = np.empty((len(at), self.shape[1]), dtype=np.float32)

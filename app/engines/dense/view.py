@@ -1,4 +1,4 @@
-"""The dense index at one moment: searching it."""
+"""Searching a snapshot of the dense index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _GPU = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A published build, opened. Its vectors have shape (B, D)."""
+    """An opened build: passage rows (ascending), their vectors, shape (B, D), and the FAISS index over them.
+
+    `phi` is that of `kinds.build`. `on_gpu` is a copy of the index on the GPU, None without one.
+    """
 
     kind: DenseKind
     rows: IdArray
@@ -41,13 +44,16 @@ class Base:
     on_gpu: Any = None
 
     def exact(self, at: IdArray, query_D: VectorArray) -> ScoreArray:
-        """Inner products of the vectors at the given positions with the query."""
+        """The exact inner products of the query with the vectors at the given positions, shape (n,)."""
         return self.vectors_BD.take(at) @ query_D
 
 
 @dataclass(frozen=True, slots=True)
 class FaissView:
-    """The dense index at one moment. `alive` masks are empty where nothing was removed."""
+    """The `DenseView` of FAISS: a snapshot of the base, and a buffer of newer vectors (N, D) of the ascending `rows`.
+
+    `base_alive` and `alive` mask the live rows of base and buffer. An empty mask means that none was removed.
+    """
 
     base: Base | None
     base_alive: Mask
@@ -59,7 +65,7 @@ class FaissView:
 
     @property
     def vectors(self) -> int:
-        """How many vectors there are to search, removed ones left out."""
+        """The number of vectors that can be found, without removed ones."""
         base = len(self.base.rows) if self.base else 0
         return base + len(self.rows) - int((~self.base_alive).sum()) - int((~self.alive).sum())
 
@@ -79,7 +85,7 @@ class FaissView:
         rows = allowed.few(self.settings.exact_below)
         if rows is not None:
             return self._search(query_D, k, rows)
-        # Most pass, and nobody holds their rows: take more than k and ask about those.
+        # The filter keeps many rows, which are not in memory: fetch more than k and test only those (post-filtering).
         fetch = k * _FIRST_OVERFETCH
         while True:
             found = self._search(query_D, fetch, None)
@@ -120,7 +126,10 @@ class FaissView:
         return top(base.rows[at], base.exact(at, query_D), k)
 
     def _positions(self, base: Base, query_D: VectorArray, fetch: int, usable: Mask) -> IdArray:
-        """Positions of the best vectors in the base's own, perhaps approximate, order."""
+        """The positions of the `fetch` nearest vectors according to the FAISS index, which may be approximate.
+
+        `usable` masks the positions that may be returned; empty allows all.
+        """
         import faiss
 
         options: dict[str, Any] = {}
@@ -131,7 +140,7 @@ class FaissView:
         if base.phi:
             query = np.hstack([query, np.zeros((1, 1), dtype=np.float32)])
         if base.on_gpu is not None and not len(usable):
-            with _GPU:  # one search at a time: its scratch memory is shared
+            with _GPU:  # one search at a time, because searches share the GPU's scratch memory
                 _, at = base.on_gpu.search(query, min(fetch, 2048))
         elif base.kind == "hnsw":
             beam = max(self.settings.hnsw_ef_search, fetch)
@@ -157,7 +166,7 @@ class FaissView:
         return scores
 
     def rank(self, query: VectorArray, row: int) -> int | None:
-        """The row's exact rank among all vectors, from 1; None where it has no vector yet."""
+        """The row's exact rank among all vectors, from 1; None if it has no vector yet."""
         query_D = self._check(query)
         score = float(self.score(query, np.array([row]))[0])
         if np.isnan(score):
@@ -178,7 +187,7 @@ class FaissView:
 
 
 def _usable(rows: IdArray, alive: Mask, allowed: IdArray | None) -> Mask:
-    """Which of the ascending rows may be returned; empty where all may."""
+    """A mask parallel to `rows`: which of them may be returned; an empty mask allows all. `rows` ascends."""
     if allowed is None:
         return alive
     place, at = positions_of(rows, allowed, alive)
@@ -189,7 +198,7 @@ def _usable(rows: IdArray, alive: Mask, allowed: IdArray | None) -> Mask:
 
 
 def positions_of(rows: IdArray, wanted: IdArray, alive: Mask) -> tuple[IdArray, IdArray]:
-    """Where the wanted rows stand: (their places in `wanted`, their positions in the ascending `rows`)."""
+    """(indexes into `wanted`, positions in the ascending `rows`) of the wanted rows that exist and are alive."""
     at = np.searchsorted(rows, wanted)
     hit = at < len(rows)
     hit[hit] &= rows[at[hit]] == wanted[hit]

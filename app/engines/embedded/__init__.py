@@ -1,1 +1,1 @@
-"""The engine that needs nothing but Python: SQLite is the truth, everything beside it is derived."""
+"""The embedded engine, which runs in the Python process. SQLite is the source of truth; all indexes derive from it."""

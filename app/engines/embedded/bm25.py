@@ -1,10 +1,10 @@
-"""BM25 in tantivy, derived from the store.
+"""The BM25 index on tantivy, derived from the store.
 
-Our analyzer makes the terms; tantivy receives them joined by spaces and splits at white space. Tantivy scores
-``(k1 + 1) * idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`` with k1 = 1.2, b = 0.75 and dl rounded to one byte.
-Lucene dropped the constant factor k1 + 1 = 2.2 (LUCENE-8563): dividing by it gives OpenSearch's scores.
+The project's own analyzer produces the terms. Tantivy receives them joined by spaces and splits at white space. It
+scores ``(k1 + 1) * idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`` with k1 = 1.2, b = 0.75 and dl rounded to one
+byte. Lucene dropped the constant factor k1 + 1 = 2.2 (LUCENE-8563). Scores are divided by it to equal OpenSearch's.
 
-Deleted passages stay in N, df and avgdl until their segment is merged, as they do in Lucene.
+Deleted passages count in N, df and avgdl until their segment is merged, as in Lucene.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORMAT = 2
 _STATE = "applied.json"
 _HEAP_BYTES = 128_000_000
 _BY_ID_BELOW = 2000
-"""Filters that keep at most this many rows are sent as ids; larger ones are applied to a longer list."""
+"""A filter that keeps at most this many rows becomes a query clause; a larger one filters a longer result list."""
 _FOOTER_MAGIC = 1337
 _MUST, _SHOULD = tantivy.Occur.Must, tantivy.Occur.Should
 _Query = tantivy.Query
@@ -52,7 +52,7 @@ def _schema() -> Any:
 
 
 class Bm25View:
-    """The index at one moment. Safe to share between threads."""
+    """The `LexicalView` of tantivy: a snapshot of the BM25 index. Safe to share between threads."""
 
     def __init__(self, searcher: Any, schema: Any, live: int) -> None:
         self._searcher = searcher
@@ -92,7 +92,7 @@ class Bm25View:
             return top(*self._run(self._any_term(terms), k), k)
         if len(allowed) <= _BY_ID_BELOW:
             return top(*self._run(self._within(allowed, terms), len(allowed)), k)
-        # A list long enough to hold k survivors on average; doubled until it does, or until it held all matches.
+        # Fetch enough to leave k after filtering on average. Fetch four times as many until k are left or all are seen.
         want = int(k * self._live / len(allowed) * 1.5) + k
         query = self._any_term(terms)
         while True:
@@ -120,7 +120,7 @@ class Bm25View:
         return result
 
     def rank(self, terms: Sequence[str], row: int) -> int | None:
-        """The row's rank among all matching rows, from 1; None where no term matches."""
+        """The row's exact rank among all matching rows, from 1; None if no term matches."""
         score = float(self.score(terms, np.array([row]))[0])
         if not score:
             return None
@@ -129,7 +129,7 @@ class Bm25View:
 
 
 class Bm25Index:
-    """The tantivy index in `folder`."""
+    """The tantivy index in `folder`. It is discarded and rebuilt if it was built with another analyzer version."""
 
     def __init__(self, folder: Path, analyzer: Analyzer) -> None:
         self._folder = folder
@@ -147,7 +147,10 @@ class Bm25Index:
         return state
 
     def _set_state(self, applied: int, target: int) -> None:
-        """Everything up to `applied` is in; while `target` is above it, a write towards it is under way."""
+        """Record that the index includes all changes up to `applied`.
+
+        A `target` above it means that a write up to `target` has begun and may be incomplete.
+        """
         write_json(
             self._folder / _STATE,
             {
@@ -177,7 +180,10 @@ class Bm25Index:
         self._index = index
 
     def catch_up(self, reader: StoreReader) -> Bm25View:
-        """A view at exactly the reader's change. Raises AheadError where the index has gone past it."""
+        """Apply the store's changes up to the reader's snapshot and return a view of exactly that snapshot.
+
+        Raises AheadError if the index already includes newer writes.
+        """
         if self._view and self._view[0] == reader.change:
             return self._view[1]
         with index_lock(self._folder):
@@ -190,7 +196,7 @@ class Bm25Index:
                 self._build(reader)
             elif state["dirty"] or state["applied"] < reader.change:
                 self._apply(reader, state["applied"], replay=state["dirty"])
-            # Still under the lock: what is opened stands at exactly the change that was applied.
+            # Reload while holding the lock, so that the searcher sees exactly the change that was applied.
             try:
                 self._index.reload()
                 searcher = self._index.searcher()
@@ -201,7 +207,7 @@ class Bm25Index:
             return self._view[1]
 
     def _readable_state(self) -> dict[str, Any] | None:
-        """The index's state if its files are whole, else None: then it is derived again."""
+        """The recorded state if the index's files are intact, else None: the index must be rebuilt."""
         try:
             state = self._state()
             if state is not None:
@@ -212,19 +218,22 @@ class Bm25Index:
         return state
 
     def rebuild(self, reader: StoreReader) -> None:
-        """Throw the index away and derive it again."""
+        """Delete the index and rebuild it from the store."""
         with index_lock(self._folder):
             self._build(reader)
 
     def published_change(self) -> int:
-        """The change up to which everything is in the files; 0 where there are none."""
+        """The store's change counter that the index files include; 0 if there are none."""
         state = self._state()
         return int(state["applied"]) if state is not None else 0
 
     def compact(self, reader: StoreReader) -> None:
-        """Derive the index again where it still counts deleted passages: tantivy merges its segments when it likes."""
+        """Rebuild the index if its statistics still count deleted passages.
+
+        Tantivy would purge them only when it merges their segments, which cannot be relied on.
+        """
         with suppress(AheadError):
-            self.catch_up(reader)  # what was deleted since the last search is seen here, not by the next one
+            self.catch_up(reader)  # apply pending deletions first
         with index_lock(self._folder):
             state = self._readable_state()
             segments = read_json(self._folder / "meta.json")["segments"] if state is not None else []
@@ -264,13 +273,13 @@ class Bm25Index:
         self._set_state(reader.change, reader.change)
 
     def _delete(self, writer: Any, row: int) -> None:
-        # By query: `delete_documents_by_term` takes a Python integer for a signed one, which matches nothing.
+        # By query: `delete_documents_by_term` treats a Python integer as signed, which matches no unsigned field.
         writer.delete_documents_by_query(_Query.term_query(self._index.schema, "row", row, "basic"))
 
     def check(self, reader: StoreReader) -> list[str]:
-        """What differs from the store."""
+        """The differences from the store and the defects of the files, as messages."""
         if not (self._folder / _STATE).exists():
-            self.catch_up(reader)  # never derived yet: nothing to find fault with
+            self.catch_up(reader)  # never built yet: build it
         problems = [f"bm25/{name}: {problem}" for name, problem in damaged_files(self._folder)]
         if problems:
             return problems
@@ -290,7 +299,7 @@ def _all_rows(view: Bm25View) -> IdArray:
 
 
 def damaged_files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Files of the index whose content does not match the CRC in their own footer, or that are missing.
+    """(file name, problem) of each index file that is missing or does not match the CRC in its footer.
 
     A tantivy file ends with a JSON footer, its length and a magic number (two little-endian 32-bit integers).
     """

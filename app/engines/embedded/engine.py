@@ -1,4 +1,4 @@
-"""An open generation of the embedded engine: the store and its indexes, and snapshots of them."""
+"""An open generation of the embedded engine: the SQLite store, its derived indexes, and snapshots of all of them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _RELEASE_S = 5.0
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """A full disk is named as such, whoever runs into it."""
+    """Turn any error that means a full disk, from whatever library, into StorageFullError."""
     try:
         yield
     except (OSError, ValueError) as error:
-        # tantivy reports everything as a ValueError with the system's message in it
+        # tantivy raises ValueError for every failure, with the system's error message in it
         full = {errno.ENOSPC, errno.EDQUOT}
         if getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full):
             raise StorageFullError(
@@ -50,7 +50,7 @@ def _release_stale(release: weakref.WeakMethod[Callable[[], None]], closed: thre
 
 
 class EmbeddedEngine:
-    """One generation folder: `store.sqlite`, and derived from it `bm25/`, `sparse/`, `vdr/`, `dense/`."""
+    """The `Engine` of a generation folder: `store.sqlite`, and the indexes `bm25/`, `sparse/`, `vdr/` and `dense/`."""
 
     def __init__(self, folder: Path, record: GenerationRecord, settings: Settings) -> None:
         self.folder = folder
@@ -82,18 +82,18 @@ class EmbeddedEngine:
         return self._record
 
     def replaced(self) -> bool:
-        """Whether the store's file is no longer the one that was opened: deleted, or made anew by another process."""
+        """Whether the store file that was opened is gone: deleted or recreated by another process."""
         try:
             return self.store.path.stat().st_ino != self._inode
         except FileNotFoundError:
             return True
 
     def _let_go(self) -> None:
-        # A snapshot that is out of date is given to nobody, but its open read keeps SQLite from shortening its log.
+        # An outdated snapshot is never returned, but its read transaction keeps SQLite from truncating its WAL.
         self._latest = None
 
     def _release(self) -> None:
-        """As `_let_go`, if another process has written."""
+        """Drop the latest snapshot if another process has written since."""
         latest = self._latest
         if latest is not None and latest.change < self.store.change():
             self._let_go()
@@ -127,11 +127,11 @@ class EmbeddedEngine:
         raise UnavailableError("the indexes did not settle on one moment of the store")
 
     def follow(self) -> Follower:
-        """Keeps the indexes up with a run that is writing."""
+        """Start updating the indexes in the background while documents are written. The caller closes it."""
         return Follower(self)
 
     def check(self, *, repair: bool = False) -> list[str]:
-        """Problems found, in words. With `repair`, an index that differs is derived again."""
+        """Compare store and indexes and return the problems as messages. `repair` rebuilds an index that differs."""
         with self._lock, self.store.writer(), _disk_errors():
             self._latest = None
             reader = self.store.reader()
@@ -144,9 +144,9 @@ class EmbeddedEngine:
             return problems
 
     def compact(self, *, patience_s: float = 0.0) -> None:  # noqa: ARG002
-        """Fold everything that came since the last build into new bases; forget what all of them have removed.
+        """Merge recent updates into the published bases, and purge tombstones that all of them have applied.
 
-        Who writes at the time is not waited for: the tombstones then stay until the next call.
+        If another process is writing, tombstones stay until the next call. `patience_s` is not used.
         """
         with self._lock, _disk_errors():
             reader = self.store.reader()
@@ -162,11 +162,11 @@ class EmbeddedEngine:
             self.store.forget_tombstones(min(*standing, reader.change))
 
     def _indexes(self) -> list[Bm25Index | SparseIndex | FaissIndex]:
-        """Everything that is derived from the store."""
+        """All indexes derived from the store."""
         return [one for one in (self.bm25, self.sparse, self.vdr, self.dense) if one is not None]
 
     def publish_sparse(self) -> None:
-        """Publish what the sparse index holds only in memory."""
+        """Write the in-memory segments of the bag-of-tokens index to disk as a new base."""
         with self._lock, _disk_errors():
             self.sparse.compact(self.store.reader())
             self._latest = None

@@ -1,7 +1,7 @@
-"""Bringing indexes to the present while documents are still being written.
+"""Background index updates while an ingestion run writes documents.
 
-A short run is followed by a thread. A long one by a process of its own, so that analysis and indexing use another
-core than reading and storing. Nothing depends on a follower: whatever it has not applied, the next search does.
+A short run is indexed by a thread, a long one by a separate process, so that indexing uses another core than reading
+and storing. A follower is only an optimisation: the next search applies whatever it has not applied.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from hyblink.app.core.settings import Settings
 
 log = logging.getLogger(__name__)
 _PROCESS_AFTER = 5
-"""Nudges (transactions) after which a run counts as long."""
+"""The number of nudges (transactions) after which a run counts as long and gets its own process."""
 
 
 class FollowedEngine(Protocol):
-    """What a follower needs of an engine."""
+    """The parts of an engine that a follower uses."""
 
     folder: Path
     settings: Settings
 
     def snapshot(self) -> object:
-        """Bring every index to the present."""
+        """Bring every index up to date with the store."""
         ...
 
 
 class Follower:
-    """Applies what is stored to the indexes; many nudges while it works count as one."""
+    """Updates the indexes in the background. Nudges that arrive during an update are combined into one."""
 
     def __init__(self, engine: FollowedEngine) -> None:
         self._engine = engine
@@ -44,7 +44,7 @@ class Follower:
         self._thread.start()
 
     def nudge(self) -> None:
-        """There is something new in the store."""
+        """Report that something was written to the store. Returns at once."""
         self._nudges += 1
         if self._nudges == _PROCESS_AFTER:
             self._process = _start(self._engine)
@@ -68,7 +68,7 @@ class Follower:
                 self._engine.snapshot()
 
     def close(self) -> None:
-        """Wait until everything stored is applied. Raises what the engine raises."""
+        """Wait until the indexes include everything stored, then stop. Raises the engine's errors."""
         self._closing = True
         self._nudged.set()
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""The process that a long run's follower starts: it brings the indexes to the present whenever it is nudged."""
+"""The process that a follower starts for a long ingestion run: it updates the indexes at each nudge."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from hyblink.app.engines.embedded.engine import EmbeddedEngine
 
 
 def follow(folder: Path, source: BinaryIO) -> None:
-    """The process: a line with the settings, then a byte for each nudge, until the end."""
+    """The main loop of the process. `folder` is the generation's folder.
+
+    `source` carries one line with the settings as JSON, then one byte per nudge. At its end the process updates the
+    indexes a last time, publishes the sparse index and returns.
+    """
     settings = Settings.model_validate_json(source.readline())
     record = next(path for path in (folder / "generation.json", folder / "building.json") if path.exists())
     engine = EmbeddedEngine(folder, GenerationRecord(**read_json(record)), settings)
     while source.read1(65536):  # type: ignore[attr-defined]
         engine.snapshot()
     engine.snapshot()
-    engine.publish_sparse()  # so that the process that waits need not derive it again
+    engine.publish_sparse()  # so that the waiting process can load it instead of building it again
     engine.close()
 
 

@@ -1,4 +1,4 @@
-"""Records in one SQLite file beside the collections; shared by all processes of this machine."""
+"""The record store of the embedded engine: one SQLite file, shared by all processes of this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = "kind, id, body, state, collection, version"
 
 
 class SqliteRecords:
-    """Opened at the first use. Writes are durable when they return."""
+    """`Records` in an SQLite file, which is opened at the first use. Writes are durable when they return."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The registry of the embedded engine: JSON files, replaced atomically, with the data of each generation beside them.
+"""The registry of the embedded engine: JSON files, replaced atomically, beside the data of each generation.
 
 ::
 
@@ -25,7 +25,7 @@ from hyblink.app.engines.embedded.records import SqliteRecords
 
 
 class FileRegistry:
-    """Collections under one data directory."""
+    """The `Registry` of the collections under one data directory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -74,7 +74,7 @@ class FileRegistry:
             lock.release()
 
     def moment(self, name: str, generation: str) -> AbstractContextManager[None]:  # noqa: ARG002
-        return nullcontext()  # files are at hand
+        return nullcontext()  # reading local files needs no batching
 
     def published(self, name: str, generation: str) -> None:
         pass

@@ -1,1 +1,1 @@
-"""Passages on an OpenSearch cluster."""
+"""The engine that stores and searches passages on an OpenSearch cluster."""

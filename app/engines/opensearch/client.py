@@ -1,4 +1,4 @@
-"""The connection to a cluster: retries, back-pressure, limits, and errors in our words."""
+"""The connection to an OpenSearch cluster: retries, back-pressure, request limits, and translation of errors."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ from hyblink.app.core.settings import OpenSearchSettings
 
 PLUGIN = "opensearch-hyblink"
 _LONGEST_CALL = 3
-"""Nothing is tried again after so many times the longest wait for one answer."""
+"""A call is not retried after this many times the setting `timeout_s`."""
 
 _PLUGIN_KNOWN_S = 60.0
 BULK_PATIENCE_S = 5
-"""How long the cluster may hold a bulk request that waits for a shard."""
+"""How many seconds the cluster may hold a bulk request that waits for a shard."""
 
 _PIT_KEPT = "5m"
 _REPLICAS_PATIENCE_S = 10
-"""How long a new index' replicas are waited for; empty ones take a moment."""
+"""How many seconds to wait for the replicas of a new index."""
 
 _TRY_AGAIN = {429, 502, 503, 504}
 _OLDEST_PLUGIN = (0, 4, 0)
 log = logging.getLogger(__name__)
 _OLDEST = (3, 0)
-"""Before version 3 BM25 scores are 2.2 times as high, for the factor k1 + 1 was still in them."""
+"""The oldest supported version. Earlier BM25 scores include the factor k1 + 1 = 2.2."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ItemError:
-    """Why one item of a bulk request was refused."""
+    """A bulk request's item that was refused, with its HTTP status and the reason."""
 
     index: str
     item_id: str
@@ -68,7 +68,7 @@ class ItemError:
 
 
 def _version(said: str) -> tuple[int, ...]:
-    """A version as numbers.
+    """A version string as a tuple of numbers.
 
     >>> _version("3.8.0-SNAPSHOT")
     (3, 8, 0)
@@ -77,7 +77,7 @@ def _version(said: str) -> tuple[int, ...]:
 
 
 def _reason(error: object) -> str:
-    """An item's error in words, with what caused it."""
+    """The message of an item's error, with its chain of causes."""
     if not isinstance(error, Mapping):
         return str(error)
     said = f"{error.get('type')}: {error.get('reason')}"
@@ -93,7 +93,7 @@ def _disk_full(said: str) -> StorageFullError:
 
 
 def translate(error: OpenSearchException) -> HyblinkError:
-    """The hyblink error that a client's error means."""
+    """The hyblink error for an error of the OpenSearch client."""
     status = error.status_code if isinstance(error, TransportError) else "N/A"
     said = str(error)[:500]
     if isinstance(error, SSLError):
@@ -110,7 +110,7 @@ def translate(error: OpenSearchException) -> HyblinkError:
 
 
 def check_shards(answer: Json) -> None:
-    """Raises UnavailableError for a search's answer that is not of all shards: it would look complete and not be."""
+    """Raise UnavailableError if a search timed out or a shard failed, since the result would be silently incomplete."""
     shards = answer["_shards"]
     if answer["timed_out"] or shards["failed"]:
         raise UnavailableError(
@@ -121,7 +121,7 @@ def check_shards(answer: Json) -> None:
 
 
 class Cluster:
-    """A cluster as hyblink uses it. Safe to share between threads."""
+    """A client for an OpenSearch cluster, with retries and checks. Safe to share between threads."""
 
     def __init__(self, settings: OpenSearchSettings) -> None:
         self.settings = settings
@@ -136,7 +136,7 @@ class Cluster:
         self.client.close()
 
     def call(self, run: Callable[[], Any]) -> Any:
-        """What a call answers; tried again with growing, jittered pauses while the cluster is busy or away.
+        """Run a client call and return its result. Busy or unreachable clusters are retried with exponential back-off.
 
         Raises UnavailableError, StorageFullError or ConflictError.
         """
@@ -157,7 +157,7 @@ class Cluster:
         time.sleep(min(self.settings.longest_pause_s, 0.1 * 2**attempt) * (0.5 + random.random() / 2))
 
     def check_version(self) -> tuple[int, ...]:
-        """The server's version. Raises UnavailableError for one that is too old."""
+        """The server's version. Raises UnavailableError if it is too old or no OpenSearch."""
         found = self.call(self.client.info)["version"]
         version = _version(found["number"])
         if found.get("distribution") != "opensearch" or version < _OLDEST:
@@ -170,7 +170,7 @@ class Cluster:
 
     @property
     def has_plugin(self) -> bool:
-        """Whether every node has our plugin, new enough, and the settings allow it. Looked up once a minute."""
+        """Whether the settings allow the hyblink plugin and every node has it, new enough. Cached for a minute."""
         if not self.settings.plugin:
             return False
         if self._plugin_known_until < time.monotonic():
@@ -185,7 +185,7 @@ class Cluster:
         return bool(nodes) and all(_version(node.get(PLUGIN, "0")) >= _OLDEST_PLUGIN for node in nodes)
 
     def complete(self, index: str, body: Json) -> Json:
-        """The answer of our plugin's `complete` endpoint. Raises UnavailableError where a shard did not answer."""
+        """The response of the plugin's `complete` endpoint. Raises UnavailableError if a shard did not answer."""
         path = f"/{index}/_hyblink/complete"
         answer: Json = self.call(lambda: self.client.transport.perform_request("POST", path, body=body))
         shards = answer["_shards"]
@@ -199,9 +199,9 @@ class Cluster:
         return answer
 
     def search_many(self, index: str, bodies: Sequence[Json]) -> list[Json]:
-        """The answers to several searches in one request, with statistics of all shards. Raises UnavailableError.
+        """The responses to several searches sent in one request, in their order.
 
-        An answer in which a shard failed is refused: it would look complete and not be.
+        Raises UnavailableError if a search failed or a shard did not answer.
         """
         if not bodies:
             return []
@@ -223,13 +223,13 @@ class Cluster:
         return answers
 
     def search(self, index: str, body: Json) -> Json:
-        """The answer to one search, as `search_many` gives it."""
+        """The response to one search; see `search_many`."""
         return self.search_many(index, [body])[0]
 
     def get_many(self, index: str, ids: Sequence[str], fields: Sequence[str] = ()) -> list[Json]:
-        """Those of the given documents that exist, in real time, with the named fields or all.
+        """The documents with the given ids that exist, read in real time, with the named fields or all.
 
-        Raises UnavailableError where one could not be read: that is not the same as not there.
+        Raises UnavailableError if a document could not be read.
         """
         options = {"_source": ",".join(fields)} if fields else {}
         answer = self.call(lambda: self.client.mget(index=index, body={"ids": list(ids)}, params=options))
@@ -239,7 +239,10 @@ class Cluster:
         return [one for one in answer["docs"] if one.get("found")]
 
     def scan(self, index: str, body: Json, field: str, size: int) -> Iterator[list[Json]]:
-        """All hits of a search, `size` at a time, ascending by a field of unique numbers, as they are now."""
+        """All hits of a search in pages of `size`, ascending by `field`, which must hold unique numbers.
+
+        The scan runs on a point-in-time view, so later writes do not affect it.
+        """
         found = self.call(lambda: self.client.create_pit(index=index, params={"keep_alive": _PIT_KEPT}))
         pit = found["pit_id"]
         try:
@@ -262,16 +265,17 @@ class Cluster:
                 self.client.delete_pit(body={"pit_id": [pit]})
 
     def refresh(self, *indexes: str) -> None:
-        """Make what was written visible to searches. Raises UnavailableError where a shard did not."""
+        """Make earlier writes visible to searches. Raises UnavailableError if a shard failed."""
         answer = self.call(lambda: self.client.indices.refresh(index=",".join(indexes)))
         if answer["_shards"]["failed"]:
             raise UnavailableError("OpenSearch could not refresh all shards", received=answer["_shards"])
 
     def bulk(self, actions: Iterable[tuple[Json, Json | None]]) -> list[ItemError]:
-        """Send (action, source) pairs in requests of bounded size, a few at once; what was refused for good.
+        """Send (action, source) pairs in bulk requests of bounded size, a few at once. Returns the refused items.
 
-        Every target has to be an alias: a writer writes under the alias of its own term and cannot after it. Items
-        that the cluster was too busy for are sent again. Raises UnavailableError, StorageFullError.
+        Every target must be an alias: a writer uses the alias of its own term, which is removed when the next writer
+        takes over. Items that the cluster was too busy for are retried. Raises UnavailableError, StorageFullError, or
+        WriterConflictError if another writer has taken over.
         """
         refused: list[ItemError] = []
         under_way: deque[Future[list[ItemError]]] = deque()
@@ -283,12 +287,12 @@ class Cluster:
             while under_way:
                 refused += under_way.popleft().result()
         finally:
-            wait(under_way)  # nothing may arrive after the caller has been told of a failure
+            wait(under_way)  # no request may still be running when the caller sees the failure
         return refused
 
     def _send(self, lines: list[bytes]) -> list[ItemError]:
         refused: list[ItemError] = []
-        # The client would take a parameter `timeout` for its own.
+        # The timeout is part of the path because the client would interpret a parameter `timeout` itself.
         path = f"/_bulk?require_alias=true&timeout={BULK_PATIENCE_S}s"
         send = self.client.transport.perform_request
         for attempt in range(self.settings.retries + 1):
@@ -303,7 +307,7 @@ class Cluster:
                 if _is_disk_full(reason):
                     raise _disk_full(reason)
                 if "create" in item and result["status"] == 409:
-                    continue  # sent twice, for the first answer was lost: keys are nobody else's
+                    continue  # a retry of a request that had succeeded: keys are unique to this writer
                 if "require_alias" in reason:
                     raise WriterConflictError(
                         "another process has taken over writing to this collection", expected="one writer at a time"
@@ -321,18 +325,18 @@ class Cluster:
         return refused
 
     def ensure_index(self, name: str, body: Json | None = None, alias: str | None = None) -> None:
-        """Make an index unless there is one of this name (or alias); it answers when this returns."""
+        """Create an index unless one of this name (or alias) exists, and wait until it can be searched."""
         asked = alias or name
         if not self.call(lambda: self.client.indices.exists(index=asked)):
             self.create_index(name, body)
-        # One that another process is just making exists, and is "yellow", before it answers.
+        # An index that another process is just creating exists, and is "yellow", before its shards are active.
         self.call(lambda: self.client.cluster.health(index=asked, params={"wait_for_active_shards": "1"}))
 
     def create_index(self, name: str, body: Json | None = None) -> None:
-        """Make an index, unless another process was faster; its replicas are there when this returns.
+        """Create an index, unless another process was faster, and wait until its replicas are active.
 
-        A copy that is still being made is not promoted: with the node of the only other one, writes that it had
-        acknowledged would be out of reach. Replicas for which there is no node are not waited for.
+        A replica that is still initialising cannot be promoted, so acknowledged writes would be unreachable if the
+        primary's node failed. Replicas for which there is no node are not waited for.
         """
         with suppress(ConflictError):
             self.call(lambda: self.client.indices.create(index=name, body=body or {}))
@@ -348,12 +352,15 @@ class Cluster:
         log.warning("the replicas of %s are not there after %d s", name, _REPLICAS_PATIENCE_S)
 
     def delete_index(self, index: str) -> None:
-        """Delete an index if it is there."""
+        """Delete an index if it exists."""
         self.call(lambda: self.client.indices.delete(index=index, params={"ignore_unavailable": "true"}))
 
 
 def _parts(actions: Iterable[tuple[Json, Json | None]], limit: int) -> Iterator[list[bytes]]:
-    """Bulk requests of at most `limit` bytes (or of one item, where that alone is larger); an entry is an item."""
+    """Split actions into bulk requests of at most `limit` bytes, or one item if it alone is larger.
+
+    A request is a list of encoded items.
+    """
     part: list[bytes] = []
     size = 0
     for action, source in actions:
@@ -370,8 +377,8 @@ def _parts(actions: Iterable[tuple[Json, Json | None]], limit: int) -> Iterator[
 def _connection_options(settings: OpenSearchSettings) -> Json:
     options: Json = {
         "timeout": settings.timeout_s,
-        "max_retries": 0,  # ours: with pauses that know what was answered
-        # A node that does not answer is left alone for a second, one that is busy no longer than that.
+        "max_retries": 0,  # `Cluster.call` retries, depending on the kind of error
+        # A node that did not answer is skipped for a second, however often it failed.
         "retry_on_timeout": True,
         "dead_timeout": 1,
         "timeout_cutoff": 0,
@@ -389,7 +396,7 @@ def _connection_options(settings: OpenSearchSettings) -> Json:
         credentials = boto3.Session().get_credentials()
         options["http_auth"] = Urllib3AWSV4SignerAuth(credentials, settings.aws_region, settings.aws_service)
     elif settings.user:
-        # The client would send Latin-1; OpenSearch reads UTF-8.
+        # Encoded here as UTF-8, as OpenSearch expects; the client would use Latin-1.
         named = f"{settings.user}:{settings.password.get_secret_value()}".encode()
         options["headers"] = {"authorization": f"Basic {b64encode(named).decode()}"}
     if any(host.startswith("https") for host in settings.hosts):

@@ -1,4 +1,4 @@
-"""An open generation on OpenSearch: its store on the cluster, and a FAISS index derived from it on this machine."""
+"""An open generation on OpenSearch: its store on the cluster, and its dense index on this machine or the cluster."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _TRIES = 200
 
 
 class SnapshotOnly:
-    """Nothing has to follow a run: the cluster indexes what is written. The dense index catches up at the end."""
+    """The `IndexFollower` of OpenSearch. The cluster indexes writes itself. `close` updates the FAISS index."""
 
     def __init__(self, engine: OpenSearchEngine) -> None:
         self._engine = engine
 
     def nudge(self) -> None:
-        """There is something new in the store."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Bring the dense index to the end of the run."""
+        """Bring the dense index up to date with the store."""
         self._engine.snapshot()
 
 
 class OpenSearchEngine:
-    """One generation. What one process writes, every other one finds in its next search."""
+    """The `Engine` of a generation on a cluster. What one process writes, all processes find in their next search."""
 
     def __init__(
         self,
@@ -133,10 +133,10 @@ class OpenSearchEngine:
             return problems
 
     def compact(self, *, patience_s: float = 0.0) -> None:
-        """Purge what no search can look at any more, merge the cluster's segments, rebuild the dense index.
+        """Purge removed passages, merge the cluster's segments and rebuild the dense index.
 
-        Lucene keeps deleted entries for copies that recover, until the shards have told each other how far they are:
-        twice a minute.
+        Lucene retains deleted entries for replicas that may have to recover, until the shards have exchanged their
+        checkpoints, about twice a minute. The merge waits for that, at most `patience_s` seconds.
         """
         self.store.purge(self._cluster.settings.keep_removed_s)
         self.store.merge(patience_s)

@@ -1,7 +1,7 @@
-"""The dense signal on the cluster itself, by the k-NN plugin: for collections too large for one machine's memory.
+"""Dense retrieval on the cluster by the k-NN plugin, for collections too large for one machine's memory.
 
-Neighbours are found approximately (HNSW; Malkov & Yashunin 2018) under the same filter as the other signals; scores are
-the exact inner products with the stored vectors.
+The search is approximate (HNSW; Malkov & Yashunin 2018) and uses the same filter as the other signals. Scores are
+exact inner products with the stored vectors.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hyblink.app.engines.opensearch.passages import filters_of
 from hyblink.app.engines.opensearch.reader import ClusterReader
 
 KNN = "knn"
-"""The kind of dense index, and the field that it is made over."""
+"""The name of this type of dense index, and of the index field with the vectors."""
 
 
 def knn_field(dimension: int, engine: str) -> Json:
-    """The mapping of a field of vectors."""
+    """The mapping of the vector field. `engine` is `lucene` or `faiss`."""
     method = {
         "name": "hnsw",
         "engine": engine,
@@ -37,7 +37,7 @@ def knn_field(dimension: int, engine: str) -> Json:
 
 
 def inner_products(scores: ScoreArray) -> ScoreArray:
-    """Inner products from the k-NN plugin's scores: 1 + x where x ≥ 0, 1 / (1 - x) below.
+    """The inner products x of the k-NN plugin's scores, which are 1 + x for x ≥ 0 and 1 / (1 - x) otherwise.
 
     >>> inner_products(np.array([1.5, 1.0, 0.5], dtype=np.float32)).tolist()
     [0.5, 0.0, -1.0]
@@ -46,12 +46,12 @@ def inner_products(scores: ScoreArray) -> ScoreArray:
 
 
 def knn_score(product: float) -> float:
-    """The k-NN plugin's score of an inner product."""
+    """The k-NN plugin's score of an inner product; the inverse of `inner_products`."""
     return 1.0 + product if product >= 0.0 else 1.0 / (1.0 - product)
 
 
 class KnnView:
-    """The dense signal over the passages of one change."""
+    """The `DenseView` of OpenSearch's k-NN index, in one snapshot."""
 
     def __init__(self, cluster: Cluster, reader: ClusterReader, dimension: int) -> None:
         self._cluster = cluster
@@ -104,12 +104,15 @@ class KnnView:
 
     @staticmethod
     def _exactly(among: Json, query_D: VectorArray) -> Json:
-        """The exact inner products of what a query matches, by the plugin's script."""
+        """The query that scores the passages matching `among` by exact inner products, with the plugin's script."""
         params = {"field": KNN, "query_value": query_D.tolist(), "space_type": "innerproduct"}
         return {"script_score": {"query": among, "script": {"source": "knn_score", "lang": "knn", "params": params}}}
 
     def rank(self, query: VectorArray, row: int) -> int | None:
-        """The row's rank among all vectors, by the plugin's exact scoring script."""
+        """The row's exact rank among all vectors, from 1, by the plugin's scoring script; None without a vector.
+
+        Scores closer than the plugin's rounding differences count as ties.
+        """
         query_D = self._check(query)
         score = float(self.score(query_D, np.array([row]))[0])
         if np.isnan(score):
@@ -117,7 +120,7 @@ class KnnView:
         body = {
             "size": 0,
             "track_total_hits": True,
-            # Its sums are in another order than ours: what lies closer than that counts as a tie.
+            # The plugin sums in another order, so scores differ by rounding: closer ones count as ties.
             "min_score": knn_score(score) + 1e-6,
             "query": self._exactly(self._seen(), query_D),
         }
@@ -126,7 +129,7 @@ class KnnView:
 
 
 def check_knn(cluster: Cluster) -> None:
-    """Raises UnavailableError where the cluster cannot keep such an index."""
+    """Raise UnavailableError if the cluster does not have the k-NN plugin."""
     found = cluster.call(lambda: cluster.client.cat.plugins(params={"format": "json", "h": "component"}))
     if not any(one["component"] == "opensearch-knn" for one in found):
         raise UnavailableError(

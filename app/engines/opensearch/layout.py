@@ -1,8 +1,8 @@
-"""How a generation's passages and documents stand in their two indexes.
+"""The layout of a generation's two OpenSearch indexes, one of passages and one of documents.
 
-Every version of a document has a `key` of its own, never used twice, and its passages the rows `key << 20 | ordinal`.
-A version belongs to the changes from `change` up to but without `removed`: a reader looks at one change, so it sees all
-of a write or nothing, and goes on seeing what it saw when somebody writes.
+Every version of a document has a unique integer `key`, and its passages have the rows `key << 20 | ordinal`. A version
+is visible at the change counters from `change` (inclusive) to `removed` (exclusive). A reader reads at one counter, so
+it sees either all of a write or nothing, and later writes do not affect it (multi-version concurrency control).
 """
 
 from __future__ import annotations
@@ -21,47 +21,48 @@ from hyblink.app.engines.opensearch.client import Json
 
 ORDINAL_BITS = 20
 MAX_PASSAGES = 1 << ORDINAL_BITS
-"""Passages that one document can have."""
+"""The upper bound of the number of passages of a document."""
 
 BAG = "bag"
 VDR = "vdr"
-"""The VDR encoder's weights."""
+"""The names of the index fields with bags of tokens and with VDR weights."""
 
 NEVER = 2**62
-"""A change that never comes."""
+"""A change counter larger than any real one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The indexes of a generation, and under which alias the writer of a term writes."""
+    """The names of a generation's passage and document indexes, or of the aliases through which a writer writes."""
 
     passages: str
     documents: str
 
     @staticmethod
     def of(prefix: str, collection: str, generation: str) -> Names:
+        """The index names of a generation."""
         return Names(f"{prefix}-passages-{collection}-{generation}", f"{prefix}-documents-{collection}-{generation}")
 
     def written(self, term: int) -> Names:
-        """The aliases that a writer uses: nobody can write under them once the next writer has a term."""
+        """The write aliases of a writer's term. They are removed when a later writer starts a new term (fencing)."""
         return Names(f"{self.passages}-w{term}", f"{self.documents}-w{term}")
 
 
 def rows_of(key: int, passages: int) -> IdArray:
-    """The rows of a document's passages."""
+    """The rows of the passages of a document version, given its key and number of passages."""
     return (key << ORDINAL_BITS) + np.arange(passages, dtype=np.int64)
 
 
 def weights_field(terms: TermWeights) -> dict[str, float]:
     """Term weights as a `rank_features` object, keyed by token id.
 
-    Lucene keeps nine significant bits of a weight, the ones that `app.core.weights` leaves: nothing more is lost.
+    Lucene keeps nine significant bits. `core.weights` has rounded the weights to these, so nothing more is lost.
     """
     return {str(token): weight for token, weight in zip(terms.ids.tolist(), terms.weights.tolist(), strict=True)}
 
 
 def read_weights(field: Mapping[str, float]) -> TermWeights:
-    """What `weights_field` wrote."""
+    """Term weights from their `rank_features` object; the inverse of `weights_field`."""
     ids = np.fromiter((int(token) for token in field), dtype=np.int32, count=len(field))
     weights = np.fromiter(field.values(), dtype=np.float32, count=len(field))
     order = np.argsort(ids)
@@ -74,12 +75,12 @@ def vector_field(vector: VectorArray) -> str:
 
 
 def read_vector(field: str) -> VectorArray:
-    """What `vector_field` wrote, as float32."""
+    """A vector as float32, shape (D,); the inverse of `vector_field`."""
     return np.frombuffer(base64.b64decode(field), dtype="<f2").astype(np.float32)
 
 
 def document_source(document: Document, key: int, passages: int, content_hash: str, change: int) -> Json:
-    """The document index's entry of one version."""
+    """The document index's entry of a document version."""
     return {
         "key": key,
         "doc_id": document.id,
@@ -96,9 +97,9 @@ def document_source(document: Document, key: int, passages: int, content_hash: s
 def passage_sources(
     document: Document, key: int, windows: tuple[tuple[int, int], ...], bags: tuple[TermWeights, ...], change: int
 ) -> Iterator[tuple[int, Json]]:
-    """The passage index's entries of one version: (row, source).
+    """The passage index's entries of a document version, as (row, source).
 
-    What is analyzed is the NFC form of title and text; the text as it was sent is kept beside it where it differs.
+    The analyzed field `content` holds title and text in Unicode NFC. The original text is stored too if it differs.
     """
     folded_title = fold(document.title)
     shared = {
@@ -127,11 +128,11 @@ def passage_sources(
 
 
 PASSAGE_FIELDS = ["row", "doc_id", "ordinal", "start", "end", "title", "text", "content", "vector_change", "metadata"]
-"""What `read_passage` needs of a source."""
+"""The fields that `read_passage` needs."""
 
 
 def read_passage(source: Mapping[str, object], change: int) -> Passage:
-    """A passage as it was at a change."""
+    """The passage of an entry, with its tier as of the counter `change`."""
     fields: Json = dict(source)
     title = fields["title"]
     text = fields.get("text")
@@ -151,14 +152,14 @@ def read_passage(source: Mapping[str, object], change: int) -> Passage:
 
 
 def read_document(source: Mapping[str, object]) -> Document:
-    """The document of an entry."""
+    """The document of a document index's entry."""
     fields: Json = dict(source)
     metadata: Metadata = fields["metadata"]
     return Document(DocId(fields["doc_id"]), fields["text"], fields["title"], fields["lang"], metadata)
 
 
 def is_visible(source: Mapping[str, object], change: int) -> bool:
-    """Whether an entry belongs to a change."""
+    """Whether an entry is visible at the counter `change`."""
     fields: Json = dict(source)
     removed = fields.get("removed")
     return bool(fields["change"] <= change and (removed is None or removed > change))

@@ -1,7 +1,7 @@
-"""One writer at a time, also between machines: a lease kept in a document that only its holder may change.
+"""The writer's lease: a JSON document on the cluster that gives one writer, on any machine, the right to write.
 
-The document's fields: `owner` ("" where nobody holds it), `until` (seconds since 1970), `term` (moved by a
-holder who shuts earlier ones out), `clean` (whether the last holder left nothing half-done).
+The document's fields: `owner` (empty if free), `until` (expiry in seconds since 1970), `term` (a fencing number,
+raised by a holder to lock out earlier writers), `clean` (False while a write may be incomplete).
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ _POLL_S = 0.05
 log = logging.getLogger(__name__)
 
 FREE: Json = {"owner": "", "until": 0.0, "term": 1, "clean": True}
-"""What the document of a lease begins with."""
+"""The initial fields of a lease's document."""
 
 
 class Lease:
-    """The right to change a document, and what the document protects. One thread at a time within a process."""
+    """A lease on the document at `path` and on the data that it protects.
+
+    Within a process one thread at a time holds it. It expires after `lease_s` seconds without renewal, and `wait_s` is
+    how long `held` waits for it.
+    """
 
     def __init__(self, documents: StateDocuments, path: str, *, lease_s: float, wait_s: float) -> None:
         self._documents = documents
@@ -39,13 +43,14 @@ class Lease:
         self._document: Versioned | None = None
         self._released = threading.Event()
         self.clean = True
-        """Set to False by a holder who leaves something half-done; the next one is told so."""
+        """A holder sets this to False if it leaves an incomplete write, so that the next holder learns of it."""
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold the lease; what is given says whether the holder before may have left something half-done.
+        """Hold the lease and renew it in the background. Yields whether an earlier write may be incomplete.
 
-        Re-entrant in a thread. Raises WriterConflictError where another holds it for too long.
+        Reentrant within a thread. Raises WriterConflictError if the lease is not free within `wait_s` seconds,
+        NotFoundError if its document is gone.
         """
         if not self._mutex.acquire(timeout=self._wait_s):
             raise WriterConflictError("another thread is writing to this collection", expected="one writer at a time")
@@ -97,20 +102,23 @@ class Lease:
             try:
                 self.update({})
             except ConflictError:
-                return  # lost: the holder will hear of it when it commits
+                return  # the lease is lost; the holder's next update raises
             except HyblinkError as error:
                 log.warning("a writer's lease could not be renewed: %s", error)
 
     @property
     def value(self) -> Json:
-        """The document as the holder knows it. Raises WriterConflictError where the lease has been lost."""
+        """The document as last read or written by this holder. Raises WriterConflictError if the lease is lost."""
         document = self._document
         if document is None:
             raise WriterConflictError("the writer's lease has been lost", expected="a writer that holds it")
         return document.value
 
     def update(self, changes: Json) -> None:
-        """Change the document. Raises WriterConflictError where the lease has been lost; then nothing is changed."""
+        """Change fields of the document and renew the lease.
+
+        Raises WriterConflictError, without a change, if the lease is lost.
+        """
         with self._writing:
             if self._document is None:
                 raise WriterConflictError("the lease has been lost", expected="a writer that holds it")
@@ -118,7 +126,7 @@ class Lease:
             try:
                 self._document = self._documents.put(self._path, value, after=self._document)
             except ConflictError:
-                # A renewal that seemed lost may have arrived late: then it is still this holder's.
+                # The conflict may be with this holder's own renewal that arrived late. Then the lease is still held.
                 found = self._documents.get_many([self._path])[self._path]
                 mine = self._document.value
                 self._document = None
@@ -132,7 +140,7 @@ class Lease:
                     "another process has taken over writing to this collection", expected="one writer at a time"
                 ) from None
             except UnavailableError:
-                # Whether it was written is not known: look, as soon as somebody answers.
+                # It is unknown whether the write succeeded: read the document to find out.
                 found = self._documents.get_many([self._path])[self._path]
                 if found is None or found.value != value:
                     raise

@@ -1,7 +1,7 @@
-"""BM25 and the sparse signal over the passages of one change: proposals, complete scores, contributions, ranks.
+"""BM25 and the sparse signal on OpenSearch, in one snapshot: search, exact scores, contributions, ranks.
 
-Both signals are asked in one request. Where every node has our plugin the sparse product is its `vdr` query; otherwise
-it is a disjunction of `rank_feature` clauses, with the same scores.
+Both signals are searched in one request. If every node has the hyblink plugin, the sparse dot product is its `vdr`
+query. Otherwise it is a disjunction of `rank_feature` clauses, with the same scores.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from hyblink.app.engines.opensearch.reader import ClusterReader, ClusterSelectio
 
 
 class PassageSignals:
-    """What is asked of a generation's passages at one change. Safe to share between threads."""
+    """BM25 and sparse queries over a generation's passages in one snapshot. Safe to share between threads."""
 
     def __init__(self, cluster: Cluster, reader: ClusterReader, *, field: str = BAG, settled: bool = True) -> None:
-        """`field` holds the term weights; unless `settled`, passages may be given theirs meanwhile."""
+        """`field` is the index field with the term weights.
+
+        `settled` means that no weights can be added to this snapshot's passages any more. Otherwise queries exclude
+        weights that were written after the snapshot.
+        """
         self.cluster = cluster
         self.reader = reader
         self.field = field
@@ -38,7 +42,10 @@ class PassageSignals:
         self._counting = threading.Lock()
 
     def sparse_query(self, weights: TermWeights, tree: Filter | None = None) -> Json:
-        """The query of a dot product with these weights."""
+        """The OpenSearch query whose score is the dot product with `weights`.
+
+        Without the plugin, the clauses of the filter `tree` reduce the number of weights that fit into the query.
+        """
         if self.cluster.has_plugin:
             query = build.plugin_sparse_query(weights, self.field)
         else:
@@ -51,7 +58,7 @@ class PassageSignals:
     def search(
         self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None
     ) -> tuple[Scored, Scored]:
-        """The k best passages by each signal, in one request."""
+        """The k best passages by BM25 and by the sparse signal, in one request."""
         if self.completes and (terms or len(weights)):
             found = self.joint(terms, weights, k, selection, EMPTY.rows)
             return found.bm25, found.vdr
@@ -66,7 +73,7 @@ class PassageSignals:
         return answers.get(0, EMPTY), answers.get(1, EMPTY)
 
     def score(self, terms: Sequence[str], weights: TermWeights, rows: IdArray) -> tuple[ScoreArray, ScoreArray]:
-        """The exact BM25 and sparse scores of the given passages, in one request; 0 where nothing matches."""
+        """(BM25 scores, sparse scores) of the given passages, exact, in one request; 0 if nothing matches."""
         scores = np.zeros((2, len(rows)), dtype=np.float32)
         order = np.argsort(rows)
         if self.completes and len(rows) and (terms or len(weights)):
@@ -85,13 +92,13 @@ class PassageSignals:
 
     @property
     def completes(self) -> bool:
-        """Whether one request can bring complete scores: our plugin's `complete`."""
+        """Whether one request can also return both scores of all retrieved rows (the plugin's `complete` endpoint)."""
         return self.cluster.has_plugin
 
     def joint(
         self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None, others: IdArray
     ) -> JointAnswer:
-        """Both signals' proposals, and with our plugin the complete scores of them and of `others`."""
+        """The k best passages of each signal and, with the plugin, both scores of these rows and of `others`."""
         if not self.completes or not (terms or len(weights)):
             found = self.search(terms, weights, k, selection)
             return JointAnswer(*found, EMPTY.rows, np.zeros((2, 0), dtype=np.float32))
@@ -102,7 +109,7 @@ class PassageSignals:
     def _completed(
         self, terms: Sequence[str], weights: TermWeights, k: int, selection: Selection | None, others: IdArray
     ) -> tuple[IdArray, ScoreArray, list[IdArray]]:
-        """Rows (C), their scores (2, C) by our plugin, and where each signal's k best stand among them, best first."""
+        """(rows (C,), scores (2, C), per signal the indexes of its k best rows, best first), from the plugin."""
         tree, filters = filters_of(selection)
         signals: dict[str, Json] = {}
         if terms:
@@ -128,7 +135,7 @@ class PassageSignals:
         return rows, scores, best
 
     def query_weights(self, tokens: Sequence[int], limit: int) -> TermWeights:
-        """The query side of the bag of tokens: idf over the passages, the heaviest `limit`."""
+        """The idf of a query's tokens over the collection's passages; only the `limit` largest are kept."""
         ids: npt.NDArray[np.int32] = np.asarray(tokens, dtype=np.int32)
         with self._counting:
             unknown = [token for token in ids.tolist() if token not in self._frequency]
@@ -138,7 +145,7 @@ class PassageSignals:
         return idf_weights(ids, frequency, self._passages, limit)
 
     def _count(self, tokens: Sequence[int]) -> dict[int, int]:
-        """In how many passages each token stands; how many passages there are is noted."""
+        """Token id → document frequency in passages. Also sets `_passages`, the total number of passages."""
         change = self.reader.change
         if self.cluster.has_plugin:
             body = {"count": {self.field: [str(token) for token in tokens]}, "filter": build.seen_at(change)}
@@ -151,7 +158,7 @@ class PassageSignals:
         return {token: counts[str(token)]["doc_count"] for token in tokens}
 
     def bm25_contributions(self, terms: Sequence[str], rows: IdArray) -> list[list[TokenContribution]]:
-        """Each row's score by term."""
+        """Each row's BM25 score split by term."""
         found: dict[int, dict[str, float]] = {}
         if terms and len(rows):
             body = build.named_bm25(terms, self.reader.change, rows)
@@ -170,7 +177,7 @@ class PassageSignals:
         ]
 
     def vdr_contributions(self, query: TermWeights, rows: IdArray) -> list[list[tuple[int, float, float]]]:
-        """Each row's matches as (token id, query weight, passage weight)."""
+        """Each row's matching tokens as (token id, query weight, passage weight)."""
         wanted = dict(zip(query.ids.tolist(), query.weights.tolist(), strict=True))
         stored = {source["row"]: read_weights(source[self.field]) for source in self.reader.sources(rows, [self.field])}
         found = []
@@ -181,7 +188,7 @@ class PassageSignals:
         return found
 
     def rank(self, query: Json, row: int) -> int | None:
-        """The exact rank of a passage among all that a query scores; None where it does not score it."""
+        """The exact rank of a passage among all that match the query, from 1; None if it does not match."""
         (answer,) = self._ask([build.completion(query, self.reader.change, np.array([row]))])
         hits = answer["hits"]["hits"]
         if not hits:
@@ -191,7 +198,7 @@ class PassageSignals:
 
 
 class Bm25OnCluster:
-    """The BM25 signal."""
+    """The `LexicalView` of OpenSearch."""
 
     def __init__(self, signals: PassageSignals) -> None:
         self.signals = signals
@@ -210,7 +217,7 @@ class Bm25OnCluster:
 
 
 class SparseOnCluster:
-    """The sparse signal."""
+    """The `SparseView` of OpenSearch."""
 
     def __init__(self, signals: PassageSignals) -> None:
         self.signals = signals
@@ -232,7 +239,7 @@ class SparseOnCluster:
 
 
 class JointOnCluster:
-    """Both in one request."""
+    """The `JointView` of OpenSearch: BM25 and the sparse signal in one request."""
 
     def __init__(self, signals: PassageSignals) -> None:
         self.signals = signals
@@ -259,7 +266,7 @@ NO_WEIGHTS = TermWeights(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float
 
 
 def filters_of(selection: Selection | None) -> tuple[Filter | None, list[Json]]:
-    """A selection as the cluster's own filter, and as clauses of a query."""
+    """(filter tree, query clauses) of a selection. The tree is None if the selection is a list of rows, or None."""
     if selection is None:
         return None, []
     if isinstance(selection, ClusterSelection):

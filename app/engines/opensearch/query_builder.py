@@ -1,7 +1,7 @@
-"""Requests as data: what is asked of OpenSearch, without asking it.
+"""Builds the JSON of OpenSearch queries. Nothing here sends a request.
 
-Terms are made by our analyzer and asked for one by one: a `match` query would take the parts of an identifier, which
-stand at one position, for synonyms and score them together.
+The project's analyzer produces the terms, and each becomes a `term` clause. A `match` query would treat the parts of
+an identifier, which share one position, as synonyms and score them together.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from hyblink.app.core.types.documents import Metadata, MetaScalar
 Json = dict[str, Any]
 
 MAX_CLAUSES = 1024
-"""`indices.query.bool.max_clause_count` of a stock cluster; more clauses are refused."""
+"""The default `indices.query.bool.max_clause_count` of OpenSearch. Queries with more clauses are refused."""
 
 _FRAME = 16
-"""Clauses of a request beside those of the query and the filter."""
+"""The number of clauses of a request that belong neither to the query nor to the filter."""
 
 _TOP_BIT = 1 << 63
 _ALL_BITS = (1 << 64) - 1
 _SEPARATOR = "\x1f"
 _LONGEST = 1024
-"""Longer facet values are kept as a hash: Lucene refuses terms over 32,766 bytes."""
+"""Longer facet values are stored as a hash, because Lucene refuses terms over 32,766 bytes."""
 
 
 def facet(key: str, value: MetaScalar) -> str:
-    """The keyword that says that a key has a value. Strings and numbers never look alike.
+    """The keyword that encodes "key has value" in the field `facets`. Strings and numbers get distinct keywords.
 
     >>> facet("kind", "class"), facet("line", 3), facet("open", True)
     ('kind\\x1f$class', 'line\\x1f#3.0', 'open\\x1f$true')
@@ -50,10 +50,10 @@ def facet(key: str, value: MetaScalar) -> str:
 
 
 def number_address(key: str, number: float) -> str:
-    """A number of a key as an IPv6 address: 64 bits of the key's hash, then the number in an order that survives.
+    """A metadata number as an IPv6 address: 64 bits of the key's hash, then 64 order-preserving bits of the number.
 
-    One field then answers ranges over any number of keys, each an exact range of 16-byte points, and no key of a user
-    becomes a field of the mapping.
+    So one field of type `ip` supports exact range queries over any number of metadata keys, and users' keys do not
+    become fields of the mapping.
 
     >>> number_address("n", -1.5) < number_address("n", 0.0) < number_address("n", 2e-9)
     True
@@ -65,7 +65,7 @@ def number_address(key: str, number: float) -> str:
 
 
 def metadata_fields(metadata: Metadata) -> Json:
-    """The fields of a passage that filters look at, and the metadata itself."""
+    """The index fields for a passage's metadata: `facets`, `keys` and `numbers` for filters, and `metadata` itself."""
     facets: list[str] = []
     keys: list[str] = []
     numbers: list[str] = []
@@ -84,7 +84,7 @@ def metadata_fields(metadata: Metadata) -> Json:
 
 
 def filter_clause(tree: Filter) -> Json:
-    """The query that says what `app.core.filters.matches` says."""
+    """The OpenSearch query of a metadata filter, equivalent to `core.filters.matches`."""
     match tree:
         case Terms(key, values):
             return {"terms": {"facets": sorted({facet(key, value) for value in values})}}
@@ -105,7 +105,7 @@ def filter_clause(tree: Filter) -> Json:
 
 
 def budget(tree: Filter | None) -> int:
-    """How many clauses a query may have beside this filter."""
+    """The number of clauses left for the query beside this filter, given `MAX_CLAUSES`."""
 
     def size(node: Filter) -> int:
         match node:
@@ -120,9 +120,9 @@ def budget(tree: Filter | None) -> int:
 
 
 def bm25_query(terms: Sequence[str], limit: int = MAX_CLAUSES - _FRAME) -> Json:
-    """BM25 over the passages' content: any of the terms, each as often as it stands in the query.
+    """The BM25 query: a disjunction of the terms, each boosted by its count in the query.
 
-    The first `limit` distinct terms are kept.
+    Only the first `limit` distinct terms are kept.
     """
     clauses: list[Json] = []
     for term, count in Counter(terms).items():
@@ -134,7 +134,7 @@ def bm25_query(terms: Sequence[str], limit: int = MAX_CLAUSES - _FRAME) -> Json:
 
 
 def named_bm25(terms: Sequence[str], change: int, rows: IdArray) -> Json:
-    """BM25 of the given passages where each term is named, for its own score."""
+    """The BM25 search of the given passages with a named clause per term, so that each term's score is returned."""
     query = bm25_query(terms)
     for clause in query["bool"]["should"]:
         clause["term"]["content"]["_name"] = clause["term"]["content"]["value"]
@@ -142,7 +142,7 @@ def named_bm25(terms: Sequence[str], change: int, rows: IdArray) -> Json:
 
 
 def sparse_query(query: TermWeights, field: str, limit: int = MAX_CLAUSES - _FRAME) -> Json:
-    """The dot product of the query's heaviest `limit` weights with those of a `rank_features` field."""
+    """The dot product of the query's `limit` largest weights with a `rank_features` field, one clause per weight."""
     pairs = sorted(zip(query.ids.tolist(), query.weights.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     clauses = [
         {"rank_feature": {"field": f"{field}.{token}", "boost": weight, "linear": {}}}
@@ -152,18 +152,21 @@ def sparse_query(query: TermWeights, field: str, limit: int = MAX_CLAUSES - _FRA
 
 
 def plugin_sparse_query(query: TermWeights, field: str) -> Json:
-    """The same dot product by our plugin's query: all tokens, one clause."""
+    """The dot product as one clause of the hyblink plugin, with all tokens of the query."""
     weights = {str(token): weight for token, weight in zip(query.ids.tolist(), query.weights.tolist(), strict=True)}
     return {"vdr": {"field": field, "weights": weights}}
 
 
 def encoded_by(query: Json, change: int) -> Json:
-    """A query for passages that had been encoded by a change: weights are added to a passage that is there already."""
+    """`query` limited to passages that were encoded at or before the counter `change`.
+
+    Encoding adds weights to a passage that is already visible, so `seen_at` alone would not exclude later weights.
+    """
     return {"bool": {"must": [query], "filter": [{"range": {"vector_change": {"lte": change}}}]}}
 
 
 def seen_at(change: int, filters: Sequence[Json] = (), must_not: Sequence[Json] = ()) -> Json:
-    """The query of all entries that belong to a change and pass the clauses."""
+    """The query of all entries visible at the counter `change` that pass the filter clauses."""
     return {
         "bool": {
             "filter": [{"range": {"change": {"lte": change}}}, *filters],
@@ -173,14 +176,14 @@ def seen_at(change: int, filters: Sequence[Json] = (), must_not: Sequence[Json] 
 
 
 def scored(query: Json, change: int, filters: Sequence[Json] = ()) -> Json:
-    """A query over the passages of a change that pass the filters."""
+    """`query` limited to the passages visible at the counter `change` that pass the filter clauses."""
     found = seen_at(change, filters)
     found["bool"]["must"] = [query]
     return found
 
 
 def leg(query: Json, change: int, k: int, filters: Sequence[Json] = ()) -> Json:
-    """The k best passages: best first, ties by ascending row."""
+    """The search for the k best passages of one signal: best first, ties by ascending row."""
     return {
         "query": scored(query, change, filters),
         "sort": [{"_score": "desc"}, {"row": "asc"}],
@@ -189,13 +192,13 @@ def leg(query: Json, change: int, k: int, filters: Sequence[Json] = ()) -> Json:
 
 
 def completion(query: Json, change: int, rows: IdArray) -> Json:
-    """The exact scores of the given passages; those that do not match are not answered."""
+    """The search for the exact scores of the given passages. Passages that do not match are not returned."""
     wanted = rows.tolist()
     return {"query": scored(query, change, [{"terms": {"row": wanted}}]), **rows_only(len(wanted))}
 
 
 def ahead(query: Json, change: int, score: float, row: int) -> list[Json]:
-    """Two searches whose counts add up to the passages that stand before one with this score and row."""
+    """Two searches whose hit counts sum to the number of passages ranked before one with this score and row."""
     above = float(np.nextafter(np.float32(score), np.float32(np.inf)))
     counted: Json = {"size": 0, "track_total_hits": True}
     tied = [{"range": {"row": {"lt": row}}}]
@@ -206,7 +209,7 @@ def ahead(query: Json, change: int, score: float, row: int) -> list[Json]:
 
 
 def token_frequencies(tokens: Sequence[int], field: str, change: int) -> Json:
-    """In how many passages each token has a weight, and how many passages there are."""
+    """The search for each token's document frequency, in passages, and the total number of passages."""
     return {
         "size": 0,
         "track_total_hits": True,
@@ -224,7 +227,7 @@ def token_frequencies(tokens: Sequence[int], field: str, change: int) -> Json:
 
 
 def rows_only(k: int) -> Json:
-    """The parts of a search that answers with rows and scores and nothing else."""
+    """The part of a search body that makes it return k rows with scores and nothing else."""
     return {
         "size": k,
         "_source": False,

@@ -1,4 +1,4 @@
-"""The store on OpenSearch as it was at one change."""
+"""A read-only snapshot of the store on OpenSearch, at one change counter."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _ASKED = 10_000
 _HEADS = 100_000
 _SELECTIONS = 16
 _READ_AT_ONCE = 2_000
-"""Rows that are read faster than a few hundred candidates are asked about."""
+"""Up to this many rows, reading a filter's rows is faster than testing a few hundred candidates against the filter."""
 
 
 class Heads:
-    """Ids and metadata of document versions. A version never changes, so what was read once stays true."""
+    """A cache of the ids and metadata of document versions. A version never changes, so entries stay valid."""
 
     def __init__(self, cluster: Cluster, index: str) -> None:
         self._cluster = cluster
@@ -49,14 +49,14 @@ class Heads:
         self._lock = threading.Lock()
 
     def learn(self, key: int, doc_id: str, metadata: Metadata) -> None:
-        """Remember what was read with something else."""
+        """Add an entry that was read as part of another request."""
         with self._lock:
             self._known[key] = (doc_id, metadata)
             while len(self._known) > _HEADS:
                 self._known.popitem(last=False)
 
     def get(self, keys: IdArray) -> list[tuple[str, Metadata]]:
-        """The (id, metadata) of each version, by its key."""
+        """(document id, metadata) of each version key, in the same order. Raises UnavailableError if one is gone."""
         with self._lock:
             found = {key: self._known[key] for key in keys.tolist() if key in self._known}
         missing = [str(key) for key in keys.tolist() if key not in found]
@@ -73,7 +73,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class ClusterSelection:
-    """The passages that pass a filter; the filter goes with each request, rows are read only when somebody asks."""
+    """The passages that pass a filter. The filter is sent with each query; rows are read only if they are needed."""
 
     reader: ClusterReader
     tree: Filter
@@ -90,10 +90,13 @@ class ClusterSelection:
 
 
 class ClusterReader:
-    """One change of a generation's two indexes. Holds nothing open."""
+    """The `StoreReader` of OpenSearch: a generation's two indexes read at one change counter.
+
+    It holds no resources on the cluster.
+    """
 
     def __init__(self, cluster: Cluster, names: Names, change: int, floor: Callable[[], int], heads: Heads) -> None:
-        """`floor` looks up the change down to which removed passages have been purged by now."""
+        """`floor` returns the change counter up to which removed passages have been purged."""
         self._cluster = cluster
         self._selected: OrderedDict[str, IdArray] = OrderedDict()
         self.names = names
@@ -123,7 +126,7 @@ class ClusterReader:
         return hits[0]["_source"] if hits else None
 
     def sources(self, rows: IdArray, fields: list[str]) -> list[Json]:
-        """The entries of the given passages that belong to this change."""
+        """The stored fields of the given passages that are visible in this snapshot."""
         if not len(rows):
             return []
         wanted = ["row", "change", "removed", *fields]
@@ -155,8 +158,8 @@ class ClusterReader:
         return ClusterSelection(self, tree)
 
     def selected(self, tree: Filter) -> IdArray:
-        """Rows of the passages that pass the filter, ascending; those of the last few filters are kept."""
-        key = repr(tree)  # True equals 1 in Python, and not in a filter
+        """The rows of the passages that pass the filter, ascending. The last few filters' rows are cached."""
+        key = repr(tree)  # a string, because True == 1 in Python but not in a filter
         found = self._selected.get(key)
         if found is None:
             found = self._selected[key] = self.rows([build.filter_clause(tree)])
@@ -165,7 +168,7 @@ class ClusterReader:
         return found
 
     def count(self, tree: Filter | None = None) -> int:
-        """How many passages pass the filter."""
+        """The number of passages that pass the filter; of all passages for None."""
         query = self._visible([] if tree is None else [build.filter_clause(tree)])
         return self._counts((self.names.passages, query))[0]
 
@@ -177,7 +180,7 @@ class ClusterReader:
         return counts
 
     def rows(self, filters: Sequence[Json] = (), *, among: IdArray | None = None) -> IdArray:
-        """Rows of the passages that pass the clauses, ascending; only some of those given, if any are."""
+        """The rows of the passages that pass the query clauses, ascending. `among` limits the result to these rows."""
         if among is None:
             body = {"query": self._visible(filters), "_source": False}
             pages = self._cluster.scan(self.names.passages, body, "row", _ROWS_PAGE)
@@ -258,7 +261,7 @@ class ClusterReader:
         query = {"bool": {"filter": [{"range": {"removed": {"gt": change, "lte": self._change}}}]}}
         pages = self._cluster.scan(self.names.passages, {"query": query, "_source": False}, "row", _ROWS_PAGE)
         found = [np.array([hit["sort"][0] for hit in hits], dtype=np.int64) for hits in pages]
-        if change < self._floor():  # looked up last: a purge may have been at work while this was read
+        if change < self._floor():  # checked last, because a purge may have run while the rows were read
             return None
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
@@ -285,7 +288,10 @@ class ClusterReader:
             yield [hit["_source"]["doc_id"] for hit in hits]
 
     def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:
-        """Documents by their keys and passages by their rows are read side by side: both ascend alike."""
+        """Every document, or those of `only`, with its passages and encodings.
+
+        Documents (by key) and passages (by row) are scanned in parallel, because both ascend in the same order.
+        """
         if only is not None:
             for at in range(0, len(only), _TEXT_PAGE):
                 yield from self._export([{"terms": {"doc_id": list(only[at : at + _TEXT_PAGE])}}])
@@ -321,7 +327,7 @@ class ClusterReader:
                 yield ExportedDocument(read_document(source), windows, bags, vectors, source["content_hash"], weights)
 
     def integrity(self) -> list[str]:
-        """What does not fit together: documents without all their passages, passages of no document."""
+        """Integrity problems as messages: missing or orphaned passages, duplicate documents, inconsistent tiers."""
         expected: list[IdArray] = []
         ids: dict[str, int] = {}
         body = {"query": self._visible(), "_source": ["key", "passages", "doc_id"]}

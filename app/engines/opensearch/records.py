@@ -1,4 +1,4 @@
-"""Records on the cluster: one index, read by id in real time and refreshed before it is searched."""
+"""The record store on OpenSearch: one index, read by id in real time and refreshed before each search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = 1000
 
 
 class ClusterRecords:
-    """Records of one installation (`opensearch.prefix`)."""
+    """The `Records` of one installation, which is named by the setting `opensearch.prefix`."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -23,7 +23,7 @@ class ClusterRecords:
         self._ready = False
 
     def _at(self) -> str:
-        """The index; the first call sees to it that it is there."""
+        """The name of the index. The first call creates it if needed."""
         if not self._ready:
             self._cluster.check_version()
             install_templates(self._cluster)
@@ -52,7 +52,7 @@ class ClusterRecords:
         try:
             self._cluster.call(lambda: self._cluster.client.index(index=index, id=path, body=source, params=options))
         except ConflictError:
-            # It may have been this very write, sent again because its answer was lost.
+            # The conflict may be with this same write: the client retried it because the first answer was lost.
             found = self._found(record.kind, record.id)
             if found is None or found["_source"].get("write") != source["write"]:
                 raise ConflictError(f"somebody else has written this {record.kind}", received=record.id) from None
@@ -116,7 +116,7 @@ class ClusterRecords:
         return int(self._cluster.search(at, body)["hits"]["total"]["value"])
 
     def close(self) -> None:
-        """The cluster's connections are the registry's."""
+        """Does nothing. The registry owns and closes the connections."""
 
 
 def _path(kind: str, record_id: str) -> str:

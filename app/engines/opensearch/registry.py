@@ -1,7 +1,7 @@
 """The registry on OpenSearch: collections, generations and profiles are documents of the cluster's catalog index.
 
-Paths in it: `<collection>/<key>`, and for each generation `<collection>/generations/<id>/state`, the document that its
-store's counter and its writer's lease live in. So every process on every machine sees the same.
+The path of a document is `<collection>/<key>`. The document `<collection>/generations/<id>/state` holds the change
+counter and the writer's lease of a generation's store. All processes on all machines share these documents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class ClusterRegistry:
-    """Collections of one installation (`opensearch.prefix`) on a cluster."""
+    """The `Registry` of one installation on a cluster, which is named by the setting `opensearch.prefix`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -41,7 +41,7 @@ class ClusterRegistry:
         self._ready = False
 
     def _docs(self) -> StateDocuments:
-        """The documents; the first call looks at the cluster and puts templates and catalog there."""
+        """The catalog's documents. The first call checks the server and installs templates and the catalog index."""
         if not self._ready:
             self._cluster.check_version()
             install_templates(self._cluster)
@@ -69,11 +69,14 @@ class ClusterRegistry:
         return sorted(int(path.rsplit("/", 1)[1]) for path in self._docs().paths(f"{name}/profiles/"))
 
     def drop(self, name: str, generation: str | None = None) -> None:
-        """First the documents, so that nobody opens what is being deleted, then indexes and files."""
+        """Delete a generation, or the whole collection if none is named.
+
+        The documents go first, so that no process opens data that is being deleted, then the indexes and files.
+        """
         generations = [generation] if generation else self.generations(name)
         prefix = f"{name}/generations/{generation}/" if generation else f"{name}/"
         paths = self._docs().paths(prefix)
-        # The document that makes it visible goes first.
+        # Delete the document that makes a collection or generation visible first.
         self._documents.remove(*sorted(paths, key=lambda path: not path.endswith(("/collection", "/generation"))))
         for one in generations:
             names = Names.of(self._cluster.prefix, name, one)
@@ -101,7 +104,7 @@ class ClusterRegistry:
         return self._docs().looked_up([f"{name}/current", f"{folder}/state", f"{folder}/profile"])
 
     def published(self, name: str, generation: str) -> None:
-        """Let the alias `<prefix>-current-<collection>` name the passages that answer now, for other tools."""
+        """Point the alias `<prefix>-current-<collection>` to the current generation's passages, for other tools."""
         alias = f"{self._cluster.prefix}-current-{name}"
         body = {
             "actions": [
@@ -137,7 +140,7 @@ class ClusterRegistry:
         uid = state.value["uid"]
         folder = self._folder(name, generation)
         for other in folder.glob("*"):
-            if other.name != uid:  # derived from an earlier generation of this name
+            if other.name != uid:  # an index derived from a deleted generation of the same name
                 shutil.rmtree(other, ignore_errors=True)
         store = OpenSearchStore(
             self._cluster,
@@ -150,7 +153,7 @@ class ClusterRegistry:
         return OpenSearchEngine(self._cluster, store, uid, record, folder / uid, self._settings)
 
     def _make(self, record: GenerationRecord, names: Names) -> None:
-        """The two indexes, empty, from the templates, with the aliases of the first writer."""
+        """Create the two empty indexes of a generation from the templates, with the aliases of the first writer."""
         opensearch = self._settings.opensearch
         settings: Json = {"number_of_shards": opensearch.shards, "number_of_replicas": opensearch.replicas}
         meta = {
@@ -175,13 +178,13 @@ class ClusterRegistry:
             (names.passages, written.passages, fields),
             (names.documents, written.documents, {}),
         ):
-            self._cluster.delete_index(index)  # what a process that died has left was never seen
+            self._cluster.delete_index(index)  # remains of a creation that crashed; they were never visible
             body = {
                 "settings": settings,
                 "mappings": {"_meta": meta, "properties": properties},
                 "aliases": {alias: {}},
             }
-            # Deleted just now: if it is there, it is this very call that was sent again.
+            # The index was just deleted. If it exists already, a retry of this same call has created it.
             self._cluster.create_index(index, body)
 
     def close(self) -> None:

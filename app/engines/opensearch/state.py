@@ -1,6 +1,6 @@
-"""Small JSON documents on the cluster, replaced only by whoever has seen the version that is replaced.
+"""Small JSON documents on the cluster, written with optimistic locking (compare and set).
 
-They are read in real time by their path, so that a write is seen by every process once it is acknowledged.
+They are read in real time by path, so every process sees a write as soon as it is acknowledged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hyblink.app.engines.opensearch.client import Cluster, Json
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """A document and the version it was read at."""
+    """A document with the sequence number and primary term at which it was read, for optimistic locking."""
 
     value: Json
     seq_no: int
@@ -24,7 +24,7 @@ class Versioned:
 
 
 class StateDocuments:
-    """Documents by path in the installation's catalog index."""
+    """The JSON documents of an installation's catalog index, by path."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -32,12 +32,12 @@ class StateDocuments:
         self._seen = threading.local()
 
     def ensure(self) -> None:
-        """Make the index if it is not there."""
+        """Create the catalog index if it does not exist."""
         self._cluster.ensure_index(self.index)
 
     @contextmanager
     def looked_up(self, paths: Sequence[str]) -> Iterator[None]:
-        """Within it, this thread's `get` of these paths answers from one request made at the beginning."""
+        """A context manager that reads these paths in one request. Within it this thread's `get` of them is cached."""
         self._seen.documents = self.get_many(paths)
         try:
             yield
@@ -45,12 +45,12 @@ class StateDocuments:
             self._seen.documents = None
 
     def get(self, path: str) -> Versioned | None:
-        """The document as it is now."""
+        """The current document with its version; None if there is none."""
         seen: dict[str, Versioned | None] = getattr(self._seen, "documents", None) or {}
         return seen[path] if path in seen else self.get_many([path])[path]
 
     def get_many(self, paths: Sequence[str]) -> dict[str, Versioned | None]:
-        """Several documents as they are now, None where there is none."""
+        """Path → current document with its version, None if there is none."""
         read = {one["_id"]: one for one in self._cluster.get_many(self.index, paths)}
         return {
             path: Versioned(one["_source"]["value"], one["_seq_no"], one["_primary_term"])
@@ -60,9 +60,10 @@ class StateDocuments:
         }
 
     def put(self, path: str, value: Json, *, after: Versioned | None = None, new: bool = False) -> Versioned:
-        """Write a document over exactly the version `after`, where there is none yet (`new`), or whatever is there.
+        """Write a document and return its new version.
 
-        Raises ConflictError where somebody else has written.
+        With `after` the stored version must be that one. With `new` there must be no document yet. Otherwise any
+        document is overwritten. Raises ConflictError if another writer was faster.
         """
         options: Json = {"if_seq_no": after.seq_no, "if_primary_term": after.primary_term} if after else {}
         if new:
@@ -73,7 +74,7 @@ class StateDocuments:
                 lambda: self._cluster.client.index(index=self.index, id=path, body=body, params=options)
             )
         except ConflictError:
-            # It may have been this very write, sent again because its answer was lost.
+            # The conflict may be with this same write: the client retried it because the first answer was lost.
             found = self.get_many([path])[path]
             if found is None or found.value != value:
                 raise
@@ -81,7 +82,7 @@ class StateDocuments:
         return Versioned(value, answer["_seq_no"], answer["_primary_term"])
 
     def remove(self, *paths: str) -> None:
-        """Delete documents that are there."""
+        """Delete the documents that exist among these paths."""
         for path in paths:
             action = [{"delete": {"_index": self.index, "_id": path}}]
             answer = self._cluster.call(lambda action=action: self._cluster.client.bulk(body=action))  # type: ignore[misc]
@@ -90,7 +91,7 @@ class StateDocuments:
                 raise UnavailableError(f"OpenSearch could not delete {path}", received=item["delete"].get("error"))
 
     def paths(self, prefix: str) -> list[str]:
-        """The paths that begin so, ascending."""
+        """All paths that begin with `prefix`, ascending."""
         self._cluster.refresh(self.index)
         found: list[str] = []
         query = {"query": {"prefix": {"path": prefix}}, "_source": False, "sort": ["path"], "size": 1000}

@@ -1,8 +1,8 @@
-"""The passage store on OpenSearch: the same contract as the embedded one, with one writer at a time on any machine.
+"""The passage store on OpenSearch, with one writer at a time across all machines.
 
-A write puts new entries beside the old ones and marks what it replaces, makes both visible, and then moves the change
-counter in the state document: that is the commit. What a writer that died has left above the counter is seen by nobody
-and is taken back by the next one.
+A write adds new entries, marks the entries that it replaces as removed, and refreshes both indexes. Then it raises the
+change counter in the state document, which is the commit. Entries above the counter, left by a writer that crashed,
+are invisible, and the next writer rolls them back.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _LOOKED_UP = 1000
 _PURGE_ABOVE = 1000
 _PURGE_SHARE = 0.1
 _KEYS_LEFT = 1 << 20
-"""Keys left out after a write that failed: more than one write takes."""
+"""How many keys are skipped after a failed write: more than one write can use."""
 
 log = logging.getLogger(__name__)
 
 
 def new_state(uid: str) -> Json:
-    """The state document of an empty store."""
+    """The state document of an empty store. `uid` identifies this store, even if its name is used again later."""
     return {
         **FREE,
         "uid": uid,
@@ -64,7 +64,7 @@ def new_state(uid: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A version that is visible when a write begins."""
+    """A document version that is visible when a write begins."""
 
     key: int
     passages: int
@@ -73,7 +73,7 @@ class _Known:
 
 
 class _RefusedError(Exception):
-    """The cluster refused entries of some documents."""
+    """The cluster refused entries of some documents: `keys` maps their places in the request to the reasons."""
 
     def __init__(self, keys: dict[int, str]) -> None:
         super().__init__(f"{len(keys)} documents were refused")
@@ -81,12 +81,12 @@ class _RefusedError(Exception):
 
 
 class OpenSearchStore:
-    """Documents and passages of one generation. Safe to share between threads."""
+    """The `PassageStore` of one generation on a cluster. Safe to share between threads."""
 
     def __init__(
         self, cluster: Cluster, documents: StateDocuments, path: str, names: Names, *, writer_wait_s: float, knn: bool
     ) -> None:
-        """`knn`: vectors are also written for the k-NN plugin."""
+        """`path` is that of the state document. With `knn`, vectors are also written to the k-NN plugin's field."""
         self._cluster = cluster
         self._documents = documents
         self._path = path
@@ -94,11 +94,11 @@ class OpenSearchStore:
         self._knn = knn
         self._lease = Lease(documents, path, lease_s=cluster.settings.writer_lease_s, wait_s=writer_wait_s)
         self._unclean = False
-        self._under_way = False  # whether requests of a write that failed may still arrive
+        self._under_way = False  # whether requests of a failed write may still reach the cluster
         self.heads = Heads(cluster, names.documents)
 
     def state(self) -> Json:
-        """The state document. Raises NotFoundError where the generation has been deleted."""
+        """The state document. Raises NotFoundError if the generation has been deleted."""
         found: Versioned | None = self._documents.get(self._path)
         if found is None:
             raise NotFoundError("the generation has been deleted", received=self._path)
@@ -111,7 +111,7 @@ class OpenSearchStore:
         return self.reader_at(self.state())
 
     def reader_at(self, state: Json) -> ClusterReader:
-        """The store at the change of a state document."""
+        """A snapshot of the store at the change counter of a state document."""
         return ClusterReader(self._cluster, self.names, int(state["change"]), self._floor, self.heads)
 
     def _floor(self) -> int:
@@ -134,7 +134,7 @@ class OpenSearchStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[Json]:
-        """The state to build on. If what is done within fails, it is taken back before the next transaction."""
+        """Yields the current state. If the body fails, the next transaction first rolls back what it wrote."""
         with self.writer():
             if self._unclean:
                 self._take_back()
@@ -143,7 +143,7 @@ class OpenSearchStore:
                 yield self._lease.value
             except BaseException as error:
                 self._unclean, self._lease.clean = True, False
-                # Where every answer has come, nothing can arrive later.
+                # After _RefusedError every request has been answered, so none can still arrive.
                 self._under_way = self._under_way or not isinstance(error, _RefusedError)
                 raise
 
@@ -156,10 +156,10 @@ class OpenSearchStore:
         return self.names.written(self._lease.value["term"])
 
     def _take_back(self) -> None:
-        """Shut earlier writers out, and undo what they did above the change counter.
+        """Lock out earlier writers (fencing) and roll back what they wrote above the change counter.
 
-        Their keys are not used again. The cluster gives up on what it has taken after `BULK_PATIENCE_S`; before that
-        something may still arrive, so it is waited for.
+        Their keys are not reused. Requests that may still be running are waited for: the cluster drops them after
+        `BULK_PATIENCE_S` seconds.
         """
         held = self._lease.value
         self._lease.update({"term": held["term"] + 1, "next_key": held["next_key"] + _KEYS_LEFT})
@@ -201,7 +201,7 @@ class OpenSearchStore:
             yield from (hit["_id"] for hit in hits)
 
     def _must(self, actions: Iterator[tuple[Json, Json | None]]) -> int:
-        """Send items of which none may be refused; how many that were."""
+        """Send bulk items and return their number. Raises UnavailableError if any is refused."""
         sent = 0
 
         def counted() -> Iterator[tuple[Json, Json | None]]:
@@ -210,7 +210,7 @@ class OpenSearchStore:
                 sent += 1
                 yield action
 
-        # Deleting what is gone already is what was wanted.
+        # Deleting an entry that does not exist (404) is no error.
         refused = [one for one in self._cluster.bulk(counted()) if one.status != 404]
         if refused:
             raise UnavailableError(f"OpenSearch refused {len(refused)} entries, the first because {refused[0].reason}")
@@ -240,7 +240,7 @@ class OpenSearchStore:
             try:
                 return self._write(documents, progress)
             except _RefusedError as error:
-                # The whole write was taken back: it goes on without the documents that cannot be stored.
+                # The whole write is rolled back and repeated without the documents that cannot be stored.
                 documents = [
                     BulkItem(one.document.id, "rejected", 0, "invalid_input", f"OpenSearch refused it: {reason}")
                     if isinstance(one, PreparedDocument) and (reason := error.keys.get(at))
@@ -316,7 +316,7 @@ class OpenSearchStore:
     def _with_vectors(
         self, entries: Iterator[tuple[int, Json]], old: _Known, change: int
     ) -> Iterator[tuple[int, Json]]:
-        """The new version of a document of which only the metadata changed: its passages keep their vectors."""
+        """The entries of a document whose metadata alone changed, with the vectors and weights of the old version."""
         before = iter(rows_of(old.key, old.passages).tolist())
         while some := list(islice(entries, 500)):
             wanted = list(islice(before, len(some)))
@@ -327,14 +327,14 @@ class OpenSearchStore:
                 yield row, {**source, **kept}
 
     def _sources(self, rows: Sequence[int], fields: list[str]) -> dict[int, Json]:
-        """The entries of passages that exist, as they are now."""
+        """Row → current fields of the passages that exist."""
         if not rows:
             return {}
         read = self._cluster.get_many(self.names.passages, [str(row) for row in rows], fields)
         return {int(one["_id"]): one["_source"] for one in read}
 
     def _removal(self, old: _Known, change: int) -> Iterator[tuple[Json, Json | None]]:
-        """Mark a version and its passages as gone from a change on."""
+        """The bulk items that mark a document version and its passages as removed at the counter `change`."""
         aliases = self._aliases
         mark = {"doc": {"removed": change, "removed_at": int(time.time())}}
         yield {"update": {"_index": aliases.documents, "_id": str(old.key)}}, mark
@@ -395,7 +395,7 @@ class OpenSearchStore:
         return fields
 
     def _purge_if_due(self) -> None:
-        """What has been written stands, whether or not this succeeds."""
+        """Purge if many passages are removed. Errors are logged only, because the write itself is committed."""
         try:
             state = self._lease.value
             if state["removed_passages"] < _PURGE_ABOVE:
@@ -406,7 +406,10 @@ class OpenSearchStore:
             log.warning("removed passages were not purged, a later write tries again: %s", error)
 
     def purge(self, older_than_s: float) -> int:
-        """Delete what has been removed for so long that no search can still look at it; how many passages."""
+        """Delete the entries removed more than `older_than_s` seconds ago. Returns the number of passages deleted.
+
+        Searches that began before the removal still need them, so it must be longer than any search takes.
+        """
         with self._transaction() as state:
             bar = int(time.time() - older_than_s)
             due = [{"range": {"removed_at": {"lte": bar}}}, {"range": {"removed": {"lte": state["change"]}}}]
@@ -423,7 +426,7 @@ class OpenSearchStore:
             if not gone:
                 return 0
             floor = max(int(state["floor"]), int(answer["aggregations"]["newest"]["value"]))
-            # First the promise, then the deed: an index that is further behind derives itself again.
+            # Raise the floor before deleting, so that an index that has not applied these removals rebuilds itself.
             self._lease.update({"floor": floor, "removed_passages": max(0, state["removed_passages"] - gone)})
             aliases = self._aliases
             for index, alias, number in (
@@ -436,9 +439,9 @@ class OpenSearchStore:
             return gone
 
     def leftovers(self, *, repair: bool = False) -> list[str]:
-        """Entries above the change counter, in words: what a writer that died has left; with `repair`, taken back.
+        """Messages about entries above the change counter, left by a crashed writer. `repair` rolls them back.
 
-        The caller holds the writer's lease, so nothing is being written.
+        The caller holds the writer's lease.
         """
         change = self._lease.value["change"]
         above = {"bool": {"should": [{"range": {"change": {"gt": change}}}, {"range": {"removed": {"gt": change}}}]}}
@@ -455,10 +458,13 @@ class OpenSearchStore:
         return problems
 
     def merge(self, patience_s: float) -> None:
-        """Merge segments, so that what was deleted leaves BM25's statistics; waits for it to be possible."""
+        """Force-merge the indexes, so that deleted passages leave BM25's statistics.
+
+        Waits at most `patience_s` seconds until no shard retains deleted entries for replicas.
+        """
         options = {"max_num_segments": 1, "request_timeout": 3600}
         index = f"{self.names.passages},{self.names.documents}"
-        # Lucene also keeps what the last commit does not yet know to be deleted.
+        # Lucene also retains entries whose deletion is not committed yet, so flush first.
         self._cluster.call(lambda: self._cluster.client.indices.flush(index=index))
         deadline = time.monotonic() + patience_s
         while self._retained() and time.monotonic() < deadline:
@@ -467,7 +473,7 @@ class OpenSearchStore:
         self._cluster.refresh(self.names.passages, self.names.documents)
 
     def _retained(self) -> bool:
-        """Whether a shard keeps deleted entries because a copy might ask for the operations that deleted them."""
+        """Whether a shard retains deleted entries because a recovering replica might need the operations."""
         stats = self._cluster.call(
             lambda: self._cluster.client.indices.stats(index=self.names.passages, params={"level": "shards"})
         )

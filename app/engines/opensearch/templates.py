@@ -1,4 +1,4 @@
-"""The index templates: kept as JSON beside the code, installed under their versions and the installation's prefix."""
+"""The OpenSearch index templates: JSON files, installed on the cluster with a version and the installation's prefix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INDEX_TEMPLATES = ("catalog", "documents", "passages", "records")
 
 
 def read_template(name: str, prefix: str = "hyblink") -> dict[str, Any]:
-    """A template as JSON: `analysis` or one of `INDEX_TEMPLATES`, for indexes whose names begin so."""
+    """The JSON of a template, `analysis` or one of `INDEX_TEMPLATES`, for indexes whose names begin with `prefix`."""
     found: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())
     if "index_patterns" in found:
         found["index_patterns"] = [pattern.replace("hyblink", prefix, 1) for pattern in found["index_patterns"]]
@@ -24,7 +24,7 @@ def read_template(name: str, prefix: str = "hyblink") -> dict[str, Any]:
 
 
 def install_templates(cluster: Cluster) -> None:
-    """Put the templates on the cluster, unless it has these versions. Raises ConflictError where it has newer ones."""
+    """Install the templates that are missing or outdated on the cluster. Raises ConflictError if it has newer ones."""
     prefix = cluster.prefix
     client = cluster.client
     analysis = read_template(_ANALYSIS)

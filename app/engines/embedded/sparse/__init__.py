@@ -1,1 +1,1 @@
-"""Exact dot products over stored term weights."""
+"""The inverted index of sparse vectors, searched by exact dot products."""

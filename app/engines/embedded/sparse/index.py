@@ -1,11 +1,11 @@
-"""Sparse postings: exact dot products over stored term weights.
+"""The inverted index of sparse vectors: exact dot products over stored term weights.
 
-Term at a time over compressed sparse columns: each query token adds ``query weight * passage weight`` to an array of
-scores, one entry per passage, and one pass keeps the best k. At a few hundred thousand passages this visits only
-the postings of the query's own tokens and needs no bounds.
+Queries are evaluated term at a time over posting lists: each query token adds ``query weight * passage weight`` to an
+array of scores, one entry per passage, and a heap keeps the best k. Up to a few hundred thousand passages this is
+fast without upper bounds for pruning.
 
-A large base on disk (memory-mapped) and a few small segments in memory hold the passages; small segments of like
-size are merged as they gather, so that a passage is copied a logarithmic number of times.
+A large memory-mapped base on disk and a few small segments in memory hold the passages. Neighbouring segments of
+similar size are merged, so each passage is copied a logarithmic number of times.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _ALL = np.zeros(0, dtype=np.bool_)
 
 
 class SparseIndex:
-    """The sparse postings in `folder`, derived from the store's bags of tokens, or from the VDR encoder's weights."""
+    """The sparse index in `folder`, derived from the store's bags of tokens or, with `encoded`, from VDR weights.
+
+    `encoder` is the id of the bag or VDR encoder. A build of another encoder is discarded.
+    """
 
     def __init__(self, folder: Path, encoder: str, *, encoded: bool = False) -> None:
         self._bases = Bases(folder, FORMAT, encoder)
@@ -46,7 +49,10 @@ class SparseIndex:
         self._applied = -1
 
     def catch_up(self, reader: StoreReader) -> SparseView:
-        """A view at exactly the reader's change."""
+        """Apply the store's changes up to the reader's snapshot and return a view of exactly that snapshot.
+
+        Raises AheadError if the index already includes newer writes.
+        """
         with self._lock:
             if self._applied < 0:
                 self._load()
@@ -71,7 +77,7 @@ class SparseIndex:
 
     def _apply(self, reader: StoreReader) -> None:
         if self._applied < self._bases.newest_change() <= reader.change:
-            self._load()  # another process has done most of the work
+            self._load()  # another process has published a newer base
         removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
         if removed is None:
             self.rebuild(reader)
@@ -86,16 +92,16 @@ class SparseIndex:
             self._publish(self._parts, self._applied)
 
     def rebuild(self, reader: StoreReader) -> None:
-        """Derive the index again from the store and publish it as the new base."""
+        """Rebuild the index from the store and publish it as the new base."""
         with self._lock:
             self._publish(_gathered([], self._since(reader, -1), on_disk=False), reader.change)
 
     def published_change(self) -> int:
-        """The change that the newest published base stands at; 0 where there is none."""
+        """The change counter of the newest published base; 0 if there is none."""
         return self._bases.newest_change()
 
     def compact(self, reader: StoreReader) -> None:
-        """Publish what is held in memory only, as one base with what was published before."""
+        """Merge the base and all segments in memory, without removed passages, and publish the result as one base."""
         with self._lock:
             self.catch_up(reader)
             behind = self._bases.newest_change() < self._applied
@@ -116,7 +122,7 @@ class SparseIndex:
         self._bases.publish(change, write, self._open, rows=len(segment.rows), postings=len(segment.docs))
 
     def check(self, reader: StoreReader) -> list[str]:
-        """What differs from the store."""
+        """The differences from the store and the defects of the files, as messages."""
         problems = self._bases.problems()
         if problems:
             return problems
@@ -138,7 +144,10 @@ class SparseIndex:
 
 
 def _gathered(parts: Sequence[Part], batches: Iterable[TermBatch], *, on_disk: bool) -> list[Part]:
-    """The parts and one for each batch; of those in memory, neighbours of like size are merged."""
+    """`parts` and one new segment per batch. Neighbouring segments in memory of similar size are merged.
+
+    With `on_disk` the first part is the base, which is not merged.
+    """
     gathered = list(parts)
     for batch in batches:
         gathered.append((build_segment(batch), _ALL))

@@ -1,4 +1,4 @@
-"""Segments: postings of sparse vectors by token, built from batches and merged."""
+"""Segments of the sparse index: posting lists by token, built from batches of sparse vectors and merged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Postings of some passages. `docs` are positions in `rows`; `weights` is empty where all are 1."""
+    """Posting lists of a set of passages, in compressed sparse column form.
+
+    `rows` are the passages, ascending, and `tokens` the token ids, ascending. Token `tokens[t]` has the postings
+    `offsets[t]:offsets[t + 1]` of `docs` and `weights`. `docs` are positions in `rows`, ascending per token. `weights`
+    is empty if all weights are 1.
+    """
 
     rows: IdArray
     tokens: Ints
@@ -24,7 +29,7 @@ class Segment:
     weights: ScoreArray
 
     def ranges(self, ids: npt.NDArray[np.int32]) -> tuple[IdArray, IdArray]:
-        """Start and end of each token's postings; equal where the token does not occur."""
+        """The start and end of each token's posting list, parallel to `ids`; equal if the token does not occur."""
         at = np.searchsorted(self.tokens, ids)
         inside = at < len(self.tokens)
         inside[inside] &= self.tokens[at[inside]] == ids[inside]
@@ -35,7 +40,10 @@ class Segment:
 
 @compiled(steps=lambda _offsets, ids, *_: len(ids))
 def _transpose(offsets, ids, weights, places, docs, kept):  # type: ignore[no-untyped-def]
-    """Postings of rows: `places` says where each token's begin, and is moved to where they end."""
+    """Convert from rows to posting lists, written to `docs` and `kept`.
+
+    `places[t]` is where the list of token t begins. It is advanced to the end of the list.
+    """
     weighted = len(weights) > 0
     for row in range(len(offsets) - 1):
         for at in range(offsets[row], offsets[row + 1]):
@@ -47,7 +55,7 @@ def _transpose(offsets, ids, weights, places, docs, kept):  # type: ignore[no-un
 
 
 def build_segment(batch: TermBatch) -> Segment:
-    """Postings of passages."""
+    """The segment of a batch of sparse vectors."""
     counts = np.bincount(batch.ids)
     tokens = np.flatnonzero(counts).astype(np.int32)
     ends = np.cumsum(counts)
@@ -61,7 +69,10 @@ def build_segment(batch: TermBatch) -> Segment:
 
 @compiled(steps=lambda *_: 0)
 def _copy(start, end, docs, weights, places, at, out_docs, out_weights):  # type: ignore[no-untyped-def]
-    """Postings `start:end` of rows that have a new place (-1: none), written from `at`; where they end."""
+    """Copy the postings `start:end` to the output from `at` on and return where they end.
+
+    `places` maps old to new positions. Postings of removed passages (-1) are skipped.
+    """
     for posting in range(start, end):
         place = places[docs[posting]]
         if place >= 0:
@@ -78,7 +89,7 @@ def _merge(  # type: ignore[no-untyped-def]
     right_tokens, right_offsets, right_docs, right_weights, right_places,
     tokens, offsets, docs, weights,
 ):  # fmt: skip
-    """Postings of two segments, token by token; how many tokens and postings were kept."""
+    """Merge the posting lists of two segments, token by token. Returns the numbers of tokens and postings written."""
     left, right, count, at = 0, 0, 0, 0
     while left < len(left_tokens) or right < len(right_tokens):
         begun = at
@@ -107,7 +118,7 @@ Part = tuple[Segment, npt.NDArray[np.bool_]]
 
 
 def merge_segments(left: Part, right: Part) -> Segment:
-    """One segment of two, without what was removed."""
+    """Two segments merged into one, without removed passages."""
     kept, places, first = [], [], 0
     for segment, alive in (left, right):
         stays = alive if len(alive) else np.ones(len(segment.rows), dtype=np.bool_)
@@ -131,7 +142,7 @@ def merge_segments(left: Part, right: Part) -> Segment:
 
 
 def _in_order(segment: Segment) -> Segment:
-    """The segment with its rows ascending: passages are encoded in any order."""
+    """The segment with its rows sorted. They can be out of order because passages are encoded in any order."""
     order = np.argsort(segment.rows)
     places = np.empty(len(order), dtype=np.int32)
     places[order] = np.arange(len(order), dtype=np.int32)

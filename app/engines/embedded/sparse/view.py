@@ -1,4 +1,4 @@
-"""The sparse index at one moment: searching it."""
+"""Searching a snapshot of the sparse index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from hyblink.app.engines.embedded.sparse.segment import Ints, Segment
 
 @compiled(steps=lambda starts, ends, *_: len(starts) + (ends - starts).sum())
 def _accumulate(starts, ends, query_weights, docs, weights, scores):  # type: ignore[no-untyped-def]
-    """Add every posting of the query's tokens to `scores`. Without weights (length 0) each posting weighs 1."""
+    """Add query weight times posting weight to `scores` for each posting; `starts` and `ends` give each token's list.
+
+    If `weights` is empty, every posting has weight 1.
+    """
     weighted = len(weights) > 0
     for term in range(len(starts)):
         weight = query_weights[term]
@@ -46,7 +49,7 @@ def _best(scores, usable, k):  # type: ignore[no-untyped-def]
             child = size
             size += 1
         elif score > heap_scores[0]:
-            # Drop the root, then sift the new one down from there.
+            # Replace the root by the new score, then sift it down.
             parent = 0
             while True:
                 child = 2 * parent + 1
@@ -82,7 +85,7 @@ def _best(scores, usable, k):  # type: ignore[no-untyped-def]
 
 @compiled(steps=lambda *_: 0)
 def _first_from(docs, low, high, wanted):  # type: ignore[no-untyped-def]
-    """The first place in `docs[low:high]`, which ascends, that is not below `wanted`; `high` where all are."""
+    """Binary search: the first index in the ascending `docs[low:high]` with a value of at least `wanted`, or `high`."""
     while low < high:
         middle = (low + high) // 2
         if docs[middle] < wanted:
@@ -94,7 +97,7 @@ def _first_from(docs, low, high, wanted):  # type: ignore[no-untyped-def]
 
 @compiled(steps=lambda _start, _end, _docs, wanted, _found: 16 * len(wanted))
 def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
-    """For each wanted position the index of its posting in `docs[start:end]`, or -1. Both ascend."""
+    """Write to `found` the index of each wanted position's posting in `docs[start:end]`, or -1. Both ascend."""
     for at in range(len(wanted)):
         place = _first_from(docs, start, end, wanted[at])
         found[at] = place if place < end and docs[place] == wanted[at] else -1
@@ -102,7 +105,7 @@ def _lookup(start, end, docs, wanted, found):  # type: ignore[no-untyped-def]
 
 @compiled(steps=lambda starts, _ends, _query, _docs, _weights, wanted, _scores: 16 * len(starts) * len(wanted))
 def _accumulate_at(starts, ends, query_weights, docs, weights, wanted, scores):  # type: ignore[no-untyped-def]
-    """As `_accumulate`, for the wanted positions only; `wanted` ascends."""
+    """Like `_accumulate`, but only for the positions in `wanted`, which ascends. `scores` is parallel to `wanted`."""
     weighted = len(weights) > 0
     for term in range(len(starts)):
         low = starts[term]
@@ -114,13 +117,16 @@ def _accumulate_at(starts, ends, query_weights, docs, weights, wanted, scores): 
 
 @dataclass(frozen=True, slots=True)
 class SparseView:
-    """The postings at one moment. `alive` masks are empty where nothing of the segment was removed."""
+    """The `SparseView` of the embedded engine: a snapshot of pairs of a segment and a mask of its live passages.
+
+    An empty mask means that no passage of the segment was removed.
+    """
 
     parts: tuple[tuple[Segment, npt.NDArray[np.bool_]], ...]
 
     @property
     def passages(self) -> int:
-        """Passages in the statistics, removed ones included until the next base."""
+        """The number of passages that idf counts. Removed ones are included until the next base is published."""
         return sum(len(segment.rows) for segment, _ in self.parts)
 
     def query_weights(self, ids: Sequence[int], limit: int) -> TermWeights:
@@ -175,7 +181,7 @@ class SparseView:
         return result
 
     def _matches(self, query: TermWeights, rows: IdArray) -> list[tuple[int, IdArray, float, ScoreArray]]:
-        """(token, places in `rows`, query weight, passage weights) for every token that some row holds."""
+        """(token id, indexes into `rows`, query weight, passage weights) for each query token that some row has."""
         matches = []
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -196,7 +202,7 @@ class SparseView:
         return matches
 
     def rank(self, query: TermWeights, row: int) -> int | None:
-        """The row's rank among all rows with a positive score, from 1; None where it has none."""
+        """The row's exact rank among all rows with a positive score, from 1; None if its score is not positive."""
         score = float(self.score(query, np.array([row]))[0])
         if score <= 0:
             return None
@@ -210,7 +216,7 @@ class SparseView:
 
 
 def _positions(segment: Segment, ascending: IdArray) -> tuple[npt.NDArray[np.bool_], Ints]:
-    """Which of the rows the segment holds, and the positions of those that it does."""
+    """A mask of which rows the segment has, and the positions of those in the segment. `ascending` is sorted."""
     at = np.searchsorted(segment.rows, ascending)
     inside = at < len(segment.rows)
     inside[inside] &= segment.rows[at[inside]] == ascending[inside]
@@ -218,7 +224,7 @@ def _positions(segment: Segment, ascending: IdArray) -> tuple[npt.NDArray[np.boo
 
 
 def _member(rows: IdArray, allowed: IdArray) -> npt.NDArray[np.bool_]:
-    """Which of the ascending `rows` are among the ascending `allowed`."""
+    """A mask parallel to `rows`: which of them are in `allowed`. Both ascend."""
     at = np.searchsorted(rows, allowed)
     inside = at < len(rows)
     at = at[inside]

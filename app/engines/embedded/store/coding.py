@@ -1,4 +1,4 @@
-"""How terms, weights and vectors stand in the file."""
+"""Binary encoding of term weights and vectors in SQLite: int32 ids, float32 weights, float16 vectors, little-endian."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hyblink.app.core.types.arrays import ScoreArray, TermWeights, VectorArray
 
 
 def decode_terms(ids: bytes, weights: bytes | None) -> TermWeights:
+    """One row's sparse vector. Weights of None mean that all are 1."""
     decoded = np.frombuffer(ids, dtype="<i4")
     if weights is None:
         return TermWeights(decoded, np.ones(len(decoded), dtype=np.float32))
@@ -17,7 +18,7 @@ def decode_terms(ids: bytes, weights: bytes | None) -> TermWeights:
 
 
 def decode_weights(blobs: Sequence[bytes | None], lengths: Sequence[int]) -> ScoreArray:
-    """Weights of several rows, one after another; empty where all are 1."""
+    """The weights of several rows, concatenated; empty if all are 1. `lengths` are the rows' numbers of tokens."""
     if not any(blobs):
         return np.zeros(0, dtype=np.float32)
     one = np.float32(1.0).tobytes()
@@ -26,11 +27,13 @@ def decode_weights(blobs: Sequence[bytes | None], lengths: Sequence[int]) -> Sco
 
 
 def encode_terms(terms: TermWeights) -> tuple[bytes, bytes | None]:
+    """(ids, weights) of a sparse vector as bytes. The weights are None if all are 1."""
     ids = terms.ids.astype("<i4").tobytes()
     return ids, None if bool((terms.weights == 1.0).all()) else terms.weights.astype("<f4").tobytes()
 
 
 def decode_vectors(blobs: Sequence[bytes]) -> VectorArray:
+    """The vectors as float32, shape (n, D); (0, 0) for none."""
     if not blobs:
         return np.zeros((0, 0), dtype=np.float32)
     return np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), -1).astype(np.float32)

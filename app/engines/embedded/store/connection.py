@@ -1,4 +1,4 @@
-"""Connections to the store's SQLite file, and what its errors mean."""
+"""Connections to the store's SQLite file, and the translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def translate(error: sqlite3.Error) -> HyblinkError:
-    """The hyblink error that an SQLite error means."""
+    """The hyblink error for an SQLite error: disk full, corruption, writer conflict, or unavailable."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _FULL_CODES or (code == sqlite3.SQLITE_IOERR and "disk" in str(error)):
         return StorageFullError(f"the write was undone, the old state stands: {error}")
@@ -34,6 +34,7 @@ def translate(error: sqlite3.Error) -> HyblinkError:
 
 @contextmanager
 def translated() -> Iterator[None]:
+    """Re-raise SQLite errors as hyblink errors; see `translate`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -41,6 +42,7 @@ def translated() -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
+    """A connection in WAL mode with durable commits. The caller begins and ends transactions itself."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

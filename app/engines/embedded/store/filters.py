@@ -1,4 +1,4 @@
-"""Filters as SQL conditions."""
+"""Compiles metadata filters to SQL conditions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyblink.app.core.types.documents import (
 
 
 def condition_of(tree: Filter) -> tuple[str, list[Any]]:
-    """An SQL condition on documents `d` that says what `app.core.filters.matches` says."""
+    """(SQL condition on the table alias `d` of documents, its bound values), equivalent to `core.filters.matches`."""
 
     def facet(condition: str, values: list[Any]) -> tuple[str, list[Any]]:
         return f"d.pk IN (SELECT f.doc_pk FROM facets f WHERE {condition})", values

@@ -1,4 +1,4 @@
-"""The store at one moment."""
+"""A read-only snapshot of the SQLite store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BATCH = 4096
 
 
 class RowOwners:
-    """Which document each row belongs to, in memory. That never changes, so all readers share it."""
+    """An in-memory map from rows to document keys. A row's document never changes, so all readers share the map."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class RowOwners:
         self._next = 1
 
     def extend(self, query: Callable[[str, Sequence[Any]], list[Any]]) -> None:
-        """Read what has been added since the last time."""
+        """Read the rows added since the last call. `query` runs an SQL query and returns its rows."""
         with self._lock:
             (end,) = query("SELECT value FROM meta WHERE key = 'next_row'", ())[0]
             if end <= self._next:
@@ -61,13 +61,14 @@ class RowOwners:
             self._keys, self._next = keys, end
 
     def keys(self, rows: IdArray) -> IdArray:
+        """The document key of each row, -1 for an unknown row."""
         keys = self._keys
         known = (rows > 0) & (rows < len(keys))
         return np.where(known, keys[np.where(known, rows, 0)], -1)
 
 
 class SqliteReader:
-    """The store at one moment: a read transaction that stays open as long as this object lives."""
+    """The `StoreReader` of SQLite: a read transaction that stays open as long as this object lives."""
 
     def __init__(self, path: Path, owners: RowOwners) -> None:
         self._owners = owners
@@ -96,7 +97,10 @@ class SqliteReader:
         return rows[0][0] if rows else None
 
     def _in(self, sql: str, values: Sequence[Any]) -> Iterator[Any]:
-        """Rows of `sql`, whose `{}` becomes all the values. The statement is the same for any number of them."""
+        """The result rows of `sql`, in which `{}` becomes a subquery over `values`.
+
+        The values are bound as one JSON parameter, so SQLite caches one statement for any number of them.
+        """
         found = self._all(sql.format("SELECT value FROM json_each(?)"), (orjson.dumps(values).decode(),))
         return iter(found)
 
@@ -148,7 +152,7 @@ class SqliteReader:
         return np.array([row for (row,) in self._all(sql, (after, limit))], dtype=np.int64)
 
     def _pages(self, sql: str, change: int) -> Iterator[list[Any]]:
-        """Batches of `sql`, which takes (change, last row, limit) and orders by row."""
+        """Batches of the rows of `sql`, which has the parameters (change, last row, limit) and orders by row."""
         last = 0
         while batch := self._all(sql, (change, last, _BATCH)):
             yield batch
@@ -243,7 +247,7 @@ class SqliteReader:
             "LEFT JOIN weights w ON w.row = p.row "
             f"WHERE d.pk > ? AND d.pk <= ? {condition}ORDER BY d.pk, p.ordinal"
         )
-        # Some documents are read at once, all of them part by part.
+        # A selection is read in one query, everything in ranges of 512 keys.
         last, step = 0, (2**62 if bound else 512)
         newest = int(self._one("SELECT coalesce(max(pk), 0) FROM documents"))
         while last < newest:
@@ -261,7 +265,7 @@ class SqliteReader:
             last += step
 
     def integrity(self) -> list[str]:
-        """SQLite's own check, and ours: passages without document, terms or vectors without passage."""
+        """Integrity problems as messages: those of SQLite's `quick_check`, and rows without their counterpart."""
         problems = [str(row[0]) for row in self._all("PRAGMA quick_check") if row[0] != "ok"]
         orphans = {
             "passages without a document": "SELECT count(*) FROM passages WHERE doc_pk NOT IN "

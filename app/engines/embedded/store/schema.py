@@ -37,24 +37,24 @@ _V2 = """
 CREATE TABLE progress (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
 """
 
-# Ids by key without touching the pages that hold the texts.
+# A covering index: document ids by key without reading the pages that hold the texts.
 _V3 = """
 CREATE INDEX documents_ids ON documents (pk, id);
 """
 
-# The VDR encoder's weights, beside the bags of tokens that every passage has.
+# VDR weights. The table `terms` holds the bags of tokens.
 _V4 = """
 CREATE TABLE weights (row INTEGER PRIMARY KEY, ids BLOB NOT NULL, weights BLOB);
 """
 
-# When a document was last written or changed: a generation that is being built catches up with its source by it.
+# The change counter of a document's last write. A generation being rebuilt uses it to copy what changed meanwhile.
 _V5 = """
 ALTER TABLE documents ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX documents_by_change ON documents (change, id);
 """
 
 MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
-"""Statement lists; number n brings a store of version n to n + 1. Never edited once released."""
+"""SQL scripts. Script n upgrades a store from schema version n to n + 1. A released script must not be edited."""
 
 
 def version(connection: sqlite3.Connection) -> int:
@@ -63,9 +63,9 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:
-    """Bring the store to the newest version, all steps or none.
+    """Upgrade the store to the newest schema version in one transaction.
 
-    Raises CorruptionError for a store that a newer hyblink has written.
+    Raises CorruptionError if a newer hyblink has written the store.
     """
     found = version(connection)
     if found > len(migrations):

@@ -1,7 +1,7 @@
 """The embedded passage store: one SQLite file in WAL mode, one writer, many readers.
 
-A row number is never used twice: a changed document gets new rows and its old ones become tombstones, so an index
-that applies the same change twice ends where it would after once.
+A row number is never reused: a changed document gets new rows and its old ones become tombstones. Applying a change
+to an index is therefore idempotent.
 """
 
 from __future__ import annotations
@@ -51,13 +51,16 @@ def _marks(count: int) -> str:
 
 
 class SqliteStore:
-    """The writing side of the store. One process writes at a time; it holds the file lock while it does."""
+    """The `PassageStore` in an SQLite file. One process at a time writes, holding a file lock.
+
+    `writer_wait_s` is how long a write waits for the lock, in seconds.
+    """
 
     def __init__(self, path: Path, *, writer_wait_s: float = 10.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.after_change: Callable[[], None] = lambda: None
-        """Called after each transaction that was committed."""
+        """A callback that runs after each committed transaction."""
         self._owners = RowOwners()
         self._wait = writer_wait_s
         self._mutex = threading.RLock()
@@ -66,11 +69,11 @@ class SqliteStore:
         with translated():
             self._connection = connect(path)
             migrate(self._connection)
-            self._peek = connect(path)  # a transaction in progress must not hold up whoever only looks
+            self._peek = connect(path)  # for short reads that must not wait for a transaction in progress
             self._peek_lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the store's own connections; readers stay as they are."""
+        """Close the store's own connections. Open readers stay usable."""
         with self._mutex, self._peek_lock:
             self._connection.close()
             self._peek.close()
@@ -89,7 +92,10 @@ class SqliteStore:
 
     @contextmanager
     def writer(self) -> Iterator[None]:
-        """Hold the writer lock; threads of one process take turns, another process is refused."""
+        """Hold the writer lock. It is exclusive between threads and processes and reentrant within a thread.
+
+        Raises WriterConflictError if it is not free within `writer_wait_s` seconds.
+        """
         if not self._mutex.acquire(timeout=self._wait):
             raise WriterConflictError("another thread is writing to this collection", expected="one writer at a time")
         try:
@@ -263,9 +269,9 @@ class SqliteStore:
         return stored
 
     def forget_tombstones(self, before: int) -> None:
-        """Drop tombstones up to a change that every index has applied; an index left behind it rebuilds itself.
+        """Purge the tombstones up to the change counter `before`, which every index should have applied.
 
-        Raises WriterConflictError where another process is writing.
+        An index that has not applied them rebuilds itself. Raises WriterConflictError if another process is writing.
         """
         with self._peek_lock, translated():
             oldest = self._peek.execute("SELECT min(change) FROM tombstones").fetchone()[0]

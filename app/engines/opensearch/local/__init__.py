@@ -1,1 +1,1 @@
-"""A local OpenSearch cluster without Docker: assembled from Maven Central, run as plain processes."""
+"""A local OpenSearch cluster without Docker: assembled from Maven Central and run as ordinary processes."""

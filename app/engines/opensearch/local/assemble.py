@@ -1,4 +1,4 @@
-"""From the Maven pom to a home folder that OpenSearch starts from."""
+"""Assembles an OpenSearch installation folder from artifacts that Maven downloads."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _MODULES = "org.opensearch.plugin:"
 _AGENT = "org.opensearch:opensearch-agent"
 _LAYOUT = 1
-"""Raised whenever a home is laid out otherwise."""
+"""The version of the folder layout. Increase it when the layout changes, so that folders are assembled again."""
 
-# Modules whose classes others see, and who sees them.
+# Module → the module that it extends (`extended.plugins`).
 _EXTENDS = dict.fromkeys(("analysis-common", "ingest-common", "search-pipeline-common"), "lang-painless")
 _LINE = re.compile(r"^(?P<indent>[ |+\\-]*)\(?(?P<coordinates>[\w.\-]+(?::[\w.\-]+)+)")
 
 
 @dataclass(slots=True)
 class Tree:
-    """Who needs whom, by `group:artifact`; and the files of each."""
+    """A Maven dependency graph: the direct dependencies and files of each artifact, by `group:artifact`."""
 
     roots: list[str] = field(default_factory=list)
     children: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     files: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def closure(self, name: str, without: frozenset[str] = frozenset()) -> set[str]:
-        """An artifact and everything that it needs, cut at `without`."""
+        """An artifact and its transitive dependencies, except for `without` and what only these need."""
         found: set[str] = set()
         waiting = [name]
         while waiting:
@@ -55,7 +55,7 @@ class Tree:
 
 
 def parse_tree(text: str) -> Tree:
-    """Maven's verbose dependency tree. Each artifact's children stand at one of the places where it is named.
+    """Parse the output of Maven's verbose dependency tree, which lists an artifact's children at one occurrence only.
 
     >>> lines = ["me:me:pom:1", "+- a:b:jar:1:compile", "|  +- c:d:jar:x86:2:runtime", "+- c:d:jar:2:compile"]
     >>> tree = parse_tree("\\n".join(lines))
@@ -85,16 +85,16 @@ def parse_tree(text: str) -> Tree:
 
 
 def cache_folder() -> Path:
-    """Where assembled homes are kept. Another user has to read them where this one is root."""
+    """The folder of assembled installations. For root it is one that other users can read, since `nobody` runs them."""
     if os.geteuid() == 0:
         return Path("/var/cache/hyblink")
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyblink"
 
 
 def assemble(version: str, java: Java) -> Path:
-    """The home of an OpenSearch version: `lib/`, `modules/`, `plugins/`, `agent/`. Made once, then reused.
+    """The installation folder of an OpenSearch version: `lib/`, `modules/`, `plugins/`, `agent/`.
 
-    Raises UnavailableError where Maven is missing or cannot resolve the pom.
+    It is assembled once and then reused. Raises UnavailableError if Maven is missing or cannot resolve the pom.
     """
     if version not in VERSIONS:
         raise UnavailableError("unknown OpenSearch version", received=version, expected=f"one of {', '.join(VERSIONS)}")
@@ -116,7 +116,7 @@ def assemble(version: str, java: Java) -> Path:
 
 
 def build_plugin(version: str, java: Java) -> Path:
-    """Our plugin's zip for an OpenSearch version, compiled and tested by Maven; once for each state of its sources."""
+    """The zip of the hyblink plugin for an OpenSearch version. Maven builds it once per state of its sources."""
     sources = [*sorted(path for path in (PLUGIN / "src").rglob("*") if path.is_file()), PLUGIN / "pom.xml"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     archive = cache_folder() / "plugins" / f"opensearch-hyblink-{version}-{digest}.zip"
@@ -225,7 +225,7 @@ def write_descriptor(
     classname: str,
     extended: str = "",
 ) -> None:
-    """`plugin-descriptor.properties`, without which OpenSearch does not load a module or plugin."""
+    """Write `plugin-descriptor.properties`, which OpenSearch needs to load a module or plugin."""
     fields: Mapping[str, str] = {
         "name": name,
         "description": description,

@@ -1,6 +1,6 @@
-"""A cluster of OpenSearch processes on this machine: started, watched, and stopped by process id.
+"""A local cluster of OpenSearch processes for development and tests: start, status, stop.
 
-Loopback only, without the security plugin: for development and tests, never for an address that others reach.
+It listens on the loopback address only and has no security plugin, so it must not be exposed to others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOST = "127.0.0.1"
 _STATE = "cluster.json"
 _STOP_S = 30.0
 _children: list[subprocess.Popen[bytes]] = []
-"""Kept, for they outlive the call that starts them."""
+"""The started processes. The references are kept because the processes outlive the call that starts them."""
 _LOG = """status = error
 appender.file.type = File
 appender.file.name = file
@@ -53,10 +53,10 @@ class NodeState:
     transport_port: int
     pid: int
     started: float
-    """When the process began, as the system tells it: a later process of the same id is another one."""
+    """The start time of the process, which tells it from a later process with the same id."""
 
     def process(self) -> psutil.Process | None:
-        """The running process, None where it has ended."""
+        """The running process; None if it has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 1.0
@@ -67,7 +67,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """A cluster that was started: what is asked of `status` and `stop`."""
+    """The stored state of a cluster that was started."""
 
     name: str
     version: str
@@ -86,24 +86,27 @@ class ClusterState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """How a cluster is started. `port` 0 takes free ones; nodes get `port`, `port + 1` and so on."""
+    """The options for starting a cluster. Nodes listen on `port`, `port + 1` and so on; 0 takes free ports."""
 
     version: str = "3.8.0"
     nodes: int = 1
     port: int = 0
     heap_mb: int = 1024
     agent: bool = False
-    """Run under the server's own Java agent, which sandboxes plugins as an ordinary installation does."""
+    """Run with OpenSearch's Java agent, which sandboxes plugins as in an ordinary installation."""
     hyblink_plugin: bool = True
-    """Build and install our own plugin; without it the same queries are made of stock ones."""
+    """Build and install the hyblink plugin. Without it the engine uses standard queries."""
     plugins: tuple[Path, ...] = ()
-    """Plugin zips, or folders of unpacked plugins, to install beside those of the version."""
+    """Further plugins to install: zips or unpacked folders."""
     settings: tuple[tuple[str, str], ...] = ()
-    """Lines of opensearch.yml to add or replace."""
+    """Settings (name, value) of opensearch.yml to add or replace."""
 
 
 def clusters_folder() -> Path:
-    """Where clusters live. Where this is root, another user runs them and must be able to read the way there."""
+    """The folder of all local clusters: `HYBLINK_NODE_DIR` or a default.
+
+    For root the default is a path that the user `nobody`, who runs the nodes, can read.
+    """
     if wanted := os.environ.get("HYBLINK_NODE_DIR"):
         return Path(wanted)
     if os.geteuid() == 0:
@@ -112,7 +115,7 @@ def clusters_folder() -> Path:
 
 
 class Cluster:
-    """The cluster of a name, running or not."""
+    """The local cluster of this name, running or not."""
 
     def __init__(self, name: str = "local", folder: Path | None = None) -> None:
         if not name.replace("-", "").isalnum():
@@ -121,7 +124,7 @@ class Cluster:
         self.folder = (folder or clusters_folder()) / name
 
     def state(self) -> ClusterState | None:
-        """What was started last, None where nothing was."""
+        """The state of the last start; None if it was never started."""
         path = self.folder / _STATE
         if not path.exists():
             return None
@@ -140,9 +143,10 @@ class Cluster:
             ) from None
 
     def start(self, options: ClusterOptions, *, wait_s: float = 120.0) -> ClusterState:
-        """Start every node and wait until the cluster is green.
+        """Start every node and wait at most `wait_s` seconds until the cluster is green.
 
-        Raises ConflictError where it is running, UnavailableError (with the end of the log) where a node gives up.
+        Raises ConflictError if it is running or holds other data, and UnavailableError, with the end of the log, if a
+        node ends or the cluster does not become green.
         """
         if not 1 <= options.nodes <= 9:
             raise InvalidInputError("bad number of nodes", received=options.nodes, expected="1 to 9")
@@ -188,7 +192,7 @@ class Cluster:
             return started
 
     def restart_node(self, name: str, *, wait_s: float = 120.0) -> None:
-        """Start one node of a running cluster again, as it was configured."""
+        """Start a stopped node of a running cluster again, with its old configuration."""
         with self._locked():
             state = self.state()
             if state is None:
@@ -225,7 +229,7 @@ class Cluster:
         raise UnavailableError(f"the cluster was not green after {wait_s:g} s: {last}\n{self.tail('node1')}")
 
     def tail(self, node: str = "node1", lines: int = 30) -> str:
-        """The end of a node's log and of what it printed."""
+        """The last lines of a node's log and of its standard output."""
         found = []
         for path in (self.folder / node / "logs" / "node.log", self.folder / node / "logs" / "stdout.log"):
             if path.exists():
@@ -233,18 +237,18 @@ class Cluster:
         return "\n".join(found)
 
     def stop(self) -> int:
-        """Stop every node; how many were running."""
+        """Stop every node. Returns how many were running."""
         with self._locked():
             state = self.state()
             return _stop(list(state.nodes), _STOP_S) if state else 0
 
     def remove(self) -> None:
-        """Stop it and delete its data."""
+        """Stop the cluster and delete its data."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def health(self) -> dict[str, object] | None:
-        """`_cluster/health` of a running cluster, None where nothing answers."""
+        """The response of `_cluster/health`; None if no node answers."""
         state = self.state()
         for url in state.urls if state else ():
             with contextlib.suppress(httpx.HTTPError, json.JSONDecodeError):
@@ -277,7 +281,7 @@ def _ports(options: ClusterOptions) -> list[tuple[int, int]]:
 
 
 def _owner() -> tuple[int, int] | None:
-    """OpenSearch refuses to run as root: then `nobody` runs it."""
+    """The (user, group) id to run nodes as: `nobody` if this is root, because OpenSearch refuses root; else None."""
     if os.geteuid() != 0:
         return None
     user = pwd.getpwnam("nobody")
@@ -313,7 +317,7 @@ def _configure(
         "network.host": HOST,
         "http.port": http,
         "transport.port": transport,
-        # A developer's disk may be nearly full; tests that mean the watermarks set them.
+        # A developer's disk may be nearly full. Tests of the disk watermarks override this.
         "cluster.routing.allocation.disk.threshold_enabled": "false",
         "action.auto_create_index": "false",
     }
@@ -332,7 +336,8 @@ def _configure(
 
 def _launch(folder: Path, home: Path, java: Java, options: ClusterOptions) -> subprocess.Popen[bytes]:
     jars = sorted((home / "lib").glob("*.jar"))
-    # Parsed classes, shared by all clusters: made by the first to stop, it halves the time of every later start.
+    # A class-data archive (CDS) shared by all clusters. The first process to stop writes it; later starts take half
+    # the time.
     archive = home.parent / "archive" / f"{home.name}-java{java.version}.jsa"
     archive.parent.mkdir(exist_ok=True)
     first = ["-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile={archive}"]
@@ -392,7 +397,7 @@ def _stop(nodes: list[NodeState], wait_s: float) -> int:
     running = [process for node in nodes if (process := node.process())]
     for process in running:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGCONT)  # a paused one would not hear the next
+            process.send_signal(signal.SIGCONT)  # a paused process would not handle SIGTERM
             process.terminate()
     _, left = psutil.wait_procs(running, timeout=wait_s)
     for process in left:

@@ -1,4 +1,4 @@
-"""Finding a Java that can run and build what we need."""
+"""Finds an installed JDK that is new enough for OpenSearch and for building the plugin."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Java:
 
 
 def version_of(home: Path) -> int | None:
-    """The major version of the JDK in a folder, None where there is none."""
+    """The major version of the JDK in a folder; None if there is none."""
     if not (home / "bin" / "java").is_file():
         return None
     try:
@@ -57,7 +57,7 @@ def _installed() -> Iterator[Java]:
 
 
 def find_java(lowest: int = LOWEST) -> Java:
-    """`JAVA_HOME` if it is new enough, else the newest JDK installed. Raises UnavailableError."""
+    """`JAVA_HOME` if its version is at least `lowest`, else the newest installed JDK. Raises UnavailableError."""
     if wanted := os.environ.get("JAVA_HOME"):
         version = version_of(Path(wanted))
         if version is not None and version >= lowest:
