@@ -29,7 +29,7 @@ class App:
     encoders: EncoderPool
     jobs: CeleryJobs | InProcessJobs
     claims: Claims
-    work: JobRecords
+    job_records: JobRecords
     uploads: Uploads
     feedback: Feedback
     schedules: Schedules

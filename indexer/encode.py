@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hyblink.app.core.ports.encoders import FullEncoder
+from hyblink.app.core.ports.encoders import HybridEncoder
 from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.types.arrays import IdArray, as_rows
 from hyblink.app.jobs.claims import BLOCK, Claims
@@ -18,7 +18,7 @@ from hyblink.app.jobs.claims import BLOCK, Claims
 _POLL_S = 0.2
 
 
-def encode_rows(engine: Engine, encoder: FullEncoder, rows: IdArray) -> int:
+def encode_rows(engine: Engine, encoder: HybridEncoder, rows: IdArray) -> int:
     """Encode those of `rows` that exist and have no vector yet; returns how many.
 
     `encoder` must be the encoder of the engine's generation.
@@ -35,7 +35,7 @@ def encode_rows(engine: Engine, encoder: FullEncoder, rows: IdArray) -> int:
 
 def encode_waiting(
     engine: Engine,
-    encoder: FullEncoder,
+    encoder: HybridEncoder,
     claims: Claims,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -57,7 +57,7 @@ def encode_waiting(
 
 def encode_all(
     engine: Engine,
-    encoder: FullEncoder,
+    encoder: HybridEncoder,
     claims: Claims,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,

@@ -58,21 +58,21 @@ def export_collection(
             _Terms.writing(beside, "term") as terms,
             _Terms.writing(beside, "vdr") as vdr,
         ):
-            for one in engine.store.reader().export():
+            for item in engine.store.reader().export():
                 row = {
-                    **asdict(one.document),
-                    "windows": one.windows,
-                    "encoded": [vector is not None for vector in one.vectors],
-                    "content_hash": one.content_hash,
+                    **asdict(item.document),
+                    "windows": item.windows,
+                    "encoded": [vector is not None for vector in item.vectors],
+                    "content_hash": item.content_hash,
                 }
                 documents.write(orjson.dumps(row) + b"\n")
-                weights = one.weights or (None,) * len(one.bags)
-                for bag, vector, own in zip(one.bags, one.vectors, weights, strict=True):
+                weights = item.weights or (None,) * len(item.bags)
+                for bag, vector, own in zip(item.bags, item.vectors, weights, strict=True):
                     terms.add(bag)
                     vdr.add(own)
                     vectors.write((empty if vector is None else vector).astype("<f2").tobytes())
                 count += 1
-                passages += len(one.windows)
+                passages += len(item.windows)
                 progress(1)
         write_manifest(
             beside,

@@ -15,12 +15,12 @@ class Leg:
     """The retriever of one signal, or of several that one request answers, bound to a query and a snapshot.
 
     `search` takes k, the filter (None for all) and rows proposed by other legs, and returns each signal's candidates.
-    It uses those rows only if `waits`. `score` returns each signal's exact scores of rows. `rank` returns the exact
-    rank of a row for a signal, None if there is none.
+    It uses those rows only if `uses_other_candidates`. `score` returns each signal's exact scores of rows. `rank`
+    returns the exact rank of a row for a signal, None if there is none.
     """
 
     signals: tuple[Signal, ...]
     search: Callable[[int, Selection | None, IdArray], Mapping[Signal, Scored]]
     score: Callable[[IdArray], Mapping[Signal, ScoreArray]]
     rank: Callable[[Signal, int], int | None]
-    waits: bool = False
+    uses_other_candidates: bool = False

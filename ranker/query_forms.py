@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.app.core.ports.encoders import BagEncoder, EncodedQuery, FullEncoder
+from hyblink.app.core.ports.encoders import BagEncoder, EncodedQuery, HybridEncoder
 from hyblink.app.core.ports.views import WAITING_COUNTED, Snapshot
 from hyblink.app.core.types.arrays import TermWeights, TokenIdf, VectorArray
 from hyblink.app.core.types.documents import SparseForm
@@ -59,7 +59,7 @@ class QueryForms:
         snapshot: Snapshot,
         query: AnalyzedQuery,
         bag: BagEncoder,
-        encoder: FullEncoder | None,
+        encoder: HybridEncoder | None,
         mode: VdrMode,
         limit: int,
     ) -> None:

@@ -77,8 +77,8 @@ def _ndcg_of_each(pool: JudgedPool, profiles: Sequence[RankingProfile]) -> Float
     by_document = np.argsort(pool.document_C, kind="stable")
     starts = np.searchsorted(pool.document_C[by_document], np.arange(len(pool.gains_D)))
     for lines in sums.values():
-        one = fuse(pool.scores, profiles[lines[0]])
-        normalised_SC = np.where(np.isnan(pool.scores.raw_SC), 0.0, one.normalised_SC)[:, by_document]
+        fused = fuse(pool.scores, profiles[lines[0]])
+        normalised_SC = np.where(np.isnan(pool.scores.raw_SC), 0.0, fused.normalised_SC)[:, by_document]
         weights_PS = np.array([[profiles[at].weights.get(s, 0.0) for s in pool.scores.signals] for at in lines])
         best_PD = np.maximum.reduceat(weights_PS @ normalised_SC, starts, axis=1)
         order_PD = np.argsort(-best_PD, axis=1, kind="stable")[:, :CUTOFF]

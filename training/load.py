@@ -44,8 +44,8 @@ def load(paths: Sequence[Path], split: str, read: Callable[[Path, str], Sequence
             corpora += passages.values()
         else:
             for row in own:
-                for one in (*row.positives, *row.negatives):
-                    passages.setdefault(one.joined, one)
-        texts[name] = [one.joined for one in passages.values()]
+                for item in (*row.positives, *row.negatives):
+                    passages.setdefault(item.joined, item)
+        texts[name] = [passage.joined for passage in passages.values()]
         rows += own
     return Loaded(tuple(rows), fingerprints, texts, tuple(corpora))

@@ -114,9 +114,9 @@ class ModelRegistry:
             )
         return manifest
 
-    def compare(self, one: str, other: str) -> dict[str, Any]:
+    def compare(self, item: str, other: str) -> dict[str, Any]:
         """The differences between two models, as [first, second] pairs: changed options, data and metrics."""
-        left, right = self.show(one), self.show(other)
+        left, right = self.show(item), self.show(other)
         keys = sorted(set(left["config"]) | set(right["config"]))
         return {
             "config": {

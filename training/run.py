@@ -40,7 +40,7 @@ def train_model(
     cache: Path,
     parent: str = "",
     entities: Sequence[Path] = (),
-    go_on_from: Path | None = None,
+    init_from: Path | None = None,
     statistics: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, float], None] = lambda _step, _loss: None,
     say: Callable[[str], None] = lambda _: None,
@@ -51,7 +51,7 @@ def train_model(
     resumes from the newest. `cache` holds hidden states of frozen backbones.
 
     `dev` is evaluated during training, at most `dev_limit` rows of `dev_split`. `entities` are files of entity vectors
-    that a mention encoder is trained against. `go_on_from` is the folder of an earlier VDR head or LoRA adapter whose
+    that a mention encoder is trained against. `init_from` is the folder of an earlier VDR head or LoRA adapter whose
     weights are the starting point. `statistics` are the passages of each source by file name, needed if the rows do not
     contain all of them. `progress` is called with step and loss, `say` with messages for the user.
 
@@ -61,7 +61,7 @@ def train_model(
     family.check(config)
     if out.exists():
         raise ConflictError("the model exists already", received=str(out), expected="a new folder")
-    inputs = Inputs(cache, statistics or {}, tuple(entities), go_on_from)
+    inputs = Inputs(cache, statistics or {}, tuple(entities), init_from)
     family.check_inputs(config, inputs)
     loaded = load(data, split, family.read)
     config, rows = family.rows(config, loaded, say)
@@ -100,7 +100,7 @@ def train_model(
         "steps": state.step,
         "loss_first": _mean(state.losses[:20]),
         "loss_last": _mean(state.losses[-20:]),
-        "dev": [list(one) for one in state.dev],
+        "dev": [list(item) for item in state.dev],
         "best_dev": state.best if state.dev else None,
         "stopped_early": outcome.early,
         "rows": len(rows),
@@ -131,7 +131,7 @@ def _fingerprints(inputs: Inputs) -> dict[str, str]:
                 "no such file of vectors", received=str(path), expected="one of hyblink kb export-vectors"
             )
         found[path.name] = sha256(path)
-    earlier = inputs.go_on_from
+    earlier = inputs.init_from
     if earlier is not None:
         if not earlier.is_dir():
             raise InvalidInputError("no such model", received=str(earlier), expected="a folder with a manifest.json")
@@ -143,11 +143,11 @@ def _own_negatives(
     config: RunConfig, inputs: Inputs, model: Any, rows: Sequence[Any], loaded: Loaded, folder: Path
 ) -> Any:
     """The ANCE miner: mines hard negatives with a second model that receives copies of the trained weights."""
-    from hyblink.training.negatives.ance import OwnNegatives, corpus_of
+    from hyblink.training.negatives.ance import AnceMiner, corpus_of
     from hyblink.training.negatives.mining import Mining
 
     family = family_of(config)
-    return OwnNegatives(
+    return AnceMiner(
         model,
         cast("Retriever", family.trainable(config, inputs, model)),
         rows,

@@ -82,8 +82,8 @@ class Client:
 
     def judge(self, collection: str, query: str, document_id: str, grade: int) -> None:
         """Store a relevance judgement of a document for a query. `grade` is 0 (irrelevant) to 3."""
-        one = {"query": query, "document_id": document_id, "grade": grade}
-        self._call("POST", "/v1/judgements", json={"collection": collection, "judgements": [one]})
+        judgement = {"query": query, "document_id": document_id, "grade": grade}
+        self._call("POST", "/v1/judgements", json={"collection": collection, "judgements": [judgement]})
 
     def click(self, search_id: str, document_id: str) -> None:
         """Record a click on a document in the results of a logged search."""

@@ -105,7 +105,7 @@ def linked_text(text: str, links: Sequence[Mapping[str, Any]]) -> str:
 
 def mentioned(collection: str, found: Mapping[str, Any]) -> str:
     """The documents of a collection that mention an entity."""
-    titles = ", ".join(escape(one["title"] or one["doc_id"]) for one in found["shown"])
+    titles = ", ".join(escape(result["title"] or result["doc_id"]) for result in found["shown"])
     return f"<div>In {int(found['documents'])} documents of <b>{escape(collection)}</b>: {titles}</div>"
 
 
@@ -122,7 +122,7 @@ def entity_link(kb: str, entity_id: str, title: str) -> str:
 def entity_card(entity: Mapping[str, Any]) -> str:
     """An entity: kind, world, aliases, description."""
     tags = "".join(f"<span class='hb-tier'>{escape(entity[key])}</span>" for key in ("kind", "world") if entity[key])
-    names = ", ".join(escape(one) for one in entity["aliases"])
+    names = ", ".join(escape(item) for item in entity["aliases"])
     also = f"<div>also {names}</div>" if names else ""
     return f"{tags}{also}<div class='hb-text'>{escape(entity['description'])}</div>"
 
@@ -196,35 +196,36 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
             )
     head = "<tr><th>nDCG@10</th><th>serving</th><th>candidate</th><th>gain</th><th>at least (95 %)</th></tr>"
     checks = "".join(
-        f"<li data-passed='{str(bool(one['passed'])).lower()}'>{'✓' if one['passed'] else '✗'} {escape(one['says'])}"
+        f"<li data-passed='{str(bool(item['passed'])).lower()}'>{'✓' if item['passed'] else '✗'} {escape(item['says'])}"
         "</li>"
-        for one in verdict["checks"]
+        for item in verdict["checks"]
     )
     return f"<table class='hb-verdict'>{head}{''.join(rows)}</table><ul>{checks}</ul>"
 
 
-def generation_line(one: Mapping[str, Any], answers: bool) -> str:
+def generation_line(record: Mapping[str, Any], answers: bool) -> str:
     """One generation: id, date, encoders and note. `answers` says whether it is the serving one."""
     tag = "<span class='hb-tier'>answers</span>" if answers else ""
-    about = " · ".join(escape(one[name]) for name in ("created", "dense_encoder", "vdr_model", "note") if one[name])
-    state = escape(one["id"]) + ("!" if answers else "")
-    head = f"<b>{escape(one['id'])}</b>{tag}"
+    about = " · ".join(
+        escape(record[name]) for name in ("created", "dense_encoder", "vdr_model", "note") if record[name]
+    )
+    state = escape(record["id"]) + ("!" if answers else "")
+    head = f"<b>{escape(record['id'])}</b>{tag}"
     return f"<div class='hb-generation' data-state='{state}'>{head}<div class='hb-text'>{about}</div></div>"
 
 
-def dead_letter(one: Mapping[str, Any]) -> str:
+def dead_letter(record: Mapping[str, Any]) -> str:
     """One dead letter: the task that failed permanently, and its error."""
-    return (
-        f"<b>{escape(one['task'])}</b> {escape(' '.join(one['args']))}<div class='hb-text'>{escape(one['error'])}</div>"
-    )
+    task = f"<b>{escape(record['task'])}</b> {escape(' '.join(record['args']))}"
+    return f"{task}<div class='hb-text'>{escape(record['error'])}</div>"
 
 
 def rejects(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rejected rows: place, reason and beginning of each."""
     return "".join(
-        f"<div class='hb-text'>{escape(one['file'])}:{int(one['line'])} {escape(one['message'])} "
-        f"<code>{escape(one['raw'])}</code></div>"
-        for one in rows
+        f"<div class='hb-text'>{escape(row['file'])}:{int(row['line'])} {escape(row['message'])} "
+        f"<code>{escape(row['raw'])}</code></div>"
+        for row in rows
     )
 
 

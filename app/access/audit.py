@@ -6,7 +6,7 @@ import getpass
 from dataclasses import asdict, dataclass
 
 from hyblink.app.core.clock import now, sortable_id
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 
 _KIND = "audit"
 
@@ -35,7 +35,7 @@ class Audit:
 
     def list(self, before: str | None = None, limit: int = 100) -> list[tuple[str, Act]]:
         """Return (id, entry) pairs, newest first. `before` is an id: only older entries are returned."""
-        return [(one.id, Act(**one.body)) for one in self._records.list(_KIND, before=before, limit=limit)]
+        return [(item.id, Act(**item.body)) for item in self._records.list(_KIND, before=before, limit=limit)]
 
 
 def local_user() -> str:

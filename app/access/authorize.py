@@ -59,15 +59,15 @@ def authorize(
     role: Role,
     collection: str | None,
     *,
-    open_door: bool,
+    allow_anonymous: bool,
     tokens: Tokens | None = None,
 ) -> ApiKey | None:
     """Identify the caller and check its role on a collection; return its key.
 
-    `open_door` allows anonymous callers, for whom None is returned. Raises UnauthorizedError or ForbiddenError.
+    `allow_anonymous` allows anonymous callers, for whom None is returned. Raises UnauthorizedError or ForbiddenError.
     """
     if header is None:
-        if open_door:
+        if allow_anonymous:
             return None
         raise UnauthorizedError("an API key is needed", expected="the header `Authorization: Bearer hyb_…`")
     key = identify(keys, tokens, header)

@@ -21,7 +21,7 @@ from hyblink.app.core.errors import (
     NotFoundError,
     UnauthorizedError,
 )
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 
 _ID = re.compile(r"[0-9a-f]{8}")
 
@@ -86,7 +86,7 @@ class KeyStore:
 
     def all(self) -> list[ApiKey]:
         """Return all keys, oldest first, revoked ones included."""
-        found = [_key(one) for one in self._records.list(_KIND, limit=10_000)]
+        found = [_key(item) for item in self._records.list(_KIND, limit=10_000)]
         return sorted(found, key=lambda key: (key.created, key.id))
 
     def create(

@@ -103,7 +103,9 @@ class TokenVerifier:
         if not name:
             return ()
         given = _at(claims, name)
-        found = tuple(one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str) and one)
+        found = tuple(
+            value for value in (given if isinstance(given, list) else [given]) if isinstance(value, str) and value
+        )
         if not found:
             raise ForbiddenError("the token names no collection", expected=f"the claim {name}, or `*`")
         return () if "*" in found else found
@@ -148,7 +150,7 @@ class TokenVerifier:
         except (httpx.HTTPError, jwt.PyJWTError, ValueError, InvalidInputError) as error:
             log.warning("the identity provider's keys could not be fetched: %s", error)
             return {}
-        return {str(one.key_id or ""): one for one in keys if one.public_key_use in {None, "sig"}}
+        return {str(key.key_id or ""): key for key in keys if key.public_key_use in {None, "sig"}}
 
 
 def _discovery(issuer: str) -> str:

@@ -74,7 +74,7 @@ class ManyTexts:
             found = self._table.cut(pieces)
             terms_of, word = self._terms_of, self._table.word
             new = [" ".join(terms_of(word(n))).encode() for n in range(len(self._terms), len(self._table))]
-            self._terms.extend([len(one) for one in new], np.frombuffer(b"".join(new), dtype=np.uint8))
+            self._terms.extend([len(item) for item in new], np.frombuffer(b"".join(new), dtype=np.uint8))
             terms, offsets = self._terms.data, self._terms.offsets
             out = np.empty(self._terms.total(found) + len(found.numbers), dtype=np.uint8)
         ends = np.empty(len(pieces), dtype=np.int64)

@@ -25,7 +25,7 @@ def sentence_ends(text: str, starts: Sequence[int]) -> list[int]:
     >>> sentence_ends("He met Dr. Who. She left!", [0, 3, 7, 9, 11, 14, 16, 20, 24])
     [6, 9]
     """
-    cuts = [one.end() for one in _END.finditer(text) if not _abbreviates(text, one.start(), one.end())]
+    cuts = [item.end() for item in _END.finditer(text) if not _abbreviates(text, item.start(), item.end())]
     found = np.searchsorted(np.asarray(starts), cuts) if len(starts) else np.zeros(0, dtype=np.int64)
     return sorted({*found.tolist(), len(starts)} - {0})
 

@@ -49,7 +49,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     # Uploads are streamed to disk, so they have a larger limit of their own.
     uploads = {"/v1/uploads": settings.jobs.max_upload_bytes}
     api.add_middleware(BodyLimit, limit=settings.api.max_body_bytes, others=uploads)
-    if service.open_door:
+    if service.allow_anonymous:
         # Without API keys only loopback host names are accepted, which prevents DNS rebinding by web pages.
         api.add_middleware(LoopbackHosts)
     _observe(api, service)
@@ -77,7 +77,7 @@ def _service(app: App, listening: str, warm_up: WarmUp) -> Service:
         rates=RateLimits(settings.api.requests_per_minute),
         audit=Audit(app.catalog.records()),
         tokens=tokens,
-        open_door=is_loopback(listening) and settings.api.open_on_loopback,
+        allow_anonymous=is_loopback(listening) and settings.api.open_on_loopback,
         metrics=metrics,
         searches=Slots("searches", settings.api.max_concurrent_searches, metrics.searching),
         links=Slots("linking requests", settings.api.max_concurrent_links, metrics.linking),

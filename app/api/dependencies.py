@@ -103,7 +103,7 @@ class Slots:
 class Service:
     """The state of an API process: the application, authorization, rate limits, metrics, audit log.
 
-    `open_door` means that requests without a key are allowed. `warm` is set once the encoders are loaded.
+    `allow_anonymous` means that requests without a key are allowed. `warm` is set once the encoders are loaded.
     """
 
     app: App
@@ -111,7 +111,7 @@ class Service:
     rates: RateLimits
     audit: Audit
     tokens: TokenVerifier | None
-    open_door: bool
+    allow_anonymous: bool
     metrics: Metrics
     searches: Slots
     links: Slots
@@ -124,7 +124,7 @@ class Service:
         UnauthorizedError, ForbiddenError, RateLimitedError, TooLargeError.
         """
         assert access.role is not None
-        key = authorize(self.keys, header, access.role, None, open_door=self.open_door, tokens=self.tokens)
+        key = authorize(self.keys, header, access.role, None, allow_anonymous=self.allow_anonymous, tokens=self.tokens)
         if key is not None:
             self.rates.take(key, _CALL.get())
             if key.max_bytes and (body := BODY.get()) is not None:

@@ -77,7 +77,7 @@ class WarmUp:
             record = self._app.catalog.engine(name).record
             self._app.encoders.bag(record.vdr_encoder).encode_query("warm up")
             if record.dense_dimension:
-                self._app.encoders.full(record).encode_query("warm up")
+                self._app.encoders.hybrid_encoder(record).encode_query("warm up")
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # other collections are served; /readyz reports this one
 

@@ -180,6 +180,6 @@ def _check(address: str, ui_address: str) -> None:
         raise UnavailableError("the demo's linking request found no mention")
     say(f"link {SENTENCE!r}:")
     for link in links:
-        names = ", ".join(f"{one['title']} {one['probability']:.2f}" for one in link["candidates"])
+        names = ", ".join(f"{item['title']} {item['probability']:.2f}" for item in link["candidates"])
         say(f"  {link['mention']['text']!r} → {link['title'] or 'NIL'} ({names})")
     say(f"API {address} and UI {ui_address} answered; check passed")

@@ -109,7 +109,7 @@ def jobs_approve(job_id: str) -> None:
     with reported(), opened() as app, audited(app, f"jobs approve {job_id}"):
         from hyblink.app.access.audit import local_user
 
-        say(_line(app.work.approve(job_id, local_user())))
+        say(_line(app.job_records.approve(job_id, local_user())))
 
 
 @jobs_cli.command("list")
@@ -126,7 +126,7 @@ def jobs_list(
 ) -> None:
     """List jobs, newest first."""
     with reported(as_json), opened() as app:
-        found = app.work.list(states=state or (), collection=collection, limit=limit)
+        found = app.job_records.list(states=state or (), collection=collection, limit=limit)
         answer(found, as_json, map(_line, found))
 
 
@@ -140,7 +140,12 @@ def jobs_show(
     with reported(True), opened() as app:
         from dataclasses import asdict
 
-        emit({**asdict(app.work.get(job_id)), "rejects": app.work.rejects(job_id, rejects) if rejects else []})
+        emit(
+            {
+                **asdict(app.job_records.get(job_id)),
+                "rejects": app.job_records.rejects(job_id, rejects) if rejects else [],
+            }
+        )
 
 
 @jobs_cli.command("cancel")
@@ -156,7 +161,7 @@ def jobs_cancel(job_id: str) -> None:
 def jobs_resume(job_id: str) -> None:
     """Resume a cancelled or failed job where it stopped."""
     with reported(), opened() as app, audited(app, f"jobs resume {job_id}"):
-        say(_line(app.work.resume(job_id)))
+        say(_line(app.job_records.resume(job_id)))
 
 
 @jobs_cli.command("dead")
@@ -172,14 +177,14 @@ def jobs_dead(
     with reported(as_json), opened() as app:
         from hyblink.app.operations.jobs import replay as replay_task
 
-        letters = app.work.dead_letters(limit=limit)
+        letters = app.job_records.dead_letters(limit=limit)
         if replay:
-            wanted = [one.id for one in letters] if replay == ["all"] else replay
+            wanted = [item.id for item in letters] if replay == ["all"] else replay
             for letter in wanted:
                 done = replay_task(app, letter)
                 note(f"{letter}: {done.task} {' '.join(done.args)} is queued again")
             return
-        lines = (f"{one.id}  {one.at}  {one.task} {' '.join(one.args)}  {one.error}" for one in letters)
+        lines = (f"{item.id}  {item.at}  {item.task} {' '.join(item.args)}  {item.error}" for item in letters)
         answer(letters, as_json, lines)
 
 
@@ -195,8 +200,8 @@ def jobs_workers(as_json: JsonOption = False) -> None:
 
 
 def _queues(found: dict[str, Any]) -> Iterator[str]:
-    for one in found["workers"]:
-        yield f"worker {one['pid']} on {one['device']}: {', '.join(one['queues'])}; heard of {one['silent_s']} s ago"
+    for result in found["workers"]:
+        yield f"worker {result['pid']} on {result['device']}: {', '.join(result['queues'])}; heard of {result['silent_s']} s ago"
     yield "tasks that wait: " + (", ".join(f"{name} {n}" for name, n in found["queues"].items()) or "not known")
     yield "jobs: " + ", ".join(f"{count} {state}" for state, count in found["jobs"].items())
     yield "passages that wait: " + (", ".join(f"{name} {n}" for name, n in found["waiting"].items()) or "none")

@@ -49,7 +49,7 @@ def export(
         queries, qrels = app.feedback.qrels(collection)
         reader = app.catalog.engine(collection).snapshot().reader
         found = {name: reader.get_document(name) for name in {name for grades in qrels.values() for name in grades}}
-        texts = {name: (one.title, one.text) for name, one in found.items() if one is not None}
+        texts = {name: (result.title, result.text) for name, result in found.items() if result is not None}
         kept = {
             query: {name: grade for name, grade in grades.items() if name in texts} for query, grades in qrels.items()
         }

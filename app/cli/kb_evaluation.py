@@ -125,8 +125,12 @@ def evaluate(
         how = Retrieval(candidates, cross, own_document, link_signals(signals))
         found = evaluate_mentions(app, kb, data, how, limit=limit, only_ambiguous=ambiguous, progress=bars)
     say_unknown(kb, found.unknown, found.judged)
-    decisions = {name: asdict(one) for name, one in found.decisions.items()}
-    value = {"mentions": found.mentions, "systems": [asdict(one) for one in found.systems], "decisions": decisions}
+    decisions = {name: asdict(decision) for name, decision in found.decisions.items()}
+    value = {
+        "mentions": found.mentions,
+        "systems": [asdict(system) for system in found.systems],
+        "decisions": decisions,
+    }
     answer(value, as_json, lambda: _mention_lines(found, candidates, by_world))
 
 

@@ -164,7 +164,7 @@ def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | No
         advance = bars("mentions", len(rows))
         for at in range(0, len(rows), _LINKED_AT_ONCE):
             part = rows[at : at + _LINKED_AT_ONCE]
-            for row, text in zip(part, linked(*(one.text for one in part)).texts, strict=True):
+            for row, text in zip(part, linked(*(item.text for item in part)).texts, strict=True):
                 (found,) = text.links
                 value = _as_row(row.id, row.context.mention, found)
                 made.append(orjson.dumps(value))
@@ -175,13 +175,13 @@ def _link_mentions(data: Path, linked: Callable[..., LinkResult], out: Path | No
             advance(len(part))
     if out is not None:
         out.write_bytes(b"\n".join(made) + b"\n")
-        nil = sum(b'"entity_id":null' in one for one in made)
+        nil = sum(b'"entity_id":null' in item for item in made)
         line = f"{out}: {len(made)} mentions, {nil} of them NIL"
         answer({"mentions": len(made), "nil": nil}, as_json, [line])
 
 
 def _as_row(row_id: str, mention: str, found: Any) -> dict[str, Any]:
-    best = [{"id": one.entity_id, "probability": one.probability} for one in found.candidates]
+    best = [{"id": candidate.entity_id, "probability": candidate.probability} for candidate in found.candidates]
     return {
         "id": row_id,
         "mention": mention,
@@ -260,11 +260,11 @@ def _show(result: LinkResult, as_json: bool) -> None:
 
 def _links(result: LinkResult) -> Iterator[str]:
     for text in result.texts:
-        for one in text.links:
-            meaning = f"{one.entity_id} ({one.title})" if one.entity_id else f"NIL ({one.reason.replace('_', ' ')})"
-            mention = one.mention
-            yield f"{mention.start}:{mention.end} {mention.text!r} → {meaning}  p = {one.probability:.2f}"
-            for candidate in one.candidates:
+        for item in text.links:
+            meaning = f"{item.entity_id} ({item.title})" if item.entity_id else f"NIL ({item.reason.replace('_', ' ')})"
+            mention = item.mention
+            yield f"{mention.start}:{mention.end} {mention.text!r} → {meaning}  p = {item.probability:.2f}"
+            for candidate in item.candidates:
                 lines = " + ".join(f"{s.signal} {s.contribution:.2f}" for s in candidate.signals if s.contribution)
                 yield (
                     f"    {candidate.rank}. {candidate.title} [{candidate.entity_id}] "

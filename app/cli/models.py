@@ -35,7 +35,7 @@ def models_list(as_json: JsonOption = False) -> None:
             f"dev {manifest['metrics'].get('best_dev')}  {manifest['created']}"
             for name, manifest in shown.items()
         )
-        answer([{**one, "promoted": name in promoted} for name, one in shown.items()], as_json, lines)
+        answer([{**item, "promoted": name in promoted} for name, item in shown.items()], as_json, lines)
 
 
 @models_cli.command("show")
@@ -46,10 +46,10 @@ def models_show(name: str) -> None:
 
 
 @models_cli.command("compare")
-def models_compare(one: str, other: str) -> None:
+def models_compare(item: str, other: str) -> None:
     """Show the differences between the manifests of two models as JSON."""
     with reported(True):
-        emit(_registry().compare(one, other))
+        emit(_registry().compare(item, other))
 
 
 @models_cli.command("promote")

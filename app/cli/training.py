@@ -47,7 +47,7 @@ def train(
             help="File of entity vectors from `hyblink kb export-vectors` (for blink_bi and elq); may be repeated.",
         ),
     ] = None,
-    go_on_from: Annotated[
+    init_from: Annotated[
         Path | None,
         typer.Option("--from", help="Start from this earlier adapter or VDR head, which must match in form."),
     ] = None,
@@ -81,9 +81,9 @@ def train(
                 dev_limit=dev_limit,
                 work=work,
                 cache=Settings().data_dir / "states",
-                parent=parent or ("" if go_on_from is None else go_on_from.name),
+                parent=parent or ("" if init_from is None else init_from.name),
                 entities=entities or (),
-                go_on_from=go_on_from,
+                init_from=init_from,
                 progress=advance,
                 say=note,
             )

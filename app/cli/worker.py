@@ -43,7 +43,7 @@ def worker(
             os.environ["HYBLINK_ENCODE__DEVICE"] = device
         settings = Settings()
         set_up(settings.log_level, settings.log_format)
-        wanted = [one.strip() for one in queues.split(",")]
+        wanted = [part.strip() for part in queues.split(",")]
         unknown = sorted(set(wanted) - set(QUEUES))
         if unknown:
             raise InvalidInputError("unknown queue", received=unknown, expected=", ".join(QUEUES))

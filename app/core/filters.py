@@ -148,7 +148,7 @@ def parse_filter(tree: object) -> Filter:
     def clauses(body: object, name: str, depth: int) -> tuple[Filter, ...]:
         if not isinstance(body, list) or not body:
             raise InvalidInputError(f"bad {name} filter", received=body, expected="a list of filters, not empty")
-        return tuple(parse(one, depth + 1) for one in body)
+        return tuple(parse(item, depth + 1) for item in body)
 
     def parse(node: object, depth: int) -> Filter:
         nonlocal count

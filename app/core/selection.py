@@ -19,7 +19,7 @@ class RowSelection:
         """All rows, ascending."""
         return self.all_rows
 
-    def few(self, limit: int) -> IdArray | None:  # noqa: ARG002
+    def rows_if_at_most(self, limit: int) -> IdArray | None:  # noqa: ARG002
         """All rows, whatever the limit, since they are in memory."""
         return self.all_rows
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery, FullEncoder
+from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery, HybridEncoder
 from hyblink.app.core.types.arrays import ScoreArray
 
 
 class CachedQueries:
-    """A `FullEncoder` that returns cached encodings of known queries and passes all other calls to `encoder`."""
+    """A `HybridEncoder` that returns cached encodings of known queries and passes all other calls to `encoder`."""
 
-    def __init__(self, encoder: FullEncoder, known: dict[str, EncodedQuery]) -> None:
+    def __init__(self, encoder: HybridEncoder, known: dict[str, EncodedQuery]) -> None:
         self._encoder = encoder
         self._known = known
 
     @classmethod
-    def of(cls, encoder: FullEncoder, texts: Sequence[str]) -> CachedQueries:
+    def of(cls, encoder: HybridEncoder, texts: Sequence[str]) -> CachedQueries:
         """Encode the texts as queries now and cache the results."""
         unique = list(dict.fromkeys(texts))
         return cls(encoder, dict(zip(unique, encoder.encode_queries(unique), strict=True)))

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from hyblink.app.core.ports.encoders import DenseEncoder, FullEncoder, InTextEncoder, MentionEncoder
+from hyblink.app.core.ports.encoders import DenseEncoder, HybridEncoder, InTextEncoder, MentionEncoder
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution, VdrMode
@@ -79,7 +79,7 @@ class VdrEncoder(Protocol):
         """The `VdrAdapter` that can be trained further on a collection; None for a whole model."""
         ...
 
-    def with_dense(self, dense: DenseEncoder) -> FullEncoder:
+    def with_dense(self, dense: DenseEncoder) -> HybridEncoder:
         """The combination with a dense encoder. Raises EncoderUnavailableError if a head cannot read its states."""
         ...
 

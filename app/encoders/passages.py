@@ -1,4 +1,4 @@
-"""Combinations of a dense and a VDR encoder (`FullEncoder`): dense only, two models, or one shared backbone."""
+"""Combinations of a dense and a VDR encoder (`HybridEncoder`): dense only, two models, or one shared backbone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class VdrWeights(Protocol):
         ...
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf contained in passage weights, parallel to `ids`; None if unknown. See `FullEncoder.prior_idf`."""
+        """The idf contained in passage weights, parallel to `ids`; None if unknown. See `HybridEncoder.prior_idf`."""
         ...
 
 
@@ -71,12 +71,12 @@ class VdrTexts(Protocol):
         ...
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf contained in passage weights, parallel to `ids`; None if unknown. See `FullEncoder.prior_idf`."""
+        """The idf contained in passage weights, parallel to `ids`; None if unknown. See `HybridEncoder.prior_idf`."""
         ...
 
 
 class DenseOnly:
-    """A `FullEncoder` with a dense encoder and no VDR encoder."""
+    """A `HybridEncoder` with a dense encoder and no VDR encoder."""
 
     def __init__(self, dense: DenseEncoder) -> None:
         self._dense = dense
@@ -95,7 +95,7 @@ class DenseOnly:
 
 
 class DenseAndVdr:
-    """A `FullEncoder` of a dense encoder and a separate VDR model, which costs two forward passes."""
+    """A `HybridEncoder` of a dense encoder and a separate VDR model, which costs two forward passes."""
 
     def __init__(self, dense: DenseEncoder, vdr: VdrTexts) -> None:
         self._dense = dense
@@ -117,7 +117,7 @@ class DenseAndVdr:
 
 
 class SharedBackbone:
-    """A `FullEncoder` of a dense model and a VDR head on its token states. One forward pass computes both."""
+    """A `HybridEncoder` of a dense model and a VDR head on its token states. One forward pass computes both."""
 
     def __init__(self, dense: TokenStates, vdr: VdrWeights) -> None:
         self._dense = dense

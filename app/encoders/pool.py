@@ -15,7 +15,7 @@ from hyblink.app.core.ports.encoders import (
     CrossEncoder,
     DenseEncoder,
     EntityCross,
-    FullEncoder,
+    HybridEncoder,
     InTextEncoder,
     MentionEncoder,
     SpanDetector,
@@ -55,7 +55,7 @@ class EncoderPool:
         self._lock = threading.RLock()
         self._dense: dict[str, DenseEncoder] = {}
         self._vdr: dict[str, VdrEncoder] = {}
-        self._full: dict[tuple[str, str], FullEncoder] = {}
+        self._full: dict[tuple[str, str], HybridEncoder] = {}
         self._cross: CrossEncoder | None = None
         self._mention: dict[str, MentionEncoder | InTextEncoder] = {}
         self._entity_cross: EntityCross | None = None
@@ -137,7 +137,7 @@ class EncoderPool:
         """The bag encoder of this id. Raises EncoderUnavailableError if there is none."""
         return _known(self._bags, encoder_id, "VDR vocabulary")
 
-    def vdr_mode(self, record: GenerationRecord) -> VdrMode:
+    def best_vdr_mode(self, record: GenerationRecord) -> VdrMode:
         """The mode that the generation's VDR encoder recommends; `bag` if it has no VDR encoder."""
         return self._vdr_of(record.vdr_model, record.dense_encoder).mode if record.vdr_model else "bag"
 
@@ -180,7 +180,7 @@ class EncoderPool:
             )
         return encoder
 
-    def full(self, record: GenerationRecord) -> FullEncoder:
+    def hybrid_encoder(self, record: GenerationRecord) -> HybridEncoder:
         """The dense and VDR encoders of a generation as one. Raises EncoderUnavailableError if one is not available."""
         key = (record.dense_encoder, record.vdr_model)
         with self._lock:
@@ -289,7 +289,10 @@ class EncoderPool:
             if name == "elq":
                 return self._span_head()
             if name not in self._detectors:
-                allowed = [*(f"spacy:{one}" for one in installed_pipelines()), *self._settings.link.detectors]
+                allowed = [
+                    *(f"spacy:{installed_pipeline}" for installed_pipeline in installed_pipelines()),
+                    *self._settings.link.detectors,
+                ]
                 if not name.startswith("spacy:") or name not in allowed:
                     known = dict.fromkeys(("dictionary", "elq", *allowed))
                     raise InvalidInputError("unknown detector", received=name, expected=", ".join(known))
@@ -300,7 +303,7 @@ class EncoderPool:
         """Replace the reranker."""
         self._cross = encoder
 
-    def put_full(self, record: GenerationRecord, encoder: FullEncoder) -> None:
+    def put_hybrid_encoder(self, record: GenerationRecord, encoder: HybridEncoder) -> None:
         """Replace the encoder of all generations with this one's dense and VDR encoder ids.
 
         Evaluation uses it for an encoder that caches the test queries.

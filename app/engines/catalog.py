@@ -29,8 +29,8 @@ from typing import Any, Protocol
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from hyblink.app.core.names import check_name
-from hyblink.app.core.ports.engine import Engine, Present
-from hyblink.app.core.ports.work import Records
+from hyblink.app.core.ports.engine import Engine, OpenedCollection
+from hyblink.app.core.ports.jobs import Records
 from hyblink.app.core.settings import DenseSettings
 from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
 from hyblink.app.core.types.linking import LinkProfile, NameCounts, Utility, check_annotation
@@ -210,7 +210,10 @@ class Catalog:
 
     def generations(self, name: str) -> list[GenerationRecord]:
         """The records of all finished generations, oldest first."""
-        found = (self._registry.read(name, f"generations/{one}/generation") for one in self._registry.generations(name))
+        found = (
+            self._registry.read(name, f"generations/{generation}/generation")
+            for generation in self._registry.generations(name)
+        )
         return [GenerationRecord(**record) for record in found if record is not None]
 
     def current(self, name: str) -> str:
@@ -294,7 +297,7 @@ class Catalog:
                 self._engines[name, wanted] = engine
             return engine
 
-    def present(self, name: str, generation: str | None = None) -> Present:
+    def open(self, name: str, generation: str | None = None) -> OpenedCollection:
         """The engine, snapshot and ranking profile for a search: of the current generation, or of a finished one by id.
 
         Raises NotFoundError if there is no such collection or generation.
@@ -302,11 +305,11 @@ class Catalog:
         if generation is not None:
             self.record(name, generation)
             engine = self.engine(name, generation)
-            return Present(engine, engine.snapshot(), self.profile(name, generation))
+            return OpenedCollection(engine, engine.snapshot(), self.profile(name, generation))
         with self._registry.moment(name, self._answering.get(name, "")):
             engine = self.engine(name)
             self._answering[name] = engine.record.id
-            return Present(engine, engine.snapshot(), self.profile(name, engine.record.id))
+            return OpenedCollection(engine, engine.snapshot(), self.profile(name, engine.record.id))
 
     def _forget_gone(self, name: str) -> None:
         """Drop cached engines whose generation another process has deleted or recreated."""
@@ -430,7 +433,7 @@ def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
 
 
 def _counts_to_json(counts: NameCounts) -> dict[str, Any]:
-    judged = b"".join(one.to_bytes(8, "little") for one in sorted(counts.judged))
+    judged = b"".join(item.to_bytes(8, "little") for item in sorted(counts.judged))
     return {"names": {name: dict(own) for name, own in counts.names.items()}, "judged": b64encode(judged).decode()}
 
 

@@ -22,7 +22,7 @@ def plot(results: Sequence[SystemResult], path: Path, title: str, measures: Sequ
     width = 0.8 / len(results)
     places = np.arange(len(measures))
     for at, result in enumerate(results):
-        values = [result.mean[one] for one in measures]
+        values = [result.mean[measure] for measure in measures]
         bars = axes.bar(places + at * width, values, width, label=result.name)
         axes.bar_label(bars, fmt="%.3f", fontsize=6, rotation=90, padding=2)
     axes.set_xticks(places + 0.4 - width / 2, measures)

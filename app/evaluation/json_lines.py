@@ -38,7 +38,7 @@ class Problems:
             raise InvalidInputError("bad training data: " + "; ".join(self._found[:_SHOWN]) + more)
 
 
-def read_each(path: Path, make: Callable[[int, Any], _Row], what: str, expected: str) -> list[_Row]:
+def read_json_rows(path: Path, make: Callable[[int, Any], _Row], what: str, expected: str) -> list[_Row]:
     """Parse each line of a `.jsonl[.gz]` file with `make(line number, row)`; return the results.
 
     `make` raises KeyError, TypeError or ValueError for a bad row. Raises NotFoundError, and InvalidInputError with all

@@ -26,10 +26,10 @@ def measure(name: str, qrels: Qrels, run: Run, measures: Sequence[str] = MEASURE
     """Compute the measures of a run. A judged query without results counts as 0; unjudged queries are ignored."""
     import ir_measures
 
-    parsed = [ir_measures.parse_measure(one) for one in measures]
+    parsed = [ir_measures.parse_measure(item) for item in measures]
     answered = {query: scores for query, scores in run.items() if scores and query in qrels}
     per_query: dict[str, dict[str, float]] = {query: dict.fromkeys(measures, 0.0) for query in qrels}
     for value in ir_measures.iter_calc(parsed, qrels, answered):
         per_query[value.query_id][str(value.measure)] = float(value.value)
-    mean = {one: float(np.mean([values[one] for values in per_query.values()])) for one in measures}
+    mean = {item: float(np.mean([values[item] for values in per_query.values()])) for item in measures}
     return SystemResult(name, mean, per_query, run)

@@ -22,7 +22,7 @@ _TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ResultPage:
     """A result page that was shown to a user: each document's rank (from 1), and the clicked documents."""
 
     query: str
@@ -63,7 +63,7 @@ class PositionModel:
         return {query: grades for query, grades in graded.items() if any(grades.values())}
 
 
-def fit_position_model(pages: Sequence[Shown], *, positions: int = 50) -> PositionModel:
+def fit_position_model(pages: Sequence[ResultPage], *, positions: int = 50) -> PositionModel:
     """Fit the model to logged pages. Ranks beyond `positions` count as the last one.
 
     θ and α maximise the likelihood, parametrised by log odds, with L-BFGS. (Expectation maximisation converges slowly
@@ -105,4 +105,4 @@ def fit_position_model(pages: Sequence[Shown], *, positions: int = 50) -> Positi
     alpha_P = np.minimum(1.0, (clicked_P + mean) / (looked_P + 1))
     views_P = np.bincount(pair_N, minlength=len(pairs))
     attraction = {key: Attraction(float(alpha_P[at]), int(views_P[at])) for key, at in pairs.items()}
-    return PositionModel(tuple(float(one) for one in theta_K), attraction)
+    return PositionModel(tuple(float(item) for item in theta_K), attraction)

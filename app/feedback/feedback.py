@@ -12,9 +12,9 @@ from typing import Any, Literal
 from hyblink.app.core.checks import check_text, fold
 from hyblink.app.core.clock import now, oldest_id, sortable_id
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 from hyblink.app.evaluation.qrels import Qrels
-from hyblink.app.feedback.click_model import MAX_GRADE, PositionModel, Shown, fit_position_model
+from hyblink.app.feedback.click_model import MAX_GRADE, PositionModel, ResultPage, fit_position_model
 
 _JUDGEMENT, _SEARCH, _CLICK = "judgement", "shown", "click"
 _PAGE = 1000
@@ -64,19 +64,25 @@ class Feedback:
         if len(rows) > MAX_AT_ONCE:
             raise TooLargeError("too many judgements", received=len(rows), expected=f"at most {MAX_AT_ONCE}")
         made = [_judgement(number, row, source, by) for number, row in enumerate(rows)]
-        self._records.add([self._record(collection, one) for one in made])
+        self._records.add([self._record(collection, item) for item in made])
         return len(made)
 
     @staticmethod
     def _id(collection: str, query: str, document_id: str) -> str:
         return f"{collection}/{_digest(query_key(query))}/{_digest(document_id)}"
 
-    def _record(self, collection: str, one: Judgement) -> Record:
-        return Record(_JUDGEMENT, self._id(collection, one.query, one.document_id), asdict(one), one.source, collection)
+    def _record(self, collection: str, judgement: Judgement) -> Record:
+        return Record(
+            _JUDGEMENT,
+            self._id(collection, judgement.query, judgement.document_id),
+            asdict(judgement),
+            judgement.source,
+            collection,
+        )
 
     def judgements(self, collection: str) -> list[Judgement]:
         """Return all judgements of a collection."""
-        return [Judgement(**one.body) for one in self._all(_JUDGEMENT, collection)]
+        return [Judgement(**item.body) for item in self._all(_JUDGEMENT, collection)]
 
     def withdraw(self, collection: str, query: str, document_id: str) -> None:
         """Delete a judgement. Raises NotFoundError."""
@@ -87,13 +93,15 @@ class Feedback:
         """Return a collection's judgements as query texts by id, and grades by query id and document id."""
         queries: dict[str, str] = {}
         qrels: Qrels = {}
-        for one in self.judgements(collection):
-            query = _digest(query_key(one.query))
-            queries[query] = one.query
-            qrels.setdefault(query, {})[one.document_id] = one.grade
+        for judgement in self.judgements(collection):
+            query = _digest(query_key(judgement.query))
+            queries[query] = judgement.query
+            qrels.setdefault(query, {})[judgement.document_id] = judgement.grade
         return queries, qrels
 
-    def shown(self, collection: str, query: str, ranks: Mapping[str, int], *, generation: str, by: str = "") -> str:
+    def log_impressions(
+        self, collection: str, query: str, ranks: Mapping[str, int], *, generation: str, by: str = ""
+    ) -> str:
         """Log a result page that was shown (each document's rank); return the search id, which clicks refer to."""
         search_id = sortable_id("s")
         body = {"query": query, "ranks": dict(ranks), "generation": generation, "by": by, "at": now()}
@@ -123,14 +131,14 @@ class Feedback:
         self._records.add([Record(_CLICK, f"{search_id}/{_digest(document_id)}", body, collection=search.collection)])
         return int(rank)
 
-    def pages(self, collection: str) -> list[Shown]:
+    def pages(self, collection: str) -> list[ResultPage]:
         """Return all logged searches of a collection with their clicks, newest first."""
         clicked: dict[str, set[str]] = {}
-        for one in self._all(_CLICK, collection):
-            clicked.setdefault(one.id.partition("/")[0], set()).add(one.body["document_id"])
+        for item in self._all(_CLICK, collection):
+            clicked.setdefault(item.id.partition("/")[0], set()).add(item.body["document_id"])
         return [
-            Shown(query_key(one.body["query"]), one.body["ranks"], frozenset(clicked.get(one.id, ())))
-            for one in self._all(_SEARCH, collection)
+            ResultPage(query_key(item.body["query"]), item.body["ranks"], frozenset(clicked.get(item.id, ())))
+            for item in self._all(_SEARCH, collection)
         ]
 
     def judge_by_clicks(self, collection: str, *, min_views: int = 10) -> tuple[FromClicks, PositionModel]:
@@ -143,10 +151,12 @@ class Feedback:
         pages = self.pages(collection)
         model = fit_position_model(pages)
         people = {
-            (query_key(one.query), one.document_id) for one in self.judgements(collection) if one.source != "clicks"
+            (query_key(judgement.query), judgement.document_id)
+            for judgement in self.judgements(collection)
+            if judgement.source != "clicks"
         }
-        searches = {one.id: one for one in self._all(_SEARCH, collection)}
-        texts = {query_key(one.body["query"]): one.body["query"] for one in searches.values()}
+        searches = {item.id: item for item in self._all(_SEARCH, collection)}
+        texts = {query_key(item.body["query"]): item.body["query"] for item in searches.values()}
         newest: dict[tuple[str, str], str] = {}
         for click in self._all(_CLICK, collection):
             search = searches.get(click.id.partition("/")[0])
@@ -159,11 +169,11 @@ class Feedback:
             for document, grade in grades.items()
             if (query, document) not in people
         ]
-        old = [one.id for one in self._all(_JUDGEMENT, collection, states=("clicks",))]
-        new = [self._record(collection, one) for one in made]
+        old = [item.id for item in self._all(_JUDGEMENT, collection, states=("clicks",))]
+        new = [self._record(collection, item) for item in made]
         for at in range(0, len(new), _PAGE):
             self._records.add(new[at : at + _PAGE])
-        gone = sorted(set(old) - {one.id for one in new})
+        gone = sorted(set(old) - {item.id for item in new})
         for at in range(0, len(gone), _PAGE):
             self._records.remove(_JUDGEMENT, gone[at : at + _PAGE])
         clicks = sum(len(page.clicked) for page in pages)
@@ -174,8 +184,8 @@ class Feedback:
         oldest = oldest_id("s", keep_days)
         gone = self._records.list(_SEARCH, before=oldest, limit=_PAGE)
         clicks = self._records.list(_CLICK, before=oldest, limit=_PAGE)
-        self._records.remove(_CLICK, [one.id for one in clicks])
-        return self._records.remove(_SEARCH, [one.id for one in gone])
+        self._records.remove(_CLICK, [click.id for click in clicks])
+        return self._records.remove(_SEARCH, [item.id for item in gone])
 
     def _all(self, kind: str, collection: str, states: Sequence[str] = ()) -> list[Record]:
         found: list[Record] = []
@@ -225,10 +235,10 @@ def write_beir(folder: Path, queries: Mapping[str, str], qrels: Qrels, texts: Ma
     def write(name: str, rows: list[str]) -> None:
         (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
-    write("queries.jsonl", [json.dumps({"_id": one, "text": text}) for one, text in queries.items()])
+    write("queries.jsonl", [json.dumps({"_id": item, "text": text}) for item, text in queries.items()])
     write(
         "corpus.jsonl",
-        [json.dumps({"_id": one, "title": title, "text": text}) for one, (title, text) in texts.items()],
+        [json.dumps({"_id": item, "title": title, "text": text}) for item, (title, text) in texts.items()],
     )
     write(
         "qrels/train.tsv",

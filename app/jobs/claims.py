@@ -15,7 +15,7 @@ import numpy as np
 
 from hyblink.app.core.errors import ConflictError, HyblinkError, UnavailableError
 from hyblink.app.core.ports.engine import Engine
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 from hyblink.app.core.process import has_died, new_owner
 from hyblink.app.core.types.arrays import IdArray, as_rows
 
@@ -59,7 +59,7 @@ class Claims:
             found = self._records.get(KIND, name)
             reader = engine.store.reader()  # opened after reading the claims: vectors are stored before a release
             claims = _alive(found.body["claims"]) if found else []
-            taken = as_rows([row for one in claims for row in one["rows"]])
+            taken = as_rows([row for claim in claims for row in claim["rows"]])
             rows, after = as_rows([]), 0
             while not len(rows):
                 waiting = reader.unencoded(most, after=after)
@@ -83,7 +83,7 @@ class Claims:
             if found is None:
                 return
             try:
-                self._put(found, name, [one for one in found.body["claims"] if one["mark"] != mark])
+                self._put(found, name, [item for item in found.body["claims"] if item["mark"] != mark])
             except ConflictError:
                 time.sleep(_PAUSE_S * (1 + attempt % 5))
             except HyblinkError:
@@ -98,4 +98,4 @@ class Claims:
 
 def _alive(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
     now = time.time()
-    return [one for one in claims if one["until"] > now and not has_died(one["owner"])]
+    return [claim for claim in claims if claim["until"] > now and not has_died(claim["owner"])]

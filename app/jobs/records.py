@@ -15,7 +15,7 @@ from typing import Any
 
 from hyblink.app.core.clock import now, oldest_id, sortable_id
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
-from hyblink.app.core.ports.work import Jobs, Records
+from hyblink.app.core.ports.jobs import Jobs, Records
 from hyblink.app.core.process import has_died, new_owner
 from hyblink.app.jobs.job import ALONE, ENDED, OPEN, STATES, DeadLetter, Job, State
 from hyblink.app.jobs.running import RunningJob
@@ -43,10 +43,10 @@ class JobRecords:
     def _only_one(self, kind: str, collection: str) -> Iterator[None]:
         """Ensure, while held, that a collection has no open job of this kind and that none can be created."""
         with single_flight(self._records, f"create/{kind}/{collection}", "a job of this kind is being made"):
-            for one in self.list(states=OPEN, collection=collection, limit=PAGE):
-                if one.kind == kind:
+            for item in self.list(states=OPEN, collection=collection, limit=PAGE):
+                if item.kind == kind:
                     raise ConflictError(
-                        f"a {kind} job of this collection is {one.state}", received=one.id, expected="one at a time"
+                        f"a {kind} job of this collection is {item.state}", received=item.id, expected="one at a time"
                     )
             yield
 
@@ -85,7 +85,7 @@ class JobRecords:
         if unknown:
             raise InvalidInputError("unknown state", received=unknown, expected=", ".join(STATES))
         found = self._records.list(JOB, states=states, collection=collection, before=before, limit=limit)
-        return [job_of(one) for one in found]
+        return [job_of(result) for result in found]
 
     def count(self, state: State) -> int:
         """Return the number of jobs in a state."""
@@ -201,28 +201,30 @@ class JobRecords:
     def tidy(self, keep_days: float) -> int:
         """Delete jobs that ended, and dead letters, created more than `keep_days` ago; return how many records."""
         ended = self._records.list(JOB, states=ENDED, before=oldest_id("j", keep_days), limit=PAGE)
-        for one in ended:
-            while rejects := self._records.list(REJECTED_ROW, collection=one.id, limit=PAGE):
+        for item in ended:
+            while rejects := self._records.list(REJECTED_ROW, collection=item.id, limit=PAGE):
                 self._records.remove(REJECTED_ROW, [row.id for row in rejects])
         dead = self._records.list(DEAD_LETTER, before=oldest_id("d", keep_days), limit=PAGE)
-        return self._records.remove(JOB, [one.id for one in ended]) + self._records.remove(
-            DEAD_LETTER, [one.id for one in dead]
+        return self._records.remove(JOB, [item.id for item in ended]) + self._records.remove(
+            DEAD_LETTER, [item.id for item in dead]
         )
 
     def rejects(self, job_id: str, limit: int = 100) -> Sequence[Mapping[str, Any]]:
         """Return the rejected rows of an ingestion job, by descending file and line. Raises NotFoundError."""
         self.get(job_id)
-        return [one.body for one in self._records.list(REJECTED_ROW, collection=job_id, limit=limit)]
+        return [item.body for item in self._records.list(REJECTED_ROW, collection=job_id, limit=limit)]
 
-    def bury(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
+    def add_dead_letter(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
         """Store a task that failed for good as a dead letter; return the letter's id."""
-        return self._table.bury(task, args, error, detail)
+        return self._table.add_dead_letter(task, args, error, detail)
 
     def dead_letters(self, before: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
         """Return dead letters, newest first. `before` is an id: only older ones are returned."""
-        return [DeadLetter(one.id, **one.body) for one in self._records.list(DEAD_LETTER, before=before, limit=limit)]
+        return [
+            DeadLetter(item.id, **item.body) for item in self._records.list(DEAD_LETTER, before=before, limit=limit)
+        ]
 
-    def unbury(self, letter: str) -> DeadLetter:
+    def take_dead_letter(self, letter: str) -> DeadLetter:
         """Delete a dead letter and return it, so that its task can be queued again. Raises NotFoundError."""
         found = self._records.get(DEAD_LETTER, letter)
         if found is None or not self._records.remove(DEAD_LETTER, [letter]):

@@ -12,7 +12,7 @@ from typing import Any
 
 from hyblink.app.core.clock import now
 from hyblink.app.core.errors import ConflictError, HyblinkError
-from hyblink.app.core.ports.work import Jobs
+from hyblink.app.core.ports.jobs import Jobs
 from hyblink.app.core.types.documents import Reject
 from hyblink.app.jobs.job import RUN_TASK, Job, JobCancelledError, TakenOverError
 from hyblink.app.jobs.table import REJECTED_ROW, TRIES, JobTable
@@ -136,4 +136,4 @@ class RunningJob:
             self.again("waits for another try", self._retry_s * 2 ** (attempts - 1))
             return
         self._change(state="failed", owner="", ended=now(), attempts=attempts, error=text)
-        self._table.bury(RUN_TASK, [self.job.id], text, detail)
+        self._table.add_dead_letter(RUN_TASK, [self.job.id], text, detail)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 
 _KIND = "schedule"
 _LEAST_H, _MOST_H = 0.25, 24.0 * 366
@@ -57,9 +57,9 @@ class Schedules:
         if not self._records.remove(_KIND, [collection]):
             raise NotFoundError("nothing is scheduled", received=collection)
 
-    def put_off(self, one: Schedule) -> None:
+    def put_off(self, schedule: Schedule) -> None:
         """Make a schedule due again, after it was taken but its job could not be started."""
-        self._records.add([Record(_KIND, one.collection, _body(one), collection=one.collection)])
+        self._records.add([Record(_KIND, schedule.collection, _body(schedule), collection=schedule.collection)])
 
     def take_due(self, now: float) -> Sequence[Schedule]:
         """Return the schedules that are due at `now`, and set their next time.
@@ -68,21 +68,27 @@ class Schedules:
         """
         taken = []
         for record in self._records.list(_KIND, limit=_PAGE):
-            one = Schedule(record.id, **record.body)
-            if one.next > now:
+            schedule = Schedule(record.id, **record.body)
+            if schedule.next > now:
                 continue
-            later = Schedule(one.collection, one.every_hours, one.params, one.by, now + one.every_hours * 3600)
+            later = Schedule(
+                schedule.collection,
+                schedule.every_hours,
+                schedule.params,
+                schedule.by,
+                now + schedule.every_hours * 3600,
+            )
             try:
                 self._records.put(
                     Record(_KIND, record.id, _body(later), record.state, record.collection, record.version)
                 )
             except ConflictError:
                 continue
-            taken.append(one)
+            taken.append(schedule)
         return taken
 
 
-def _body(one: Schedule) -> dict[str, Any]:
-    body = asdict(one)
+def _body(schedule: Schedule) -> dict[str, Any]:
+    body = asdict(schedule)
     del body["collection"]
     return body

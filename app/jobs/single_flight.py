@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hyblink.app.core.errors import ConflictError, HyblinkError
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 from hyblink.app.core.process import has_died, new_owner
 
 _KIND = "lease"

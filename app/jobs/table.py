@@ -9,7 +9,7 @@ from typing import cast
 
 from hyblink.app.core.clock import now, sortable_id
 from hyblink.app.core.errors import NotFoundError
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 from hyblink.app.core.types.documents import Reject
 from hyblink.app.jobs.job import Job, State
 
@@ -45,12 +45,12 @@ class JobTable:
         """Store rejected rows of a job by file and line (idempotent)."""
         self.records.add(
             [
-                Record(REJECTED_ROW, f"{job_id}/{one.file}:{one.line:09d}"[:512], asdict(one), collection=job_id)
-                for one in rows
+                Record(REJECTED_ROW, f"{job_id}/{row.file}:{row.line:09d}"[:512], asdict(row), collection=job_id)
+                for row in rows
             ]
         )
 
-    def bury(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
+    def add_dead_letter(self, task: str, args: Sequence[str], error: str, detail: str) -> str:
         """Store a dead letter for a failed task; return the letter's id."""
         letter = sortable_id("d")
         body = {"task": task, "args": list(args), "error": error[:2000], "detail": detail[-8000:], "at": now()}

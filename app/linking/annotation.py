@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
 from hyblink.app.core.errors import TooLargeError
 from hyblink.app.core.filters import parse_filter
-from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.store import StoreReader
 from hyblink.app.core.ports.views import Snapshot
 from hyblink.app.core.types.collections import Annotation
@@ -28,12 +27,6 @@ from hyblink.indexer.ingest.documents import DocumentService
 _BATCH = 32
 _MOST = 1000
 """The largest number of entities stored for one document; the most often mentioned are kept."""
-
-
-class Collections(Protocol):
-    """The part of the catalog that annotation uses."""
-
-    def engine(self, name: str, generation: str | None = None) -> Engine: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +62,15 @@ def annotate(
     """
     looked = changed = links = skipped = 0
     reader = collections.engine(collection).store.reader()
-    found = _waiting(reader, annotation.kb) if waiting_only else (one.document for one in reader.export())
+    found = _waiting(reader, annotation.kb) if waiting_only else (item.document for item in reader.export())
     while not stop() and (batch := list(islice(found, _BATCH))):
-        short = [one for one in batch if len(one.title) + len(one.text) < max_chars]
+        short = [row for row in batch if len(row.title) + len(row.text) < max_chars]
         skipped += len(batch) - len(short)
         counted = _counted(linker, annotation, short)
         skipped += len(short) - len(counted)
         links += sum(sum(own.values()) for own in counted.values())
         entities = {name: [entity for entity, _ in own.most_common(_MOST)] for name, own in counted.items()}
-        new = [(one, _with(one, annotation.kb, entities.get(one.id, []))) for one in batch]
+        new = [(row, _with(row, annotation.kb, entities.get(row.id, []))) for row in batch]
         new = [(before, after) for before, after in new if before.metadata != after.metadata]
         if new:
             changed += documents.update_metadata(collection, new)
@@ -93,7 +86,7 @@ def _counted(linker: LinkService, annotation: Annotation, documents: Sequence[Do
     """
     if not documents:
         return {}
-    texts = tuple(Text(f"{one.title}\n{one.text}") for one in documents)
+    texts = tuple(Text(f"{item.title}\n{item.text}") for item in documents)
     request = LinkRequest(texts, shown=0, rerank=False, threshold=annotation.threshold)
     try:
         linked = linker.link(annotation.kb, request).texts
@@ -152,7 +145,7 @@ def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
     for metadata in reader.metadata(keys):
         found = metadata.get(LINKED_ENTITIES)
         if isinstance(found, list):
-            counted.update(one for one in found if one != entity_id)
+            counted.update(result for result in found if result != entity_id)
     best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:limit]
     return Mentioned(len(keys), shown, tuple(FacetCount(name, count) for name, count in best))
 

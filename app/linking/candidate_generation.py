@@ -109,7 +109,7 @@ def generate(
     candidates but propose none.
     """
     lexical = [signal for signal in (Signal.BM25, Signal.VDR) if signal in signals]
-    legs: list[Leg] = [leg_of(forms, own) for own in grouped(forms, lexical)]
+    legs = [leg for own in grouped(forms, lexical) if (leg := leg_of(forms, own)) is not None]
     if vector is not None and Signal.DENSE in signals and (found := dense_leg(snapshot, lambda: vector)) is not None:
         legs.append(found)
     if Signal.PRIOR in signals:

@@ -20,19 +20,19 @@ from hyblink.app.core.types.linking import (
     LinkRequest,
     Mention,
     Utility,
-    apart,
+    without_overlaps,
 )
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.linking.candidate_generation import Candidates
 from hyblink.app.linking.disambiguation import Decided, Floats, coherence, decide, ledger
 from hyblink.app.linking.knowledge_base import description_of
-from hyblink.app.linking.retrieval import Moment, Retrieved
+from hyblink.app.linking.retrieval import LinkSession, Retrieved
 
 _SHOWN_CHARS = 300
 
 
-def read_together(
-    moment: Moment,
+def score_with_cross_encoder(
+    session: LinkSession,
     cross: EntityCross,
     retrieved: Sequence[Retrieved],
     extras: Sequence[dict[Signal, Floats]],
@@ -44,35 +44,35 @@ def read_together(
     The scores are stored in `extras` under `Signal.CROSS`. Candidates below the best `most` get the lowest of them.
     Mentions not finished by `deadline` get none. `deadline` is a value of `time.perf_counter()`.
     """
-    tops = [_top(moment, one, most) for one in retrieved]
-    rows = np.unique(np.concatenate([one.candidates.rows[top] for one, top in zip(retrieved, tops, strict=True)]))
-    passages = moment.snapshot.reader.passages(rows)
+    tops = [_top(session, item, most) for item in retrieved]
+    rows = np.unique(np.concatenate([item.candidates.rows[top] for item, top in zip(retrieved, tops, strict=True)]))
+    passages = session.snapshot.reader.passages(rows)
     entities = [
-        [(passages[row].title, description_of(passages[row].text)) for row in one.candidates.rows[top].tolist()]
-        for one, top in zip(retrieved, tops, strict=True)
+        [(passages[row].title, description_of(passages[row].text)) for row in item.candidates.rows[top].tolist()]
+        for item, top in zip(retrieved, tops, strict=True)
     ]
     try:
-        scores = cross.score([one.context for one in retrieved], entities, deadline)
+        scores = cross.score([item.context for item in retrieved], entities, deadline)
     except EncoderUnavailableError as error:
-        moment.missing[Signal.CROSS.value] = str(error)
+        session.missing[Signal.CROSS.value] = str(error)
         return 0
     done = 0
-    for one, top, own, extra in zip(retrieved, tops, scores, extras, strict=True):
+    for item, top, own, extra in zip(retrieved, tops, scores, extras, strict=True):
         if len(own) and not np.isnan(own).any():
             # Candidates that it did not score get the lowest score of the others.
-            values = np.full(len(one.candidates), float(own.min()))
+            values = np.full(len(item.candidates), float(own.min()))
             values[top] = own
             extra[Signal.CROSS] = values
             done += 1
     return done
 
 
-def _top(moment: Moment, one: Retrieved, most: int) -> list[int]:
-    return list(decide(one.candidates, moment.profile.fast, {}).order[:most])
+def _top(session: LinkSession, retrieved: Retrieved, most: int) -> list[int]:
+    return list(decide(retrieved.candidates, session.profile.fast, {}).order[:most])
 
 
 def links_of(
-    moment: Moment,
+    session: LinkSession,
     request: LinkRequest,
     retrieved: Sequence[Retrieved],
     extras: Sequence[dict[Signal, Floats]],
@@ -81,64 +81,65 @@ def links_of(
 
     Adds the features `evidence` and `coherence` to `extras` where the request gives them a weight.
     """
-    chosen = [deciding(moment.profile, Signal.CROSS in extra) for extra in extras]
+    chosen = [deciding(session.profile, Signal.CROSS in extra) for extra in extras]
     utilities = [utility for utility, _ in chosen]
     if request.evidence:
-        utilities = [as_it_comes(one, "evidence") for one in utilities]
-        for one, extra in zip(retrieved, extras, strict=True):
-            extra[Signal.EVIDENCE] = request.evidence * _evidence(moment.snapshot, one)
+        utilities = [with_unit_coefficients(item, "evidence") for item in utilities]
+        for item, extra in zip(retrieved, extras, strict=True):
+            extra[Signal.EVIDENCE] = request.evidence * _evidence(session.snapshot, item)
     decided = [
-        decide(one.candidates, utility, extra) for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
+        decide(item.candidates, utility, extra)
+        for item, utility, extra in zip(retrieved, utilities, extras, strict=True)
     ]
     if request.coherence:
-        vectors = [_vectors(moment.snapshot, one.candidates) for one in retrieved]
+        vectors = [_vectors(session.snapshot, item.candidates) for item in retrieved]
         for extra, values in zip(extras, coherence(decided, vectors, request.coherence), strict=True):
             extra[Signal.COHERENCE] = values
         decided = [
-            decide(one.candidates, as_it_comes(utility, "coherence"), extra)
-            for one, utility, extra in zip(retrieved, utilities, extras, strict=True)
+            decide(item.candidates, with_unit_coefficients(utility, "coherence"), extra)
+            for item, utility, extra in zip(retrieved, utilities, extras, strict=True)
         ]
-        utilities = [as_it_comes(one, "coherence") for one in utilities]
+        utilities = [with_unit_coefficients(item, "coherence") for item in utilities]
     return [
-        link_of(moment, request, one, own, utility, threshold if request.threshold is None else request.threshold)
-        for one, own, utility, (_, threshold) in zip(retrieved, decided, utilities, chosen, strict=True)
+        link_of(session, request, item, own, utility, threshold if request.threshold is None else request.threshold)
+        for item, own, utility, (_, threshold) in zip(retrieved, decided, utilities, chosen, strict=True)
     ]
 
 
 def link_of(
-    moment: Moment,
+    session: LinkSession,
     request: LinkRequest,
-    one: Retrieved,
+    retrieved: Retrieved,
     decided: Decided,
     utility: Utility,
     threshold: float,
 ) -> Link:
     """Return the link of one decided mention with its shown candidates; NIL if the probability is below `threshold`."""
     if not decided.order:
-        return Link(one.mention, None, "", 0.0, "no_candidates", ())
+        return Link(retrieved.mention, None, "", 0.0, "no_candidates", ())
     shown = decided.order[: max(1, request.shown)]
     places = list(shown)
-    reader = moment.snapshot.reader
-    passages = reader.passages(one.candidates.rows[places])
-    ids = reader.doc_ids(one.candidates.keys[places])
-    kinds = [str(metadata.get("kind", "")) for metadata in reader.metadata(one.candidates.keys[places])]
+    reader = session.snapshot.reader
+    passages = reader.passages(retrieved.candidates.rows[places])
+    ids = reader.doc_ids(retrieved.candidates.keys[places])
+    kinds = [str(metadata.get("kind", "")) for metadata in reader.metadata(retrieved.candidates.keys[places])]
     made = []
     for rank, (place, entity, kind) in enumerate(zip(places, ids, kinds, strict=True), 1):
-        passage = passages[int(one.candidates.rows[place])]
+        passage = passages[int(retrieved.candidates.rows[place])]
         made.append(
             Candidate(
                 rank, entity, passage.title, kind, description_of(passage.text)[:_SHOWN_CHARS],
                 round(float(decided.probability_C[place]), 6), float(decided.utility_C[place]),
-                ledger(decided, one.candidates, place, utility),
+                ledger(decided, retrieved.candidates, place, utility),
             )
         )  # fmt: skip
     best = made[0]
-    linked = decided.right >= threshold
+    linked = decided.probability_of_best >= threshold
     return Link(
-        one.mention,
+        retrieved.mention,
         best.entity_id if linked else None,
         best.title if linked else "",
-        decided.right,
+        decided.probability_of_best,
         "linked" if linked else "below_threshold",
         tuple(made[: request.shown]),
     )
@@ -149,9 +150,11 @@ def jointly(links: Sequence[Link], least: float) -> list[Link]:
 
     The joint probability is P(span is a mention) · P(link is correct), as in ELQ (Li et al. 2020).
     """
-    made = [replace(one, joint=_mention_probability(one.mention) * one.probability) for one in links]
-    made = [one for one in made if one.joint is not None and one.joint >= least]
-    kept = apart([(one.mention.start, one.mention.end) for one in made], [one.joint or 0.0 for one in made])
+    made = [replace(link, joint=_mention_probability(link.mention) * link.probability) for link in links]
+    made = [item for item in made if item.joint is not None and item.joint >= least]
+    kept = without_overlaps(
+        [(item.mention.start, item.mention.end) for item in made], [item.joint or 0.0 for item in made]
+    )
     return [made[at] for at in kept]
 
 
@@ -160,22 +163,22 @@ def _mention_probability(mention: Mention) -> float:
     return mention.score if mention.detector == "elq" else 1.0
 
 
-def deciding(profile: LinkProfile, read_together: bool) -> tuple[Utility, float]:
+def deciding(profile: LinkProfile, score_with_cross_encoder: bool) -> tuple[Utility, float]:
     """Return the utility function and the link threshold for a mention, with or without cross-encoder scores."""
-    if read_together:
+    if score_with_cross_encoder:
         return profile.cross, profile.cross_threshold
     return profile.fast, profile.fast_threshold
 
 
-def as_it_comes(utility: Utility, feature: str) -> Utility:
+def with_unit_coefficients(utility: Utility, feature: str) -> Utility:
     """Return the utility function with coefficient 1 for `feature`, whose values already include their weight."""
     return Utility({**utility.coefficients, feature: 1.0}, utility.nil, utility.knots)
 
 
-def _evidence(snapshot: Snapshot, one: Retrieved) -> Floats:
-    known = dict(one.evidence)
-    ids = snapshot.reader.doc_ids(one.candidates.keys) if known and len(one.candidates) else []
-    return np.array([known.get(name, 0.0) for name in ids]) if ids else np.zeros(len(one.candidates))
+def _evidence(snapshot: Snapshot, retrieved: Retrieved) -> Floats:
+    known = dict(retrieved.evidence)
+    ids = snapshot.reader.doc_ids(retrieved.candidates.keys) if known and len(retrieved.candidates) else []
+    return np.array([known.get(name, 0.0) for name in ids]) if ids else np.zeros(len(retrieved.candidates))
 
 
 def _vectors(snapshot: Snapshot, candidates: Candidates) -> VectorArray:

@@ -88,11 +88,11 @@ def _merged(parts: Sequence[_Part]) -> _Part:
     if len(parts) == 1:
         return parts[0]
     whole = _Part(
-        np.concatenate([one.keys for one in parts]),
-        np.concatenate([one.exact for one in parts]),
-        np.concatenate([one.rows for one in parts]),
-        np.concatenate([one.flags for one in parts]),
-        frozenset().union(*(one.lengths for one in parts)),
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate([part.exact for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.flags for part in parts]),
+        frozenset().union(*(part.lengths for part in parts)),
     )
     return _taken(whole, np.argsort(whole.keys, kind="stable"))
 
@@ -108,8 +108,8 @@ def _id_key(doc_id: str) -> int:
 
 def _needs_its_case(name: str) -> bool:
     """Whether a name is so short that it must match with its exact case, such as "IT", "C" or "Go"."""
-    letters = [one for one in name if one.isalpha()]
-    upper = sum(one.isupper() for one in letters)
+    letters = [item for item in name if item.isalpha()]
+    upper = sum(letter.isupper() for letter in letters)
     return bool(upper) and (len(letters) <= 2 or (len(letters) == 3 and upper == 3))
 
 
@@ -194,9 +194,9 @@ class DictionaryView:
 
     def known(self, ids: set[str]) -> set[str]:
         """Return those of the ids that are entities in this snapshot."""
-        rows = {one: list(self._rows_of(one)) for one in ids}
+        rows = {item: list(self._rows_of(item)) for item in ids}
         living = self._living(np.unique(np.array([row for own in rows.values() for row in own], dtype=np.int64)))
-        return {one for one, own in rows.items() if any(row in living for row in own)}
+        return {item for item, own in rows.items() if any(row in living for row in own)}
 
     def _rows_of(self, doc_id: str) -> Iterator[int]:
         key = _id_key(doc_id)
@@ -250,7 +250,7 @@ class DictionaryView:
     def _names(self, made: Tokens) -> Iterator[tuple[int, int, float]]:
         """(first token, length, weight) of every name of an entity that exists in this snapshot."""
         lengths = sorted(frozenset().union(*(part.lengths for part in self._parts)))
-        found = [one for length in lengths if 0 < length <= MAX_TOKENS for one in self._matches(made, length)]
+        found = [match for length in lengths if 0 < length <= MAX_TOKENS for match in self._matches(made, length)]
         living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
         return ((start, length, weight) for start, length, weight, row in found if row in living)
 
@@ -295,7 +295,7 @@ def _weights(part: _Part, span: slice, exact: int, *, strict: bool = False) -> n
 
 
 def _may_be_a_name(words: Sequence[str]) -> bool:
-    letters = [word for word in words if any(one.isalpha() for one in word)]
+    letters = [word for word in words if any(item.isalpha() for item in word)]
     if not letters:
         return False
     if len(words) == 1 and folded(words[0]) in FUNCTION_WORDS:

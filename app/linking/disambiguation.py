@@ -37,14 +37,14 @@ like ordinary words and is not the title, and the title's other words do not occ
 class Decided:
     """The decision on a mention's candidates.
 
-    `order` holds indices of the candidates, best first by utility. `right` is the calibrated probability that the best
-    one is correct.
+    `order` holds indices of the candidates, best first by utility. `probability_of_best` is the calibrated probability
+    that the best one is correct.
     """
 
     order: tuple[int, ...]
     utility_C: Floats
     probability_C: Floats
-    right: float
+    probability_of_best: float
     features: Mapping[str, Floats]
 
 
@@ -167,7 +167,7 @@ def coherence(
     (their candidates' vectors weighted by probability). Neighbours are the `reach` mentions before and after.
     `vectors` are those of each mention's candidates, shape (C, D).
     """
-    means = [one.probability_C @ own if len(own) else np.zeros(0) for one, own in zip(decided, vectors, strict=True)]
+    means = [item.probability_C @ own if len(own) else np.zeros(0) for item, own in zip(decided, vectors, strict=True)]
     found: list[Floats] = []
     for at, own in enumerate(vectors):
         near = [m for m in (*means[max(0, at - reach) : at], *means[at + 1 : at + 1 + reach]) if len(m)]

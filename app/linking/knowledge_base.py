@@ -43,7 +43,7 @@ def from_document(document: Document) -> Entity:
     """Return the entity that a document stores. The inverse is `to_document`."""
     metadata = dict(document.metadata)
     aliases = metadata.pop("aliases", None)
-    names = tuple(str(one) for one in aliases) if isinstance(aliases, list) else ()
+    names = tuple(str(alias) for alias in aliases) if isinstance(aliases, list) else ()
     kind, world = (str(metadata.pop(name, "")) for name in ("kind", "world"))
     description = document.text.removeprefix(_line(names))
     return Entity(document.id, document.title, description, names, kind, world, document.lang, metadata)
@@ -82,7 +82,7 @@ def parse_entity(row: object, max_chars: int) -> Entity:
         raise InvalidInputError("aliases has the wrong type", received=given, expected="a list of strings")
     if len(given) > MAX_ALIASES:
         raise TooLargeError("too many aliases", received=len(given), expected=f"at most {MAX_ALIASES}")
-    aliases = tuple(dict.fromkeys(name for name in (_name(one, "alias") for one in given) if name != title))
+    aliases = tuple(dict.fromkeys(name for name in (_name(value, "alias") for value in given) if name != title))
     kind, world = (check_text(_given(row, name, ""), name) for name in ("kind", "world"))
     metadata = check_metadata(_given(row, "metadata", {}))
     taken = [name for name in _RESERVED if name in metadata]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import regex
 
-from hyblink.app.core.types.linking import Mention, apart
+from hyblink.app.core.types.linking import Mention, without_overlaps
 
 Detection = Callable[[str], list[Mention]]
 """A detector: maps a text to its mentions, in order of position."""
@@ -27,24 +27,28 @@ def union(found: Sequence[Sequence[Mention]]) -> list[Mention]:
     """
     every = together(found)
     rank = {at: place for place, at in enumerate(sorted(range(len(every)), key=lambda at: _longest(every[at])))}
-    kept = apart([(one.start, one.end) for one in every], [-rank[at] for at in range(len(every))])
+    kept = without_overlaps(
+        [(mention.start, mention.end) for mention in every], [-rank[at] for at in range(len(every))]
+    )
     return [every[at] for at in kept]
 
 
-def _longest(one: Mention) -> tuple[int, float, int]:
-    return one.start - one.end, -one.score, one.start
+def _longest(mention: Mention) -> tuple[int, float, int]:
+    return mention.start - mention.end, -mention.score, mention.start
 
 
 def together(found: Sequence[Sequence[Mention]]) -> list[Mention]:
     """Merge the mentions of several detectors by position; equal spans are merged, overlapping ones are kept."""
     same: dict[tuple[int, int], Mention] = {}
-    for one in (mention for own in found for mention in own):
-        known = same.get((one.start, one.end))
+    for item in (mention for own in found for mention in own):
+        known = same.get((item.start, item.end))
         if known is None:
-            same[one.start, one.end] = one
-        elif one.detector not in known.detector.split("+"):
-            score = max(known.score, one.score)
-            same[one.start, one.end] = Mention(one.start, one.end, one.text, f"{known.detector}+{one.detector}", score)
+            same[item.start, item.end] = item
+        elif item.detector not in known.detector.split("+"):
+            score = max(known.score, item.score)
+            same[item.start, item.end] = Mention(
+                item.start, item.end, item.text, f"{known.detector}+{item.detector}", score
+            )
     return sorted(same.values(), key=lambda m: (m.start, m.end))
 
 

@@ -20,32 +20,32 @@ def check_request(request: LinkRequest, limit: LinkSettings) -> None:
     """Validate a linking request. Raises InvalidInputError, or TooLargeError for too many or too long texts."""
     if not request.texts:
         raise InvalidInputError("nothing to link", received=[], expected="at least one text")
-    unmarked = sum(one.mentions is None for one in request.texts)
+    unmarked = sum(text.mentions is None for text in request.texts)
     if unmarked > limit.max_texts:
         raise TooLargeError("too many texts", received=unmarked, expected=f"at most {limit.max_texts}")
     if len(request.texts) > max(limit.max_texts, limit.max_mentions):
         raise TooLargeError(
             "too many texts", received=len(request.texts), expected=f"at most {limit.max_mentions} with mentions"
         )
-    for number, one in enumerate(request.texts):
-        check_text(one.text, f"texts[{number}]")
-        if len(one.text) > limit.max_text_chars:
+    for number, text in enumerate(request.texts):
+        check_text(text.text, f"texts[{number}]")
+        if len(text.text) > limit.max_text_chars:
             raise TooLargeError(
-                f"texts[{number}] is too long", received=f"{len(one.text)} characters",
+                f"texts[{number}] is too long", received=f"{len(text.text)} characters",
                 expected=f"at most {limit.max_text_chars}",
             )  # fmt: skip
-        check_spans(one.text, one.mentions or (), f"texts[{number}].mentions")
-        for entity in one.exclude:
+        check_spans(text.text, text.mentions or (), f"texts[{number}].mentions")
+        for entity in text.exclude:
             check_text(entity, f"texts[{number}].exclude")
     for entity in request.exclude:
         check_text(entity, "exclude")
     if request.signals is not None and not (request.signals and set(request.signals) <= set(LINK_SIGNALS)):
         raise InvalidInputError(
             "bad signals",
-            received=[str(one) for one in request.signals],
+            received=[str(signal) for signal in request.signals],
             expected=f"some of {', '.join(LINK_SIGNALS)}",
         )
-    given = sum(len(one.mentions or ()) for one in request.texts)
+    given = sum(len(text.mentions or ()) for text in request.texts)
     if given > limit.max_mentions:
         raise TooLargeError("too many mentions", received=given, expected=f"at most {limit.max_mentions}")
     for name, value, low, high in (

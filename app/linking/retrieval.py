@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -14,30 +13,26 @@ from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.checks import fold
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.filters import parse_filter
+from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.encoders import (
-    BagEncoder,
-    EntityCross,
-    FullEncoder,
     InTextEncoder,
     JointDetector,
     MentionEncoder,
-    SpanDetector,
 )
-from hyblink.app.core.ports.engine import Present
+from hyblink.app.core.ports.engine import OpenedCollection
 from hyblink.app.core.ports.views import Snapshot
 from hyblink.app.core.settings import LinkSettings
 from hyblink.app.core.types.arrays import VectorArray
-from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.linking import (
     LINK_SIGNALS,
     LinkProfile,
     LinkRequest,
     Mention,
     MentionContext,
-    NameCounts,
     Text,
 )
 from hyblink.app.core.types.ranking import Scored, Signal, VdrMode
+from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.linking.candidate_generation import Candidates, generate
 from hyblink.app.linking.dictionary import Counts, Dictionaries, DictionaryView
 from hyblink.app.linking.disambiguation import SHIPPED
@@ -55,32 +50,6 @@ _NEAR_CHARS = 150
 """How many characters on each side of a mention count as near it, for the context features."""
 
 
-class Collections(Protocol):
-    """The part of the catalog that linking uses."""
-
-    def present(self, name: str) -> Present: ...
-
-    def link_profile(self, name: str) -> LinkProfile | None: ...
-
-    def name_counts(self, name: str) -> NameCounts: ...
-
-
-class Encoders(Protocol):
-    """Gives the encoders that linking uses."""
-
-    def full(self, record: GenerationRecord) -> FullEncoder: ...
-
-    def vdr_mode(self, record: GenerationRecord) -> VdrMode: ...
-
-    def bag(self, encoder_id: str) -> BagEncoder: ...
-
-    def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder: ...
-
-    def entity_cross(self) -> EntityCross: ...
-
-    def span_detector(self, name: str) -> SpanDetector: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Retrieved:
     """A mention with its context and candidates, before disambiguation. `evidence`: (entity id, share) pairs."""
@@ -92,13 +61,13 @@ class Retrieved:
 
 
 @dataclass(slots=True)
-class Moment:
+class LinkSession:
     """The state that all mentions of a request share: snapshot, dictionary, link profile, encoder.
 
     `missing` maps a signal that is not available to the reason. `timings` are milliseconds by stage.
     """
 
-    present: Present
+    opened: OpenedCollection
     dictionary: DictionaryView
     profile: LinkProfile
     encoder: MentionEncoder | InTextEncoder | None
@@ -108,7 +77,7 @@ class Moment:
 
     @property
     def snapshot(self) -> Snapshot:
-        return self.present.snapshot
+        return self.opened.snapshot
 
     def took(self, stage: str, started: float) -> None:
         """Add the time since `started` (of `time.perf_counter()`) to a stage."""
@@ -118,7 +87,7 @@ class Moment:
 class Retrieval:
     """Finds mentions and their candidates in a knowledge base. Safe to share between threads."""
 
-    def __init__(self, collections: Collections, encoders: Encoders, settings: LinkSettings) -> None:
+    def __init__(self, collections: Collections, encoders: EncoderPool, settings: LinkSettings) -> None:
         self._collections = collections
         self._encoders = encoders
         self._settings = settings
@@ -130,10 +99,10 @@ class Retrieval:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def moment(self, collection: str) -> Moment:
+    def open_session(self, collection: str) -> LinkSession:
         """Return the shared state for a new request on a collection, at its current snapshot."""
-        present = self._collections.present(collection)
-        record, snapshot = present.engine.record, present.snapshot
+        opened = self._collections.open(collection)
+        record, snapshot = opened.engine.record, opened.snapshot
         dictionary = self._dictionaries.view(collection, record.id, snapshot)
         missing: dict[str, str] = {}
         encoder = None
@@ -145,7 +114,7 @@ class Retrieval:
         else:
             missing[Signal.DENSE.value] = "no entity has a vector yet"
         profile = self._collections.link_profile(collection) or SHIPPED
-        return Moment(present, dictionary, profile, encoder, missing, {}, self._counted(collection, profile))
+        return LinkSession(opened, dictionary, profile, encoder, missing, {}, self._counted(collection, profile))
 
     def _counted(self, collection: str, profile: LinkProfile) -> Counts:
         """The counts of judged name meanings by name key, read again when the profile's counts have changed."""
@@ -162,13 +131,13 @@ class Retrieval:
             known = self._counts[collection] = (profile.counted, made)
         return known[1]
 
-    def mentions(self, moment: Moment, texts: Sequence[Text], request: LinkRequest) -> list[list[Mention]]:
+    def mentions(self, session: LinkSession, texts: Sequence[Text], request: LinkRequest) -> list[list[Mention]]:
         """Return the mentions of each text: the given ones, or those that the detectors find in texts without.
 
         They do not overlap, unless the request uses joint probabilities (`joint`).
         """
-        made = [[Mention(a, b, one.text[a:b]) for a, b in one.mentions or ()] for one in texts]
-        unmarked = [at for at, one in enumerate(texts) if one.mentions is None]
+        made = [[Mention(a, b, item.text[a:b]) for a, b in item.mentions or ()] for item in texts]
+        unmarked = [at for at, item in enumerate(texts) if item.mentions is None]
         if not unmarked:
             return made
         names = self._settings.detectors if request.detectors is None else request.detectors
@@ -179,17 +148,26 @@ class Retrieval:
         for name in names:
             detector = None if name == "dictionary" else self._encoders.span_detector(name)
             if detector is None:
-                found.append([moment.dictionary.detect(text) for text in plain])
+                found.append([session.dictionary.detect(text) for text in plain])
             elif request.joint is not None and isinstance(detector, JointDetector):
                 found.append(detector.possible(plain, self._settings.span_floor))
             else:
                 found.append(detector.detect(plain))
         for at, text, own in zip(unmarked, plain, zip(*found, strict=True), strict=True):
-            whole = [[one for one in (_of_whole_characters(text, m) for m in part) if one] for part in own]
+            whole = [
+                [
+                    of_whole_character
+                    for of_whole_character in (_of_whole_characters(text, m) for m in part)
+                    if of_whole_character
+                ]
+                for part in own
+            ]
             made[at] = union(whole) if request.joint is None else together(whole)
         return made
 
-    def retrieve(self, moment: Moment, request: LinkRequest, items: Sequence[tuple[Text, Mention]]) -> list[Retrieved]:
+    def retrieve(
+        self, session: LinkSession, request: LinkRequest, items: Sequence[tuple[Text, Mention]]
+    ) -> list[Retrieved]:
         """Retrieve the candidates of each (text, mention), in order."""
         if not items:
             return []
@@ -197,28 +175,28 @@ class Retrieval:
         mentions = [mention for _, mention in items]
         contexts = [_context(text.text, mention) for text, mention in items]
         vectors: Sequence[VectorArray | None] = [None] * len(mentions)
-        if moment.encoder is not None:
-            if isinstance(moment.encoder, InTextEncoder):
-                vectors = list(moment.encoder.encode_spans([(text.text, m.start, m.end) for text, m in items]))
+        if session.encoder is not None:
+            if isinstance(session.encoder, InTextEncoder):
+                vectors = list(session.encoder.encode_spans([(text.text, m.start, m.end) for text, m in items]))
             else:
-                vectors = list(moment.encoder.encode(contexts))
-        moment.took("encode", before)
+                vectors = list(session.encoder.encode(contexts))
+        session.took("encode", before)
         before = time.perf_counter()
-        snapshot, record = moment.snapshot, moment.present.engine.record
+        snapshot, record = session.snapshot, session.opened.engine.record
         counted = [text.counted for text, _ in items]
-        priors = moment.dictionary.priors([m.text for m in mentions], moment.counts, counted)
+        priors = session.dictionary.priors([m.text for m in mentions], session.counts, counted)
         allowed = snapshot.reader.select(parse_filter(request.filter)) if request.filter is not None else None
         excluded = {text.exclude for text, _ in items}
         own = {ids: _keys(snapshot, (*request.exclude, *ids)) for ids in excluded}
         analyzer = Analyzer(record.analyzer)
         bag = self._encoders.bag(record.vdr_encoder)
-        full = self._encoders.full(record) if snapshot.vdr is not None else None
-        mode: VdrMode = "bag" if full is None else vdr_mode("auto", snapshot, self._encoders.vdr_mode(record))
+        full = self._encoders.hybrid_encoder(record) if snapshot.vdr is not None else None
+        mode: VdrMode = "bag" if full is None else vdr_mode("auto", snapshot, self._encoders.best_vdr_mode(record))
         if mode in {"full", "beta"}:  # the query is only a name: do not run the encoder for it
             mode = "alpha" if mode == "full" else "bag"
         k = request.candidates or self._settings.candidates
 
-        def one(item: tuple[Text, Mention], vector: VectorArray | None, prior: Scored) -> Candidates:
+        def candidates_of(item: tuple[Text, Mention], vector: VectorArray | None, prior: Scored) -> Candidates:
             text, mention = item
             name = fold(mention.text)
             terms = tuple(dict.fromkeys(analyzer.terms(name)))[: self._settings.max_mention_terms]
@@ -226,32 +204,32 @@ class Retrieval:
             context = [term for term in dict.fromkeys(analyzer.terms(near)) if term not in terms]
             forms = QueryForms(snapshot, AnalyzedQuery(name, terms), bag, full, mode, self._settings.max_mention_terms)
             return generate(
-                snapshot, forms, vector, prior, moment.profile.retrieval, k,
+                snapshot, forms, vector, prior, session.profile.retrieval, k,
                 allowed=allowed, exclude=own[text.exclude], signals=request.signals or LINK_SIGNALS,
                 context=context, around=near, ordinary=ordinary(mention.text),
             )  # fmt: skip
 
         if len(items) == 1:
-            made = [one(items[0], vectors[0], priors[0])]
+            made = [candidates_of(items[0], vectors[0], priors[0])]
         else:
-            made = list(self._pool.map(one, items, vectors, priors))
-        moment.took("candidates", before)
+            made = list(self._pool.map(candidates_of, items, vectors, priors))
+        session.took("candidates", before)
         evidence = [text.evidence for text, _ in items]
         return [Retrieved(*parts) for parts in zip(mentions, contexts, made, evidence, strict=True)]
 
 
 def _keys(snapshot: Snapshot, ids: Sequence[str]) -> list[int]:
-    rows = [snapshot.reader.document_rows(one) for one in ids]
+    rows = [snapshot.reader.document_rows(item) for item in ids]
     found = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
     return sorted(set(snapshot.reader.document_keys(found).tolist())) if len(found) else []
 
 
-def _of_whole_characters(text: str, one: Mention) -> Mention | None:
+def _of_whole_characters(text: str, mention: Mention) -> Mention | None:
     """The mention, if its span splits no character. A model's span is extended; a dictionary match is dropped."""
-    start, end = whole_characters(text, one.start, one.end)
-    if (start, end) == (one.start, one.end):
-        return one
-    return None if one.detector == "dictionary" else replace(one, start=start, end=end, text=text[start:end])
+    start, end = whole_characters(text, mention.start, mention.end)
+    if (start, end) == (mention.start, mention.end):
+        return mention
+    return None if mention.detector == "dictionary" else replace(mention, start=start, end=end, text=text[start:end])
 
 
 def _near(text: str, mention: Mention) -> str:

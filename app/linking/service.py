@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from hyblink.app.core.errors import EncoderUnavailableError, TooLargeError
+from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.encoders import (
     EntityCross,
 )
@@ -20,13 +21,14 @@ from hyblink.app.core.types.linking import (
     Text,
 )
 from hyblink.app.core.types.ranking import Signal
-from hyblink.app.linking.deciding import deciding, jointly, links_of, read_together
+from hyblink.app.encoders.pool import EncoderPool
+from hyblink.app.linking.deciding import deciding, jointly, links_of, score_with_cross_encoder
 from hyblink.app.linking.disambiguation import Floats
 from hyblink.app.linking.mention_detection import (
     Detection,
 )
 from hyblink.app.linking.request import check_request
-from hyblink.app.linking.retrieval import Collections, Encoders, Moment, Retrieval, Retrieved
+from hyblink.app.linking.retrieval import LinkSession, Retrieval, Retrieved
 
 _BLOCK = 256
 """How many mentions are processed at a time, to bound the memory for their candidates."""
@@ -35,7 +37,7 @@ _BLOCK = 256
 class LinkService:
     """Links texts to the entities of a knowledge base. Safe to share between threads."""
 
-    def __init__(self, collections: Collections, encoders: Encoders, settings: LinkSettings) -> None:
+    def __init__(self, collections: Collections, encoders: EncoderPool, settings: LinkSettings) -> None:
         self._collections = collections
         self._encoders = encoders
         self._settings = settings
@@ -49,61 +51,61 @@ class LinkService:
         """Detect and link the mentions of every text. Raises UserError for a bad request."""
         started = time.perf_counter()
         self.check(request)
-        moment = self._retrieval.moment(collection)
+        session = self._retrieval.open_session(collection)
         limit = self._settings
-        found = self._retrieval.mentions(moment, request.texts, request)
-        moment.took("mentions", started)
+        found = self._retrieval.mentions(session, request.texts, request)
+        session.took("mentions", started)
         total = sum(len(mentions) for mentions in found)
         if total > limit.max_mentions:
             raise TooLargeError("too many mentions", received=total, expected=f"at most {limit.max_mentions}")
         rerank = limit.rerank if request.rerank is None else request.rerank
-        cross, report = self._cross(moment) if rerank and total else (None, None)
+        cross, report = self._cross(session) if rerank and total else (None, None)
         budget = (limit.rerank_budget_ms if request.budget_ms is None else request.budget_ms) / 1e3
         deadline = time.perf_counter() + budget
         scored = skipped = 0
         cross_s = 0.0
         links: list[list[Link]] = [[] for _ in request.texts]
         for block in _blocks(request.texts, found):
-            retrieved = self._retrieval.retrieve(moment, request, [item for _, items in block for item in items])
+            retrieved = self._retrieval.retrieve(session, request, [item for _, items in block for item in items])
             extras: list[dict[Signal, Floats]] = [{} for _ in retrieved]
             if cross is not None:
                 before = time.perf_counter()
-                done = read_together(moment, cross, retrieved, extras, deadline, self._settings.rerank_top)
+                done = score_with_cross_encoder(session, cross, retrieved, extras, deadline, self._settings.rerank_top)
                 scored, skipped = scored + done, skipped + len(retrieved) - done
                 cross_s += time.perf_counter() - before
             before = time.perf_counter()
             at = 0
             for number, items in block:  # text by text: coherence uses neighbours in the same text only
                 part = slice(at, at + len(items))
-                links[number] += links_of(moment, request, retrieved[part], extras[part])
+                links[number] += links_of(session, request, retrieved[part], extras[part])
                 at += len(items)
-            moment.took("decide", before)
+            session.took("decide", before)
         if request.joint is not None:
             links = [
                 jointly(own, request.joint) if text.mentions is None else own
                 for text, own in zip(request.texts, links, strict=True)
             ]
         if cross is not None:
-            error = moment.missing.get(Signal.CROSS.value, "")
+            error = session.missing.get(Signal.CROSS.value, "")
             report = CrossReport(cross.id, scored, skipped, round(cross_s * 1e3, 3), error)
-            moment.timings["cross"] = cross_s * 1e3
-        moment.timings["total"] = (time.perf_counter() - started) * 1e3
-        record = moment.present.engine.record
-        fitted = moment.encoder.id if moment.encoder else ""
-        utility, threshold = deciding(moment.profile, scored > 0)
+            session.timings["cross"] = cross_s * 1e3
+        session.timings["total"] = (time.perf_counter() - started) * 1e3
+        record = session.opened.engine.record
+        fitted = session.encoder.id if session.encoder else ""
+        utility, threshold = deciding(session.profile, scored > 0)
         added = bool(request.coherence or request.evidence)
         among = request.signals is None and request.filter is None
-        as_fitted = moment.profile.mention_encoder == fitted and not added and among
+        as_fitted = session.profile.mention_encoder == fitted and not added and among
         return LinkResult(
             tuple(LinkedText(tuple(own)) for own in links),
             record.id,
-            moment.snapshot.change,
-            moment.profile.version,
+            session.snapshot.change,
+            session.profile.version,
             bool(utility.knots) and as_fitted,
             threshold if request.threshold is None else request.threshold,
             fitted,
-            moment.missing,
-            {name: round(value, 3) for name, value in moment.timings.items()},
+            session.missing,
+            {name: round(value, 3) for name, value in session.timings.items()},
             report,
         )
 
@@ -111,46 +113,48 @@ class LinkService:
         self, collection: str, texts: Sequence[Text], candidates: int, signals: tuple[Signal, ...] | None = None
     ) -> list[Retrieved]:
         """Return the given mentions with their candidates, before disambiguation, for training and evaluation."""
-        moment = self._retrieval.moment(collection)
+        session = self._retrieval.open_session(collection)
         request = LinkRequest(tuple(texts), candidates=candidates, signals=signals)
         self.check(request)
-        found = self._retrieval.mentions(moment, request.texts, request)
+        found = self._retrieval.mentions(session, request.texts, request)
         items = [(text, mention) for text, own in zip(texts, found, strict=True) for mention in own]
-        return self._retrieval.retrieve(moment, request, items)
+        return self._retrieval.retrieve(session, request, items)
 
     def judged(self, collection: str) -> frozenset[int]:
         """Return the digests of the judged mentions in the link profile's name counts; empty without counts."""
         profile = self._collections.link_profile(collection)
         return self._collections.name_counts(collection).judged if profile and profile.counted else frozenset()
 
-    def cross_scores(self, collection: str, cross: EntityCross, one: Retrieved, deadline: float) -> Floats | None:
+    def cross_scores(self, collection: str, cross: EntityCross, retrieved: Retrieved, deadline: float) -> Floats | None:
         """Return the cross-encoder's scores of a mention's candidates, shape (C,); None if it did not finish.
 
         Candidates beyond the first `rerank_top` get the lowest score of the others.
         """
         extras: list[dict[Signal, Floats]] = [{}]
-        read_together(self._retrieval.moment(collection), cross, [one], extras, deadline, self._settings.rerank_top)
+        score_with_cross_encoder(
+            self._retrieval.open_session(collection), cross, [retrieved], extras, deadline, self._settings.rerank_top
+        )
         return extras[0].get(Signal.CROSS)
 
     def detector(self, collection: str) -> Detection:
         """Return a function that finds the dictionary's mentions in a text, by longest match, without overlaps."""
-        return self._retrieval.moment(collection).dictionary.detect
+        return self._retrieval.open_session(collection).dictionary.detect
 
     def names_in(self, collection: str) -> Callable[[str], list[tuple[int, int]]]:
         """Return a function that finds the (start, end) of every name in a text, overlapping ones included."""
-        return self._retrieval.moment(collection).dictionary.names_in
+        return self._retrieval.open_session(collection).dictionary.names_in
 
     def known(self, collection: str) -> Callable[[set[str]], set[str]]:
         """Return a function that filters a set of ids to those that are entities of the knowledge base."""
-        return self._retrieval.moment(collection).dictionary.known
+        return self._retrieval.open_session(collection).dictionary.known
 
     def meanings(self, collection: str) -> Callable[[str], list[str]]:
         """Return a function that gives the ids of the entities with a name as title or alias, most probable first."""
-        moment = self._retrieval.moment(collection)
-        reader = moment.snapshot.reader
+        session = self._retrieval.open_session(collection)
+        reader = session.snapshot.reader
 
         def ids(name: str) -> list[str]:
-            (found,) = moment.dictionary.priors([name])
+            (found,) = session.dictionary.priors([name])
             return reader.doc_ids(reader.document_keys(found.rows)) if len(found) else []
 
         return ids
@@ -159,11 +163,11 @@ class LinkService:
         """Validate a request. Raises UserError."""
         check_request(request, self._settings)
 
-    def _cross(self, moment: Moment) -> tuple[EntityCross | None, CrossReport | None]:
+    def _cross(self, session: LinkSession) -> tuple[EntityCross | None, CrossReport | None]:
         try:
             return self._encoders.entity_cross(), None
         except EncoderUnavailableError as error:
-            moment.missing[Signal.CROSS.value] = str(error)
+            session.missing[Signal.CROSS.value] = str(error)
             return None, CrossReport("", 0, 0, 0.0, str(error))
 
 

@@ -87,9 +87,9 @@ def folded(word: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _hashes(word: str) -> tuple[int, int, int]:
-    one = folded(word)
+    plain = folded(word)
     exact = word if word.isascii() else unicodedata.normalize("NFC", word)
-    return _hash(exact), _hash(one), _hash(singular(one))
+    return _hash(exact), _hash(plain), _hash(singular(plain))
 
 
 def _hash(word: str) -> int:
@@ -98,8 +98,8 @@ def _hash(word: str) -> int:
 
 def _words(text: str) -> list[tuple[str, int, int]]:
     token = _ASCII_TOKEN if text.isascii() else _TOKEN
-    found = [(one.group(), one.start(), one.end()) for one in token.finditer(text)]
-    return [one for one in found if one[0] not in _HYPHENS] or found
+    found = [(item.group(), item.start(), item.end()) for item in token.finditer(text)]
+    return [result for result in found if result[0] not in _HYPHENS] or found
 
 
 def tokens(text: str) -> Tokens:
@@ -165,7 +165,7 @@ def ordinary(name: str) -> bool:
     >>> [ordinary(one) for one in ("read back", "read_text", "Queue", "sha256")]
     [True, False, False, False]
     """
-    return name.islower() and all(one.isalpha() or one.isspace() for one in name)
+    return name.islower() and all(item.isalpha() or item.isspace() for item in name)
 
 
 class NameKeys(NamedTuple):
@@ -183,15 +183,15 @@ def keys_of(name: str) -> NameKeys | None:
     if not words:
         return None
     hashes = [_hashes(word) for word, _, _ in words]
-    plain = [one[1] for one in hashes]
+    plain = [item[1] for item in hashes]
     return NameKeys(
-        _key([one[0] for one in hashes]), _key(plain), _key([*plain[:-1], hashes[-1][2]]), len(words)
+        _key([item[0] for item in hashes]), _key(plain), _key([*plain[:-1], hashes[-1][2]]), len(words)
     )  # fmt: skip
 
 
 def _key(hashes: Sequence[int]) -> int:
     """The key that `runs` computes for an n-gram of exactly these tokens."""
     key = 0
-    for one in hashes:
-        key = (key * int(_BASE) + one) & _MASK
+    for item in hashes:
+        key = (key * int(_BASE) + item) & _MASK
     return (key + len(hashes)) & _MASK

@@ -91,7 +91,7 @@ def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
     problems = list(engine.check(repair=repair))
     if engine.record.dense_dimension:
         try:
-            app.encoders.full(engine.record)
+            app.encoders.hybrid_encoder(engine.record)
         except EncoderUnavailableError as error:
             problems.append(str(error))
     return problems

@@ -26,7 +26,7 @@ def encode_now(
     engine = app.catalog.engine(collection, generation)
     if not engine.record.dense_dimension:
         return 0
-    return encode_all(engine, app.encoders.full(engine.record), app.claims, progress, stop)
+    return encode_all(engine, app.encoders.hybrid_encoder(engine.record), app.claims, progress, stop)
 
 
 def encode_waiting(app: App, collection: str, generation: str, stop: Callable[[], bool]) -> None:
@@ -39,12 +39,12 @@ def encode_waiting(app: App, collection: str, generation: str, stop: Callable[[]
     except NotFoundError:
         return
     if engine.record.dense_dimension:
-        encode_rows_waiting(engine, app.encoders.full(engine.record), app.claims, stop=stop)
+        encode_rows_waiting(engine, app.encoders.hybrid_encoder(engine.record), app.claims, stop=stop)
 
 
 def encode_queries_ahead(app: App, collection: str, texts: list[str], generation: str | None = None) -> None:
     """Encode queries in batches and cache the results in this process, for the searches that follow."""
     record = app.catalog.engine(collection, generation).record
     if record.dense_dimension:
-        encoder = app.encoders.full(record)
-        app.encoders.put_full(record, CachedQueries.of(encoder, [fold(text) for text in texts]))
+        encoder = app.encoders.hybrid_encoder(record)
+        app.encoders.put_hybrid_encoder(record, CachedQueries.of(encoder, [fold(text) for text in texts]))

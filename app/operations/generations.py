@@ -28,7 +28,7 @@ def encoders_of(app: App, record: GenerationRecord) -> dict[str, Any]:
     """
     return {
         "bag": app.encoders.bag(record.vdr_encoder),
-        "encoder": app.encoders.full(record) if record.dense_dimension else None,
+        "encoder": app.encoders.hybrid_encoder(record) if record.dense_dimension else None,
     }
 
 

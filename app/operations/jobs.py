@@ -30,18 +30,18 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
     checked = check_params(params, app.settings, app.uploads)
     if ensure_collection(app, checked.spec(collection)).kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
-    return app.work.create("ingest", collection, params, by)
+    return app.job_records.create("ingest", collection, params, by)
 
 
 def start_rebuild(app: App, collection: str, note: str = "", by: str = "") -> Job:
     """Create and queue a job that builds and publishes the collection's next generation. Raises NotFoundError."""
     app.catalog.spec(collection)
-    return app.work.create("rebuild", collection, {"note": note}, by)
+    return app.job_records.create("rebuild", collection, {"note": note}, by)
 
 
 def run_job(app: App, job_id: str, stop: Callable[[], bool]) -> None:
     """Run a job for one time slice, unless another worker runs it. Failures are recorded in the job, never raised."""
-    running = app.work.take(job_id)
+    running = app.job_records.take(job_id)
     if running is None:
         return
     kind = running.job.kind
@@ -108,7 +108,7 @@ def cancel_job(app: App, job_id: str) -> Job:
 
     A running job stops at its next progress report. Raises NotFoundError, and ConflictError if the job has ended.
     """
-    job = app.work.cancel(job_id)
+    job = app.job_records.cancel(job_id)
     if job.state == "cancelled":
         discard_candidate(app.catalog, job)
     return job
@@ -119,11 +119,11 @@ def replay(app: App, letter_id: str) -> DeadLetter:
 
     Raises NotFoundError, and ConflictError if its job cannot be resumed.
     """
-    letter = app.work.unbury(letter_id)
+    letter = app.job_records.take_dead_letter(letter_id)
     if letter.task == ENCODE:
         app.jobs.encode(letter.args[0], letter.args[1], [0])
     elif letter.task == ANNOTATE:
         app.jobs.annotate(letter.args[0])
     elif letter.task in {RUN_TASK, RUN_LONG_TASK}:
-        app.work.resume(letter.args[0])
+        app.job_records.resume(letter.args[0])
     return letter

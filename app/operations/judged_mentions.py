@@ -20,10 +20,10 @@ from hyblink.app.evaluation.linking import measures as linking_measures
 from hyblink.app.evaluation.linking.examples import (
     Example,
     ambiguous,
-    drawn,
     example,
     marked_or_ordinary,
-    retrieved,
+    retrieve_candidates,
+    sample_indices,
 )
 from hyblink.app.evaluation.linking.labels import Labels
 from hyblink.app.evaluation.linking.measures import Decision, Row
@@ -99,15 +99,17 @@ def examples_of(
         model.load()
     found = []
     advance = progress("mentions", len(rows))
-    without = drawn(len(rows), missing)
-    for row, one in retrieved(app.linker, kb, rows, how.candidates, how.left_out, signals=how.signals, missing=without):
+    without = sample_indices(len(rows), missing)
+    for row, item in retrieve_candidates(
+        app.linker, kb, rows, how.candidates, how.left_out, signals=how.signals, missing=without
+    ):
         if reader is None:
             reader = app.catalog.engine(kb).snapshot().reader
-        ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+        ids = reader.doc_ids(item.candidates.keys) if len(item.candidates) else []
         scores = None
-        if model is not None and len(one.candidates):
-            scores = app.linker.cross_scores(kb, model, one, time.perf_counter() + 600)
-        found.append(example(row, one, ids, None if scores is None else np.asarray(scores, dtype=np.float64)))
+        if model is not None and len(item.candidates):
+            scores = app.linker.cross_scores(kb, model, item, time.perf_counter() + 600)
+        found.append(example(row, item, ids, None if scores is None else np.asarray(scores, dtype=np.float64)))
         advance()
     return found
 
@@ -150,7 +152,7 @@ def evaluate_mentions(
     profile = app.catalog.link_profile(kb) or SHIPPED
     examples = examples_of(app, kb, judged.rows, how, progress=progress)
     if only_ambiguous:
-        examples = [one for one in examples if ambiguous(one)]
+        examples = [example for example in examples if ambiguous(example)]
     orders: dict[str, Callable[[Example], int | None]] = {
         signal.value: linking_measures.leg_rank(signal)
         for signal in (Signal.BM25, Signal.VDR, Signal.PRIOR, Signal.DENSE)
@@ -187,7 +189,7 @@ def fit(
     judged = judged_mentions(app, kb, data, limit)
     rows = with_unmarked(judged.rows, app.linker.detector(kb)) if whole_texts else judged.rows
     examples = examples_of(app, kb, rows, how, missing=missing, progress=progress)
-    examples = [one for one in examples if marked_or_ordinary(one)]
+    examples = [example for example in examples if marked_or_ordinary(example)]
     record = app.catalog.engine(kb).record
     encoder = app.encoders.mention(record).id if record.dense_dimension else ""
     known = app.catalog.link_profile(kb)
@@ -262,13 +264,13 @@ def evaluate_texts(
     Links at spans that a text lists as `ignored` are not counted. `limit` takes the first texts.
     """
     rows = read_spans(data)[:limit]
-    given = {(one.id, "", "") for row in rows for one in row.positives}
+    given = {(positive.id, "", "") for row in rows for positive in row.positives}
     labels = Labels(app.linker, kb, app.catalog.engine(kb).snapshot().reader).ids(given)
     ids = {label: entity for (label, _, _), entity in labels.items()}
     unknown = tuple(sorted(label for label, entity in ids.items() if label and not entity))
     found = _linked(app, kb, rows, ids, how, progress)
     marked = [{(a, b, "") for a, b, _ in own} for own in found.gold]
-    gold = [{one for one in own if one[2]} for own in found.gold]  # mentions without an entity in the kb are NIL
+    gold = [{item for item in own if item[2]} for own in found.gold]  # mentions without an entity in the kb are NIL
     least = how.joint or 0.0
     if how.joint == 0.0:
         scored = [
@@ -280,8 +282,8 @@ def evaluate_texts(
     spans = [{(o.mention.start, o.mention.end, "") for o in own} for own in kept]
     linked = [{(o.mention.start, o.mention.end, o.entity_id) for o in own if o.entity_id is not None} for own in kept]
     figures = {
-        f"{what} {'weak' if weak else 'strong'}": (micro(one, other, weak=weak), macro(one, other, weak=weak))
-        for what, one, other in (("mentions", spans, marked), ("links", linked, gold))
+        f"{what} {'weak' if weak else 'strong'}": (micro(item, other, weak=weak), macro(item, other, weak=weak))
+        for what, item, other in (("mentions", spans, marked), ("links", linked, gold))
         for weak in (False, True)
     }
     return TextEvaluation(
@@ -309,6 +311,6 @@ def _linked(
         known = set(row.ignored) - set(row.spans)
         links = app.linker.link(kb, request).texts[0].links
         found.links.append([o for o in links if (o.mention.start, o.mention.end) not in known])
-        found.gold.append({(a, b, ids[one.id]) for (a, b), one in zip(row.spans, row.positives, strict=True)})
+        found.gold.append({(a, b, ids[positive.id]) for (a, b), positive in zip(row.spans, row.positives, strict=True)})
         advance()
     return found

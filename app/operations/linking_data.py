@@ -14,7 +14,7 @@ from hyblink.app.core.progress import Progress, silent
 from hyblink.app.core.types.linking import Entity
 from hyblink.app.evaluation.linking.candidate_files import Proposed, read_candidates
 from hyblink.app.evaluation.linking.converters import CONVERTERS, zeshel
-from hyblink.app.evaluation.linking.examples import retrieved
+from hyblink.app.evaluation.linking.examples import retrieve_candidates
 from hyblink.app.evaluation.linking.mentions import JudgedMention
 from hyblink.app.linking.disambiguation import SHIPPED
 from hyblink.app.linking.knowledge_base import description_of
@@ -55,7 +55,7 @@ def mine_rows(
     tokenizer = app.encoders.mention_tokenizer()
     engine = app.catalog.engine(kb)
     if mining.proposed is not None:
-        known = {one.id: one.candidates for one in read_candidates(mining.proposed)}
+        known = {read_candidate.id: read_candidate.candidates for read_candidate in read_candidates(mining.proposed)}
         made = rows_of_candidates(
             engine, judged.rows, known, keep=mining.keep, tokens=mining.tokens, tokenizer=tokenizer,
             own_document=how.left_out,
@@ -87,8 +87,10 @@ def propose(
     judged = judged_mentions(app, kb, data, limit)
     advance, made = progress("mentions", len(judged.rows)), []
     reader = app.catalog.engine(kb).snapshot().reader
-    for row, one in retrieved(app.linker, kb, judged.rows, how.candidates, how.left_out, signals=how.signals):
-        ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+    for row, item in retrieve_candidates(
+        app.linker, kb, judged.rows, how.candidates, how.left_out, signals=how.signals
+    ):
+        ids = reader.doc_ids(item.candidates.keys) if len(item.candidates) else []
         made.append(Proposed(row.id, row.entity_id, tuple(ids), row.world))
         advance()
     return made, judged
@@ -145,8 +147,8 @@ def _wrong_candidates(
     found = {}
     reader = app.catalog.engine(kb).snapshot().reader
     advance = progress("candidates", len(rows))
-    for row, one in retrieved(app.linker, kb, rows, how.candidates, how.left_out):
-        ids = reader.doc_ids(one.candidates.keys) if len(one.candidates) else []
+    for row, item in retrieve_candidates(app.linker, kb, rows, how.candidates, how.left_out):
+        ids = reader.doc_ids(item.candidates.keys) if len(item.candidates) else []
         found[row.digest] = tuple(name for name in ids if name != row.entity_id)[: how.candidates - 1]
         advance()
     return found
@@ -197,18 +199,18 @@ def _shuffled_texts(app: App, collection: str, *, described: bool) -> Iterator[t
         part = rows[at : at + _BLOCK]
         passages = reader.passages(part)
         for row in part.tolist():
-            one = passages.get(row)
-            if one is not None:
-                yield (one.doc_id, description_of(one.text)) if described else (one.id, one.text)
+            passage = passages.get(row)
+            if passage is not None:
+                yield (passage.doc_id, description_of(passage.text)) if described else (passage.id, passage.text)
 
 
 def _with_entities(app: App, kb: str, rows: Sequence[SpanRow]) -> list[SpanRow]:
     """The rows with the descriptions of their entities; mentions of unknown entities move to `ignored`."""
-    entities = _known(app, kb, {one.id for row in rows for one in row.positives})
+    entities = _known(app, kb, {positive.id for row in rows for positive in row.positives})
     known = {name: Text(entity.description, entity.title, name) for name, entity in entities.items()}
     made = []
     for row in rows:
-        places = [at for at, one in enumerate(row.positives) if one.id in known]
+        places = [at for at, positive in enumerate(row.positives) if positive.id in known]
         kept = [(row.spans[at], known[row.positives[at].id]) for at in places]
         hard = tuple(row.hard[at] for at in places) if row.hard else ()
         spans = tuple(span for span, _ in kept)

@@ -40,7 +40,7 @@ def sweep(app: App) -> None:
             log.warning("the scheduled retraining of %s has to wait: %s", due.collection, error)
         except HyblinkError as error:
             log.warning("the scheduled retraining of %s did not begin: %s", due.collection, error)
-    app.work.sweep()
+    app.job_records.sweep()
 
 
 def tidy(app: App) -> None:
@@ -51,12 +51,12 @@ def tidy(app: App) -> None:
     for name in app.catalog.names():
         app.catalog.drop_old(name, app.settings.keep_generations)
     app.uploads.tidy(app.settings.jobs.keep_days)
-    app.work.tidy(app.settings.jobs.keep_days)
-    for job in app.work.list(states=("cancelled", "refused"), limit=SWEPT):
+    app.job_records.tidy(app.settings.jobs.keep_days)
+    for job in app.job_records.list(states=("cancelled", "refused"), limit=SWEPT):
         if job.kind == "retrain" and job.collection in app.catalog.names():
             discard_candidate(app.catalog, job)  # the worker that should have deleted it died
     for folder in app.settings.work_dir.glob("j*"):
-        if not app.work.exists(folder.name):
+        if not app.job_records.exists(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
     oldest = time.time() - app.settings.jobs.keep_days * _DAY_S
     for folder in (app.settings.data_dir / "states").glob("*"):

@@ -20,7 +20,7 @@ def with_evidence(app: App, request: LinkRequest, collection: str, hits: int) ->
     share of those documents. Raises UserError.
     """
     app.linker.check(request)
-    return replace(request, texts=tuple(_with_evidence(app, one, collection, hits) for one in request.texts))
+    return replace(request, texts=tuple(_with_evidence(app, text, collection, hits) for text in request.texts))
 
 
 def _with_evidence(app: App, text: Text, collection: str, hits: int) -> Text:

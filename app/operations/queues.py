@@ -9,7 +9,7 @@ from typing import Any
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import UnavailableError
-from hyblink.app.core.ports.work import Record
+from hyblink.app.core.ports.jobs import Record
 from hyblink.app.jobs.job import OPEN, WORKER
 
 log = logging.getLogger(__name__)
@@ -32,20 +32,22 @@ def queues_of(app: App) -> dict[str, Any]:
     except UnavailableError as error:
         log.warning("%s", error)
         lengths = {}
-    open_jobs = app.work.list(states=OPEN, limit=1000)
+    open_jobs = app.job_records.list(states=OPEN, limit=1000)
     stages = Counter((job.kind, job.stage or job.state) for job in open_jobs)
     return {
         "queues": lengths,
         "stages": [{"kind": kind, "stage": stage, "jobs": count} for (kind, stage), count in sorted(stages.items())],
         "workers": [
             {
-                **{key: one.body[key] for key in ("queues", "device", "pid")},
-                "silent_s": round(now - one.body["seen"], 1),
+                **{key: worker.body[key] for key in ("queues", "device", "pid")},
+                "silent_s": round(now - worker.body["seen"], 1),
             }
-            for one in workers
-            if now - one.body["seen"] < app.settings.jobs.silent_s
+            for worker in workers
+            if now - worker.body["seen"] < app.settings.jobs.silent_s
         ],
-        "jobs": {state: app.work.count(state) for state in ("queued", "running", "waiting", "cancelling", "failed")},
+        "jobs": {
+            state: app.job_records.count(state) for state in ("queued", "running", "waiting", "cancelling", "failed")
+        },
         "waiting": waiting,
-        "dead_letters": app.work.count_dead(),
+        "dead_letters": app.job_records.count_dead(),
     }

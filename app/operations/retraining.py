@@ -123,9 +123,9 @@ class Retraining:
     def _texts(self, source: str) -> list[str]:
         """The title and text of every passage, as the encoders read them."""
         texts = []
-        for one in self._app.catalog.engine(self._collection, source).store.reader().export():
-            document = one.document
-            texts += [Text(document.text[start:end], document.title).joined for start, end in one.windows]
+        for item in self._app.catalog.engine(self._collection, source).store.reader().export():
+            document = item.document
+            texts += [Text(document.text[start:end], document.title).joined for start, end in item.windows]
         return texts
 
     def _data(self, source: str) -> Data:
@@ -141,12 +141,12 @@ class Retraining:
 
         def text_of(document_id: str) -> Text | None:
             found = reader.passages(reader.document_rows(document_id)[:1])
-            return next((Text(one.text, one.title, document_id) for one in found.values()), None)
+            return next((Text(result.text, result.title, document_id) for result in found.values()), None)
 
         since = ""
         if self._plan.days:
             since = (dt.datetime.now(dt.UTC) - dt.timedelta(days=self._plan.days)).isoformat(timespec="seconds")
-        documents = (Source(one.document.id, one.document.title, one.document.text) for one in reader.export())
+        documents = (Source(item.document.id, item.document.title, item.document.text) for item in reader.export())
         judgements = self._app.feedback.judgements(self._collection)
         data = split(generate(documents), judgements, text_of, self._plan, since=since)
         write_jsonl(self._path("rows.jsonl"), data.rows)
@@ -208,7 +208,7 @@ class Retraining:
             work=self._path("run"),
             cache=self._app.settings.data_dir / "states",
             parent=serving.vdr_model,
-            go_on_from=head.folder,
+            init_from=head.folder,
             statistics={"mined.jsonl": self._texts(source)},
             progress=progress,
             say=lambda line: log.info("retraining %s: %s", self._name, line),
@@ -238,7 +238,7 @@ class Retraining:
             return read_json(path)
         for generation in (source, candidate):
             record = self._app.catalog.record(self._collection, generation)
-            self._app.encoders.full(record).encode_query("loaded before anything is compared")
+            self._app.encoders.hybrid_encoder(record).encode_query("loaded before anything is compared")
         queries = {**data.judged, **data.held_out}
         counter = self._counter("evaluate", "queries", 2 * (len(queries) + len(data.held_out)))
 
@@ -304,7 +304,7 @@ def start_retraining(app: App, collection: str, params: Mapping[str, Any], by: s
             "the collection has no VDR encoder to train anew", received=record.vdr_model or collection,
             expected="one with vectors and a VDR adapter (encode.vdr_model)",
         )  # fmt: skip
-    return app.work.create("retrain", collection, params, by)
+    return app.job_records.create("retrain", collection, params, by)
 
 
 def schedule_retraining(

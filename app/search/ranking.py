@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,9 @@ from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.checks import fold
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.filters import And, Filter, parse_filter
-from hyblink.app.core.ports.encoders import BagEncoder, CrossEncoder, EncodedPassages, EncodedQuery, FullEncoder
-from hyblink.app.core.ports.engine import Engine, Present
+from hyblink.app.core.ports.collections import Collections
+from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery, HybridEncoder
+from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.ports.store import Selection
 from hyblink.app.core.ports.views import Snapshot
 from hyblink.app.core.settings import SearchSettings
@@ -42,6 +43,7 @@ from hyblink.app.core.types.search import (
     LegReport,
     SearchRequest,
 )
+from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.search.request import check_request
 from hyblink.ranker.collapse import RankedDocuments, collapse
 from hyblink.ranker.complete import CompleteScores, FusedScores, complete, fuse
@@ -52,24 +54,6 @@ from hyblink.ranker.rerank import CrossScore, RecentScores, Reranked, rerank
 from hyblink.ranker.retrieve import Others, retrieve
 from hyblink.ranker.signals.entity import entity_leg
 from hyblink.ranker.signals.registry import grouped, leg_of, proposing
-
-
-class Collections(Protocol):
-    """The part of the catalog that search uses."""
-
-    def present(self, name: str, generation: str | None = None) -> Present: ...
-
-
-class Encoders(Protocol):
-    """Gives the encoders that a generation's record names. `vdr_mode` is the best mode of its VDR encoder."""
-
-    def full(self, record: GenerationRecord) -> FullEncoder: ...
-
-    def vdr_mode(self, record: GenerationRecord) -> VdrMode: ...
-
-    def bag(self, encoder_id: str) -> BagEncoder: ...
-
-    def cross(self) -> CrossEncoder: ...
 
 
 class UnavailableEncoder:
@@ -126,7 +110,7 @@ class Ranked:
 class Ranker:
     """Ranks the documents of a collection for a search request. Safe to share between threads."""
 
-    def __init__(self, collections: Collections, encoders: Encoders, settings: SearchSettings) -> None:
+    def __init__(self, collections: Collections, encoders: EncoderPool, settings: SearchSettings) -> None:
         self._collections = collections
         self._encoders = encoders
         self._settings = settings
@@ -146,9 +130,9 @@ class Ranker:
         """
         clock = _Clock()
         tree = check_request(request, self._settings)
-        present = self._collections.present(collection, request.generation)
-        engine, snapshot = present.engine, present.snapshot
-        profile = _profile_for(present.profile, request)
+        opened = self._collections.open(collection, request.generation)
+        engine, snapshot = opened.engine, opened.snapshot
+        profile = _profile_for(opened.profile, request)
         clock.took("snapshot")
         forms = self._forms(engine.record, snapshot, profile, request)
         allowed = _allowed(snapshot, tree, request)
@@ -184,12 +168,14 @@ class Ranker:
         """The query in the form that each leg needs (terms, tokens, vectors), computed on first use."""
         query = fold(request.query)
         terms = _distinct(Analyzer(record.analyzer).terms(query), self._settings.max_query_terms)
-        encoder: FullEncoder | None = None
+        encoder: HybridEncoder | None = None
         asked: VdrMode = profile.vdr
         best: VdrMode = "bag"
         try:
-            encoder = self._encoders.full(record) if snapshot.has_vectors or snapshot.vdr is not None else None
-            best = self._encoders.vdr_mode(record)
+            encoder = (
+                self._encoders.hybrid_encoder(record) if snapshot.has_vectors or snapshot.vdr is not None else None
+            )
+            best = self._encoders.best_vdr_mode(record)
         except EncoderUnavailableError as error:
             # Legs that need the encoder report this error; BM25 and the bag-of-tokens signal still answer.
             encoder = UnavailableEncoder(error)
@@ -203,22 +189,26 @@ class Ranker:
     ) -> tuple[dict[Signal, Leg], dict[Signal, Scored], tuple[LegReport, ...]]:
         """Run the requested legs in parallel; return the legs, their candidates, and a report for each."""
         legs: dict[Signal, Leg] = {}
+        idle: set[Signal] = set()
 
         def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
             leg = leg_of(forms, signals)
+            if leg is None:  # the snapshot has nothing of the signal, such as vectors: no failure, and no report
+                idle.update(signals)
+                return {}
             legs.update(dict.fromkeys(signals, leg))
-            if not leg.waits:
+            if not leg.uses_other_candidates:
                 return leg.search(request.candidates, allowed, EMPTY.rows)
             forms.weights()  # can need a request to the engine: done while the dense leg is still running
             return leg.search(request.candidates, allowed, others())
 
-        dense = forms.snapshot.has_vectors
-        usable = [s for s in proposing() if s in request.signals and (s is not Signal.DENSE or dense)]
+        usable = [signal for signal in proposing() if signal in request.signals]
         proposed, reports = retrieve(
             {signals: partial(search, signals) for signals in grouped(forms, usable)},
             (request.deadline_ms or self._settings.deadline_ms) / 1e3,
             self._pool,
         )
+        reports = tuple(report for report in reports if report.signal not in idle)
         return legs, proposed, reports
 
     def _rerank(
@@ -262,7 +252,7 @@ def _allowed(snapshot: Snapshot, tree: Filter | None, request: SearchRequest) ->
     """The rows that pass the request's filter and entity filter; None without a filter."""
     use = request.entities
     if use is not None and use.entities and use.mode == "filter":
-        wanted = _annotated([one.id for one in use.entities])
+        wanted = _annotated([entity.id for entity in use.entities])
         tree = wanted if tree is None else And((tree, wanted))
     return snapshot.reader.select(tree) if tree is not None else None
 

@@ -24,13 +24,14 @@ from hyblink.app.core.types.search import (
     PassageHit,
     SearchRequest,
 )
-from hyblink.app.search.ranking import Encoders, Ranked
+from hyblink.app.encoders.pool import EncoderPool
+from hyblink.app.search.ranking import Ranked
 from hyblink.ranker.explain import highlights, token_contributions
 
 _MAX_FACET_VALUES = 20
 
 
-def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: Encoders) -> tuple[Hit, ...]:
+def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: EncoderPool) -> tuple[Hit, ...]:
     """Return the hits of a page, each with its best passages, their scores by signal and their highlights.
 
     With `request.explain`, each signal's score is also split into the contributions of the query's tokens.
@@ -92,7 +93,7 @@ def _tokens(
     passages: Sequence[Passage],
     columns: Sequence[int],
     request: SearchRequest,
-    encoders: Encoders,
+    encoders: EncoderPool,
 ) -> dict[Signal, list[tuple[TokenContribution, ...]]]:
     """By signal, each query token's contribution to each passage's score."""
     bag = encoders.bag(ranked.engine.record.vdr_encoder)
@@ -103,7 +104,7 @@ def _tokens(
 
 
 def _cross_tokens(
-    ranked: Ranked, passages: Sequence[Passage], columns: Sequence[int], request: SearchRequest, encoders: Encoders
+    ranked: Ranked, passages: Sequence[Passage], columns: Sequence[int], request: SearchRequest, encoders: EncoderPool
 ) -> list[tuple[TokenContribution, ...]]:
     """The tokens' contributions to the re-ranker's score of each passage; empty if not re-ranked or if it fails."""
     found: list[tuple[TokenContribution, ...]] = []
@@ -113,7 +114,7 @@ def _cross_tokens(
         if column in ranked.cross:
             with suppress(EncoderUnavailableError):
                 own = encoders.cross().contributions(request.query, passage.title, passage.text, idf)
-        found.append(tuple(sorted(own, key=lambda one: -one.contribution)))
+        found.append(tuple(sorted(own, key=lambda item: -item.contribution)))
     return found
 
 
@@ -123,7 +124,7 @@ def _count(key: str, rows: Sequence[Metadata]) -> tuple[FacetCount, ...]:
         value = metadata.get(key)
         if value is None:
             continue
-        for one in value if isinstance(value, list) else [value]:
-            counts[("true" if one else "false") if isinstance(one, bool) else str(one)] += 1
+        for element in value if isinstance(value, list) else [value]:
+            counts[("true" if element else "false") if isinstance(element, bool) else str(element)] += 1
     best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_FACET_VALUES]
     return tuple(FacetCount(value, count) for value, count in best)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 
 from hyblink.app.core.checks import check_text
+from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.settings import SearchSettings
 from hyblink.app.core.types.search import (
     SearchRequest,
     SearchResult,
 )
-from hyblink.app.search.ranking import Collections, Encoders, Ranker
+from hyblink.app.encoders.pool import EncoderPool
+from hyblink.app.search.ranking import Ranker
 from hyblink.app.search.results import facets_of, page_of
 from hyblink.app.search.vocabulary import Vocabulary, vocabulary
 from hyblink.app.search.why_not import WhyNot, why_not
@@ -20,7 +22,7 @@ from hyblink.ranker.complete import CompleteScores
 class SearchService:
     """Answers search requests. Safe to share between threads."""
 
-    def __init__(self, collections: Collections, encoders: Encoders, settings: SearchSettings) -> None:
+    def __init__(self, collections: Collections, encoders: EncoderPool, settings: SearchSettings) -> None:
         self._collections = collections
         self._encoders = encoders
         self._settings = settings
@@ -62,8 +64,8 @@ class SearchService:
         With `passage`, also return the tokens that contribute to its score for the text as a query. Raises
         InvalidInputError for an empty text.
         """
-        present = self._collections.present(collection)
-        return vocabulary(present, self._encoders, text, passage, top, self._settings.max_vocabulary_chars)
+        opened = self._collections.open(collection)
+        return vocabulary(opened, self._encoders, text, passage, top, self._settings.max_vocabulary_chars)
 
     def pool(self, collection: str, request: SearchRequest) -> tuple[CompleteScores, list[str]]:
         """Return the raw scores of all candidates by signal, and the document id of each candidate, for tuning."""

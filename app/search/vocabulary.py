@@ -9,14 +9,14 @@ import numpy as np
 from hyblink.app.core.checks import check_text, fold
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.ports.encoders import BagEncoder
-from hyblink.app.core.ports.engine import Present
+from hyblink.app.core.ports.engine import OpenedCollection
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.types.ranking import (
     TokenContribution,
     VdrMode,
 )
 from hyblink.app.core.weights import heaviest
-from hyblink.app.search.ranking import Encoders
+from hyblink.app.encoders.pool import EncoderPool
 from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms
 
 
@@ -46,7 +46,7 @@ class Vocabulary:
 
 
 def vocabulary(
-    present: Present, encoders: Encoders, text: str, passage: str | None, top: int, limit: int
+    opened: OpenedCollection, encoders: EncoderPool, text: str, passage: str | None, top: int, limit: int
 ) -> Vocabulary:
     """Return the `top` heaviest VDR tokens of a text, encoded as a query and as a passage.
 
@@ -62,10 +62,10 @@ def vocabulary(
                 received=f"{len(value)} characters",
                 expected=f"at most {limit}",
             )
-    record, snapshot = present.engine.record, present.snapshot
+    record, snapshot = opened.engine.record, opened.snapshot
     bag = encoders.bag(record.vdr_encoder)
-    encoder = encoders.full(record) if snapshot.vdr is not None else None
-    mode = encoders.vdr_mode(record)
+    encoder = encoders.hybrid_encoder(record) if snapshot.vdr is not None else None
+    mode = encoders.best_vdr_mode(record)
     forms = QueryForms(snapshot, AnalyzedQuery(fold(text), ()), bag, encoder, mode, top)
     query = forms.weights()
 
@@ -86,7 +86,7 @@ def vocabulary(
     own = set(bag.encode_query(fold(text)))
     return Vocabulary(
         record.id, mode, weighed(query, own), weighed(of_passage(fold(text)), own), shared,
-        sum(one.contribution for one in shared),
+        sum(item.contribution for item in shared),
     )  # fmt: skip
 
 
@@ -95,4 +95,4 @@ def _shared(bag: BagEncoder, query: TermWeights, against: TermWeights) -> tuple[
     both, mine, theirs = np.intersect1d(query.ids, against.ids, return_indices=True)
     pairs = zip(both.tolist(), query.weights[mine].tolist(), against.weights[theirs].tolist(), strict=True)
     found = [TokenContribution(bag.token(token), q * p, q, p) for token, q, p in pairs]
-    return tuple(sorted(found, key=lambda one: (-one.contribution, one.token)))
+    return tuple(sorted(found, key=lambda result: (-result.contribution, result.token)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import HyblinkError
-from hyblink.app.core.ports.work import Record
+from hyblink.app.core.ports.jobs import Record
 from hyblink.app.core.process import new_owner
 from hyblink.app.jobs.job import WORKER
 

@@ -66,12 +66,12 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
 
     def attempt(this: Task, args: tuple[object, ...], do: Callable[[App], object]) -> None:
         """Run a task. Temporary errors are retried with growing pauses; other errors make it a dead letter."""
-        ids = [str(one) for one in args]
+        ids = [str(arg) for arg in args]
         request_id.set(new_request_id(str((this.request.headers or {}).get("request_id", ""))))
         try:
-            for one in ids:
-                if not _ID.fullmatch(one):
-                    raise InvalidInputError("a task with a bad id", received=one)
+            for item in ids:
+                if not _ID.fullmatch(item):
+                    raise InvalidInputError("a task with a bad id", received=item)
             do(mine.get())
         except TRY_AGAIN as error:
             tried = this.request.retries + 1
@@ -131,6 +131,6 @@ def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
 def _bury(mine: WorkerApp, task: str, ids: list[str], error: Exception) -> None:
     text = str(error) if isinstance(error, HyblinkError) else f"{type(error).__name__}: {error}"
     try:
-        mine.get().work.bury(task, ids, text, traceback.format_exc())
+        mine.get().job_records.add_dead_letter(task, ids, text, traceback.format_exc())
     except HyblinkError as failed:
         log.error("%s %s failed (%s), and no dead letter could be kept: %s", task, ids, text, failed)

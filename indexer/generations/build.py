@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, WriterConflictError
-from hyblink.app.core.ports.encoders import BagEncoder, FullEncoder
+from hyblink.app.core.ports.collections import Collections
+from hyblink.app.core.ports.encoders import BagEncoder, HybridEncoder
 from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.jobs import Jobs, Record, Records
 from hyblink.app.core.ports.store import ExportedDocument, PreparedDocument, SourceProgress, StoreReader
-from hyblink.app.core.ports.work import Jobs, Record, Records
 from hyblink.app.core.types.arrays import TermWeights, VectorArray, as_rows
-from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
+from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.ranking import Scored
 from hyblink.app.jobs.claims import Claims
 from hyblink.app.jobs.single_flight import single_flight
@@ -42,14 +43,8 @@ _TERMS = 64
 _DEEP = 50
 
 
-class GenerationStore(Protocol):
+class GenerationStore(Collections, Protocol):
     """The part of the catalog that building and publishing need."""
-
-    def spec(self, name: str) -> CollectionSpec: ...
-
-    def current(self, name: str) -> str: ...
-
-    def engine(self, name: str, generation: str | None = None) -> Engine: ...
 
     def add_generation(self, record: GenerationRecord) -> None: ...
 
@@ -113,7 +108,7 @@ class BuildContext:
 
 
 def build(
-    context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None, keep: int
+    context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: HybridEncoder | None, keep: int
 ) -> GenerationRecord:
     """Build a generation from the documents of the current one, verify it and publish it.
 
@@ -136,7 +131,7 @@ def build(
 
 
 def build_candidate(
-    context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None
+    context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: HybridEncoder | None
 ) -> GenerationRecord:
     """Like `build`, but without publishing. `publish` later copies the newest writes and makes it the serving one."""
     name = record.collection
@@ -153,7 +148,7 @@ def build_candidate(
         return record
 
 
-def publish(context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: FullEncoder | None) -> None:
+def publish(context: BuildContext, record: GenerationRecord, *, bag: BagEncoder, encoder: HybridEncoder | None) -> None:
     """Make a finished generation the serving one: a candidate, or an earlier generation (rollback).
 
     It first receives all writes that it lacks. Raises ConflictError if another generation is published meanwhile,
@@ -170,7 +165,7 @@ def _alone(context: BuildContext, name: str) -> AbstractContextManager[None]:
     return single_flight(context.records, f"build/{name}", "a generation of this collection is being built")
 
 
-def _begun(context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None) -> _Build:
+def _begun(context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: HybridEncoder | None) -> _Build:
     """Create a generation, copy and encode all documents and check it. It is deleted on failure."""
     store = context.store
     store.drop_unfinished(record.collection)
@@ -210,7 +205,7 @@ class _Build:
     """The build of one generation from the current one (its source)."""
 
     def __init__(
-        self, context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: FullEncoder | None
+        self, context: BuildContext, record: GenerationRecord, bag: BagEncoder, encoder: HybridEncoder | None
     ) -> None:
         store = context.store
         self.context = context
@@ -245,7 +240,7 @@ class _Build:
             copy_documents(exported, self._target, keep_vectors=self._same_full, progress=self._copied)
         else:
             while batch := list(islice(exported, _BATCH)):
-                self._target.store.write(prepare([one.document for one in batch], self._spec, self._bag))
+                self._target.store.write(prepare([row.document for row in batch], self._spec, self._bag))
                 self._copied(len(batch))
         self._since = reader.change
 
@@ -263,7 +258,7 @@ class _Build:
 
     def check(self) -> None:
         """Run the slow part of the verification. Raises CorruptionError."""
-        _refuse([*self._target.check(), *found_again(self._target)])
+        _refuse([*self._target.check(), *self_retrieval_problems(self._target)])
 
     def catch_up(self) -> None:
         """Copy what was written to the source meanwhile, in rounds, until few changes are left."""
@@ -290,9 +285,9 @@ class _Build:
     def _write(self, batch: Sequence[ExportedDocument]) -> None:
         """Upsert changed documents, with their vectors if the encoders are the same. Unchanged ones are skipped."""
         if not self._same_bag:
-            self._target.store.write(prepare([one.document for one in batch], self._spec, self._bag))
+            self._target.store.write(prepare([row.document for row in batch], self._spec, self._bag))
             return
-        made = [PreparedDocument(one.document, one.windows, one.bags, one.content_hash) for one in batch]
+        made = [PreparedDocument(row.document, row.windows, row.bags, row.content_hash) for row in batch]
         items = self._target.store.write(made).items
         if not self._same_full:
             return
@@ -300,13 +295,13 @@ class _Build:
         vectors: list[VectorArray] = []
         weights: list[TermWeights] = []
         reader = self._target.store.reader()
-        for one, item in zip(batch, items, strict=True):
-            own = [vector for vector in one.vectors if vector is not None]
-            there = reader.document_rows(one.document.id) if own and item.status != "unchanged" else as_rows([])
-            if len(there) == len(own) == len(one.windows):
+        for row, item in zip(batch, items, strict=True):
+            own = [vector for vector in row.vectors if vector is not None]
+            there = reader.document_rows(row.document.id) if own and item.status != "unchanged" else as_rows([])
+            if len(there) == len(own) == len(row.windows):
                 rows += there.tolist()
                 vectors += own
-                weights += [found for found in one.weights if found is not None]
+                weights += [found for found in row.weights if found is not None]
         if rows:
             self._target.store.put_vectors(as_rows(rows), np.stack(vectors), weights)
 
@@ -319,7 +314,7 @@ class _Build:
         gone: list[str] = []
         for ids in copied.document_ids():
             unknown = ~np.isin(_hashes(ids), there)
-            gone += [one for one, is_gone in zip(ids, unknown.tolist(), strict=True) if is_gone]
+            gone += [item for item, is_gone in zip(ids, unknown.tolist(), strict=True) if is_gone]
         return gone
 
     def finish(self) -> None:
@@ -371,7 +366,7 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _hashes(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
     """A 64-bit hash of each id, shape (len(ids),)."""
-    found = b"".join(hashlib.blake2b(one.encode("utf-8", "surrogatepass"), digest_size=8).digest() for one in ids)
+    found = b"".join(hashlib.blake2b(item.encode("utf-8", "surrogatepass"), digest_size=8).digest() for item in ids)
     return np.frombuffer(found, dtype="<u8")
 
 
@@ -401,7 +396,7 @@ def differences(old: Engine, new: Engine) -> list[str]:
     return problems
 
 
-def found_again(engine: Engine, sample: int = _SAMPLES) -> list[str]:
+def self_retrieval_problems(engine: Engine, sample: int = _SAMPLES) -> list[str]:
     """Self-retrieval check: messages about sampled passages that a search for their own content does not find.
 
     Takes `sample` evenly spaced passages and searches for their terms with BM25 and for their vectors with the dense

@@ -6,31 +6,16 @@ When a call returns, its writes are durable and visible to the next search.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from hyblink.app.core.checks import check_text
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
+from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.encoders import BagEncoder
-from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.jobs import Jobs
 from hyblink.app.core.ports.store import PreparedDocument, SourceProgress
-from hyblink.app.core.ports.work import Jobs
-from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
+from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import BulkItem, BulkResult, Document
 from hyblink.indexer.ingest.prepare import parse_document, prepare, rejected
-
-
-class Collections(Protocol):
-    """The part of the catalog that this use case needs."""
-
-    def engine(self, name: str, generation: str | None = None) -> Engine: ...
-
-    def spec(self, name: str) -> CollectionSpec: ...
-
-    def current(self, name: str) -> str: ...
-
-    def generations(self, name: str) -> list[GenerationRecord]: ...
-
-    def annotation(self, name: str) -> Annotation | None: ...
 
 
 class DocumentService:
@@ -133,7 +118,7 @@ class DocumentService:
             with engine.store.writer():
                 if self._collections.current(collection) != engine.record.id:
                     continue
-                others = [one.id for one in self._collections.generations(collection)] if everywhere else []
+                others = [item.id for item in self._collections.generations(collection)] if everywhere else []
                 for generation in others:
                     if generation != engine.record.id:
                         other = self._collections.engine(collection, generation)

@@ -49,7 +49,9 @@ class Allowed:
     def of(cls, hosts: Sequence[str], networks: Sequence[str]) -> Allowed:
         """Build from the strings in the settings. Raises InvalidInputError for a bad network."""
         try:
-            return cls(tuple(one.lower() for one in hosts), tuple(ipaddress.ip_network(one) for one in networks))
+            return cls(
+                tuple(host.lower() for host in hosts), tuple(ipaddress.ip_network(network) for network in networks)
+            )
         except ValueError as error:
             raise InvalidInputError(f"bad jobs.url_networks: {error}", expected="such as 10.0.0.0/8") from None
 
@@ -70,7 +72,7 @@ class Allowed:
             raise InvalidInputError("bad url", received=url, expected="http://host/… or https://host/…, no user name")
         if not _NAME.fullmatch(host) and not _is_address(host):
             raise InvalidInputError("bad url", received=url, expected="a host name or address")
-        if not any(self._matches(one, host, port, parts.scheme) for one in self.hosts):
+        if not any(self._matches(item, host, port, parts.scheme) for item in self.hosts):
             raise ForbiddenError(
                 "the host is not among those that jobs may read",
                 received=f"{host}:{port}",
@@ -101,8 +103,8 @@ class Allowed:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UnavailableError(f"the host is not known: {error}", received=host) from None
-        addresses = [str(one[4][0]) for one in found]
-        good = [one for one in addresses if self._good(ipaddress.ip_address(one.partition("%")[0]))]
+        addresses = [str(result[4][0]) for result in found]
+        good = [address for address in addresses if self._good(ipaddress.ip_address(address.partition("%")[0]))]
         # One forbidden address makes the whole name suspicious.
         if not good or len(good) != len(addresses):
             raise ForbiddenError(

@@ -133,7 +133,7 @@ def ingest(
                 if rows:
                     rejects(rows)
                     report.rejected += len(rows)
-                    few = [f"{one.file}:{one.line}: {one.message}" for one in rows]
+                    few = [f"{row.file}:{row.line}: {row.message}" for row in rows]
                     report.rejects = [*report.rejects, *few][:_FEW]
 
             def flush(at: str) -> None:

@@ -77,18 +77,18 @@ def prepare(
     seen: set[str] = set()
     cut: list[tuple[Document, tuple[tuple[int, int], ...]] | BulkItem] = []
     contents: list[str] = []
-    for one in documents:
-        if isinstance(one, BulkItem):
-            cut.append(one)
+    for element in documents:
+        if isinstance(element, BulkItem):
+            cut.append(element)
             continue
-        if one.id in seen:
-            message = f"the id {one.id!r} stands twice in one batch; expected each id once"
-            cut.append(BulkItem(one.id, "rejected", 0, "duplicate_id", message))
+        if element.id in seen:
+            message = f"the id {element.id!r} stands twice in one batch; expected each id once"
+            cut.append(BulkItem(element.id, "rejected", 0, "duplicate_id", message))
             continue
-        seen.add(one.id)
-        spans = windows(one.text, spec.chunk_chars, spec.chunk_overlap_chars)
-        cut.append((one, spans))
-        contents += [f"{one.title}\n{one.text[a:b]}" if one.title else one.text[a:b] for a, b in spans]
+        seen.add(element.id)
+        spans = windows(element.text, spec.chunk_chars, spec.chunk_overlap_chars)
+        cut.append((element, spans))
+        contents += [f"{element.title}\n{element.text[a:b]}" if element.title else element.text[a:b] for a, b in spans]
     bags = bag.encode_passages(contents)
     prepared: list[PreparedDocument | BulkItem] = []
     at = 0

@@ -213,7 +213,7 @@ def _members(body: list[ast.stmt], prefix: str, module: str, undocumented: bool)
                     yield _Entry(name, "class", module, doc, signature, node.lineno)
                 yield from _members(node.body, name, module, undocumented)
             elif doc is not None:
-                decorators = {ast.unparse(one) for one in node.decorator_list}
+                decorators = {ast.unparse(item) for item in node.decorator_list}
                 kind = "method" if in_class else "function"
                 if decorators & {"property", "cached_property", "functools.cached_property"}:
                     kind = "property"

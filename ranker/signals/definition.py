@@ -32,5 +32,5 @@ class SignalDefinition:
     """Splits the score of each row into token contributions; None if the signal has no tokens."""
     features: tuple[tuple[str, bool], ...] = ()
     """Its features in entity linking, as (name, True for the raw value or False for the normalised one)."""
-    waited_for: bool = False
+    starts_first: bool = False
     """Start this leg first, because legs that also score the candidates of others wait for it."""

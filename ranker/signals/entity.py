@@ -27,7 +27,7 @@ def entity_leg(annotated: Sequence[tuple[Selection, float]]) -> Leg:
         return total
 
     def search(k: int, allowed: Selection | None, _: IdArray) -> Mapping[Signal, Scored]:
-        few = [found for selection, _ in annotated if (found := selection.few(k)) is not None]
+        few = [found for selection, _ in annotated if (found := selection.rows_if_at_most(k)) is not None]
         rows = np.unique(np.concatenate(few)) if few else EMPTY.rows
         if allowed is not None and len(rows):
             rows = rows[allowed.contains(rows)]

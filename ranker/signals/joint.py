@@ -13,7 +13,7 @@ from hyblink.app.core.types.documents import SparseForm
 from hyblink.app.core.types.ranking import EMPTY, Scored, Signal
 from hyblink.ranker.leg import Leg
 from hyblink.ranker.query_forms import AnalyzedQuery
-from hyblink.ranker.signals.vdr import waiting_as_nan
+from hyblink.ranker.signals.vdr import unencoded_as_nan
 
 JOINT = (Signal.BM25, Signal.VDR)
 
@@ -41,7 +41,7 @@ def joint_leg(
         scores[:, there] = known.scores_2C[:, at[there]]
         if not there.all():
             scores[:, ~there] = view.score(terms, weights(), rows[~there])
-        return {Signal.BM25: scores[0], Signal.VDR: waiting_as_nan(snapshot, form, rows, scores[1])}
+        return {Signal.BM25: scores[0], Signal.VDR: unencoded_as_nan(snapshot, form, rows, scores[1])}
 
     def rank(signal: Signal, row: int) -> int | None:
         if signal is Signal.BM25:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.registry import Registry
 from hyblink.app.core.types.ranking import Signal
 from hyblink.ranker.leg import Leg
@@ -23,7 +22,7 @@ SIGNALS.add(
     ),
     SignalDefinition(
         Signal.DENSE, "meaning (dense)", "#059669", dense.leg, -1.0,
-        features=(("dense_z", False), ("dense", True)), waited_for=True,
+        features=(("dense_z", False), ("dense", True)), starts_first=True,
     ),
     SignalDefinition(
         Signal.PRIOR, "name alone (prior)", "#0891b2", lower_bound=0.0,
@@ -54,7 +53,7 @@ def grouped(forms: QueryForms, signals: Sequence[Signal]) -> list[tuple[Signal, 
 
     Signals that other legs wait for come first.
     """
-    known = sorted(signals, key=lambda name: not SIGNALS.of(name).waited_for)
+    known = sorted(signals, key=lambda name: not SIGNALS.of(name).starts_first)
     alone = [name for name in known if name not in JOINT]
     joint = tuple(name for name in JOINT if name in signals)
     if forms.form in forms.snapshot.joint and len(joint) == len(JOINT):
@@ -62,14 +61,13 @@ def grouped(forms: QueryForms, signals: Sequence[Signal]) -> list[tuple[Signal, 
     return [(name,) for name in (*alone, *joint)]
 
 
-def leg_of(forms: QueryForms, signals: tuple[Signal, ...]) -> Leg:
-    """Build the leg of one group from `grouped`. Raises InvalidInputError if a signal is unknown or has no leg here."""
+def leg_of(forms: QueryForms, signals: tuple[Signal, ...]) -> Leg | None:
+    """Build the leg of one group from `grouped`; None if the snapshot has nothing for it to search.
+
+    Raises InvalidInputError if a signal is unknown.
+    """
     if signals == JOINT:
-        leg = joint_leg(forms.snapshot, forms.query, forms.form, forms.weights)
-    else:
-        (name,) = signals
-        make = SIGNALS.of(name).leg
-        leg = make(forms) if make is not None else None
-    if leg is None:
-        raise InvalidInputError("the signal proposes nothing here", received=", ".join(signals))
-    return leg
+        return joint_leg(forms.snapshot, forms.query, forms.form, forms.weights)
+    (name,) = signals
+    make = SIGNALS.of(name).leg
+    return make(forms) if make is not None else None

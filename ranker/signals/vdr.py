@@ -20,7 +20,7 @@ def leg(forms: QueryForms) -> Leg:
     return Leg(
         (Signal.VDR,),
         lambda k, allowed, _: {Signal.VDR: view.search(weights(), k, allowed)},
-        lambda rows: {Signal.VDR: waiting_as_nan(snapshot, form, rows, view.score(weights(), rows))},
+        lambda rows: {Signal.VDR: unencoded_as_nan(snapshot, form, rows, view.score(weights(), rows))},
         lambda _, row: view.rank(weights(), row),
     )
 
@@ -33,7 +33,7 @@ def tokens(forms: QueryForms, rows: IdArray, bag: BagEncoder) -> list[list[Token
     ]
 
 
-def waiting_as_nan(snapshot: Snapshot, form: SparseForm, rows: IdArray, scores: ScoreArray) -> ScoreArray:
+def unencoded_as_nan(snapshot: Snapshot, form: SparseForm, rows: IdArray, scores: ScoreArray) -> ScoreArray:
     """Replace the scores of passages that are not encoded yet by NaN (missing), because 0 would mean "no match"."""
     if form is SparseForm.BAG or not snapshot.waiting or not len(rows):
         return scores

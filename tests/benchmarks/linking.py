@@ -22,7 +22,7 @@ from hyblink.app.encoders.loading.models import plain_tokenizer
 from hyblink.app.encoders.loading.prefixes import joined
 from hyblink.app.encoders.mention.text import marked
 from hyblink.app.encoders.mention.tower import MentionTower
-from hyblink.app.evaluation.linking.examples import drawn, example, retrieved
+from hyblink.app.evaluation.linking.examples import example, retrieve_candidates, sample_indices
 from hyblink.app.evaluation.linking.measures import CUTOFFS, decided_rank, evaluate, fused_rank, leg_rank
 from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions
 from hyblink.app.linking.dictionary import AliasDictionary
@@ -175,14 +175,14 @@ def _quality(app: App, rows: list[JudgedMention], others: list[JudgedMention]) -
         own = [replace(row, id=row.id.partition(":")[0]) for row in some]
         return [
             example(row, one, reader.doc_ids(one.candidates.keys), None)
-            for row, one in retrieved(
+            for row, one in retrieve_candidates(
                 app.linker,
                 "foldoc-plain",
                 own,
                 64,
                 lambda row: row.id,
                 signals=_HIDDEN,
-                missing=drawn(len(own), missing),
+                missing=sample_indices(len(own), missing),
             )
         ]
 

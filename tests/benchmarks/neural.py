@@ -166,7 +166,7 @@ def _compare(app: App, data: Path) -> None:
         theirs.forms(text)  # encoding is left out of the times of either side
     record = app.catalog.engine(_SET).record
     known = {fold(text): EncodedQuery(theirs.forms(text)[2]) for text in queries.values()}
-    app.encoders.put_full(record, CachedQueries(app.encoders.full(record), known))
+    app.encoders.put_hybrid_encoder(record, CachedQueries(app.encoders.hybrid_encoder(record), known))
     runs: dict[str, dict[str, Mapping[str, float]]] = {name: {} for name in systems}
     taken: dict[str, list[float]] = {name: [] for name in systems}
     for warm in (True, False):  # alternating, so that whatever else happens meets all of them

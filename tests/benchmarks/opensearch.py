@@ -185,7 +185,7 @@ def _asked(source: App, name: str, data: Path) -> list[tuple[list[str], TermWeig
     """Dev questions as BM25 terms and as the encoder's weights with the collection's idf."""
     queries, _ = read_beir(data / name, "dev")
     record, snapshot = source.catalog.engine(name).record, source.catalog.engine(name).snapshot()
-    bag, encoder = source.encoders.bag(record.vdr_encoder), source.encoders.full(record)
+    bag, encoder = source.encoders.bag(record.vdr_encoder), source.encoders.hybrid_encoder(record)
     found = []
     for text in list(queries.values())[:: max(1, len(queries) // 40)][:40]:
         analyzed = AnalyzedQuery(fold(text), tuple(Analyzer(record.analyzer).terms(text)))

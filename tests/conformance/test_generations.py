@@ -23,7 +23,7 @@ from hyblink.app.operations.collections import ensure_collection, new_record
 from hyblink.app.operations.encoding import encode_now
 from hyblink.app.operations.generations import build_context, encoders_of, roll_back
 from hyblink.app.operations.generations import rebuild as rebuild_generation
-from hyblink.indexer.generations.build import build, differences, found_again
+from hyblink.indexer.generations.build import build, differences, self_retrieval_problems
 from hyblink.indexer.transfer import export_collection, import_collection, read_export
 
 
@@ -51,7 +51,7 @@ def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
         app.encoders.add_dense(encoder)
         app.encoders.use_as_default(encoder.id)
     record = new_record(app, app.catalog.spec("c"), parent=app.catalog.current("c"))
-    encoder = app.encoders.full(record)
+    encoder = app.encoders.hybrid_encoder(record)
     return build(build_context(app), record, **encoders_of(app, record), keep=keep).id
 
 
@@ -227,7 +227,7 @@ def test_what_differs_is_seen(make_app: Callable[..., App], monkeypatch: pytest.
     app = filled(make_app)
     rebuild(app)
     old, new = app.catalog.engine("c", "g000001"), app.catalog.engine("c", "g000002")
-    assert differences(old, new) == found_again(new) == []
+    assert differences(old, new) == self_retrieval_problems(new) == []
     new.store.delete(["doc3"])
     assert differences(old, new) == ["119 documents instead of 120", "their documents are others"]
     old.store.delete(["doc4"])
@@ -237,11 +237,11 @@ def test_what_differs_is_seen(make_app: Callable[..., App], monkeypatch: pytest.
     assert dense is not None
     turned = replace(snapshot, dense=_Turned(dense))
     monkeypatch.setattr(type(new), "snapshot", lambda _: turned)
-    (problem,) = found_again(new)
+    (problem,) = self_retrieval_problems(new)
     assert "are not found by their own vectors" in problem
     deaf = replace(snapshot, bm25=_Deaf(bm25))
     monkeypatch.setattr(type(new), "snapshot", lambda _: deaf)
-    problems = found_again(new)
+    problems = self_retrieval_problems(new)
     assert len(problems) == 20
     assert all("is not found by its own words" in one for one in problems)
 

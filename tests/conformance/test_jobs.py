@@ -102,14 +102,14 @@ def test_a_job_reads_to_the_end_and_another_generation_knows_it(make_app: Callab
     job = start_ingestion(app, "c", {"folder": str(path)})
     for _ in range(200):
         assert app.jobs.wait(30)  # type: ignore[union-attr]
-        if app.work.get(job.id).state in {"done", "failed"}:
+        if app.job_records.get(job.id).state in {"done", "failed"}:
             break
         time.sleep(0.05)
-    done = app.work.get(job.id)
+    done = app.job_records.get(job.id)
     assert (done.state, done.error) == ("done", "")
     assert (done.progress["created"], done.progress["rejected"], done.progress["rows"]) == (40, 1, 41)
     assert done.fence > 3, "it was read in slices"
-    assert [one["line"] for one in app.work.rejects(job.id)] == [41]
+    assert [one["line"] for one in app.job_records.rejects(job.id)] == [41]
     assert app.jobs.wait(30)  # type: ignore[union-attr]
     counts = app.catalog.engine("c").store.reader().counts()
     assert counts.encoded == counts.passages > 0

@@ -9,7 +9,7 @@ import pytest
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError
-from hyblink.app.core.ports.work import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records
 
 
 @pytest.fixture

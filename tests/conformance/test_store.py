@@ -278,6 +278,6 @@ def test_filters_select_what_their_definition_says(make_app: Callable[..., App])
         selection = reader.select(parsed)
         assert selection.rows().tolist() == expected, tree
         assert everything[selection.contains(everything)].tolist() == expected, tree
-        few = selection.few(len(expected))
+        few = selection.rows_if_at_most(len(expected))
         assert few is not None
         assert few.tolist() == expected

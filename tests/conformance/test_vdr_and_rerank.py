@@ -56,7 +56,7 @@ class FakeVdr:
         return np.full(len(ids), PRIOR, dtype=np.float32)
 
 
-class FakeFull:
+class FakeHybrid:
     """The fake dense encoder and the fake VDR encoder together."""
 
     def __init__(self, vdr: FakeVdr) -> None:
@@ -107,7 +107,7 @@ def with_vdr(app: App) -> FakeVdr:
     vdr = FakeVdr(app)
     app.encoders.add_vdr(vdr, reads=FakeDense.id)
     ensure_collection(app, CollectionSpec("c"))
-    app.encoders.put_full(app.catalog.engine("c").record, FakeFull(vdr))
+    app.encoders.put_hybrid_encoder(app.catalog.engine("c").record, FakeHybrid(vdr))
     return vdr
 
 

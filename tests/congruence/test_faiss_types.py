@@ -63,7 +63,7 @@ def store(count: int = N, *, normalised: bool = True) -> Vectors:
 class Many(RowSelection):
     """A selection whose rows are far away: the index has to ask about its own candidates."""
 
-    def few(self, limit: int) -> IdArray | None:
+    def rows_if_at_most(self, limit: int) -> IdArray | None:
         return self.all_rows if len(self.all_rows) <= limit else None
 
 

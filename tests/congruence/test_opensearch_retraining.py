@@ -49,12 +49,12 @@ def test_trained_approved_and_rolled_back_on_a_cluster(local_cluster: Callable[.
         before = rankings()
         job = start_retraining(app, C, PLAN)
         assert app.jobs.wait(300)  # type: ignore[union-attr]
-        job = app.work.get(job.id)
+        job = app.job_records.get(job.id)
         assert job.state == "waiting", job
         assert rankings() == before
-        app.work.approve(job.id)
+        app.job_records.approve(job.id)
         assert app.jobs.wait(120)  # type: ignore[union-attr]
-        job = app.work.get(job.id)
+        job = app.job_records.get(job.id)
         assert job.state == "done", job
         assert app.catalog.current(C) == job.result["generation"]
         assert app.catalog.engine(C).check() == []

@@ -17,7 +17,7 @@ from hyblink.app.core.types.linking import LinkRequest, Text
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.encoders.mention.tower import DEFAULT, MentionTower
 from hyblink.app.evaluation.linking.converters import marked
-from hyblink.app.evaluation.linking.examples import Example, example, marked_or_ordinary, retrieved
+from hyblink.app.evaluation.linking.examples import Example, example, marked_or_ordinary, retrieve_candidates
 from hyblink.app.evaluation.linking.measures import decided_rank, evaluate, fused_rank, leg_rank
 from hyblink.app.evaluation.linking.mentions import REST, JudgedMention, with_unmarked
 from hyblink.app.operations.ingestion import load_entities
@@ -53,7 +53,8 @@ def test_the_mentions_are_judged_and_point_at_entities() -> None:
 def examples(app: App, rows: list[JudgedMention]) -> list[Example]:
     reader = app.catalog.engine(KB).snapshot().reader
     return [
-        example(row, one, reader.doc_ids(one.candidates.keys), None) for row, one in retrieved(app.linker, KB, rows, 64)
+        example(row, one, reader.doc_ids(one.candidates.keys), None)
+        for row, one in retrieve_candidates(app.linker, KB, rows, 64)
     ]
 
 

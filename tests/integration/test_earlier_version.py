@@ -68,10 +68,12 @@ def test_profiles_generations_feedback_keys_and_jobs_are_there(app: App, earlier
     assert [profile.fusion for profile in app.catalog.profiles("docs")] == ["rrf"]
     assert len(app.catalog.generations("docs")) == 3
     assert [(one.query, one.grade) for one in app.feedback.judgements("docs")] == [("apple", 3)]
-    key = authorize(KeyStore(app.catalog.records()), f"Bearer {earlier['key']}", Role.SEARCH, "docs", open_door=False)
+    key = authorize(
+        KeyStore(app.catalog.records()), f"Bearer {earlier['key']}", Role.SEARCH, "docs", allow_anonymous=False
+    )
     assert key is not None
     assert (key.role, key.note) == (Role.SEARCH, "old key")
-    assert [(job.kind, job.state) for job in app.work.list()] == [("rebuild", "done")]
+    assert [(job.kind, job.state) for job in app.job_records.list()] == [("rebuild", "done")]
     roll_back(app, "docs")
     assert app.search.search("docs", SearchRequest("a silver window", k=1, candidates=50)).hits[0].doc_id == "late"
 

@@ -18,12 +18,12 @@ from hyblink.app.cli.main import cli
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.ports.encoders import InTextEncoder
 from hyblink.app.core.settings import EncodeSettings, LinkSettings, Settings
-from hyblink.app.core.types.linking import Link, LinkRequest, Text, apart
+from hyblink.app.core.types.linking import Link, LinkRequest, Text, without_overlaps
 from hyblink.app.encoders.loading.models import plain_tokenizer, root_of
 from hyblink.app.encoders.mention import span_head
 from hyblink.app.encoders.mention.span_head import (
-    ReadText,
     SpanHead,
+    TokenOutputs,
     span_scores,
     span_windows,
     valid_spans,
@@ -58,8 +58,8 @@ def test_spans_are_whole_words_and_do_not_overlap() -> None:
     first, last = valid_spans(begins, ends)
     assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(0, 1), (0, 2), (2, 2)]
     spans = list(zip(first.tolist(), (last + 1).tolist(), strict=True))
-    assert apart(spans, [1.0, 3.0, 2.0]) == [1]
-    assert apart(spans, [3.0, 1.0, 2.0]) == [0, 2]
+    assert without_overlaps(spans, [1.0, 3.0, 2.0]) == [1]
+    assert without_overlaps(spans, [3.0, 1.0, 2.0]) == [0, 2]
 
 
 def test_figures_count_strong_and_weak_matches() -> None:
@@ -203,7 +203,7 @@ def test_a_text_is_read_once_for_detecting_and_encoding(
     passes: list[str] = []
     plain = head._pass
 
-    def counted(texts: Sequence[str]) -> Iterator[ReadText]:
+    def counted(texts: Sequence[str]) -> Iterator[TokenOutputs]:
         passes.extend(texts)
         return plain(texts)
 
@@ -287,7 +287,7 @@ def test_spans_and_their_meanings_are_decided_jointly(app: App) -> None:
     each = app.linker.link("kb", LinkRequest((Text(text, tuple(possible)),), threshold=0.0)).texts[0].links
     spans = [(one.mention.start, one.mention.end) for one in each]
     joint = [possible[span] * one.probability for span, one in zip(spans, each, strict=True)]
-    expected = {spans[at]: joint[at] for at in apart(spans, joint)}
+    expected = {spans[at]: joint[at] for at in without_overlaps(spans, joint)}
     found = links(0.0)
     assert {(one.mention.start, one.mention.end): one.joint for one in found} == pytest.approx(expected, abs=1e-5)
     least = max(expected.values()) - 1e-6
@@ -316,9 +316,9 @@ def test_the_joint_threshold_is_searched(trained: tuple[Path, Path]) -> None:
     }  # fmt: skip
     texts = str(data.parent / "texts.jsonl")
     command = ["kb", "evaluate-texts", texts, "-k", "kb", "--detectors", "elq", "--threshold", "0", "--json"]
-    apart_, jointly = (CliRunner().invoke(cli, [*command, *more], env=environment) for more in ((), ("--joint", "0")))
+    separate, jointly = (CliRunner().invoke(cli, [*command, *more], env=environment) for more in ((), ("--joint", "0")))
     assert jointly.exit_code == 0, jointly.output
-    one, other = (json.loads(answer.stdout) for answer in (apart_, jointly))
+    one, other = (json.loads(answer.stdout) for answer in (separate, jointly))
     assert one["joint"] is None
     assert 0 < other["joint"] < 1
     assert other["figures"]["links weak"]["f1"] >= one["figures"]["links weak"]["f1"]

@@ -34,6 +34,7 @@ from hyblink.app.encoders.families import ENCODER_FAMILIES
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
 from hyblink.indexer.readers.formats import FORMATS
+from hyblink.ranker.signals.definition import SignalDefinition
 from hyblink.ranker.signals.registry import SIGNALS
 from hyblink.training.families.registry import FAMILIES
 from hyblink.training.recipes import RECIPES
@@ -174,6 +175,20 @@ def test_a_signal(tmp_path: Path, make_app: Callable[..., App]) -> None:
     assert printed("--signals") in " ".join(said.stdout.split()), said.stdout + said.stderr
 
 
+def test_a_signal_that_has_nothing_to_search_is_left_out(tmp_path: Path, make_app: Callable[..., App]) -> None:
+    app = filled(make_app())
+    idle = Signal("idle")
+    try:
+        SIGNALS.add(SignalDefinition(idle, "idle", "#000000", lambda _: None, lower_bound=0.0))
+        found = app.search.search("c", SearchRequest("whale", signals=(Signal.BM25, idle)))
+        assert [hit.doc_id for hit in found.hits] == ["a"]
+        assert [report.signal for report in found.legs] == [Signal.BM25]
+        assert found.missing == (idle,), "as dense without vectors"
+        assert app.search.search("c", SearchRequest("whale", signals=(idle,))).hits == ()
+    finally:
+        SIGNALS.remove(idle)
+
+
 def test_a_format(tmp_path: Path, make_app: Callable[..., App]) -> None:
     film = "1\n00:00:01,000 --> 00:00:02,000\nThe whale is white.\n\n2\n00:00:03,000 --> 00:00:04,000\nCall me.\n"
     folder = tmp_path / "films"
@@ -188,7 +203,7 @@ def test_a_format(tmp_path: Path, make_app: Callable[..., App]) -> None:
             upload = api.post("/v1/uploads", params={"name": "moby.srt"}, content=film.encode()).json()
             job = api.post("/v1/jobs", json={"collection": "films", "upload": upload["id"]}).json()
             assert app.jobs.wait(60)  # type: ignore[union-attr]
-            assert app.work.get(job["id"]).state == "done"
+            assert app.job_records.get(job["id"]).state == "done"
             (hit,) = app.search.search("films", SearchRequest("whale", k=1, signals=(Signal.BM25,))).hits
             assert (hit.title, hit.passages[0].text) == ("moby", "The whale is white.\nCall me.")
             shown = page("jobs", api).run()

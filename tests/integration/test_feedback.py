@@ -17,7 +17,7 @@ from hyblink.app.api.application import create_api
 from hyblink.app.application import App
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.evaluation.beir import read_beir
-from hyblink.app.feedback.click_model import Shown, fit_position_model
+from hyblink.app.feedback.click_model import ResultPage, fit_position_model
 from hyblink.app.feedback.feedback import query_key, write_beir
 
 LOOPBACK = "http://127.0.0.1"
@@ -30,7 +30,9 @@ def client(app: App) -> Iterator[TestClient]:
         yield client
 
 
-def simulated(queries: int, searches: int, seed: int) -> tuple[list[Shown], dict[tuple[str, str], float], np.ndarray]:
+def simulated(
+    queries: int, searches: int, seed: int
+) -> tuple[list[ResultPage], dict[tuple[str, str], float], np.ndarray]:
     """Users look at rank k with 1 / k and click what attracts them; neighbours change places now and then."""
     draw = np.random.default_rng(seed)
     looks = 1 / np.arange(1, 11)
@@ -43,7 +45,7 @@ def simulated(queries: int, searches: int, seed: int) -> tuple[list[Shown], dict
             for at in draw.integers(0, 9, 2):
                 shown[at], shown[at + 1] = shown[at + 1], shown[at]
             clicked = {f"d{n}" for at, n in enumerate(shown) if draw.random() < looks[at] * alpha[n]}
-            pages.append(Shown(f"q{query}", {f"d{n}": at + 1 for at, n in enumerate(shown)}, frozenset(clicked)))
+            pages.append(ResultPage(f"q{query}", {f"d{n}": at + 1 for at, n in enumerate(shown)}, frozenset(clicked)))
     return pages, attraction, looks
 
 
@@ -70,7 +72,7 @@ def test_the_click_model_finds_what_made_the_clicks() -> None:
 def test_a_click_log_with_nothing_in_it() -> None:
     with pytest.raises(InvalidInputError, match="no page was shown"):
         fit_position_model([])
-    one = fit_position_model([Shown("q", {"a": 3, "b": 70}, frozenset())])
+    one = fit_position_model([ResultPage("q", {"a": 3, "b": 70}, frozenset())])
     assert one.grades(min_views=1) == {}
     assert one.examination[2] == 1.0
 
@@ -139,7 +141,7 @@ def test_clicks_refer_to_a_page_that_was_shown(client: TestClient) -> None:
 def test_what_people_judged_outlasts_the_clicks(app: App) -> None:
     pages, _, _ = simulated(3, 30, seed=1)
     for page in pages:
-        search = app.feedback.shown("default", page.query, page.ranks, generation="g000001")
+        search = app.feedback.log_impressions("default", page.query, page.ranks, generation="g000001")
         for document in page.clicked:
             app.feedback.click(search, document)
     app.feedback.judge("default", [{"query": "Q0", "document_id": "d1", "grade": 2}], source="person")
@@ -163,7 +165,7 @@ def test_roles_for_feedback(app: App, make_app: Callable[..., App]) -> None:
     keys = KeyStore(app.catalog.records())
     made = {role: keys.create(role, "now") for role in ("search", "ingest", "admin")}
     elsewhere = {role: keys.create(role, "now", ["elsewhere"]) for role in ("search", "ingest", "admin")}
-    search = app.feedback.shown("default", "q", {"d": 1}, generation="g000001")
+    search = app.feedback.log_impressions("default", "q", {"d": 1}, generation="g000001")
     with TestClient(create_api(app, host="0.0.0.0"), raise_server_exceptions=False) as client:
         routes = [
             ("POST", "/v1/judgements", {"json": {"judgements": []}}, "ingest"),

@@ -145,14 +145,14 @@ def test_a_link_that_is_made_later_is_not_followed_either(served: App, tmp_path:
     path.write_bytes(lines(5))
     job = start_ingestion(served, "default", {"folder": str(path)})
     assert served.jobs.wait(60)  # type: ignore[union-attr]
-    assert served.work.get(job.id).state == "done"
+    assert served.job_records.get(job.id).state == "done"
     (tmp_path / "secret.jsonl").write_bytes(lines(5))
     path.unlink()
     path.symlink_to(tmp_path / "secret.jsonl")
-    later = served.work.create("ingest", "default", {"folder": str(path)})  # as if it had been asked for before
+    later = served.job_records.create("ingest", "default", {"folder": str(path)})  # as if it had been asked for before
     assert served.jobs.wait(60)  # type: ignore[union-attr]
-    assert served.work.get(later.id).state == "failed"
-    assert "not among those that jobs may read" in served.work.get(later.id).error
+    assert served.job_records.get(later.id).state == "failed"
+    assert "not among those that jobs may read" in served.job_records.get(later.id).error
 
 
 def test_roles_and_collections_hold_for_jobs(served: App, tmp_path: Path) -> None:

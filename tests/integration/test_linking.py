@@ -186,10 +186,10 @@ def test_the_dictionary_equals_one_built_anew_after_any_changes(kb: App) -> None
 
 
 def test_an_older_moment_sees_no_later_entity(kb: App) -> None:
-    before = kb.catalog.present(KB).snapshot
+    before = kb.catalog.open(KB).snapshot
     kb.entities.bulk(KB, [{"id": "g", "title": "Gizmo"}])
     kb.entities.remove(KB, ["lisp"])
-    now = kb.catalog.present(KB).snapshot
+    now = kb.catalog.open(KB).snapshot
     text = "Gizmo and Lisp"
     dictionaries = kb.linker._retrieval._dictionaries
     assert [one.text for one in dictionaries.view(KB, "g000001", now).detect(text)] == ["Gizmo"]

@@ -17,7 +17,7 @@ from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.types.linking import LinkRequest, MentionContext, NameCounts, Text
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.evaluation.linking.candidate_files import Proposed, merged, read_candidates, recalls, write_candidates
-from hyblink.app.evaluation.linking.examples import retrieved
+from hyblink.app.evaluation.linking.examples import retrieve_candidates
 from hyblink.app.evaluation.linking.mentions import JudgedMention, counts_of
 from hyblink.app.linking.disambiguation import SHIPPED, features_of
 from tests.support.linking import (
@@ -87,7 +87,7 @@ def test_a_judged_mention_is_no_evidence_of_itself(kb: App) -> None:
     def priors(rows: Sequence[JudgedMention]) -> list[dict[str, float]]:
         reader = kb.catalog.engine(KB).snapshot().reader
         found = []
-        for _, one in retrieved(kb.linker, KB, rows, 20):
+        for _, one in retrieve_candidates(kb.linker, KB, rows, 20):
             ids = reader.doc_ids(one.candidates.keys)
             found.append(dict(zip(ids, features_of(one.candidates, {})["prior"].tolist(), strict=True)))
         return found

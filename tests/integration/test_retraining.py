@@ -68,7 +68,7 @@ def app(ingested: Path, tmp_path: Path) -> Iterator[App]:
 def retrain(app: App, **params: Any) -> Any:
     job = start_retraining(app, C, {**SHORT, **params})
     assert app.jobs.wait(300)  # type: ignore[union-attr]
-    return app.work.get(job.id)
+    return app.job_records.get(job.id)
 
 
 QUERIES = ("parse a message", "encode a header", "date", "multipart boundary", "policy")
@@ -103,9 +103,9 @@ def test_from_corpus_to_approval_and_back(app: App) -> None:
     written = app.documents.bulk(C, [{"id": "late", "text": "A zebra wrote this letter."}])
     assert not written.errors
     app.documents.delete(C, ["email:email.utils.formatdate"])
-    app.work.approve(job.id, "somebody")
+    app.job_records.approve(job.id, "somebody")
     assert app.jobs.wait(120)  # type: ignore[union-attr]
-    job = app.work.get(job.id)
+    job = app.job_records.get(job.id)
     assert (job.state, job.progress["approved_by"]) == ("done", "somebody"), job.error
     assert app.catalog.current(C) == told["candidate"] == job.result["generation"]
     found = app.search.search(C, SearchRequest("zebra letter", k=3))
@@ -145,9 +145,9 @@ def test_a_failed_gate_says_why_and_serves_nothing_new(app: App) -> None:
     assert job.result["published"] is False
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"], "the candidate is thrown away"
     assert rankings(app) == before
-    assert app.work.dead_letters() == []
+    assert app.job_records.dead_letters() == []
     with pytest.raises(ConflictError, match="does not wait"):
-        app.work.approve(job.id)
+        app.job_records.approve(job.id)
 
 
 def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConflictError, match="a retrain job of this collection is"):
         start_retraining(app, C, SHORT)
     deadline = time.monotonic() + 200
-    while (seen := app.work.get(job.id)).state != "failed":
+    while (seen := app.job_records.get(job.id)).state != "failed":
         assert time.monotonic() < deadline, seen
         time.sleep(0.2)
     assert "the index is away" in seen.error
@@ -166,18 +166,18 @@ def test_one_at_a_time_cancel_and_resume(app: App, monkeypatch: pytest.MonkeyPat
     made = model.stat().st_mtime_ns
     candidate = seen.progress["candidate"]
     monkeypatch.setattr(stages, "runs_of", real)
-    app.work.resume(job.id)
+    app.job_records.resume(job.id)
     assert app.jobs.wait(200)  # type: ignore[union-attr]
-    assert app.work.get(job.id).state == "waiting"
+    assert app.job_records.get(job.id).state == "waiting"
     assert model.stat().st_mtime_ns == made, "finished stages are not done again"
-    assert app.work.get(job.id).progress["candidate"] == candidate
+    assert app.job_records.get(job.id).progress["candidate"] == candidate
     assert cancel_job(app, job.id).state == "cancelled"
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"]
-    app.work.resume(job.id)
+    app.job_records.resume(job.id)
     with pytest.raises(ConflictError, match="a retrain job of this collection is"):
         start_retraining(app, C, SHORT)
     assert app.jobs.wait(200)  # type: ignore[union-attr]
-    seen = app.work.get(job.id)
+    seen = app.job_records.get(job.id)
     assert (seen.state, model.stat().st_mtime_ns) == ("waiting", made), seen.error
 
 
@@ -192,7 +192,7 @@ def test_a_stage_that_never_ends_is_given_up(app: App, monkeypatch: pytest.Monke
     monkeypatch.setattr(training_run, "train_model", fails)
     job = start_retraining(app, C, {**SHORT, "gate": LENIENT})
     deadline = time.monotonic() + 120
-    while (seen := app.work.get(job.id)).state != "failed":
+    while (seen := app.job_records.get(job.id)).state != "failed":
         assert time.monotonic() < deadline, seen
         time.sleep(0.1)
     assert (seen.attempts, seen.stage) == (5, "train")
@@ -204,9 +204,9 @@ def test_an_approval_that_comes_too_late_is_refused(app: App) -> None:
     assert job.state == "waiting"
     assert rebuild(app, C).id == "g000003"
     before = rankings(app)
-    app.work.approve(job.id)
+    app.job_records.approve(job.id)
     assert app.jobs.wait(60)  # type: ignore[union-attr]
-    late = app.work.get(job.id)
+    late = app.job_records.get(job.id)
     assert (late.state, "g000003 answers now" in late.message) == ("refused", True), late
     assert [one.id for one in app.catalog.generations(C)] == ["g000001", "g000003"]
     assert rankings(app) == before
@@ -215,9 +215,9 @@ def test_an_approval_that_comes_too_late_is_refused(app: App) -> None:
     cancel_job(app, again.id)
     assert rebuild(app, C).id == "g000004"
     roll_back(app, C)
-    app.work.resume(again.id)
+    app.job_records.resume(again.id)
     assert app.jobs.wait(200)  # type: ignore[union-attr]
-    seen = app.work.get(again.id)
+    seen = app.job_records.get(again.id)
     assert (seen.state, seen.progress["candidate"]) == ("waiting", "g000005"), seen.error
     cancel_job(app, seen.id)
     assert [one.id for one in app.catalog.generations(C)] == ["g000001", "g000003", "g000004"]
@@ -227,7 +227,7 @@ def test_old_generations_are_dropped_and_candidates_are_not(app: App) -> None:
     job = retrain(app, gate=LENIENT)
     assert app.catalog.drop_old(C, 1) == []
     assert app.catalog.record(C, job.progress["candidate"])
-    app.work.cancel(job.id)  # whoever should have thrown the candidate away has died
+    app.job_records.cancel(job.id)  # whoever should have thrown the candidate away has died
     tidy(app)
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"]
 
@@ -243,18 +243,18 @@ def test_what_cannot_be_trained_anew_is_said(app: App) -> None:
     ensure_collection(app, CollectionSpec("empty"))
     job = start_retraining(app, "empty", {})
     assert app.jobs.wait(60)  # type: ignore[union-attr]
-    assert "nothing to learn from" in app.work.get(job.id).error
+    assert "nothing to learn from" in app.job_records.get(job.id).error
 
 
 def test_by_the_clock(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule_retraining(app, C, 1.0, {**SHORT, "gate": LENIENT}, "clock")
     sweep(app)
-    assert app.work.list(collection=C) == []
+    assert app.job_records.list(collection=C) == []
     now = time.time()
     with monkeypatch.context() as clock:
         clock.setattr("hyblink.app.operations.maintenance.time.time", lambda: now + 3601)
         sweep(app)
-    (job,) = app.work.list(collection=C)
+    (job,) = app.job_records.list(collection=C)
     assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", 60)
     cancel_job(app, job.id)
     assert app.schedules.get(C).next == pytest.approx(now + 3601 + 3600, abs=60)
@@ -299,7 +299,7 @@ def test_the_routes_and_who_may(app: App) -> None:
         assert ask("POST", f"/v1/admin/retrain/{job['id']}/approve", None, made["admin"]).json()["state"] == "queued"
         assert app.jobs.wait(60)  # type: ignore[union-attr]
         shown = ask("GET", "/v1/admin/models", None, made["admin"]).json()["models"]
-        assert [(one["name"], one["promoted"]) for one in shown] == [(model_name(app.work.get(job["id"])), True)]
+        assert [(one["name"], one["promoted"]) for one in shown] == [(model_name(app.job_records.get(job["id"])), True)]
 
 
 def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) -> None:
@@ -322,7 +322,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) 
 
     def until(condition: Callable[[Any], bool], patience_s: float = 240) -> Any:
         deadline = time.monotonic() + patience_s
-        while not condition(seen := here.work.get(job.id)):
+        while not condition(seen := here.job_records.get(job.id)):
             assert time.monotonic() < deadline, seen
             assert seen.state != "failed", seen.error
             time.sleep(0.05)
@@ -337,9 +337,9 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) 
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
         kept = sorted(int(path.parent.name.split("-")[1]) for path in run.glob("checkpoint-*/manifest.json"))
-        assert here.work.get(job.id).stage == "train"
+        assert here.job_records.get(job.id).stage == "train"
         assert kept[-1] < 40
-        told = here.work.get(job.id)
+        told = here.job_records.get(job.id)
         worker = start()
         first = until(lambda one: one.fence > told.fence and one.progress.get("train") != told.progress.get("train"))
         assert first.progress["train"]["step"] > kept[-1], "it has not begun anew"

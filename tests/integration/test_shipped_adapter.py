@@ -116,7 +116,7 @@ def test_it_is_the_embedded_default_and_one_pass_makes_the_same_dense_vector(fol
         assert record.vdr_model.startswith("vdr:vdr-minilm:")
         plain = DenseTransformer(app.settings.encode)
         for title, text in (("Swifts", DOCUMENTS[0]["text"]), ("", DOCUMENTS[3]["text"])):
-            both = app.encoders.full(record).encode_passages([title], [text])
+            both = app.encoders.hybrid_encoder(record).encode_passages([title], [text])
             assert np.allclose(both.vectors_ND, plain.encode_passages([title], [text]), atol=1e-5)
         result = app.search.search("c", SearchRequest("where do swifts sleep", signals=(Signal.VDR,), explain=True))
         assert result.hits[0].doc_id == "swift"

@@ -35,7 +35,7 @@ from hyblink.training.families.dense.trainable import DenseTrainable
 from hyblink.training.families.mention.trainable import MentionTrainable
 from hyblink.training.loop import checkpoint
 from hyblink.training.loop.trainer import NonFiniteLossError, rate
-from hyblink.training.negatives.ance import OwnNegatives, corpus_of
+from hyblink.training.negatives.ance import AnceMiner, corpus_of
 from hyblink.training.negatives.mining import Mining
 from hyblink.training.recipes import recipe
 from hyblink.training.registry import ModelRegistry
@@ -111,7 +111,7 @@ def test_an_adapter_goes_on_from_an_earlier_one(name: str, base: Path, data: Pat
         name, partial(MentionTrainable, vectors=None)
     )(one)
     begun = {name: tensor.detach().clone() for name, tensor in student.parameters().items()}
-    student.go_on_from(tmp_path / "earlier")
+    student.init_from(tmp_path / "earlier")
     again = tmp_path / "again"
     again.mkdir()
     student.save(again)
@@ -120,7 +120,7 @@ def test_an_adapter_goes_on_from_an_earlier_one(name: str, base: Path, data: Pat
     assert all(torch.equal(was[key], now[key]) for key in was)
     assert any(not torch.equal(begun[key], tensor) for key, tensor in student.parameters().items())
     # A run that goes on is another run than one that begins anew, and says where it comes from.
-    made = train_model(one, [data], tmp_path / "on", cache=tmp_path / "states", go_on_from=tmp_path / "earlier")
+    made = train_model(one, [data], tmp_path / "on", cache=tmp_path / "states", init_from=tmp_path / "earlier")
     assert "head earlier" in made["data"]
     assert any(
         not torch.equal(one, other) for one, other in zip(was.values(), weights(tmp_path / "on").values(), strict=True)
@@ -137,7 +137,7 @@ def test_an_adapter_goes_on_from_an_earlier_one(name: str, base: Path, data: Pat
     ]
     for wrong, folder, message in cases:
         with pytest.raises(InvalidInputError, match=message):
-            train_model(wrong, [data], tmp_path / "never", cache=tmp_path / "states", go_on_from=folder)
+            train_model(wrong, [data], tmp_path / "never", cache=tmp_path / "states", init_from=folder)
     assert not (tmp_path / "never").exists()
 
 
@@ -286,7 +286,7 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     student, shadow = DenseTrainable(made), DenseTrainable(made)
     corpus = corpus_of(rows, [Text("a whole corpus has more passages")])
     mining = Mining(keep=5, last_rank=50, drop_near_duplicates=False)
-    own = OwnNegatives(student, shadow, rows, corpus, tmp_path, every=2, steps=6, mining=mining)
+    own = AnceMiner(student, shadow, rows, corpus, tmp_path, every=2, steps=6, mining=mining)
     for step in range(3):
         own.on_step(step)
         assert bool(own.pool(0)) == (step == 2)  # the first period draws from what is given
@@ -311,10 +311,10 @@ def test_a_model_mines_its_own_negatives_and_each_tells_where_it_is_from(
     assert [one.joined for one in own.pool(0)] == expected
     assert [one.source for one in own.pool(0)] == [f"self-0@{rank}" for rank in range(1, 6)]
     # Whoever goes on in the middle of a period draws the same, and mines again what had not been written.
-    again = OwnNegatives(
+    again = AnceMiner(
         DenseTrainable(made), DenseTrainable(made), rows, corpus, tmp_path, every=2, steps=6, mining=mining
     )
-    checkpoint.keep_weights(tmp_path / "copied-1", dict(student.parameters()))
+    checkpoint.save_best_weights(tmp_path / "copied-1", dict(student.parameters()))
     (tmp_path / "mined-1.json").unlink()
     again.on_step(3)
     assert again.pool(0) == own.pool(0)

@@ -244,7 +244,7 @@ def test_what_is_refused_at_once(served: App, server: Server, path: str, status:
     assert begun(served, "http://127.0.0.1:1/x.jsonl").status_code == 403
     assert begun(served, f"{server.url}/rows.jsonl", upload="u").status_code == 400
     assert server.asked == []
-    assert served.work.list() == []
+    assert served.job_records.list() == []
 
 
 def test_what_goes_wrong_while_reading_is_in_the_job(served: App, server: Server) -> None:
@@ -258,14 +258,14 @@ def test_what_goes_wrong_while_reading_is_in_the_job(served: App, server: Server
     server.answers["/busy.jsonl"] = (503, {}, b"")
     job = start_ingestion(served, "birds", {"url": f"{server.url}/busy.jsonl"})
     deadline = time.monotonic() + 60
-    while (seen := served.work.get(job.id)).state != "failed":
+    while (seen := served.job_records.get(job.id)).state != "failed":
         assert time.monotonic() < deadline, seen
         time.sleep(0.05)
     assert (seen.attempts, "503" in seen.error) == (5, True)
     server.answers["/busy.jsonl"] = (200, {}, ROWS)
-    served.work.resume(job.id)
+    served.job_records.resume(job.id)
     assert served.jobs.wait(60)  # type: ignore[union-attr]
-    assert served.work.get(job.id).state == "done"
+    assert served.job_records.get(job.id).state == "done"
 
 
 def test_a_server_that_takes_for_ever_is_given_up(served: App, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,11 +63,11 @@ def test_the_generation_is_bound_to_the_model_and_its_vocabulary(app: App, model
     assert re.fullmatch(r"bag:mine:[0-9a-f]{12}", record.vdr_encoder)
     assert record.vdr_model == record.vdr_encoder.replace("bag", "vdr") + ":256"
     encoder = load_encoder(model)
-    both = app.encoders.full(record).encode_passages([""], [DOCUMENTS[0]["text"]])
+    both = app.encoders.hybrid_encoder(record).encode_passages([""], [DOCUMENTS[0]["text"]])
     reference = encoder.encode_document([DOCUMENTS[0]["text"]]).to_dense()[0].numpy()
     terms = both.weights[0]
     assert np.allclose(terms.weights, reference[terms.ids], rtol=ROUNDING)
-    asked = app.encoders.full(record).encode_query("what tiger sleeps")
+    asked = app.encoders.hybrid_encoder(record).encode_query("what tiger sleeps")
     assert asked.weights is not None
     queried = encoder.encode_query(["what tiger sleeps"]).to_dense()[0].numpy()
     largest = asked.weights.ids[np.argsort(-asked.weights.weights)[:5]]
@@ -143,7 +143,7 @@ def test_every_mode_explains_itself_in_the_models_own_tokens(app: App, mode: Vdr
 
 
 def test_texts_are_read_in_their_order_whatever_their_length(app: App) -> None:
-    full = app.encoders.full(app.catalog.engine("c").record)
+    full = app.encoders.hybrid_encoder(app.catalog.engine("c").record)
     texts = [one["text"] for one in DOCUMENTS]
     together = full.encode_passages([""] * 3, texts).weights
     for text, terms in zip(texts, together, strict=True):

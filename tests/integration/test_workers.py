@@ -172,25 +172,25 @@ def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Instal
     with path.open("a") as out:
         out.write('{"id": "bad"}\nnot json\n')
     job = start_ingestion(here, "default", {"folder": str(path)}, by="me")
-    assert here.work.get(job.id).state == "queued"
+    assert here.job_records.get(job.id).state == "queued"
     until(lambda: here.jobs.lengths()["ingest"] >= 1, 20, installation)
     assert set(here.jobs.lengths()) == set(QUEUES)
     installation.start_worker("w1")
-    until(lambda: here.work.get(job.id).state == "done" and all_encoded(here), 90, installation)
-    done = here.work.get(job.id)
+    until(lambda: here.job_records.get(job.id).state == "done" and all_encoded(here), 90, installation)
+    done = here.job_records.get(job.id)
     assert (done.by, done.attempts, done.error) == ("me", 0, "")
     told = {name: done.progress[name] for name in ("created", "updated", "unchanged", "rejected", "rows")}
     assert told == {"created": 300, "updated": 0, "unchanged": 0, "rejected": 2, "rows": 302}
     assert done.progress["bytes"] == done.progress["bytes_total"] == path.stat().st_size
-    assert {(one["file"], one["line"]) for one in here.work.rejects(job.id)} == {
+    assert {(one["file"], one["line"]) for one in here.job_records.rejects(job.id)} == {
         ("rows.jsonl", 301),
         ("rows.jsonl", 302),
     }
     # The same rows again: nothing changes, nothing is encoded.
     change = here.catalog.engine("default").store.change()
     again = start_ingestion(here, "default", {"folder": str(path)})
-    until(lambda: here.work.get(again.id).state == "done", 60, installation)
-    assert here.work.get(again.id).progress["unchanged"] == 300
+    until(lambda: here.job_records.get(again.id).state == "done", 60, installation)
+    assert here.job_records.get(again.id).progress["unchanged"] == 300
     assert here.jobs.lengths()["ingest"] == 0
     installation.broker.kill()
     if not isinstance(installation.broker, Files):
@@ -203,16 +203,16 @@ def test_a_cancelled_job_stops_and_a_resumed_one_goes_on(installation: Installat
     path = write(installation.folder / "rows.jsonl", rows(3000, 2))
     job = start_ingestion(here, "default", {"folder": str(path)})
     installation.start_worker("w1")
-    until(lambda: here.work.get(job.id).progress.get("rows", 0) > 0, 60, installation)
-    here.work.cancel(job.id)
-    until(lambda: here.work.get(job.id).state == "cancelled", 30, installation)
-    stopped = here.work.get(job.id).progress["rows"]
+    until(lambda: here.job_records.get(job.id).progress.get("rows", 0) > 0, 60, installation)
+    here.job_records.cancel(job.id)
+    until(lambda: here.job_records.get(job.id).state == "cancelled", 30, installation)
+    stopped = here.job_records.get(job.id).progress["rows"]
     assert 0 < stopped < 3000
     stored = here.catalog.engine("default").store.reader().counts().documents
     assert stored < 3000
-    here.work.resume(job.id)
-    until(lambda: here.work.get(job.id).state == "done" and all_encoded(here), 90, installation)
-    done = here.work.get(job.id)
+    here.job_records.resume(job.id)
+    until(lambda: here.job_records.get(job.id).state == "done" and all_encoded(here), 90, installation)
+    done = here.job_records.get(job.id)
     assert here.catalog.engine("default").store.reader().counts().documents == 3000
     assert done.progress["rows"] == 3000
     assert 3000 - 50 <= done.progress["created"] <= 3000, "the batch in hand when it was cancelled may go uncounted"
@@ -224,14 +224,14 @@ def test_a_generation_is_built_although_its_worker_dies(installation: Installati
     installation.slow_s, installation.encoder = 0.01, "dense:fake:new"
     job = start_rebuild(here, "default", "another encoder")
     installation.start_worker("w1")
-    until(lambda: here.work.get(job.id).progress.get("encoded", 0) > 0, 90, installation)
+    until(lambda: here.job_records.get(job.id).progress.get("encoded", 0) > 0, 90, installation)
     installation.kill("w1")
     assert here.catalog.current("default") == "g000001"
     written = here.documents.bulk("default", [{"id": "late", "text": "zebra"}], encode=False)
     assert [item.status for item in written.items] == ["created"]
     installation.start_worker("w2")
-    until(lambda: here.work.get(job.id).state in {"done", "failed"}, 120, installation)
-    done = here.work.get(job.id)
+    until(lambda: here.job_records.get(job.id).state in {"done", "failed"}, 120, installation)
+    done = here.job_records.get(job.id)
     assert (done.state, done.error) == ("done", "")
     assert done.fence >= 2
     current = here.catalog.current("default")
@@ -270,7 +270,7 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
     celery.close()
     here.documents.bulk("default", rows(20, 3))
     until(lambda: all_encoded(here), 90, installation)
-    until(lambda: len(here.work.dead_letters()) >= 3, 30, installation)
+    until(lambda: len(here.job_records.dead_letters()) >= 3, 30, installation)
     assert installation.processes["w1"].poll() is None
     token = request_id.set("asked-by-me")
     here.jobs.encode("not a name", "g000001", [1])
@@ -278,7 +278,7 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
     log = installation.folder / "w1.log"
     until(lambda: '"request_id":"asked-by-me"' in log.read_text(), 30, installation)
     until(lambda: "Refusing to deserialize" in log.read_text(), 30, installation)
-    errors = [letter.error for letter in here.work.dead_letters()]
+    errors = [letter.error for letter in here.job_records.dead_letters()]
     assert any("a task with a bad id" in error for error in errors)
     assert here.catalog.names() == ["default"]
 
@@ -344,7 +344,7 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installatio
     killed = 0
     try:
         victims = ["w1", "api", "w2"] + ([] if isinstance(installation.broker, Files) else ["broker"])
-        while here.work.get(job.id).state != "done" or not all_encoded(here):
+        while here.job_records.get(job.id).state != "done" or not all_encoded(here):
             if killed >= KILLS:
                 time.sleep(0.5)
                 continue
@@ -358,8 +358,8 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installatio
                 installation.kill(victim)
                 installation.start_api() if victim == "api" else installation.start_worker(victim)
             killed += 1
-            if here.work.get(job.id).state == "failed":
-                pytest.fail(f"{here.work.get(job.id)}\n{installation.logs()}")
+            if here.job_records.get(job.id).state == "failed":
+                pytest.fail(f"{here.job_records.get(job.id)}\n{installation.logs()}")
     finally:
         ended.set()
         for thread in threads:
@@ -389,7 +389,7 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installatio
     snapshot = engine.snapshot()
     assert snapshot.dense is not None
     assert snapshot.dense.vectors == len(live)
-    assert here.work.dead_letters() == []
+    assert here.job_records.dead_letters() == []
 
 
 def test_searches_go_on_while_workers_die_and_generations_are_switched(installation: Installation, here: App) -> None:
@@ -435,7 +435,7 @@ def test_searches_go_on_while_workers_die_and_generations_are_switched(installat
             answer = httpx.post(f"{url}/v1/admin/generations/{wanted}/publish", timeout=60)
             assert answer.status_code in {200, 409}, answer.text
             switched += answer.status_code == 200
-        until(lambda: here.work.get(job.id).state == "done" and all_encoded(here), PATIENCE_S, installation)
+        until(lambda: here.job_records.get(job.id).state == "done" and all_encoded(here), PATIENCE_S, installation)
     finally:
         ended.set()
         for thread in searchers:

@@ -15,7 +15,7 @@ from hyblink.app.core.types.ranking import Signal
 from hyblink.app.encoders.mention.text import END_MARK, START_MARK, context_quota, marked
 from hyblink.app.evaluation.linking.calibration import Outcomes, expected_calibration_error, outcomes
 from hyblink.app.evaluation.linking.examples import Example, marked_or_ordinary
-from hyblink.app.evaluation.linking.examples import drawn as drawn_places
+from hyblink.app.evaluation.linking.examples import sample_indices as drawn_places
 from hyblink.app.evaluation.linking.measures import decision
 from hyblink.app.evaluation.linking.mentions import REST, JudgedMention
 from hyblink.app.linking.candidate_generation import Candidates
@@ -110,7 +110,7 @@ def test_utilities_are_sums_that_the_ledger_shows() -> None:
     assert decided.order == (1, 0)
     p = np.exp(5.0) / (np.exp(1.0) + np.exp(3.0) + np.exp(5.0))
     assert decided.probability_C[1] == pytest.approx(p)
-    assert decided.right == pytest.approx(p / 2, abs=1e-6)
+    assert decided.probability_of_best == pytest.approx(p / 2, abs=1e-6)
     for place in (0, 1):
         lines = ledger(decided, some, place, utility)
         assert sum(line.contribution for line in lines) == pytest.approx(decided.utility_C[place])
@@ -131,7 +131,7 @@ def test_an_entity_without_a_vector_is_as_near_as_the_others_are() -> None:
 
 def test_no_candidate_leaves_everything_to_nil() -> None:
     assert softmax_with_nil(np.zeros(0), -3.0).tolist() == []
-    assert decide(candidates([], []), Utility({}, 0.0), {}).right == 0.0
+    assert decide(candidates([], []), Utility({}, 0.0), {}).probability_of_best == 0.0
 
 
 def test_coherence_favours_what_neighbours_mean() -> None:

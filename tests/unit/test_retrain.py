@@ -17,11 +17,11 @@ from hyblink.training.data.rows import Text
 from hyblink.training.retraining.inverse_cloze import Source, generate, masked, sentences
 from hyblink.training.retraining.plan import Answers, Data, Gate, Plan, judge, lower_bound, overlap, plan_from, split
 
-TEXT = """open_door(key)
+TEXT = """allow_anonymous(key)
 
 Open a door with the key that fits it. Raises an error where no key fits at all.
 
->>> open_door("k")
+>>> allow_anonymous("k")
 True
 
 The Door class is thread safe, and may be shared between any number of callers."""

@@ -172,16 +172,16 @@ def test_keys(tmp_path: Path) -> None:
     assert secret.encode() not in path.read_bytes()
     assert secret.rpartition("_")[2].encode() not in b"".join(one.read_bytes() for one in tmp_path.iterdir())
     header = f"Bearer {secret}"
-    assert authorize(keys, header, Role.SEARCH, "docs", open_door=False) is not None
+    assert authorize(keys, header, Role.SEARCH, "docs", allow_anonymous=False) is not None
     for role, collection in [(Role.INGEST, "docs"), (Role.SEARCH, "other")]:
         with pytest.raises(ForbiddenError):
-            authorize(keys, header, role, collection, open_door=False)
+            authorize(keys, header, role, collection, allow_anonymous=False)
     for bad in [None, "Bearer nonsense", f"Basic {secret}", f"Bearer {secret}x", "Bearer hyb_", "Bearer hyb__"]:
         with pytest.raises(UnauthorizedError):
-            authorize(keys, bad, Role.SEARCH, "docs", open_door=False)
+            authorize(keys, bad, Role.SEARCH, "docs", allow_anonymous=False)
     keys.revoke(keys.all()[0].id)
     with pytest.raises(UnauthorizedError):
-        authorize(keys, header, Role.SEARCH, "docs", open_door=False)
+        authorize(keys, header, Role.SEARCH, "docs", allow_anonymous=False)
     with pytest.raises(InvalidInputError, match="unknown role"):
         keys.create("root", "2026-01-01")
 

@@ -93,7 +93,7 @@ class StateCache:
             if path.exists() and path.stat().st_size != self._known_bytes:
                 self._read_index()
                 self._states = self._ids = None
-            unknown = [one for one in items if one[0] not in self._places]
+            unknown = [item for item in items if item[0] not in self._places]
             if unknown:
                 self._append(unknown)
 

@@ -69,13 +69,13 @@ def check(row: TrainingRow) -> list[str]:
         problems.append("the query is empty")
     if not row.positives:
         problems.append("no positive passage")
-    if any(not one.joined.strip() for one in (*row.positives, *row.negatives)):
+    if any(not item.joined.strip() for item in (*row.positives, *row.negatives)):
         problems.append("a passage is empty")
-    positive = {one.joined.strip() for one in row.positives}
+    positive = {item.joined.strip() for item in row.positives}
     problems += [
-        f"a positive is among the negatives: {one.joined[:60]!r}"
-        for one in row.negatives
-        if one.joined.strip() in positive
+        f"a positive is among the negatives: {negative.joined[:60]!r}"
+        for negative in row.negatives
+        if negative.joined.strip() in positive
     ]
     for name, texts, scores in (
         ("positive", row.positives, row.positive_scores),
@@ -135,8 +135,8 @@ def fingerprint(rows: Sequence[TrainingRow]) -> str:
     for row in rows:
         content = (
             row.query,
-            [one.joined for one in row.positives],
-            [one.joined for one in row.negatives],
+            [positive.joined for positive in row.positives],
+            [negative.joined for negative in row.negatives],
             row.positive_scores,
             row.negative_scores,
         )
@@ -151,7 +151,7 @@ def read_corpus(folder: Path) -> dict[str, Text]:
     def text(row: Any) -> Text:
         return Text(str(row["text"]), str(row.get("title") or ""), str(row["_id"]))
 
-    return {one.id: one for one in parsed(path, text, "passage", '{"_id": …, "title": …, "text": …}')}
+    return {item.id: item for item in parsed(path, text, "passage", '{"_id": …, "title": …, "text": …}')}
 
 
 def _beir(folder: Path, split: str) -> list[TrainingRow]:
@@ -218,16 +218,16 @@ def _jsonl(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
 def write_jsonl(path: Path, rows: Sequence[TrainingRow]) -> None:
     """Write rows as JSONL that `read_rows` can read. The collection name is not written."""
 
-    def plain(one: Text) -> dict[str, str]:
-        fields = {"text": one.text, "title": one.title, "id": one.id, "source": one.source}
+    def plain(text: Text) -> dict[str, str]:
+        fields = {"text": text.text, "title": text.title, "id": text.id, "source": text.source}
         return {key: value for key, value in fields.items() if value and not (key == "source" and value == "given")}
 
     with path.open("wb") as file:
         for row in rows:
             value: dict[str, Any] = {
                 "query": row.query,
-                "pos": [plain(one) for one in row.positives],
-                "neg": [plain(one) for one in row.negatives],
+                "pos": [plain(positive) for positive in row.positives],
+                "neg": [plain(negative) for negative in row.negatives],
             }
             if row.positive_scores:
                 value["pos_scores"] = row.positive_scores
@@ -255,7 +255,7 @@ def _dpr(path: Path) -> Iterator[tuple[int, TrainingRow | str]]:
         try:
             negatives = _texts(entry.get("negative_ctxs") or [])
             hard = tuple(
-                Text(one.text, one.title, one.id, "hard") for one in _texts(entry.get("hard_negative_ctxs") or [])
+                Text(text.text, text.title, text.id, "hard") for text in _texts(entry.get("hard_negative_ctxs") or [])
             )
             yield (
                 number,

@@ -122,6 +122,6 @@ class OneRate(Generic[_Config]):
     def train(self, on: bool) -> None:
         self.model.train(on)
 
-    def go_on_from(self, folder: Path) -> None:
+    def init_from(self, folder: Path) -> None:
         """Start from the weights of an earlier adapter. Raises InvalidInputError if it does not fit."""
         load_adapter(self.model[0].model, self.artifact, self.config, folder, self.layers)

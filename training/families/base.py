@@ -56,7 +56,7 @@ class Inputs:
     """The passages of each source by name, for statistics such as idf."""
     entities: tuple[Path, ...] = ()
     """Files of entity vectors (`hyblink kb export-vectors`)."""
-    go_on_from: Path | None = None
+    init_from: Path | None = None
     """The folder of an earlier model whose weights are the starting point; None starts from the base model."""
 
 
@@ -87,15 +87,15 @@ class Family(ABC):
 
     def check_inputs(self, config: RunConfig, inputs: Inputs) -> None:
         """Raises InvalidInputError if the inputs do not fit the configuration."""
-        if inputs.go_on_from is not None and not self.goes_on(config):
+        if inputs.init_from is not None and not self.supports_init_from(config):
             raise InvalidInputError(
                 "such a model does not go on from an adapter",
                 received=f"{config.recipe}, tuning {config.tuning}",
                 expected="a VDR head or a LoRA adapter; a whole model is its own base (--set base=FOLDER)",
             )
 
-    def goes_on(self, config: RunConfig) -> bool:
-        """Whether a run with this configuration can start from the weights of an earlier model (`go_on_from`)."""
+    def supports_init_from(self, config: RunConfig) -> bool:
+        """Whether a run with this configuration can start from the weights of an earlier model (`init_from`)."""
         return config.tuning == "lora"
 
     def read(self, path: Path, split: str) -> Sequence[TrainingRow]:

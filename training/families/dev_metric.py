@@ -29,7 +29,7 @@ def mean_reciprocal_rank(rows: Sequence[TrainingRow], scores: Callable[[str, Seq
     """
     values = []
     for row in rows:
-        scores_N = scores(row.query, [one.joined for one in (*row.positives, *row.negatives)])
+        scores_N = scores(row.query, [item.joined for item in (*row.positives, *row.negatives)])
         gold_N = torch.zeros(len(scores_N), dtype=torch.bool, device=scores_N.device)
         gold_N[: len(row.positives)] = True
         values.append(reciprocal_rank(scores_N[None], gold_N[None]))

@@ -57,10 +57,10 @@ class InBatch(ABC, Generic[_Config]):
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
         """Add the gradients of `scale · loss`, with gradient caching if `mini_batch` is set; returns the loss."""
         columns = Columns.of(drawn)
-        texts = [text for one in drawn for text in one.passages]
+        texts = [text for sample in drawn for text in sample.passages]
         if not self.config.mini_batch:
-            q, p = self.queries([one.row for one in drawn]), self.passages(texts)
-            value = self.loss(q, tuple(gather(one) for one in p), columns)
+            q, p = self.queries([sample.row for sample in drawn]), self.passages(texts)
+            value = self.loss(q, tuple(gather(item) for item in p), columns)
             (value * scale).backward()
             return float(value.detach())
         size, width = self.config.mini_batch, columns.width
@@ -74,7 +74,7 @@ class InBatch(ABC, Generic[_Config]):
             kinds = len(made[0]) // 2
             whole = tuple(torch.cat(parts) for parts in zip(*made, strict=True))
             assert len(whole[kinds]) == len(whole[0]) * width
-            return self.loss(whole[:kinds], tuple(gather(one) for one in whole[kinds:]), columns) * scale
+            return self.loss(whole[:kinds], tuple(gather(item) for item in whole[kinds:]), columns) * scale
 
         return float(cached_backward(len(chunks), embed, loss)) / scale
 
@@ -82,8 +82,8 @@ class InBatch(ABC, Generic[_Config]):
         """MRR@10 where each dev query ranks the positives and negatives of all dev rows."""
         texts: dict[str, Text] = {}
         for row in rows:
-            for one in (*row.positives, *row.negatives):
-                texts.setdefault(one.joined, one)
+            for item in (*row.positives, *row.negatives):
+                texts.setdefault(item.joined, item)
         place = {joined: at for at, joined in enumerate(texts)}
         some = list(texts.values())
         p = [self.passages(some[at : at + DEV_BATCH]) for at in range(0, len(some), DEV_BATCH)]
@@ -94,7 +94,7 @@ class InBatch(ABC, Generic[_Config]):
             scores_QP = self.scores(self.queries(part), whole).float().cpu()
             gold_QP = torch.zeros(scores_QP.shape, dtype=torch.bool)
             for at, row in enumerate(part):
-                gold_QP[at, [place[one.joined] for one in row.positives]] = True
+                gold_QP[at, [place[positive.joined] for positive in row.positives]] = True
             values += [reciprocal_rank(scores_QP[at : at + 1], gold_QP[at : at + 1]) for at in range(len(part))]
         return float(np.mean(values))
 
@@ -112,7 +112,7 @@ class Columns:
     @classmethod
     def of(cls, drawn: Sequence[Drawn]) -> Columns:
         """The layout for the examples of this process. Raises ValueError if their numbers of passages differ."""
-        widths = {len(one.passages) for one in drawn}
+        widths = {len(sample.passages) for sample in drawn}
         width = max(widths)
         if len(widths) > 1:
             raise ValueError(f"queries with {sorted(widths)} passages in one step; expected as many for all")
@@ -120,12 +120,12 @@ class Columns:
         first = rank * len(drawn) * width
         gold_Q = first + width * torch.arange(len(drawn))
         others_QP = torch.zeros(len(drawn), len(drawn) * width * size, dtype=torch.bool)
-        for at, one in enumerate(drawn):
-            relevant = {text.joined for text in one.row.positives}
+        for at, sample in enumerate(drawn):
+            relevant = {text.joined for text in sample.row.positives}
             for place, text in enumerate(t for o in drawn for t in o.passages):
                 column = first + place
                 others_QP[at, column] = text.joined in relevant and column != int(gold_Q[at])
-        teacher_QN = torch.tensor([one.teacher for one in drawn], dtype=torch.float32)
+        teacher_QN = torch.tensor([sample.teacher for sample in drawn], dtype=torch.float32)
         return cls(gold_Q.to(device()), width, others_QP.to(device()), teacher_QN.to(device()))
 
     def own(self, scores_QP: torch.Tensor) -> torch.Tensor:

@@ -41,9 +41,9 @@ def _words(text: str) -> list[_Word]:
         word, start = found.group(), found.start()
         gap = text[made[-1].end : start] if made else "\n"
         follows = bool(made) and gap.isspace() and "\n" not in gap
-        upper = sum(one.isupper() for one in word)
+        upper = sum(item.isupper() for item in word)
         first = upper == 1 and word[0].isupper() and _BEGINNING.search(gap) is not None
-        technical = any(one in "._" for one in word) and any(one.isalpha() for one in word)
+        technical = any(item in "._" for item in word) and any(item.isalpha() for item in word)
         proper = technical or (upper > 0 and not (first and folded(word) in FUNCTION_WORDS))
         made.append(_Word(start, found.end(), word, follows, proper, proper and first and not technical))
     return made

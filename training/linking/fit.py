@@ -41,20 +41,20 @@ def fit_coefficients(examples: Sequence[Example], names: Sequence[str]) -> Utili
     """
     from scipy.optimize import minimize
 
-    usable = [one for one in examples if one.count]
+    usable = [example for example in examples if example.count]
     if len(usable) < _LEAST:
         raise InvalidInputError("too few mentions to fit on", received=len(usable), expected=f"at least {_LEAST}")
-    used = [name for name in names if any(name in one.features for one in usable)]
-    width = max(one.count for one in usable)
+    used = [name for name in names if any(name in item.features for item in usable)]
+    width = max(item.count for item in usable)
     # X (N, C, F), padded candidates are masked; the last column of the softmax is NIL.
     x = np.zeros((len(usable), width, len(used)))
     mask = np.zeros((len(usable), width), dtype=bool)
-    gold = np.array([one.gold if one.gold >= 0 else width for one in usable])
-    for at, one in enumerate(usable):
-        mask[at, : one.count] = True
+    gold = np.array([item.gold if item.gold >= 0 else width for item in usable])
+    for at, item in enumerate(usable):
+        mask[at, : item.count] = True
         for f, name in enumerate(used):
-            if name in one.features:
-                x[at, : one.count, f] = one.features[name]
+            if name in item.features:
+                x[at, : item.count, f] = item.features[name]
     rows = np.arange(len(usable))
     known = gold < width
 

@@ -12,7 +12,7 @@ from hyblink.app.core.ports.store import StoreReader
 from hyblink.app.core.types.linking import Utility
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.encoders.mention.text import marked
-from hyblink.app.evaluation.linking.examples import retrieved
+from hyblink.app.evaluation.linking.examples import retrieve_candidates
 from hyblink.app.evaluation.linking.mentions import JudgedMention
 from hyblink.app.linking.candidate_generation import Candidates
 from hyblink.app.linking.disambiguation import decide
@@ -45,23 +45,23 @@ def training_rows(
     reader = engine.store.reader()
     made = []
     judged = [row for row in rows if row.entity_id]
-    for row, one in retrieved(linker, kb, judged, max(2 * keep, keep + 8), own_document, progress):
+    for row, item in retrieve_candidates(linker, kb, judged, max(2 * keep, keep + 8), own_document, progress):
         gold_rows = reader.document_rows(row.entity_id)
         if not len(gold_rows):
             continue
         keys = reader.document_keys(gold_rows[:1])
-        decided = None if utility is None else decide(one.candidates, utility, {})
-        order = range(len(one.candidates)) if decided is None else decided.order
-        right = [at for at in order if one.candidates.keys[at] == keys[0]]
-        wrong = [at for at in order if one.candidates.keys[at] != keys[0]][:keep]
-        wanted = np.append(gold_rows[:1], one.candidates.rows[wrong])
+        decided = None if utility is None else decide(item.candidates, utility, {})
+        order = range(len(item.candidates)) if decided is None else decided.order
+        right = [at for at in order if item.candidates.keys[at] == keys[0]]
+        wrong = [at for at in order if item.candidates.keys[at] != keys[0]][:keep]
+        wanted = np.append(gold_rows[:1], item.candidates.rows[wrong])
         passages = reader.passages(wanted)
-        ids = reader.doc_ids(one.candidates.keys[wrong])
+        ids = reader.doc_ids(item.candidates.keys[wrong])
         gold = passages[int(gold_rows[0])]
         negatives, kept = [], []
         for at, entity in zip(wrong, ids, strict=True):
-            passage = passages[int(one.candidates.rows[at])]
-            text = Text(description_of(passage.text), passage.title, entity, _sources(one.candidates, at))
+            passage = passages[int(item.candidates.rows[at])]
+            text = Text(description_of(passage.text), passage.title, entity, _sources(item.candidates, at))
             if text.joined.strip() != Text(description_of(gold.text), gold.title).joined.strip():
                 negatives.append(text)
                 kept.append(at)
@@ -97,8 +97,8 @@ def rows_of_candidates(
             continue
         negatives: list[Text] = []
         left_out = {row.entity_id, own_document(row)}
-        for one in candidates[row.id]:
-            wrong = None if one in left_out or len(negatives) == keep else _entity(reader, one)
+        for candidate in candidates[row.id]:
+            wrong = None if candidate in left_out or len(negatives) == keep else _entity(reader, candidate)
             if wrong is not None and wrong.joined.strip() != gold.joined.strip():
                 negatives.append(wrong)
         query = marked(tokenizer, [row.context], tokens)[0]

@@ -69,10 +69,10 @@ def fit_profile(
 def _parts(examples: Sequence[Example], count: int, seed: int) -> list[list[Example]]:
     """Split into `count` parts of similar size. Mentions of one text stay together if there are enough texts."""
     groups: dict[object, list[Example]] = {}
-    for one in examples:
-        groups.setdefault(one.row.text.text, []).append(one)
+    for example in examples:
+        groups.setdefault(example.row.text.text, []).append(example)
     if len(groups) < _LEAST_TEXTS * count:
-        groups = {at: [one] for at, one in enumerate(examples)}
+        groups = {at: [example] for at, example in enumerate(examples)}
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
     own = list(groups.values())
     parts: list[list[Example]] = [[] for _ in range(count)]
@@ -92,9 +92,9 @@ def _by_thirds(parts: Sequence[Sequence[Example]], names: Sequence[str], rate: f
 
 
 def _cross_validated(parts: Sequence[Sequence[Example]], names: Sequence[str], rate: float) -> _Fitted:
-    everything = [one for part in parts for one in part]
+    everything = [item for part in parts for item in part]
     plain = fit_coefficients(everything, names)
-    others = [[one for other in parts if other is not part for one in other] for part in parts]
+    others = [[item for other in parts if other is not part for item in other] for part in parts]
     held = [outcomes(part, fit_coefficients(other, names)) for part, other in zip(parts, others, strict=True)]
     utility, threshold = _calibrated(joined(held), plain, rate)
     measured = []
@@ -109,4 +109,4 @@ def _calibrated(found: Outcomes, utility: Utility, rate: float) -> tuple[Utility
 
 
 def _known(examples: Sequence[Example]) -> int:
-    return sum(one.gold >= 0 for one in examples)
+    return sum(example.gold >= 0 for example in examples)

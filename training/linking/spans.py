@@ -17,7 +17,7 @@ import orjson
 
 from hyblink.app.analysis.sentences import sentence_ends
 from hyblink.app.encoders.mention.span_head import span_windows
-from hyblink.app.evaluation.json_lines import read_each
+from hyblink.app.evaluation.json_lines import read_json_rows
 from hyblink.app.evaluation.linking.mentions import JudgedMention, label_of
 from hyblink.training.data.rows import Text, TrainingRow
 
@@ -39,7 +39,7 @@ class SpanRow(TrainingRow):
 
 def read_spans(path: Path) -> list[SpanRow]:
     """Read rows from `.jsonl[.gz]`. Raises NotFoundError, or InvalidInputError that names bad lines."""
-    return read_each(path, _spans, "texts with mentions", "text, mentions, label_id")
+    return read_json_rows(path, _spans, "texts with mentions", "text, mentions, label_id")
 
 
 def _spans(number: int, row: Any) -> SpanRow:
@@ -49,15 +49,17 @@ def _spans(number: int, row: Any) -> SpanRow:
     spans = tuple((int(a), int(b)) for a, b in row["mentions"])
     ignored = tuple((int(a), int(b)) for a, b in row.get("ignore") or ())
     given = row.get("label_id", row.get("wikidata_id"))
-    labels = [label_of(one) for one in (given if isinstance(given, list) else [] if given is None else [given])]
+    labels = [label_of(value) for value in (given if isinstance(given, list) else [] if given is None else [given])]
     if len(labels) != len(spans):
         raise ValueError(f"{len(labels)} labels for {len(spans)} mentions")
     bad = [span for span in (*spans, *ignored) if not 0 <= span[0] < span[1] <= len(text)]
     if bad:
         raise ValueError(f"the span {list(bad[0])} lies outside the text of {len(text)} characters")
-    titles, described = ([str(one) for one in row.get(name) or [""] * len(labels)] for name in ("label_title", "label"))
-    means = tuple(Text(*one) for one in zip(described, titles, labels, strict=True))
-    hard = tuple(tuple(str(one) for one in own) for own in row.get("hard") or ())
+    titles, described = (
+        [str(item) for item in row.get(name) or [""] * len(labels)] for name in ("label_title", "label")
+    )
+    means = tuple(Text(*item) for item in zip(described, titles, labels, strict=True))
+    hard = tuple(tuple(str(item) for item in own) for own in row.get("hard") or ())
     if hard and len(hard) != len(spans):
         raise ValueError(f"wrong candidates of {len(hard)} of {len(spans)} mentions")
     return SpanRow(text, means, id=str(row.get("id", number)), spans=spans, ignored=ignored, hard=hard)
@@ -71,15 +73,15 @@ def write_spans(path: Path, rows: Sequence[SpanRow]) -> None:
                 "id": row.id,
                 "text": row.query,
                 "mentions": row.spans,
-                "label_id": [one.id or None for one in row.positives],
+                "label_id": [positive.id or None for positive in row.positives],
                 "ignore": row.ignored,
             }
             if row.hard:
                 value["hard"] = row.hard
-            if any(one.joined for one in row.positives):
+            if any(positive.joined for positive in row.positives):
                 value |= {
-                    "label_title": [one.title for one in row.positives],
-                    "label": [one.text for one in row.positives],
+                    "label_title": [positive.title for positive in row.positives],
+                    "label": [positive.text for positive in row.positives],
                 }
             file.write(orjson.dumps(value) + b"\n")
 
@@ -169,8 +171,8 @@ def cut_to(rows: Sequence[SpanRow], tokenizer: Any, most: int) -> list[SpanRow]:
         if len(offsets) <= most:
             made.append(row)
             continue
-        for one in span_windows(sentence_ends(row.query, [start for start, _ in offsets]), most, most):
-            start, end = offsets[one.own_start][0], offsets[one.own_end - 1][1]
+        for span_window in span_windows(sentence_ends(row.query, [start for start, _ in offsets]), most, most):
+            start, end = offsets[span_window.own_start][0], offsets[span_window.own_end - 1][1]
             inside = [at for at, (a, b) in enumerate(row.spans) if start <= a and b <= end]
             made.append(
                 replace(

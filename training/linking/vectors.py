@@ -52,7 +52,7 @@ def _read(path: Path) -> tuple[str, list[str], VectorArray]:
             vectors: VectorArray = file.get_tensor("vectors")
     except (SafetensorError, OSError) as error:
         raise InvalidInputError(f"not a file of entity vectors: {error}", received=str(path)) from error
-    ids = [str(one) for one in orjson.loads(metadata.get("ids", "[]"))]
+    ids = [str(load) for load in orjson.loads(metadata.get("ids", "[]"))]
     if len(set(ids)) != len(vectors):
         raise InvalidInputError("the file's ids and vectors differ", received=str(path))
     return metadata.get("encoder", ""), ids, vectors
@@ -72,11 +72,11 @@ class EntityVectors:
         if len(encoders) != 1:
             raise InvalidInputError("files of several encoders' vectors", received=encoders, expected="one encoder's")
         self.encoder = encoders[0]
-        self.ids = [one for _, ids, _ in read for one in ids]
+        self.ids = [item for _, ids, _ in read for item in ids]
         self._vectors = np.concatenate([vectors for _, _, vectors in read])
-        self._place = {one: at for at, one in enumerate(self.ids)}
+        self._place = {item: at for at, item in enumerate(self.ids)}
         if len(self._place) != len(self.ids):
-            twice = [one for at, one in enumerate(self.ids) if self._place[one] != at]
+            twice = [item for at, item in enumerate(self.ids) if self._place[item] != at]
             raise InvalidInputError("several files have a vector of the same id", received=twice[:5])
 
     def check_encoder(self, base: str) -> None:
@@ -99,10 +99,10 @@ class EntityVectors:
 
     def get(self, ids: list[str]) -> VectorArray:
         """The vectors of `ids`, shape (n, D), float32. Raises InvalidInputError that names ids without a vector."""
-        missing = [one for one in ids if one not in self._place]
+        missing = [item for item in ids if item not in self._place]
         if missing:
             raise InvalidInputError(
                 "entities without a vector", received=missing[:5], expected="those of the knowledge base's export"
             )
-        found: VectorArray = self._vectors[[self._place[one] for one in ids]].astype(np.float32)
+        found: VectorArray = self._vectors[[self._place[item] for item in ids]].astype(np.float32)
         return found

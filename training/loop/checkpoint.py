@@ -33,14 +33,14 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 class RunState:
     """The progress of a run: finished steps, loss of each step, dev metric as (step, value), and the best dev value.
 
-    `looks_without_gain` counts evaluations since the best one, for early stopping.
+    `evaluations_without_gain` counts evaluations since the best one, for early stopping.
     """
 
     step: int
     losses: tuple[float, ...] = ()
     dev: tuple[tuple[int, float], ...] = ()
     best: float = float("-inf")
-    looks_without_gain: int = 0
+    evaluations_without_gain: int = 0
 
 
 def save(
@@ -70,7 +70,7 @@ def save(
             "losses": state.losses,
             "dev": state.dev,
             "best": state.best if state.best > float("-inf") else None,
-            "looks_without_gain": state.looks_without_gain,
+            "looks_without_gain": state.evaluations_without_gain,
         },
     )
     write_manifest(beside, [_MODEL, "optimizer.safetensors", "state.json"], format=FORMAT, run=run)
@@ -81,7 +81,7 @@ def save(
         shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
+def save_best_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
     """Save weights into `folder`, replacing those saved there before. Used for the best weights and for ANCE."""
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
@@ -93,8 +93,8 @@ def keep_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str 
     sync_directory(folder.parent)
 
 
-def restore_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
-    """Load the weights saved by `keep_weights` into the parameters, in place.
+def load_best_weights(folder: Path, parameters: Mapping[str, torch.Tensor], run: str = "") -> None:
+    """Load the weights saved by `save_best_weights` into the parameters, in place.
 
     Raises CorruptionError if they are missing, damaged or of another run.
     """

@@ -101,7 +101,7 @@ def train(
     scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16" and torch.cuda.is_available())
     scaler.scale(torch.zeros(1, device="cuda") if scaler.is_enabled() else torch.zeros(1))
     model.train(True)
-    early = bool(state.dev) and state.looks_without_gain >= config.patience
+    early = bool(state.dev) and state.evaluations_without_gain >= config.patience
     for step in range(state.step, config.steps if not early else 0):
         on_step(step)
         loss = _step(model, rows, config, step, optimizer, parameters, pool, scaler, rank, size)
@@ -116,14 +116,14 @@ def train(
         last = step + 1 == config.steps
         if dev and (last or (config.evaluate_every and (step + 1) % config.evaluate_every == 0)):
             state = _look(model, dev, state, parameters, work, rank, run)
-            early = state.looks_without_gain >= config.patience
+            early = state.evaluations_without_gain >= config.patience
         if rank == 0 and (last or early or (step + 1) % config.checkpoint_every == 0):
             checkpoint.save(work, state, run, parameters, optimizer)
         if early:
             break
     model.train(False)
     if state.best > float("-inf"):
-        checkpoint.restore_weights(work / "best", parameters, run)
+        checkpoint.load_best_weights(work / "best", parameters, run)
     return Outcome(state, early)
 
 
@@ -198,10 +198,10 @@ def _look(
     model.train(True)
     better = value > state.best
     if better and rank == 0:
-        checkpoint.keep_weights(work / "best", parameters, run)
+        checkpoint.save_best_weights(work / "best", parameters, run)
     return replace(
         state,
         dev=(*state.dev, (state.step, value)),
         best=max(state.best, value),
-        looks_without_gain=0 if better else state.looks_without_gain + 1,
+        evaluations_without_gain=0 if better else state.evaluations_without_gain + 1,
     )

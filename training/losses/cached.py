@@ -28,16 +28,16 @@ def cached_backward(
         states.append(RandContext())
         with torch.no_grad():
             made = embed(chunk)
-        leaves.append(tuple(one.detach().requires_grad_() for one in made))
+        leaves.append(tuple(item.detach().requires_grad_() for item in made))
     value = loss(leaves)
     value.backward()
     for chunk in range(chunks):
         with states[chunk]:
             made = embed(chunk)
         surrogate = torch.zeros((), device=made[0].device)
-        for one, leaf in zip(made, leaves[chunk], strict=True):
-            if leaf.grad is not None and one.requires_grad:
-                surrogate = surrogate + (one * leaf.grad).sum()
+        for item, leaf in zip(made, leaves[chunk], strict=True):
+            if leaf.grad is not None and item.requires_grad:
+                surrogate = surrogate + (item * leaf.grad).sum()
         if surrogate.requires_grad:
             backward(surrogate)
     return value.detach()

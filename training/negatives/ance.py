@@ -49,7 +49,7 @@ class Retriever(Protocol):
     def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor: ...
 
 
-class OwnNegatives:
+class AnceMiner:
     """Mines and provides the negatives of each row during training (ANCE).
 
     `shadow` is a second model of the same architecture that receives copies of the weights. `every` is the length of a
@@ -77,7 +77,7 @@ class OwnNegatives:
         self._pending: _Work | None = None
         self._begun = False
         self._stopped = threading.Event()
-        joined = "\0".join(one.joined for one in corpus)
+        joined = "\0".join(document.joined for document in corpus)
         self._digest = hashlib.sha256(joined.encode()).hexdigest()
 
     def on_step(self, step: int) -> None:
@@ -130,8 +130,8 @@ class OwnNegatives:
         self._mined = [tuple(self._named(at, step, rank) for rank, at in enumerate(own, 1)) for own in places]
 
     def _named(self, at: int, step: int, rank: int) -> Text:
-        one = self._corpus[at]
-        return Text(one.text, one.title, one.id, f"self-{step}@{rank}")
+        passage = self._corpus[at]
+        return Text(passage.text, passage.title, passage.id, f"self-{step}@{rank}")
 
     def _start(self, period: int, *, fresh: bool) -> None:
         """Start mining with the weights of the period's first step: the current ones if `fresh`, else saved ones."""
@@ -140,8 +140,8 @@ class OwnNegatives:
             return
         parameters = dict(self._shadow.parameters())
         if fresh:
-            checkpoint.keep_weights(self._copy(period), dict(self._model.parameters()))
-        checkpoint.restore_weights(self._copy(period), parameters)
+            checkpoint.save_best_weights(self._copy(period), dict(self._model.parameters()))
+        checkpoint.load_best_weights(self._copy(period), parameters)
         self._pending = _Work(lambda: self._write(period))
         self._pending.start()
 
@@ -158,7 +158,7 @@ class OwnNegatives:
     def _mine(self) -> list[list[int]] | None:
         """Corpus indices of the negatives of each row, or None if `close` was called."""
         self._shadow.train(False)
-        place = {one.joined: at for at, one in enumerate(self._corpus)}
+        place = {document.joined: at for at, document in enumerate(self._corpus)}
         with torch.no_grad():
             found_P = _embedded(self._shadow, self._shadow.passages, self._corpus)
             mined = []
@@ -178,12 +178,12 @@ class OwnNegatives:
                         raise InvalidInputError(
                             "no passage can be a negative", received=row.query, expected="more, and other, passages"
                         )
-                    mined.append([place[one] for one in kept])
+                    mined.append([place[item] for item in kept])
         return mined
 
     def _kept(self, row: TrainingRow, order: Sequence[int], scores_P: Any, mining: Mining) -> list[str]:
         proposals = [Proposal(self._corpus[at], "self", rank, float(scores_P[at])) for rank, at in enumerate(order, 1)]
-        return [one.text.joined for one in select(row, proposals, mining)]
+        return [item.text.joined for item in select(row, proposals, mining)]
 
 
 def _embedded(model: Retriever, encode: Callable[[Any], tuple[torch.Tensor, ...]], items: Sequence[Any]) -> Any:
@@ -224,6 +224,6 @@ class _Work:
 def corpus_of(rows: Sequence[TrainingRow], more: Sequence[Text]) -> list[Text]:
     """The distinct passages to mine from: those in `more` (whole corpora), then those of the rows."""
     found: dict[str, Text] = {}
-    for one in (*more, *(text for row in rows for text in (*row.positives, *row.negatives))):
-        found.setdefault(one.joined, one)
+    for item in (*more, *(text for row in rows for text in (*row.positives, *row.negatives))):
+        found.setdefault(item.joined, item)
     return list(found.values())

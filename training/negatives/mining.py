@@ -77,13 +77,13 @@ def words(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text.casefold()))
 
 
-def near_duplicate(one: frozenset[str], other: frozenset[str]) -> bool:
+def near_duplicate(item: frozenset[str], other: frozenset[str]) -> bool:
     """Whether two passages, given as sets of words, have a Jaccard similarity of at least 0.8.
 
     >>> near_duplicate(words("the cat sat on the mat today"), words("The cat sat on the mat, today!"))
     True
     """
-    return len(one & other) >= _NEAR * len(one | other) if one or other else True
+    return len(item & other) >= _NEAR * len(item | other) if item or other else True
 
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:
@@ -94,31 +94,31 @@ def holds_answer(text: str, answers: Sequence[str]) -> bool:
 
 def select(row: TrainingRow, proposals: Sequence[Proposal], mining: Mining) -> list[Proposal]:
     """The proposals that pass the filters and are no positives of the row, in order, at most `mining.keep`."""
-    relevant = {one.joined.strip() for one in row.positives}
-    ids = {one.id for one in row.positives if one.id}
+    relevant = {positive.joined.strip() for positive in row.positives}
+    ids = {positive.id for positive in row.positives if positive.id}
     found = [p.score for p in proposals if p.text.joined.strip() in relevant or (p.text.id and p.text.id in ids)]
     bar = min(found) if found else None
-    positive_words = [words(one.text) for one in row.positives]
+    positive_words = [words(positive.text) for positive in row.positives]
     kept: list[Proposal] = []
     seen: set[str] = set()
-    for one in proposals:
-        joined = one.text.joined.strip()
-        if joined in relevant or joined in seen or (one.text.id and one.text.id in ids):
+    for proposal in proposals:
+        joined = proposal.text.joined.strip()
+        if joined in relevant or joined in seen or (proposal.text.id and proposal.text.id in ids):
             continue
-        if not mining.first_rank <= one.rank <= mining.last_rank:
+        if not mining.first_rank <= proposal.rank <= mining.last_rank:
             continue
-        if bar is not None and mining.absolute_margin and one.score > bar - mining.absolute_margin:
+        if bar is not None and mining.absolute_margin and proposal.score > bar - mining.absolute_margin:
             continue
-        if bar is not None and mining.relative_margin and one.score > bar * mining.relative_margin:
+        if bar is not None and mining.relative_margin and proposal.score > bar * mining.relative_margin:
             continue
-        if mining.drop_answers and row.answers and holds_answer(one.text.joined, row.answers):
+        if mining.drop_answers and row.answers and holds_answer(proposal.text.joined, row.answers):
             continue
         if mining.drop_near_duplicates:
-            own = words(one.text.text)
+            own = words(proposal.text.text)
             if any(near_duplicate(own, other) for other in positive_words):
                 continue
         seen.add(joined)
-        kept.append(one)
+        kept.append(proposal)
         if len(kept) == mining.keep:
             break
     return kept
@@ -146,7 +146,7 @@ def mine(
         made = replace(row, negatives=negatives, positive_scores=(), negative_scores=())
         if scores:
             known = {p.text.id or p.text.joined: p.score for p in proposals}
-            of_positives = [known.get(one.id or one.joined) for one in row.positives]
+            of_positives = [known.get(positive.id or positive.joined) for positive in row.positives]
             if all(score is not None for score in of_positives):
                 made = replace(
                     made,
@@ -191,7 +191,7 @@ class OfflineBm25:
             )
         self._corpus = corpus
         self._terms = terms
-        self._bm25 = BM25Okapi([terms(one.joined) or ["∅"] for one in corpus], k1=1.2, b=0.75)
+        self._bm25 = BM25Okapi([terms(document.joined) or ["∅"] for document in corpus], k1=1.2, b=0.75)
 
     def __call__(self, query: str, depth: int) -> list[Proposal]:
         scores = np.asarray(self._bm25.get_scores(self._terms(query)))
@@ -209,7 +209,7 @@ def filtered(rows: Sequence[TrainingRow], judge: Judge, margin: float) -> list[T
     """The rows without likely false negatives: those that the judge scores above its lowest positive minus `margin`."""
     kept = []
     for row in rows:
-        scores = judge(row.query, [one.joined for one in (*row.positives, *row.negatives)])
+        scores = judge(row.query, [item.joined for item in (*row.positives, *row.negatives)])
         bar = min(scores[: len(row.positives)]) - margin
         stay = [at for at in range(len(row.negatives)) if scores[len(row.positives) + at] <= bar]
         kept.append(
@@ -249,15 +249,15 @@ def audit(rows: Sequence[TrainingRow], judge: Judge, *, sample: int = 200, seed:
     by_source: dict[str, tuple[int, int]] = {}
     suspicious: list[tuple[str, str, str, float]] = []
     for row in (rows[at] for at in sorted(chosen)):
-        scores = judge(row.query, [one.joined for one in (*row.positives, *row.negatives)])
+        scores = judge(row.query, [element.joined for element in (*row.positives, *row.negatives)])
         bar = min(scores[: len(row.positives)])
-        for one, score in zip(row.negatives, scores[len(row.positives) :], strict=True):
-            name = one.source.partition("@")[0]
+        for negative, score in zip(row.negatives, scores[len(row.positives) :], strict=True):
+            name = negative.source.partition("@")[0]
             false = score >= bar
             seen, bad = by_source.get(name, (0, 0))
             by_source[name] = (seen + 1, bad + false)
             total, wrong = total + 1, wrong + false
             if false:
-                suspicious.append((row.query, one.joined[:200], one.source, float(score - bar)))
+                suspicious.append((row.query, negative.joined[:200], negative.source, float(score - bar)))
     suspicious.sort(key=lambda item: -item[3])
     return Audit(len(chosen), total, wrong, by_source, tuple(suspicious[:shown]))

@@ -104,21 +104,21 @@ def generate(documents: Iterable[Source], *, seed: int = 0, held_out_share: floa
     About `held_out_share` (0 to 1) of the documents are marked as held out.
     """
     made: dict[str, Generated | None] = {}
-    for one in documents:
-        found = _question(one, seed, held_out_share)
+    for document in documents:
+        found = _question(document, seed, held_out_share)
         if found is not None:
             key = fold(found.query).casefold()
             made[key] = None if key in made else found
-    return [one for one in made.values() if one is not None]
+    return [item for item in made.values() if item is not None]
 
 
-def _question(one: Source, seed: int, held_out_share: float) -> Generated | None:
-    choices = sorted(sentences(one.text), key=lambda found: digest(str(seed), one.id, found[0]))
+def _question(source: Source, seed: int, held_out_share: float) -> Generated | None:
+    choices = sorted(sentences(source.text), key=lambda found: digest(str(seed), source.id, found[0]))
     for sentence, _ in choices:
-        query = masked(sentence, one.title)
+        query = masked(sentence, source.title)
         if not _speaks(query):
             continue
-        keep = digest("kept", str(seed), one.id) % _KEPT == 0
-        held_out = digest("held out", one.id) % 10_000 < held_out_share * 10_000
-        return Generated(query, one.id, one.title, _around(one.text, sentence, keep), held_out)
+        keep = digest("kept", str(seed), source.id) % _KEPT == 0
+        held_out = digest("held out", source.id) % 10_000 < held_out_share * 10_000
+        return Generated(query, source.id, source.title, _around(source.text, sentence, keep), held_out)
     return None

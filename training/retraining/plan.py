@@ -95,7 +95,7 @@ def plan_from(params: Mapping[str, Any]) -> Plan:
     for name, value, known in (("plan", params, Plan), ("gate", gate, Gate)):
         if not isinstance(value, Mapping):
             raise InvalidInputError(f"bad {name}", received=type(value).__name__, expected="an object")
-        allowed = [one.name for one in fields(known)]
+        allowed = [field.name for field in fields(known)]
         if unknown := sorted(set(value) - set(allowed)):
             raise InvalidInputError(f"unknown fields of the {name}", received=unknown, expected=", ".join(allowed))
     try:
@@ -177,13 +177,13 @@ def split(
     judged: dict[str, str] = {}
     qrels: Qrels = {}
     clicked: dict[str, tuple[str, list[str]]] = {}
-    for one in judgements:
-        key = query_key(one.query)
-        if one.source != "clicks":
-            judged[f"judged/{digest(key):016x}"] = one.query
-            qrels.setdefault(f"judged/{digest(key):016x}", {})[one.document_id] = one.grade
-        elif plan.clicks and one.grade >= LEAST_GRADE and one.at >= since:
-            clicked.setdefault(key, (one.query, []))[1].append(one.document_id)
+    for judgement in judgements:
+        key = query_key(judgement.query)
+        if judgement.source != "clicks":
+            judged[f"judged/{digest(key):016x}"] = judgement.query
+            qrels.setdefault(f"judged/{digest(key):016x}", {})[judgement.document_id] = judgement.grade
+        elif plan.clicks and judgement.grade >= LEAST_GRADE and judgement.at >= since:
+            clicked.setdefault(key, (judgement.query, []))[1].append(judgement.document_id)
     asked = {query_key(query) for query in judged.values()}
     telling = {
         query
@@ -191,16 +191,16 @@ def split(
         if any(grade > 0 and text_of(document) is not None for document, grade in grades.items())
     }
     ordered = sorted(
-        (one for one in generated if query_key(one.query) not in asked),
-        key=lambda one: digest("order", one.document_id),
+        (item for item in generated if query_key(item.query) not in asked),
+        key=lambda item: digest("order", item.document_id),
     )
-    held_out = [one for one in ordered if one.held_out][: plan.held_out]
-    learned = [one for one in ordered if not one.held_out][: plan.rows]
+    held_out = [item for item in ordered if item.held_out][: plan.held_out]
+    learned = [item for item in ordered if not item.held_out][: plan.rows]
     rows = [
-        TrainingRow(one.query, (Text(one.answer, one.title, one.document_id),), id=f"generated/{one.document_id}")
-        for one in learned
+        TrainingRow(item.query, (Text(item.answer, item.title, item.document_id),), id=f"generated/{item.document_id}")
+        for item in learned
     ]
-    closed = {one.document_id for one in held_out}
+    closed = {item.document_id for item in held_out}
     for key, (query, documents) in sorted(clicked.items()):
         found = [text for text in (text_of(doc) for doc in documents if doc not in closed) if text is not None]
         if key not in asked and found:
@@ -216,8 +216,8 @@ def split(
     return Data(
         tuple(row for row in rows if row.id not in dev_ids),
         tuple(row for row in rows if row.id in dev_ids),
-        {f"held-out/{one.document_id}": one.query for one in held_out},
-        {f"held-out/{one.document_id}": {one.document_id: 1} for one in held_out},
+        {f"held-out/{item.document_id}": item.query for item in held_out},
+        {f"held-out/{item.document_id}": {item.document_id: 1} for item in held_out},
         {query: text for query, text in judged.items() if query in telling},
         {query: grades for query, grades in qrels.items() if query in telling},
         len(judged) - len(telling),
@@ -248,7 +248,7 @@ def runs_of(
     return run
 
 
-def overlap(one: Sequence[str], other: Sequence[str], p: float = _RBO_P, depth: int = _RBO_DEPTH) -> float:
+def overlap(sequence: Sequence[str], other: Sequence[str], p: float = _RBO_P, depth: int = _RBO_DEPTH) -> float:
     """Extrapolated rank-biased overlap of two rankings, 0 to 1 (RBO_EXT; Webber, Moffat & Zobel 2010).
 
     >>> overlap(["a", "b"], ["a", "b"])
@@ -256,12 +256,12 @@ def overlap(one: Sequence[str], other: Sequence[str], p: float = _RBO_P, depth: 
     >>> overlap(["a"], ["b"])
     0.0
     """
-    depth = min(depth, max(len(one), len(other)))
+    depth = min(depth, max(len(sequence), len(other)))
     if not depth:
         return 1.0
     shared, total = 0, 0.0
     for d in range(1, depth + 1):
-        shared = len(set(one[:d]) & set(other[:d]))
+        shared = len(set(sequence[:d]) & set(other[:d]))
         total += shared / d * p**d
     return round(shared / depth * p**depth + (1 - p) / p * total, 12)
 
@@ -304,14 +304,14 @@ class Verdict:
     @property
     def reasons(self) -> str:
         """Messages about the failed conditions."""
-        return "; ".join(one.says for one in self.checks if not one.passed)
+        return "; ".join(check.says for check in self.checks if not check.passed)
 
     def plain(self) -> dict[str, Any]:
         """The verdict as a JSON object."""
         return {
             "passed": self.passed,
             "certain": self.certain,
-            "checks": [asdict(one) for one in self.checks],
+            "checks": [asdict(check) for check in self.checks],
             "figures": dict(self.figures),
         }
 
@@ -347,8 +347,8 @@ def judge(gate: Gate, data: Data, serving: Answers, candidate: Answers) -> Verdi
         found = _gain(name, says, was, now, bound, strict=name == "signal")
         figures[name] = {
             "queries": len(qrels),
-            "serving": {one: round(was.mean[one], 4) for one in MEASURES},
-            "candidate": {one: round(now.mean[one], 4) for one in MEASURES},
+            "serving": {item: round(was.mean[item], 4) for item in MEASURES},
+            "candidate": {item: round(now.mean[item], 4) for item in MEASURES},
             "gain": round(now.mean[MEASURE] - was.mean[MEASURE], 4),
             "lower_bound": round(found.value, 4),
         }
@@ -360,12 +360,12 @@ def judge(gate: Gate, data: Data, serving: Answers, candidate: Answers) -> Verdi
     says = f"rankings overlap by {mean:.3f}, at least {gate.least_overlap:g} expected"
     checks.append(Check("overlap", mean, gate.least_overlap, len(same), mean >= gate.least_overlap, says))
     certain = len(data.judged) >= max(2, gate.least_judged) and len(held_out) >= 2
-    return Verdict(all(one.passed for one in checks), certain, tuple(checks), figures)
+    return Verdict(all(check.passed for check in checks), certain, tuple(checks), figures)
 
 
 def _gain(name: str, says: str, before: SystemResult, after: SystemResult, bound: float, *, strict: bool) -> Check:
     queries = sorted(before.per_query)
-    differences = [after.per_query[one][MEASURE] - before.per_query[one][MEASURE] for one in queries]
+    differences = [after.per_query[query][MEASURE] - before.per_query[query][MEASURE] for query in queries]
     value = lower_bound(differences)
     wanted = "more than" if strict else "at least"
     told = (
@@ -376,4 +376,4 @@ def _gain(name: str, says: str, before: SystemResult, after: SystemResult, bound
 
 
 def _ranked(scores: Mapping[str, float]) -> list[str]:
-    return sorted(scores, key=lambda one: -scores[one])
+    return sorted(scores, key=lambda score: -scores[score])

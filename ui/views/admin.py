@@ -24,7 +24,7 @@ def show(client: Client) -> None:
     """Draw the page."""
     st.html(rendering.STYLE)
     try:
-        names = [one["name"] for one in client.collections()]
+        names = [collection["name"] for collection in client.collections()]
         if names:
             chosen = st.selectbox("Collection", names)
             _generations(client, chosen)
@@ -58,17 +58,17 @@ def _listed(client: Client, collection: str) -> None:
                 told = ", ".join(f"{count:,} {stage}" for stage, count in job["progress"].items())
                 st.caption(f"Being built: {told or job['state']}")
         found = client.generations(collection)
-        for one in reversed(found["generations"]):
-            _generation(client, collection, one, one["id"] == found["current"])
+        for result in reversed(found["generations"]):
+            _generation(client, collection, result, result["id"] == found["current"])
     except ApiError as error:
         st.error(str(error))
 
 
-def _generation(client: Client, collection: str, one: dict[str, Any], answers: bool) -> None:
+def _generation(client: Client, collection: str, item: dict[str, Any], answers: bool) -> None:
     text, button = st.columns([5, 1])
-    text.html(rendering.generation_line(one, answers))
-    if button.button("Publish", key=f"publish-{collection}-{one['id']}", disabled=answers):
-        client.publish(collection, one["id"])
+    text.html(rendering.generation_line(item, answers))
+    if button.button("Publish", key=f"publish-{collection}-{item['id']}", disabled=answers):
+        client.publish(collection, item["id"])
         st.rerun(scope="fragment")
 
 
@@ -99,7 +99,7 @@ def _retraining(client: Client, collection: str) -> None:
 def _retrainings(client: Client, collection: str) -> None:
     """The newest retraining jobs, refreshed every 2 seconds."""
     try:
-        jobs = [one for one in client.jobs(_ACTS) if one["kind"] == "retrain" and one["collection"] == collection]
+        jobs = [item for item in client.jobs(_ACTS) if item["kind"] == "retrain" and item["collection"] == collection]
         for job in jobs[:_RETRAININGS]:
             st.html(rendering.retraining(job))
             for place, (act, label) in zip(st.columns(6), _CHOICES.get(job["state"], ()), strict=False):
@@ -115,9 +115,9 @@ def _dead_letters(client: Client) -> None:
     if not letters:
         return
     st.subheader("Failed for good", anchor=False)
-    for one in letters:
+    for letter in letters:
         text, button = st.columns([5, 1])
-        text.html(rendering.dead_letter(one))
-        if button.button("Try again", key=f"replay-{one['id']}"):
-            client.replay(one["id"])
+        text.html(rendering.dead_letter(letter))
+        if button.button("Try again", key=f"replay-{letter['id']}"):
+            client.replay(letter["id"])
             st.rerun()

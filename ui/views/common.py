@@ -27,11 +27,11 @@ def collections_of(client: Client, kind: str) -> tuple[list[dict[str, Any]], lis
     except ApiError as error:
         st.error(str(error))
         return None
-    found = [one for one in everything if one["kind"] == kind]
+    found = [item for item in everything if item["kind"] == kind]
     if not found:
         st.info(_NONE[kind])
         return None
-    return found, [one["name"] for one in everything if one["kind"] != kind]
+    return found, [item["name"] for item in everything if item["kind"] != kind]
 
 
 def signals_of(client: Client) -> Signals:

@@ -21,7 +21,7 @@ def show(client: Client, default_kb: str) -> None:
     if found is None:
         return
     bases, documents = found
-    names = [one["name"] for one in bases]
+    names = [base["name"] for base in bases]
     asked = st.query_params.get("kb", default_kb)
     with st.sidebar:
         kb = st.selectbox("Knowledge base", names, index=names.index(asked) if asked in names else 0)
@@ -65,15 +65,15 @@ def _entity(client: Client, kb: str, entity_id: str, documents: list[str]) -> No
             st.html(rendering.mentioned(name, found))
             beside = found["neighbours"][:_NEIGHBOURS]
             if beside:
-                st.html("beside " + " · ".join(_neighbour(client, kb, one) for one in beside))
+                st.html("beside " + " · ".join(_neighbour(client, kb, item) for item in beside))
     if not mentioned:
         st.caption("No annotated document mentions it (`hyblink annotate`).")
     st.html(f"<div class='hb-done' data-state='{rendering.escape(entity_id)}'></div>")
 
 
-def _neighbour(client: Client, kb: str, one: dict[str, Any]) -> str:
+def _neighbour(client: Client, kb: str, item: dict[str, Any]) -> str:
     try:
-        title = client.entity(kb, one["value"])["title"]
+        title = client.entity(kb, item["value"])["title"]
     except ApiError:  # an entity of another knowledge base, or a deleted one
-        return f"{rendering.escape(one['value'])} {int(one['count'])}"
-    return f"{rendering.entity_link(kb, one['value'], title)} {int(one['count'])}"
+        return f"{rendering.escape(item['value'])} {int(item['count'])}"
+    return f"{rendering.entity_link(kb, item['value'], title)} {int(item['count'])}"

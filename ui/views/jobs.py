@@ -47,11 +47,11 @@ def _formats(client: Client) -> list[dict[str, Any]]:
 
 def _suffixes(formats: list[dict[str, Any]]) -> list[str] | None:
     """The file name suffixes that can be uploaded, without dot. None allows any."""
-    return sorted({suffix.lstrip(".") for one in formats for suffix in one["suffixes"]} | {"gz"}) if formats else None
+    return sorted({suffix.lstrip(".") for item in formats for suffix in item["suffixes"]} | {"gz"}) if formats else None
 
 
 def _about(formats: list[dict[str, Any]]) -> str:
-    lines = [f"- {', '.join(one['suffixes'])}: {one['about']}" for one in formats if one["suffixes"]]
+    lines = [f"- {', '.join(item['suffixes'])}: {item['about']}" for item in formats if item["suffixes"]]
     return "\n".join([*lines, "- .gz behind a name: the same, compressed"])
 
 

@@ -52,7 +52,7 @@ def _use(text: str) -> None:
 
 
 def _sidebar(bases: list[dict[str, Any]], default: str, documents: list[str]) -> dict[str, Any]:
-    names = [one["name"] for one in bases]
+    names = [base["name"] for base in bases]
     with st.sidebar:
         name = st.selectbox("Knowledge base", names, index=names.index(default) if default in names else 0)
         chosen = bases[names.index(name)]
@@ -93,7 +93,7 @@ def _result(signals: Signals, kb: str, text: str, result: dict[str, Any]) -> Non
         return
     st.html(rendering.linked_text(text, links))
     calibrated = "calibrated" if result["calibrated"] else "not calibrated for this knowledge base"
-    linked = sum(one["entity_id"] is not None for one in links)
+    linked = sum(item["entity_id"] is not None for item in links)
     st.caption(
         f"{linked} of {len(links)} mentions linked at {result['threshold']:.2f} · {calibrated} · "
         f"generation {result['generation']} · {result['timings_ms']['total']:.0f} ms"
@@ -105,7 +105,7 @@ def _result(signals: Signals, kb: str, text: str, result: dict[str, Any]) -> Non
     right.download_button("Export as NIF", rendering.nif(text, links, kb), "links.ttl", width="stretch")
     st.html(
         signals.legend(
-            list(dict.fromkeys(s["signal"] for one in links for c in one["candidates"] for s in c["signals"]))
+            list(dict.fromkeys(s["signal"] for item in links for c in item["candidates"] for s in c["signals"]))
         )
     )
     for number, link in enumerate(links):

@@ -130,7 +130,7 @@ def _result(
     if result["missing"] and not any(leg["error"] for leg in result["legs"]):
         st.caption("No vectors yet: passages are still being encoded.")
     if result["entities"]:
-        named = ", ".join(f"{one['title']} ({one['probability']:.0%})" for one in result["entities"])
+        named = ", ".join(f"{item['title']} ({item['probability']:.0%})" for item in result["entities"])
         st.caption(f"The query mentions {named}.")
     _reranked(result["rerank"])
     if not result["hits"]:

@@ -35,7 +35,7 @@ router = guarded_router()
 def judge(body: JudgementsBody, app: AppDep, caller: CallerDep) -> Response:
     caller.on(body.collection)
     app.catalog.spec(body.collection)
-    rows = [one.model_dump() for one in body.judgements]
+    rows = [judgement.model_dump() for judgement in body.judgements]
     stored = app.feedback.judge(body.collection, rows, source="person", by=caller.id)
     return json_answer({"stored": stored})
 

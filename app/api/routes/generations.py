@@ -27,7 +27,7 @@ router = guarded_router()
 def _listed(app: App, collection: str) -> Response:
     current = app.catalog.current(collection)
     return json_answer(
-        {"current": current, "generations": [asdict(one) for one in app.catalog.generations(collection)]}
+        {"current": current, "generations": [asdict(generation) for generation in app.catalog.generations(collection)]}
     )
 
 

@@ -42,7 +42,7 @@ def seen(app: App, caller: Caller, job_id: str, *, change: bool = False) -> Job:
     Ingestion jobs need the role `ingest`. To `change` other jobs, such as rebuilds, the role `admin` is needed. Raises
     NotFoundError, ForbiddenError.
     """
-    job = app.work.get(job_id)
+    job = app.job_records.get(job_id)
     of_admins = change and job.kind != "ingest"
     caller.on(job.collection, Role.ADMIN if of_admins else Role.INGEST)
     return job
@@ -105,7 +105,7 @@ def jobs(
     before: Before = None,
     limit: Limit = 50,
 ) -> Response:
-    found = app.work.list(states=state or (), collection=collection, before=before, limit=limit)
+    found = app.job_records.list(states=state or (), collection=collection, before=before, limit=limit)
     mine = [job for job in found if caller.sees(job.collection)]
     return json_answer({"jobs": [shown_job(job) for job in mine]})
 
@@ -133,7 +133,7 @@ def job(job_id: JobId, app: AppDep, caller: CallerDep) -> Response:
 @requires(Role.INGEST)
 def rejects(job_id: JobId, app: AppDep, caller: CallerDep, limit: Limit = 100) -> Response:
     seen(app, caller, job_id)
-    return json_answer({"rejects": app.work.rejects(job_id, limit)})
+    return json_answer({"rejects": app.job_records.rejects(job_id, limit)})
 
 
 @router.post(
@@ -159,7 +159,7 @@ def cancel(job_id: JobId, app: AppDep, caller: CallerDep) -> Response:
 @requires(Role.INGEST, audited=True)
 def resume(job_id: JobId, app: AppDep, caller: CallerDep) -> Response:
     seen(app, caller, job_id, change=True)
-    return json_answer(shown_job(app.work.resume(job_id)))
+    return json_answer(shown_job(app.job_records.resume(job_id)))
 
 
 @router.get(
@@ -183,7 +183,9 @@ def queues(app: AppDep) -> Response:
 )
 @requires(Role.ADMIN, everywhere=True)
 def dead(app: AppDep, before: Before = None, limit: Limit = 100) -> Response:
-    return json_answer({"dead_letters": [asdict(one) for one in app.work.dead_letters(before, limit)]})
+    return json_answer(
+        {"dead_letters": [asdict(dead_letter) for dead_letter in app.job_records.dead_letters(before, limit)]}
+    )
 
 
 @router.post(

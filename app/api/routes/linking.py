@@ -83,7 +83,7 @@ def entity_mentions(
 ) -> Response:
     caller.on(documents)
     check_text(entity_id, "entity id")
-    return json_answer(mentioned(app.catalog.present(documents).snapshot, entity_id, limit))
+    return json_answer(mentioned(app.catalog.open(documents).snapshot, entity_id, limit))
 
 
 @router.get(

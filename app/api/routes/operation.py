@@ -48,7 +48,7 @@ def readyz(service: ServiceDep) -> Response:
             continue
         try:
             if engine.record.dense_dimension:
-                app.encoders.full(engine.record)
+                app.encoders.hybrid_encoder(engine.record)
         except HyblinkError as error:
             degraded.append(f"{name}: {error.code}")  # still ready: BM25 works without the encoder
     ready = not problems
@@ -56,7 +56,7 @@ def readyz(service: ServiceDep) -> Response:
         "ready": ready,
         "problems": problems,
         "degraded": degraded,
-        "collections": states if service.open_door else {},
+        "collections": states if service.allow_anonymous else {},
     }
     return json_answer(answer, 200 if ready else 503)
 

@@ -47,9 +47,9 @@ def retrain(body: RetrainBody, app: AppDep, caller: CallerDep) -> Response:
 )
 @requires(Role.ADMIN, audited=True)
 def approve(job_id: JobId, app: AppDep, caller: CallerDep) -> Response:
-    job = app.work.get(job_id)
+    job = app.job_records.get(job_id)
     caller.on(job.collection)
-    return json_answer(shown_job(app.work.approve(job_id, caller.id)))
+    return json_answer(shown_job(app.job_records.approve(job_id, caller.id)))
 
 
 @router.get(
@@ -105,13 +105,13 @@ def trained(app: AppDep) -> Response:
     return json_answer({"models": _models(ModelRegistry(app.settings.models_dir))})
 
 
-def _shown(one: Schedule) -> dict[str, Any]:
-    begins = dt.datetime.fromtimestamp(one.next, dt.UTC).isoformat(timespec="seconds")
+def _shown(item: Schedule) -> dict[str, Any]:
+    begins = dt.datetime.fromtimestamp(item.next, dt.UTC).isoformat(timespec="seconds")
     return {
-        "collection": one.collection,
-        "every_hours": one.every_hours,
-        "plan": one.params,
-        "by": one.by,
+        "collection": item.collection,
+        "every_hours": item.every_hours,
+        "plan": item.params,
+        "by": item.by,
         "next": begins,
     }
 

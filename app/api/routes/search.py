@@ -48,7 +48,9 @@ def search(body: SearchBody, service: ServiceDep, caller: CallerDep) -> Response
     service.metrics.searched(result)
     if body.log:
         ranks = {str(hit.doc_id): hit.rank for hit in result.hits}
-        search_id = app.feedback.shown(body.collection, body.query, ranks, generation=result.generation, by=caller.id)
+        search_id = app.feedback.log_impressions(
+            body.collection, body.query, ranks, generation=result.generation, by=caller.id
+        )
         result = replace(result, search_id=search_id)
     return json_answer(result)
 

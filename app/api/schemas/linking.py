@@ -99,11 +99,11 @@ class LinkBody(StrictBody):
         if len(given) != 1:
             raise InvalidInputError("one form of input is wanted", received=given, expected="text, texts or mentions")
         texts = [Text(self.text)] if self.text is not None else []
-        texts += [Text(one) if isinstance(one, str) else _text(one) for one in self.texts or ()]
-        for one in self.mentions or ():
-            left = len(one.context_left)
-            span = (left, left + len(one.mention))
-            texts.append(Text(one.context_left + one.mention + one.context_right, (span,)))
+        texts += [Text(text) if isinstance(text, str) else _text(text) for text in self.texts or ()]
+        for mention in self.mentions or ():
+            left = len(mention.context_left)
+            span = (left, left + len(mention.mention))
+            texts.append(Text(mention.context_left + mention.mention + mention.context_right, (span,)))
         return LinkRequest(
             texts=tuple(texts),
             candidates=self.candidates,
@@ -122,14 +122,15 @@ class LinkBody(StrictBody):
 
 
 def _text(body: TextBody) -> Text:
-    for one in body.mentions or ():
-        if one.text is not None and body.text[one.start : one.end] != one.text:
+    for mention in body.mentions or ():
+        there = body.text[mention.start : mention.end]
+        if mention.text is not None and there != mention.text:
             raise InvalidInputError(
                 "a mention's text is not what stands there",
-                received=f"{one.text!r} at {one.start}:{one.end}, where {body.text[one.start : one.end][:60]!r} is",
+                received=f"{mention.text!r} at {mention.start}:{mention.end}, where {there[:60]!r} is",
                 expected="offsets in code points of the text (not UTF-16 units or bytes), end exclusive",
             )
-    spans = None if body.mentions is None else tuple((one.start, one.end) for one in body.mentions)
+    spans = None if body.mentions is None else tuple((mention.start, mention.end) for mention in body.mentions)
     return Text(body.text, spans, tuple(body.exclude))
 
 

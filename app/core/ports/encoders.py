@@ -59,7 +59,7 @@ class EncodedQuery:
     weights: TermWeights | None = None
 
 
-class FullEncoder(Protocol):
+class HybridEncoder(Protocol):
     """A generation's dense and VDR encoders together. If they share a backbone, one forward pass computes both."""
 
     def encode_query(self, text: str) -> EncodedQuery:

@@ -67,7 +67,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class OpenedCollection:
     """What a search runs on: an open generation, a snapshot of it and its ranking profile."""
 
     engine: Engine

@@ -66,7 +66,7 @@ class Selection(Protocol):
         """All rows of the set, ascending."""
         ...
 
-    def few(self, limit: int) -> IdArray | None:
+    def rows_if_at_most(self, limit: int) -> IdArray | None:
         """`rows()`, or None if the set has more than `limit` rows and reading them would be slow."""
         ...
 

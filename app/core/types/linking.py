@@ -231,14 +231,14 @@ def check_annotation(spec: CollectionSpec, annotation: Annotation) -> None:
         raise InvalidInputError("threshold is out of range", received=annotation.threshold, expected="0.0 to 1.0")
 
 
-def apart(spans: Sequence[tuple[int, int]], score: Sequence[float]) -> list[int]:
+def without_overlaps(spans: Sequence[tuple[int, int]], score: Sequence[float]) -> list[int]:
     """Greedy removal of overlapping spans: the indexes of the spans that are kept, ascending.
 
     Spans (start, end) are taken by descending score. A span that overlaps one already taken is dropped.
 
-    >>> apart([(0, 3), (2, 5), (4, 9)], [0.5, 0.6, 0.4])
+    >>> without_overlaps([(0, 3), (2, 5), (4, 9)], [0.5, 0.6, 0.4])
     [1]
-    >>> apart([(0, 3), (2, 5), (4, 9)], [0.5, 0.4, 0.6])
+    >>> without_overlaps([(0, 3), (2, 5), (4, 9)], [0.5, 0.4, 0.6])
     [0, 2]
     """
     taken: set[int] = set()

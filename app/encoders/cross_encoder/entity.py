@@ -57,7 +57,7 @@ class EntityCrossEncoder:
         together: list[tuple[str, tuple[str, str]]] = []
         sizes: list[int] = []
         for at, (query, candidates) in enumerate(zip(queries, entities, strict=True), 1):
-            together += [(query, one) for one in candidates]
+            together += [(query, candidate) for candidate in candidates]
             sizes.append(len(candidates))
             if len(together) >= _BATCHES * self._pairs.batch or at == len(queries):
                 scores = self._pairs.score_pairs(together, deadline)

@@ -64,10 +64,10 @@ class GraphScorer:
 
     def score(self, pairs: Sequence[tuple[str, str]], idf: TokenIdf | None) -> ScoreArray:
         del idf
-        return np.array([self._score(one) for one in self._tokenizer.encode_batch(list(pairs))], dtype=np.float32)
+        return np.array([self._score(item) for item in self._tokenizer.encode_batch(list(pairs))], dtype=np.float32)
 
-    def _score(self, one: Any) -> float:
-        given = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
+    def _score(self, item: Any) -> float:
+        given = {"input_ids": item.ids, "attention_mask": item.attention_mask, "token_type_ids": item.type_ids}
         (score,) = self._session.run(None, {name: np.array([ids], dtype=np.int64) for name, ids in given.items()})
         return float(score.item())
 

@@ -37,10 +37,10 @@ def pooling_of(model: Any) -> str:
 
     Raises InvalidInputError if it has another pooling or further modules, which cannot be exported.
     """
-    others = {type(one).__name__ for one in model} - {"Transformer", "Pooling", "Normalize"}
+    others = {type(item).__name__ for item in model} - {"Transformer", "Pooling", "Normalize"}
     if others:
         raise InvalidInputError("modules that are not exported", received=sorted(others), expected="a pooling only")
-    modes = {str(getattr(one, "pooling_mode", "")) for one in model} - {""}
+    modes = {str(getattr(item, "pooling_mode", "")) for item in model} - {""}
     if not modes <= {"mean", "cls"} or len(modes) != 1:
         raise InvalidInputError("a pooling that is not exported", received=sorted(modes), expected="mean or cls")
     return modes.pop()

@@ -41,6 +41,6 @@ class LateInteractionScorer:
 
     def contributions(self, query: str, passage: str, idf: TokenIdf | None) -> tuple[TokenContribution, ...]:
         return tuple(
-            TokenContribution(f"{one.token} → {one.nearest}", one.contribution, one.weight, one.cosine)
-            for one in self.model.alignment(query, passage, self._own(idf))
+            TokenContribution(f"{item.token} → {item.nearest}", item.contribution, item.weight, item.cosine)
+            for item in self.model.alignment(query, passage, self._own(idf))
         )

@@ -122,23 +122,23 @@ class LateInteraction:
     def alignment(self, query: str, passage: str, idf: TermWeights | None = None) -> list[Aligned]:
         """The passage token matched with each query token. The contributions sum to the score."""
         asked, found = self._of_query(query), self.read([passage])[0]
-        parts = zip(asked.tokens, *(one.tolist() for one in self._nearest(asked, found, idf)), strict=False)
+        parts = zip(asked.tokens, *(item.tolist() for item in self._nearest(asked, found, idf)), strict=False)
         return [Aligned(token, found.tokens[at], weight, cosine) for token, weight, at, cosine in parts]
 
     def read(self, texts: Sequence[str]) -> list[Read]:
         """Encode texts, queries or passages alike, in one batch."""
         encoded = self._tokenizer.encode_batch(list(texts))
-        longest = max(len(one.ids) for one in encoded)
+        longest = max(len(item.ids) for item in encoded)
         ids_BL = np.zeros((len(texts), longest), dtype=np.int64)
         mask_BL = np.zeros_like(ids_BL)
-        for row, one in enumerate(encoded):
-            ids_BL[row, : len(one.ids)] = one.ids
-            mask_BL[row, : len(one.ids)] = 1
+        for row, item in enumerate(encoded):
+            ids_BL[row, : len(item.ids)] = item.ids
+            mask_BL[row, : len(item.ids)] = 1
         vectors_BLH, learned_BL, idf_BL = self._network(ids_BL, mask_BL)
         found = []
-        for row, one in enumerate(encoded):
-            own = np.flatnonzero(np.array(one.special_tokens_mask) == 0)
-            names = tuple(one.tokens[n] for n in own)
+        for row, item in enumerate(encoded):
+            own = np.flatnonzero(np.array(item.special_tokens_mask) == 0)
+            names = tuple(item.tokens[n] for n in own)
             found.append(Read(names, ids_BL[row, own], vectors_BLH[row, own], learned_BL[row, own], idf_BL[row, own]))
         return found
 
@@ -157,7 +157,7 @@ def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> Lat
     def network(ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made:
         with torch.inference_mode():
             made = module(torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device))
-            vectors, learned, idf = (one.float().cpu().numpy() for one in made)
+            vectors, learned, idf = (item.float().cpu().numpy() for item in made)
         return vectors, learned, idf
 
     return LateInteraction(network, tokenizer, scale, min(tokens, module.positions))

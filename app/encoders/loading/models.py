@@ -27,16 +27,16 @@ def quietly() -> Iterator[None]:
 
     transformers_logging.disable_progress_bar()
     loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def locate(model: str) -> str:

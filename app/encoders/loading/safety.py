@@ -50,7 +50,7 @@ def refuse_unsafe(folder: Path) -> None:
                 raise refuse("asks for code of its own", path, "a model of the installed libraries")
             if path.name == "modules.json" and not _known_modules(found):
                 raise refuse("asks for unknown classes", path, f"classes of {', '.join(_CLASSES)}")
-            if path.name == "modules.json" and not all(_is_inside(path.parent, one.get("path")) for one in found):
+            if path.name == "modules.json" and not all(_is_inside(path.parent, result.get("path")) for result in found):
                 raise refuse("has modules elsewhere", path, "folders of its own")
             if path.name == "router_config.json" and not _known_routes(path.parent, found):
                 raise refuse("asks for unknown classes or modules elsewhere", path, f"classes of {', '.join(_CLASSES)}")
@@ -58,7 +58,7 @@ def refuse_unsafe(folder: Path) -> None:
 
 def _known_modules(found: object) -> bool:
     return isinstance(found, list) and all(
-        isinstance(one, dict) and str(one.get("type", "")).startswith(_CLASSES) for one in found
+        isinstance(result, dict) and str(result.get("type", "")).startswith(_CLASSES) for result in found
     )
 
 

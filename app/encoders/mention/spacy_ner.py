@@ -22,7 +22,7 @@ def installed_pipelines() -> list[str]:
 
     Requests may name only these, because `spacy.load` would open any path on the server and import any package.
     """
-    return sorted(one.name for one in entry_points(group="spacy_models"))
+    return sorted(entry_point.name for entry_point in entry_points(group="spacy_models"))
 
 
 class SpacyDetector:
@@ -54,10 +54,10 @@ class SpacyDetector:
         found: list[Mention] = []
         with self._lock:
             for start, piece in pieces(text, _PIECE_CHARS):
-                for one in self._pipeline(piece).ents:
-                    name = one.text.strip()
-                    if name and one.label_ not in _NO_NAMES:
-                        at = start + one.start_char + one.text.index(name)
+                for ent in self._pipeline(piece).ents:
+                    name = ent.text.strip()
+                    if name and ent.label_ not in _NO_NAMES:
+                        at = start + ent.start_char + ent.text.index(name)
                         found.append(Mention(at, at + len(name), name, self.id))
         return found
 

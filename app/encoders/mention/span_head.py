@@ -27,7 +27,7 @@ import numpy.typing as npt
 from hyblink.app.analysis.sentences import sentence_ends
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
-from hyblink.app.core.types.linking import Mention, apart
+from hyblink.app.core.types.linking import Mention, without_overlaps
 from hyblink.app.encoders.dense.backbone import windows
 from hyblink.app.encoders.dense.transformer import device_of, load_sentence_transformer
 from hyblink.app.encoders.loading.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, adapts_passages, merge_lora
@@ -86,7 +86,7 @@ def span_scores(logits_L3: Any, first_S: Any, last_S: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadText:
+class TokenOutputs:
     """The model's output for a text: the tokens' offsets in code points, their logits and states."""
 
     offsets: Offsets
@@ -126,8 +126,8 @@ def span_windows(ends: Sequence[int], most: int, longest: int) -> list[Window]:
         together.append((start, last))
     made = []
     for begin, stop in together:
-        parts = [(begin + one, begin + other) for one, other in windows(stop - begin, longest)]
-        cuts = [begin, *((other[0] + one[1]) // 2 for one, other in pairwise(parts)), stop]
+        parts = [(begin + window, begin + other) for window, other in windows(stop - begin, longest)]
+        cuts = [begin, *((other[0] + item[1]) // 2 for item, other in pairwise(parts)), stop]
         made += [Window(*part, *own) for part, own in zip(parts, pairwise(cuts), strict=True)]
     return made
 
@@ -160,7 +160,7 @@ class SpanHead:
         self._threshold, self._keep, self._at_least = threshold, keep, at_least
         self._lock = threading.Lock()
         self._computing = threading.Lock()
-        self._read: OrderedDict[str, ReadText] = OrderedDict()
+        self._read: OrderedDict[str, TokenOutputs] = OrderedDict()
         self._found: OrderedDict[tuple[str, int, int], VectorArray] = OrderedDict()
         self.base = str(self._manifest["base"])
         self.tokens = int(self._manifest["config"]["query_tokens"])
@@ -183,7 +183,7 @@ class SpanHead:
         heads = {name: value.astype(np.float32) for name, value in load_file(str(self._folder / HEADS)).items()}
         return model.eval(), heads
 
-    def read(self, texts: Sequence[str]) -> Iterator[ReadText]:
+    def read(self, texts: Sequence[str]) -> Iterator[TokenOutputs]:
         """The model's output for each text, in order. Recently read texts are cached.
 
         It is a generator, because the outputs of all texts together may not fit in memory.
@@ -202,13 +202,13 @@ class SpanHead:
                 known[text] = read
             yield read
 
-    def _remember_text(self, text: str, read: ReadText) -> None:
+    def _remember_text(self, text: str, read: TokenOutputs) -> None:
         with self._lock:
             self._read[text] = read
-            while len(self._read) > 1 and sum(len(one.offsets) for one in self._read.values()) > _REMEMBERED_TOKENS:
+            while len(self._read) > 1 and sum(len(item.offsets) for item in self._read.values()) > _REMEMBERED_TOKENS:
                 self._read.popitem(last=False)
 
-    def _pass(self, texts: Sequence[str]) -> Iterator[ReadText]:
+    def _pass(self, texts: Sequence[str]) -> Iterator[TokenOutputs]:
         """The model's output for each text. Texts are computed together until their windows fill a batch."""
         model, heads = self._loaded
         waiting: list[tuple[list[int], Offsets, list[Window]]] = []
@@ -222,7 +222,7 @@ class SpanHead:
             waiting.append((made["input_ids"], offsets, span_windows(ends, self._window, self.tokens - 2)))
             if number == len(texts) or sum(len(own) for *_, own in waiting) >= self._settings.batch_size:
                 for (_, seen, _), states in zip(waiting, self._states(waiting), strict=True):
-                    yield ReadText(seen, states @ heads["weight"].T + heads["bias"], states)
+                    yield TokenOutputs(seen, states @ heads["weight"].T + heads["bias"], states)
                 waiting = []
 
     def _states(self, texts: Sequence[tuple[list[int], Offsets, list[Window]]]) -> list[Floats]:
@@ -239,9 +239,9 @@ class SpanHead:
             ids_NL = torch.full((len(some), longest), tokenizer.pad_token_id, dtype=torch.int64)
             mask_NL = torch.zeros_like(ids_NL)
             for row, (at, window) in enumerate(some):
-                one = [tokenizer.cls_token_id, *texts[at][0][window.start : window.end], tokenizer.sep_token_id]
-                ids_NL[row, : len(one)] = torch.tensor(one)
-                mask_NL[row, : len(one)] = 1
+                ids = [tokenizer.cls_token_id, *texts[at][0][window.start : window.end], tokenizer.sep_token_id]
+                ids_NL[row, : len(ids)] = torch.tensor(ids)
+                mask_NL[row, : len(ids)] = 1
             features = {"input_ids": ids_NL.to(model.device), "attention_mask": mask_NL.to(model.device)}
             with self._computing, torch.inference_mode():  # other threads can compute between batches
                 out = model[0](features)["token_embeddings"].float().cpu().numpy()
@@ -261,18 +261,23 @@ class SpanHead:
 
     def _kept(self, found: list[Mention]) -> list[Mention]:
         """Select mentions without overlaps: all that reach the threshold or the `at_least` best, at most `keep`."""
-        apart_ = [found[at] for at in apart([(one.start, one.end) for one in found], [one.score for one in found])]
-        surest = sorted(apart_, key=lambda one: -one.score)
-        passing = sum(one.score >= self._threshold for one in surest)
+        separate = [
+            found[at]
+            for at in without_overlaps(
+                [(result.start, result.end) for result in found], [result.score for result in found]
+            )
+        ]
+        surest = sorted(separate, key=lambda item: -item.score)
+        passing = sum(item.score >= self._threshold for item in surest)
         count = max(passing, self._at_least)
         kept = surest[: min(count, self._keep) if self._keep else count]
-        return sorted(kept, key=lambda one: one.start)
+        return sorted(kept, key=lambda item: item.start)
 
     def possible(self, texts: Sequence[str], floor: float) -> list[list[Mention]]:
         """All spans of each text whose probability ``σ(s)`` is at least `floor`, overlapping ones included."""
         return [self._spans(text, read, floor) for text, read in zip(texts, self.read(texts), strict=True)]
 
-    def _spans(self, text: str, read: ReadText, floor: float) -> list[Mention]:
+    def _spans(self, text: str, read: TokenOutputs, floor: float) -> list[Mention]:
         first, last = valid_spans(*word_edges(read.offsets, text))
         if not len(first):
             return []
@@ -286,19 +291,19 @@ class SpanHead:
             self._remember(text, read, found)
         return found
 
-    def _remember(self, text: str, read: ReadText, found: Sequence[Mention]) -> None:
+    def _remember(self, text: str, read: TokenOutputs, found: Sequence[Mention]) -> None:
         """Cache the vectors of detected spans, which `encode_spans` needs next, longer than the tokens' states."""
-        vectors = [self._vector(read, one.start, one.end) for one in found[:_REMEMBERED_SPANS]]
+        vectors = [self._vector(read, result.start, result.end) for result in found[:_REMEMBERED_SPANS]]
         with self._lock:
-            for one, vector in zip(found, vectors, strict=False):
-                self._found[text, one.start, one.end] = vector
+            for result, vector in zip(found, vectors, strict=False):
+                self._found[text, result.start, result.end] = vector
             while len(self._found) > _REMEMBERED_SPANS:
                 self._found.popitem(last=False)
 
-    def _vector(self, read: ReadText, start: int, end: int) -> VectorArray:
+    def _vector(self, read: TokenOutputs, start: int, end: int) -> VectorArray:
         _, heads = self._loaded
-        first = bisect_right(read.offsets, start, key=lambda one: one[1])
-        last = bisect_left(read.offsets, end, key=lambda one: one[0])
+        first = bisect_right(read.offsets, start, key=lambda offset: offset[1])
+        last = bisect_left(read.offsets, end, key=lambda offset: offset[0])
         if last <= first:
             return np.zeros(heads["projection"].shape[0], dtype=np.float32)
         vector = heads["projection"] @ read.states_LH[first:last].mean(axis=0)

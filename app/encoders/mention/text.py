@@ -45,8 +45,8 @@ def marked(tokenizer: Any, contexts: Sequence[MentionContext], room: int) -> lis
     reach = room * _CHARS_PER_TOKEN
     parts = [
         part.translate(_PLAIN)
-        for one in contexts
-        for part in (one.left[-reach:] if one.left else "", one.mention[:reach], one.right[:reach])
+        for context in contexts
+        for part in (context.left[-reach:] if context.left else "", context.mention[:reach], context.right[:reach])
     ]
     offsets = [made.offsets for made in tokenizer.encode_batch(parts, add_special_tokens=False)]
     found = []

@@ -48,7 +48,10 @@ class PlainMention:
         return dense_id == self._dense.id
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
-        texts = [f"{one.mention}. {one.left[-_SIDE:]}{one.mention}{one.right[:_SIDE]}" for one in mentions]
+        texts = [
+            f"{mention.mention}. {mention.left[-_SIDE:]}{mention.mention}{mention.right[:_SIDE]}"
+            for mention in mentions
+        ]
         return self._dense.encode_queries(texts)
 
 

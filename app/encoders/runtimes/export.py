@@ -72,7 +72,7 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
 
 def module_vocabulary(module: nn.Module) -> int:
     """The size of the module's first embedding table, which is the transformer's vocabulary size."""
-    return next(len(one.weight) for one in module.modules() if isinstance(one, nn.Embedding))
+    return next(len(item.weight) for item in module.modules() if isinstance(item, nn.Embedding))
 
 
 _ASKED = {"vdr": "vdr", "dense": "dense", "cross": "cross-encoder"}
@@ -96,11 +96,11 @@ def _graph(model: str, kind: str) -> Graph:
 
 def _write(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence[str], path: Path) -> None:
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
-    shapes = {name: {0: batch, 1: tokens} if one.ndim == 2 else {0: batch} for name, one in inputs.items()}
+    shapes = {name: {0: batch, 1: tokens} if item.ndim == 2 else {0: batch} for name, item in inputs.items()}
     noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [one.level for one in noisy]
-    for one in noisy:
-        one.setLevel(logging.ERROR)
+    levels = [item.level for item in noisy]
+    for item in noisy:
+        item.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -109,8 +109,8 @@ def _write(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence
                 input_names=list(inputs), output_names=list(outputs), external_data=False, verbose=False,
             )  # fmt: skip
     finally:
-        for one, level in zip(noisy, levels, strict=True):
-            one.setLevel(level)
+        for item, level in zip(noisy, levels, strict=True):
+            item.setLevel(level)
     import onnx
 
     for value in onnx.load(path, load_external_data=False).graph.input:

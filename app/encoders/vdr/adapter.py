@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 
 from hyblink.app.core.errors import EncoderUnavailableError
-from hyblink.app.core.ports.encoders import DenseEncoder, FullEncoder
+from hyblink.app.core.ports.encoders import DenseEncoder, HybridEncoder
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
@@ -75,7 +75,7 @@ class VdrAdapter:
         """This object, because retraining trains the head further."""
         return self
 
-    def with_dense(self, dense: DenseEncoder) -> FullEncoder:
+    def with_dense(self, dense: DenseEncoder) -> HybridEncoder:
         """The combination with a dense encoder, in one forward pass.
 
         Raises EncoderUnavailableError if that encoder gives no token states.
@@ -160,15 +160,15 @@ def features_of(texts: Sequence[TextStates], device: Any = "cpu") -> dict[str, A
     """The padded input tensors of a head: `token_embeddings` (B, L, H), `input_ids` and `attention_mask` (B, L)."""
     import torch
 
-    longest = max(len(one.ids_L) for one in texts)
+    longest = max(len(text.ids_L) for text in texts)
     hidden = texts[0].states_LH.shape[1]
     states_BLH = torch.zeros(len(texts), longest, hidden)
     ids_BL = torch.zeros(len(texts), longest, dtype=torch.int64)
     mask_BL = torch.zeros(len(texts), longest, dtype=torch.int64)
-    for row, one in enumerate(texts):
-        n = len(one.ids_L)
-        states_BLH[row, :n] = torch.from_numpy(np.asarray(one.states_LH, dtype=np.float32))
-        ids_BL[row, :n] = torch.from_numpy(one.ids_L.astype(np.int64))
+    for row, text in enumerate(texts):
+        n = len(text.ids_L)
+        states_BLH[row, :n] = torch.from_numpy(np.asarray(text.states_LH, dtype=np.float32))
+        ids_BL[row, :n] = torch.from_numpy(text.ids_L.astype(np.int64))
         mask_BL[row, :n] = 1
     return {
         "token_embeddings": states_BLH.to(device),

@@ -30,8 +30,8 @@ def module_folders(folder: Path) -> dict[str, tuple[str, str]]:
     are not VDR models.
     """
     listed = _json(folder / "modules.json", [])
-    types = [str(one.get("type", "")) for one in listed]
-    paths = [str(one.get("path", "")) for one in listed]
+    types = [str(item.get("type", "")) for item in listed]
+    paths = [str(item.get("path", "")) for item in listed]
     routes = {"query": paths, "document": paths}
     kinds = {"query": types, "document": types}
     if len(types) == 1 and types[0].startswith("sentence_transformers.") and types[0].endswith(".Router"):

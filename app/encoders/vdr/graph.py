@@ -51,7 +51,7 @@ class VdrGraph(nn.Module):  # type: ignore[misc]
             features = {**features, "token_embeddings": own_BLH}
         as_passage_BV, _ = head.embed(features, "document")
         weights_BV = torch.where(query[:, None], as_query_BV, as_passage_BV)
-        wide = tuple(nn.functional.pad(one, (self.head.shift, 0)) for one in (weights_BV, bag_BV))
+        wide = tuple(nn.functional.pad(item, (self.head.shift, 0)) for item in (weights_BV, bag_BV))
         return (*wide, pooled(states_BLH, attention_mask, self.pooling)) if self.pooling else wide
 
 

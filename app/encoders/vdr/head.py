@@ -358,7 +358,9 @@ def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
         vocabularies = [transformer.tokenizer.get_vocab() for transformer, _ in loaded.values()]
         if vocabularies[0] != vocabularies[1] or len({head.shift for _, head in loaded.values()}) > 1:
             raise EncoderUnavailableError(
-                "the towers have different vocabularies", received=[len(one) for one in vocabularies], expected="one"
+                "the towers have different vocabularies",
+                received=[len(vocabulary) for vocabulary in vocabularies],
+                expected="one",
             )
         modules = [Router.for_query_document(loaded[found["query"]], loaded[found["document"]])]
     return SparseEncoder(modules=modules, device=device, similarity_fn_name="dot")
@@ -377,7 +379,7 @@ def disentangle(model: SparseEncoder, text: str, top_k: int = 32, *, query: bool
 def explain(model: SparseEncoder, query: str, passage: str) -> list[TokenContribution]:
     """Each token's contribution to the score of a query and a passage, largest first. They sum to the dot product."""
     asked, found = (
-        torch.as_tensor(one).to_dense().cpu() for one in (model.encode_query(query), model.encode_document(passage))
+        torch.as_tensor(item).to_dense().cpu() for item in (model.encode_query(query), model.encode_document(passage))
     )
     both = torch.nonzero(asked * found)[:, 0].tolist()
     names = model.tokenizer.convert_ids_to_tokens(both)
@@ -385,4 +387,4 @@ def explain(model: SparseEncoder, query: str, passage: str) -> list[TokenContrib
         TokenContribution(name, float(asked[at] * found[at]), float(asked[at]), float(found[at]))
         for name, at in zip(names, both, strict=True)
     ]
-    return sorted(lines, key=lambda one: -one.contribution)
+    return sorted(lines, key=lambda line: -line.contribution)

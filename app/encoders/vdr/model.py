@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.manifest import MANIFEST, check_manifest
-from hyblink.app.core.ports.encoders import DenseEncoder, FullEncoder
+from hyblink.app.core.ports.encoders import DenseEncoder, HybridEncoder
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
@@ -71,7 +71,7 @@ class VdrModel:
         """None, because whole models are not trained further on a collection."""
         return
 
-    def with_dense(self, dense: DenseEncoder) -> FullEncoder:
+    def with_dense(self, dense: DenseEncoder) -> HybridEncoder:
         """The combination with a dense encoder, which costs two forward passes."""
         return DenseAndVdr(dense, self)
 
@@ -122,7 +122,7 @@ class VdrModel:
         backbone, head = self._loaded(query=query)
         made: dict[int, TermWeights] = {}
         for part in backbone.groups(texts):
-            states = [one for _, one in part]
+            states = [item for _, item in part]
             weights = weights_of(head, states, query=query, passage_weights=self._settings.passage_weights)
             made |= {at: own for (at, _), own in zip(part, weights, strict=True)}
         return [made[at] for at in range(len(texts))]

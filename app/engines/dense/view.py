@@ -82,7 +82,7 @@ class FaissView:
         query_D = self._check(query)
         if allowed is None:
             return self._search(query_D, k, None)
-        rows = allowed.few(self.settings.exact_below)
+        rows = allowed.rows_if_at_most(self.settings.exact_below)
         if rows is not None:
             return self._search(query_D, k, rows)
         # The filter keeps many rows, which are not in memory: fetch more than k and test only those (post-filtering).

@@ -237,7 +237,7 @@ class Bm25Index:
         with index_lock(self._folder):
             state = self._readable_state()
             segments = read_json(self._folder / "meta.json")["segments"] if state is not None else []
-            if state is None or any((one.get("deletes") or {}).get("num_deleted_docs") for one in segments):
+            if state is None or any((segment.get("deletes") or {}).get("num_deleted_docs") for segment in segments):
                 self._build(reader)
 
     def _build(self, reader: StoreReader) -> None:

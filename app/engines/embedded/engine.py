@@ -157,13 +157,13 @@ class EmbeddedEngine:
             if self.dense:
                 self.dense.rebuild(reader)
             self._latest = None
-            standing = [one.published_change() for one in self._indexes()]
+            standing = [index.published_change() for index in self._indexes()]
         with suppress(WriterConflictError):
             self.store.forget_tombstones(min(*standing, reader.change))
 
     def _indexes(self) -> list[Bm25Index | SparseIndex | FaissIndex]:
         """All indexes derived from the store."""
-        return [one for one in (self.bm25, self.sparse, self.vdr, self.dense) if one is not None]
+        return [item for item in (self.bm25, self.sparse, self.vdr, self.dense) if item is not None]
 
     def publish_sparse(self) -> None:
         """Write the in-memory segments of the bag-of-tokens index to disk as a new base."""

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from hyblink.app.core.errors import ConflictError
-from hyblink.app.core.ports.work import Record
+from hyblink.app.core.ports.jobs import Record
 from hyblink.app.engines.embedded.store.connection import translate
 
 _SCHEMA = """

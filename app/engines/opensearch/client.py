@@ -181,7 +181,9 @@ class Cluster:
     def _look_for_plugin(self) -> bool:
         asked = {"filter_path": "nodes.*.plugins.name,nodes.*.plugins.version"}
         found = self.call(lambda: self.client.nodes.info(metric="plugins", params=asked))
-        nodes = [{one["name"]: one["version"] for one in node.get("plugins", [])} for node in found["nodes"].values()]
+        nodes = [
+            {item["name"]: item["version"] for item in node.get("plugins", [])} for node in found["nodes"].values()
+        ]
         return bool(nodes) and all(_version(node.get(PLUGIN, "0")) >= _OLDEST_PLUGIN for node in nodes)
 
     def complete(self, index: str, body: Json) -> Json:
@@ -190,7 +192,7 @@ class Cluster:
         answer: Json = self.call(lambda: self.client.transport.perform_request("POST", path, body=body))
         shards = answer["_shards"]
         if shards["successful"] < shards["total"]:
-            reasons = [one.get("reason", {}).get("reason", "") for one in shards.get("failures", [])]
+            reasons = [shard.get("reason", {}).get("reason", "") for shard in shards.get("failures", [])]
             raise UnavailableError(
                 f"OpenSearch answered for some shards only{': ' + reasons[0] if reasons else ''}",
                 received=f"{shards['successful']} of {shards['total']}",
@@ -209,7 +211,7 @@ class Cluster:
         lines = [line for body in bodies for line in (head, body)]
         for attempt in range(self.settings.retries + 1):
             answers: list[Json] = self.call(lambda: self.client.msearch(body=lines))["responses"]
-            if attempt == self.settings.retries or not any(one.get("status") in _TRY_AGAIN for one in answers):
+            if attempt == self.settings.retries or not any(item.get("status") in _TRY_AGAIN for item in answers):
                 break
             self._pause(attempt)
         for answer in answers:
@@ -233,10 +235,10 @@ class Cluster:
         """
         options = {"_source": ",".join(fields)} if fields else {}
         answer = self.call(lambda: self.client.mget(index=index, body={"ids": list(ids)}, params=options))
-        for one in answer["docs"]:
-            if "error" in one:
-                raise UnavailableError("OpenSearch could not read a document", received=one["error"].get("reason"))
-        return [one for one in answer["docs"] if one.get("found")]
+        for item in answer["docs"]:
+            if "error" in item:
+                raise UnavailableError("OpenSearch could not read a document", received=item["error"].get("reason"))
+        return [item for item in answer["docs"] if item.get("found")]
 
     def scan(self, index: str, body: Json, field: str, size: int) -> Iterator[list[Json]]:
         """All hits of a search in pages of `size`, ascending by `field`, which must hold unique numbers.

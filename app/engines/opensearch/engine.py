@@ -16,6 +16,7 @@ from hyblink.app.engines.derived import AheadError
 from hyblink.app.engines.opensearch.client import Cluster, Json
 from hyblink.app.engines.opensearch.knn import KNN, KnnView
 from hyblink.app.engines.opensearch.layout import VDR
+from hyblink.app.engines.opensearch.merging import merge
 from hyblink.app.engines.opensearch.passages import Bm25OnCluster, JointOnCluster, PassageSignals, SparseOnCluster
 from hyblink.app.engines.opensearch.reader import ClusterReader
 from hyblink.app.engines.opensearch.store import OpenSearchStore
@@ -23,7 +24,7 @@ from hyblink.app.engines.opensearch.store import OpenSearchStore
 _TRIES = 200
 
 
-class SnapshotOnly:
+class NoOpFollower:
     """The `IndexFollower` of OpenSearch. The cluster indexes writes itself. `close` updates the FAISS index."""
 
     def __init__(self, engine: OpenSearchEngine) -> None:
@@ -116,13 +117,13 @@ class OpenSearchEngine:
             return KnnView(self._cluster, reader, self._record.dense_dimension)
         return self.dense.catch_up(reader) if self.dense else None
 
-    def follow(self) -> SnapshotOnly:
-        return SnapshotOnly(self)
+    def follow(self) -> NoOpFollower:
+        return NoOpFollower(self)
 
     def check(self, *, repair: bool = False) -> list[str]:
         with self.store.writer(), self._lock:
             self._latest = None
-            problems = self.store.leftovers(repair=repair)
+            problems = self.store.uncommitted_entries(repair=repair)
             reader = self.store.reader()
             problems += reader.integrity()
             if self.dense is not None:
@@ -139,7 +140,7 @@ class OpenSearchEngine:
         checkpoints, about twice a minute. The merge waits for that, at most `patience_s` seconds.
         """
         self.store.purge(self._cluster.settings.keep_removed_s)
-        self.store.merge(patience_s)
+        merge(self._cluster, self.store.names, patience_s)
         with self._lock:
             self._latest = None
             if self.dense is not None:

@@ -131,7 +131,7 @@ class KnnView:
 def check_knn(cluster: Cluster) -> None:
     """Raise UnavailableError if the cluster does not have the k-NN plugin."""
     found = cluster.call(lambda: cluster.client.cat.plugins(params={"format": "json", "h": "component"}))
-    if not any(one["component"] == "opensearch-knn" for one in found):
+    if not any(result["component"] == "opensearch-knn" for result in found):
         raise UnavailableError(
             "the cluster has no k-NN plugin", expected="the opensearch-knn plugin, or another dense index than `knn`"
         )

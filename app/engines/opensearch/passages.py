@@ -194,7 +194,7 @@ class PassageSignals:
         if not hits:
             return None
         answers = self._ask(build.ahead(query, self.reader.change, hits[0]["_score"], row))
-        return 1 + sum(int(one["hits"]["total"]["value"]) for one in answers)
+        return 1 + sum(int(item["hits"]["total"]["value"]) for item in answers)
 
 
 class Bm25OnCluster:

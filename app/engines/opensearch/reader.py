@@ -39,7 +39,7 @@ _READ_AT_ONCE = 2_000
 """Up to this many rows, reading a filter's rows is faster than testing a few hundred candidates against the filter."""
 
 
-class Heads:
+class DocumentVersions:
     """A cache of the ids and metadata of document versions. A version never changes, so entries stay valid."""
 
     def __init__(self, cluster: Cluster, index: str) -> None:
@@ -64,8 +64,8 @@ class Heads:
             read = self._cluster.get_many(self._index, missing, ["key", "doc_id", "metadata"])
             if len(read) < len(set(missing)):
                 raise UnavailableError("OpenSearch has some documents no more", received=missing)
-            for one in read:
-                source = one["_source"]
+            for item in read:
+                source = item["_source"]
                 found[source["key"]] = (source["doc_id"], source["metadata"])
                 self.learn(source["key"], source["doc_id"], source["metadata"])
         return [found[key] for key in keys.tolist()]
@@ -81,7 +81,7 @@ class ClusterSelection:
     def rows(self) -> IdArray:
         return self.reader.selected(self.tree)
 
-    def few(self, limit: int) -> IdArray | None:
+    def rows_if_at_most(self, limit: int) -> IdArray | None:
         return self.rows() if self.reader.count(self.tree) <= min(limit, _READ_AT_ONCE) else None
 
     def contains(self, rows: IdArray) -> BoolArray:
@@ -95,7 +95,9 @@ class ClusterReader:
     It holds no resources on the cluster.
     """
 
-    def __init__(self, cluster: Cluster, names: Names, change: int, floor: Callable[[], int], heads: Heads) -> None:
+    def __init__(
+        self, cluster: Cluster, names: Names, change: int, floor: Callable[[], int], heads: DocumentVersions
+    ) -> None:
         """`floor` returns the change counter up to which removed passages have been purged."""
         self._cluster = cluster
         self._selected: OrderedDict[str, IdArray] = OrderedDict()
@@ -131,7 +133,7 @@ class ClusterReader:
             return []
         wanted = ["row", "change", "removed", *fields]
         read = self._cluster.get_many(self.names.passages, [str(row) for row in rows.tolist()], wanted)
-        return [one["_source"] for one in read if is_visible(one["_source"], self._change)]
+        return [item["_source"] for item in read if is_visible(item["_source"], self._change)]
 
     def passages(self, rows: IdArray) -> dict[int, Passage]:
         found: dict[int, Passage] = {}
@@ -197,9 +199,9 @@ class ClusterReader:
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
         sources = self.sources(rows, ["row", "vector", "vector_change"])
         found = {
-            one["row"]: read_vector(one["vector"])
-            for one in sources
-            if one.get("vector") is not None and one["vector_change"] <= self._change
+            source["row"]: read_vector(source["vector"])
+            for source in sources
+            if source.get("vector") is not None and source["vector_change"] <= self._change
         }
         ascending = sorted(found)
         vectors = np.stack([found[row] for row in ascending]) if found else np.zeros((0, 0), dtype=np.float32)
@@ -222,7 +224,7 @@ class ClusterReader:
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
         for sources in self._scan([{"range": {"change": {"gt": change}}}], [*PASSAGE_FIELDS, "change"]):
-            passages = [(read_passage(one, self._change), one["change"]) for one in sources]
+            passages = [(read_passage(source, self._change), source["change"]) for source in sources]
             yield [PassageChange(passage.row, at, passage.doc_id, passage.content) for passage, at in passages]
 
     def encoded(self, rows: IdArray) -> BoolArray:
@@ -237,15 +239,15 @@ class ClusterReader:
 
     def _weights_of(self, field: str, since: Json) -> Iterator[TermBatch]:
         for sources in self._scan([since], ["row", field]):
-            having = [one for one in sources if one.get(field) is not None]
+            having = [source for source in sources if source.get(field) is not None]
             if not having:
                 continue
-            terms = [read_weights(one[field]) for one in having]
-            weights = np.concatenate([one.weights for one in terms])
+            terms = [read_weights(item[field]) for item in having]
+            weights = np.concatenate([term.weights for term in terms])
             yield TermBatch(
-                np.array([one["row"] for one in having], dtype=np.int64),
-                np.cumsum([0, *(len(one) for one in terms)], dtype=np.int64),
-                np.concatenate([one.ids for one in terms]),
+                np.array([item["row"] for item in having], dtype=np.int64),
+                np.cumsum([0, *(len(term) for term in terms)], dtype=np.int64),
+                np.concatenate([term.ids for term in terms]),
                 np.zeros(0, dtype=np.float32) if bool((weights == 1.0).all()) else weights,
             )
 
@@ -253,8 +255,8 @@ class ClusterReader:
         since = {"range": {"vector_change": {"gt": change, "lte": self._change}}}
         for sources in self._scan([since], ["row", "vector"], 4 * _TEXT_PAGE):
             yield (
-                np.array([one["row"] for one in sources], dtype=np.int64),
-                np.stack([read_vector(one["vector"]) for one in sources]),
+                np.array([source["row"] for source in sources], dtype=np.int64),
+                np.stack([read_vector(source["vector"]) for source in sources]),
             )
 
     def removed_since(self, change: int) -> IdArray | None:
@@ -277,7 +279,7 @@ class ClusterReader:
         return StoreCounts(documents, passages, encoded, self._change)
 
     def changed_documents(self, since: int) -> list[str]:
-        return [one for ids in self._ids([{"range": {"change": {"gt": since}}}]) for one in ids]
+        return [item for ids in self._ids([{"range": {"change": {"gt": since}}}]) for item in ids]
 
     def document_ids(self) -> Iterator[list[str]]:
         return self._ids([])
@@ -300,27 +302,27 @@ class ClusterReader:
 
     def _export(self, filters: Sequence[Json]) -> Iterator[ExportedDocument]:
         fields = ["row", "start", "end", BAG, VDR, "vector", "vector_change"]
-        passages = (one for sources in self._scan(filters, fields) for one in sources)
+        passages = (item for sources in self._scan(filters, fields) for item in sources)
         body = {"query": self._visible(filters)}
         for hits in self._cluster.scan(self.names.documents, body, "key", _TEXT_PAGE // 4):
             for hit in hits:
                 source = hit["_source"]
                 own: list[tuple[tuple[int, int], TermWeights, VectorArray | None, TermWeights | None]] = []
                 for row in rows_of(source["key"], source["passages"]).tolist():
-                    one = next(passages, None)
-                    if one is None or one["row"] != row:
+                    passage = next(passages, None)
+                    if passage is None or passage["row"] != row:
                         raise CorruptionError(
                             f"a passage of document {source['doc_id']!r} is missing",
-                            received=None if one is None else one["row"],
+                            received=None if passage is None else passage["row"],
                             expected=f"row {row}",
                         )
-                    encoded = one.get("vector") is not None and one["vector_change"] <= self._change
+                    encoded = passage.get("vector") is not None and passage["vector_change"] <= self._change
                     own.append(
                         (
-                            (one["start"], one["end"]),
-                            read_weights(one[BAG]),
-                            read_vector(one["vector"]) if encoded else None,
-                            read_weights(one[VDR]) if encoded and one.get(VDR) is not None else None,
+                            (passage["start"], passage["end"]),
+                            read_weights(passage[BAG]),
+                            read_vector(passage["vector"]) if encoded else None,
+                            read_weights(passage[VDR]) if encoded and passage.get(VDR) is not None else None,
                         )
                     )
                 windows, bags, vectors, weights = zip(*own, strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from hyblink.app.core.errors import ConflictError, UnavailableError
-from hyblink.app.core.ports.work import Record
+from hyblink.app.core.ports.jobs import Record
 from hyblink.app.engines.opensearch.client import Cluster, Json
 from hyblink.app.engines.opensearch.templates import install_templates
 
@@ -62,8 +62,8 @@ class ClusterRecords:
         at = self._at()
         read: dict[str, int] = {}
         for start in range(0, len(records), _PAGE):
-            paths = [_path(one.kind, one.id) for one in records[start : start + _PAGE]]
-            read |= {one["_id"]: one["_source"]["version"] for one in self._cluster.get_many(at, paths)}
+            paths = [_path(record.kind, record.id) for record in records[start : start + _PAGE]]
+            read |= {item["_id"]: item["_source"]["version"] for item in self._cluster.get_many(at, paths)}
         failed = self._cluster.bulk(
             (
                 {"index": {"_index": at, "_id": _path(r.kind, r.id)}},
@@ -76,7 +76,7 @@ class ClusterRecords:
 
     def remove(self, kind: str, ids: Sequence[str]) -> int:
         at = self._at()
-        present = [one["_id"] for one in self._cluster.get_many(at, [_path(kind, one) for one in ids])]
+        present = [item["_id"] for item in self._cluster.get_many(at, [_path(kind, item) for item in ids])]
         failed = self._cluster.bulk(({"delete": {"_index": at, "_id": path}}, None) for path in present)
         if failed:
             raise UnavailableError(f"OpenSearch did not delete {len(failed)} records", received=failed[0].reason)

@@ -78,11 +78,11 @@ class ClusterRegistry:
         paths = self._docs().paths(prefix)
         # Delete the document that makes a collection or generation visible first.
         self._documents.remove(*sorted(paths, key=lambda path: not path.endswith(("/collection", "/generation"))))
-        for one in generations:
-            names = Names.of(self._cluster.prefix, name, one)
+        for item in generations:
+            names = Names.of(self._cluster.prefix, name, item)
             self._cluster.delete_index(names.passages)
             self._cluster.delete_index(names.documents)
-            shutil.rmtree(self._folder(name, one), ignore_errors=True)
+            shutil.rmtree(self._folder(name, item), ignore_errors=True)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -51,10 +51,10 @@ class StateDocuments:
 
     def get_many(self, paths: Sequence[str]) -> dict[str, Versioned | None]:
         """Path → current document with its version, None if there is none."""
-        read = {one["_id"]: one for one in self._cluster.get_many(self.index, paths)}
+        read = {item["_id"]: item for item in self._cluster.get_many(self.index, paths)}
         return {
-            path: Versioned(one["_source"]["value"], one["_seq_no"], one["_primary_term"])
-            if (one := read.get(path)) is not None
+            path: Versioned(found["_source"]["value"], found["_seq_no"], found["_primary_term"])
+            if (found := read.get(path)) is not None
             else None
             for path in paths
         }

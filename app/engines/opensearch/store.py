@@ -37,7 +37,7 @@ from hyblink.app.engines.opensearch.layout import (
     weights_field,
 )
 from hyblink.app.engines.opensearch.lease import FREE, Lease
-from hyblink.app.engines.opensearch.reader import ClusterReader, Heads
+from hyblink.app.engines.opensearch.reader import ClusterReader, DocumentVersions
 from hyblink.app.engines.opensearch.state import StateDocuments, Versioned
 
 _LOOKED_UP = 1000
@@ -95,7 +95,7 @@ class OpenSearchStore:
         self._lease = Lease(documents, path, lease_s=cluster.settings.writer_lease_s, wait_s=writer_wait_s)
         self._unclean = False
         self._under_way = False  # whether requests of a failed write may still reach the cluster
-        self.heads = Heads(cluster, names.documents)
+        self.heads = DocumentVersions(cluster, names.documents)
 
     def state(self) -> Json:
         """The state document. Raises NotFoundError if the generation has been deleted."""
@@ -137,7 +137,7 @@ class OpenSearchStore:
         """Yields the current state. If the body fails, the next transaction first rolls back what it wrote."""
         with self.writer():
             if self._unclean:
-                self._take_back()
+                self._roll_back()
                 self._unclean, self._under_way, self._lease.clean = False, False, True
             try:
                 yield self._lease.value
@@ -155,7 +155,7 @@ class OpenSearchStore:
     def _aliases(self) -> Names:
         return self.names.written(self._lease.value["term"])
 
-    def _take_back(self) -> None:
+    def _roll_back(self) -> None:
         """Lock out earlier writers (fencing) and roll back what they wrote above the change counter.
 
         Their keys are not reused. Requests that may still be running are waited for: the cluster drops them after
@@ -183,13 +183,13 @@ class OpenSearchStore:
             (self.names.documents, aliases.documents, "key"),
         ):
             added = self._ids(index, [{"range": {"change": {"gt": change}}}], number)
-            undone += self._must(({"delete": {"_index": alias, "_id": one}}, None) for one in added)
+            undone += self._must(({"delete": {"_index": alias, "_id": item}}, None) for item in added)
             marked = self._ids(
                 index, [{"range": {"change": {"lte": change}}}, {"range": {"removed": {"gt": change}}}], number
             )
             undone += self._must(
-                ({"update": {"_index": alias, "_id": one}}, {"doc": {"removed": None, "removed_at": None}})
-                for one in marked
+                ({"update": {"_index": alias, "_id": item}}, {"doc": {"removed": None, "removed_at": None}})
+                for item in marked
             )
         if undone:
             log.warning("took back %d entries of a write that was cut short", undone)
@@ -211,7 +211,7 @@ class OpenSearchStore:
                 yield action
 
         # Deleting an entry that does not exist (404) is no error.
-        refused = [one for one in self._cluster.bulk(counted()) if one.status != 404]
+        refused = [item for item in self._cluster.bulk(counted()) if item.status != 404]
         if refused:
             raise UnavailableError(f"OpenSearch refused {len(refused)} entries, the first because {refused[0].reason}")
         return sent
@@ -235,17 +235,17 @@ class OpenSearchStore:
     def write(
         self, documents: Sequence[PreparedDocument | BulkItem], *, progress: SourceProgress | None = None
     ) -> BulkResult:
-        documents = [_checked(one) for one in documents]
+        documents = [_checked(document) for document in documents]
         while True:
             try:
                 return self._write(documents, progress)
             except _RefusedError as error:
                 # The whole write is rolled back and repeated without the documents that cannot be stored.
                 documents = [
-                    BulkItem(one.document.id, "rejected", 0, "invalid_input", f"OpenSearch refused it: {reason}")
-                    if isinstance(one, PreparedDocument) and (reason := error.keys.get(at))
-                    else one
-                    for at, one in enumerate(documents)
+                    BulkItem(document.document.id, "rejected", 0, "invalid_input", f"OpenSearch refused it: {reason}")
+                    if isinstance(document, PreparedDocument) and (reason := error.keys.get(at))
+                    else document
+                    for at, document in enumerate(documents)
                 ]
 
     def _write(self, documents: Sequence[PreparedDocument | BulkItem], progress: SourceProgress | None) -> BulkResult:
@@ -254,26 +254,31 @@ class OpenSearchStore:
                 check_progress(progress, state["progress"].get(progress.source))
             change, first = state["change"] + 1, state["next_key"]
             known = self._known(
-                [one.document.id for one in documents if isinstance(one, PreparedDocument)], state["change"]
+                [document.document.id for document in documents if isinstance(document, PreparedDocument)],
+                state["change"],
             )
             items: list[BulkItem] = []
             fresh: list[tuple[int, PreparedDocument, _Known | None]] = []
             places: dict[int, int] = {}
             rows: list[int] = []
-            for at, one in enumerate(documents):
-                if isinstance(one, BulkItem):
-                    items.append(one)
+            for at, document in enumerate(documents):
+                if isinstance(document, BulkItem):
+                    items.append(document)
                     continue
-                old = known.get(one.document.id)
-                count = len(one.windows)
-                if old and old.content_hash == one.content_hash and old.metadata == dict(one.document.metadata):
-                    items.append(BulkItem(one.document.id, "unchanged", count))
+                old = known.get(document.document.id)
+                count = len(document.windows)
+                if (
+                    old
+                    and old.content_hash == document.content_hash
+                    and old.metadata == dict(document.document.metadata)
+                ):
+                    items.append(BulkItem(document.document.id, "unchanged", count))
                     continue
                 key = first + len(fresh)
-                fresh.append((key, one, old))
+                fresh.append((key, document, old))
                 places[key] = at
-                items.append(BulkItem(one.document.id, "updated" if old else "created", count))
-                if not (old and old.content_hash == one.content_hash):
+                items.append(BulkItem(document.document.id, "updated" if old else "created", count))
+                if not (old and old.content_hash == document.content_hash):
                     rows += rows_of(key, count).tolist()
             if not fresh:
                 if progress:
@@ -301,12 +306,12 @@ class OpenSearchStore:
         self, fresh: Sequence[tuple[int, PreparedDocument, _Known | None]], change: int
     ) -> Iterator[tuple[Json, Json | None]]:
         aliases = self._aliases
-        for key, one, old in fresh:
-            document, count = one.document, len(one.windows)
+        for key, item, old in fresh:
+            document, count = item.document, len(item.windows)
             index: Json = {"_index": aliases.documents, "_id": str(key)}
-            yield {"create": index}, document_source(document, key, count, one.content_hash, change)
-            entries: Iterator[tuple[int, Json]] = passage_sources(document, key, one.windows, one.bags, change)
-            if old and old.content_hash == one.content_hash:
+            yield {"create": index}, document_source(document, key, count, item.content_hash, change)
+            entries: Iterator[tuple[int, Json]] = passage_sources(document, key, item.windows, item.bags, change)
+            if old and old.content_hash == item.content_hash:
                 entries = self._with_vectors(entries, old, change)
             for row, source in entries:
                 yield {"create": {"_index": aliases.passages, "_id": str(row)}}, source
@@ -331,7 +336,7 @@ class OpenSearchStore:
         if not rows:
             return {}
         read = self._cluster.get_many(self.names.passages, [str(row) for row in rows], fields)
-        return {int(one["_id"]): one["_source"] for one in read}
+        return {int(item["_id"]): item["_source"] for item in read}
 
     def _removal(self, old: _Known, change: int) -> Iterator[tuple[Json, Json | None]]:
         """The bulk items that mark a document version and its passages as removed at the counter `change`."""
@@ -434,11 +439,11 @@ class OpenSearchStore:
                 (self.names.documents, aliases.documents, "key"),
             ):
                 ids = self._ids(index, due, number)
-                self._must(({"delete": {"_index": alias, "_id": one}}, None) for one in ids)
+                self._must(({"delete": {"_index": alias, "_id": item}}, None) for item in ids)
             self._cluster.refresh(self.names.passages, self.names.documents)
             return gone
 
-    def leftovers(self, *, repair: bool = False) -> list[str]:
+    def uncommitted_entries(self, *, repair: bool = False) -> list[str]:
         """Messages about entries above the change counter, left by a crashed writer. `repair` rolls them back.
 
         The caller holds the writer's lease.
@@ -453,44 +458,17 @@ class OpenSearchStore:
             problems += [f"{count} entries of {index} are of a write that was cut short"] * (count > 0)
         if problems and repair:
             self._under_way = True
-            self._take_back()
+            self._roll_back()
             self._unclean, self._under_way, self._lease.clean = False, False, True
         return problems
-
-    def merge(self, patience_s: float) -> None:
-        """Force-merge the indexes, so that deleted passages leave BM25's statistics.
-
-        Waits at most `patience_s` seconds until no shard retains deleted entries for replicas.
-        """
-        options = {"max_num_segments": 1, "request_timeout": 3600}
-        index = f"{self.names.passages},{self.names.documents}"
-        # Lucene also retains entries whose deletion is not committed yet, so flush first.
-        self._cluster.call(lambda: self._cluster.client.indices.flush(index=index))
-        deadline = time.monotonic() + patience_s
-        while self._retained() and time.monotonic() < deadline:
-            time.sleep(0.5)
-        self._cluster.call(lambda: self._cluster.client.indices.forcemerge(index=index, params=options))
-        self._cluster.refresh(self.names.passages, self.names.documents)
-
-    def _retained(self) -> bool:
-        """Whether a shard retains deleted entries because a recovering replica might need the operations."""
-        stats = self._cluster.call(
-            lambda: self._cluster.client.indices.stats(index=self.names.passages, params={"level": "shards"})
-        )
-        for copies in stats["indices"][self.names.passages]["shards"].values():
-            for copy in copies:
-                kept = [lease["retaining_seq_no"] for lease in copy["retention_leases"]["leases"]]
-                if copy["docs"]["deleted"] and kept and min(kept) <= copy["seq_no"]["global_checkpoint"]:
-                    return True
-        return False
 
     def _key_of(self, error: ItemError) -> int:
         number = int(error.item_id)
         return number if error.index == self.names.documents else number >> ORDINAL_BITS
 
 
-def _checked(one: PreparedDocument | BulkItem) -> PreparedDocument | BulkItem:
-    if isinstance(one, BulkItem) or len(one.windows) < MAX_PASSAGES:
-        return one
-    message = f"received {len(one.windows)} passages; expected fewer than {MAX_PASSAGES}"
-    return BulkItem(one.document.id, "rejected", 0, "too_large", message)
+def _checked(prepared_document: PreparedDocument | BulkItem) -> PreparedDocument | BulkItem:
+    if isinstance(prepared_document, BulkItem) or len(prepared_document.windows) < MAX_PASSAGES:
+        return prepared_document
+    message = f"received {len(prepared_document.windows)} passages; expected fewer than {MAX_PASSAGES}"
+    return BulkItem(prepared_document.document.id, "rejected", 0, "too_large", message)

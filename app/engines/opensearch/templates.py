@@ -32,12 +32,15 @@ def install_templates(cluster: Cluster) -> None:
     filtered = {"filter_path": "**.name,**.version"}
     found = cluster.call(lambda: client.cluster.get_component_template(params=filtered))
     versions = {
-        one["name"]: one["component_template"].get("version", 0) for one in found.get("component_templates", [])
+        result["name"]: result["component_template"].get("version", 0)
+        for result in found.get("component_templates", [])
     }
     if _outdated("hyblink-analysis", versions, analysis["version"]):
         cluster.call(lambda: client.cluster.put_component_template(name="hyblink-analysis", body=analysis))
     found = cluster.call(lambda: client.indices.get_index_template(params=filtered))
-    versions = {one["name"]: one["index_template"].get("version", 0) for one in found.get("index_templates", [])}
+    versions = {
+        result["name"]: result["index_template"].get("version", 0) for result in found.get("index_templates", [])
+    }
     for name in INDEX_TEMPLATES:
         body = read_template(name, prefix)
         installed = f"{prefix}-{name}"

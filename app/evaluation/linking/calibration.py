@@ -29,29 +29,29 @@ def outcomes(examples: Sequence[Example], utility: Utility) -> Outcomes:
     """Return the outcomes of a utility function on examples. A mention without candidates has probability 0."""
     probability = np.zeros(len(examples))
     right = np.zeros(len(examples), dtype=bool)
-    for at, one in enumerate(examples):
-        if not one.count:
+    for at, example in enumerate(examples):
+        if not example.count:
             continue
-        total = utility_of(one, utility)
+        total = utility_of(example, utility)
         best = int(np.argmax(total))
         probability[at] = softmax_with_nil(total, utility.nil)[best]
-        right[at] = best == one.gold
+        right[at] = best == example.gold
     return Outcomes(probability, right)
 
 
 def joined(parts: Sequence[Outcomes]) -> Outcomes:
     """Concatenate outcomes."""
     return Outcomes(
-        np.concatenate([one.probability_N for one in parts]), np.concatenate([one.right_N for one in parts])
+        np.concatenate([part.probability_N for part in parts]), np.concatenate([part.right_N for part in parts])
     )
 
 
-def utility_of(one: Example, utility: Utility) -> Floats:
+def utility_of(example: Example, utility: Utility) -> Floats:
     """Return the utility of each candidate of an example, shape (C,)."""
-    total = np.zeros(one.count)
+    total = np.zeros(example.count)
     for name, weight in utility.coefficients.items():
-        if name in one.features:
-            total = total + weight * one.features[name]
+        if name in example.features:
+            total = total + weight * example.features[name]
     return total
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.app.evaluation.json_lines import read_each
+from hyblink.app.evaluation.json_lines import read_json_rows
 
 CUTOFFS = (1, 4, 8, 16, 32, 64)
 _K = 60
@@ -44,7 +44,7 @@ def read_candidates(path: Path) -> list[Proposed]:
 
     Raises NotFoundError, and InvalidInputError for bad lines or a mention that occurs twice.
     """
-    rows = read_each(path, _proposed, "candidates", "id, label_id, candidates")
+    rows = read_json_rows(path, _proposed, "candidates", "id, label_id, candidates")
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
@@ -57,7 +57,7 @@ def read_candidates(path: Path) -> list[Proposed]:
 
 def _proposed(_number: int, row: Any) -> Proposed:
     candidates = row["candidates"]
-    if not isinstance(candidates, list) or not all(isinstance(one, str | int) for one in candidates):
+    if not isinstance(candidates, list) or not all(isinstance(candidate, str | int) for candidate in candidates):
         raise ValueError("candidates are no list of ids")
     label = row.get("label_id")
     return Proposed(
@@ -80,12 +80,12 @@ def merged(files: Sequence[Sequence[Proposed]], keep: int) -> list[Proposed]:
             by_id[row.id].append(row)
     made = []
     for name, own in by_id.items():
-        meant = sorted({one.entity_id for one in own})
+        meant = sorted({item.entity_id for item in own})
         if len(meant) > 1:
             raise InvalidInputError(f"the files differ in what the mention {name!r} means", received=meant)
         scores: dict[str, float] = defaultdict(float)
-        for one in own:
-            for rank, candidate in enumerate(one.candidates, 1):
+        for item in own:
+            for rank, candidate in enumerate(item.candidates, 1):
                 scores[candidate] += 1.0 / (_K + rank)
         best = sorted(scores, key=lambda candidate: -scores[candidate])[:keep]
         made.append(Proposed(name, own[0].entity_id, tuple(best), own[0].world))
@@ -100,6 +100,6 @@ def recalls(rows: Sequence[Proposed]) -> Mapping[str, Mapping[int, float]]:
             for group in {"", row.world}:
                 groups[group].append(row)
     return {
-        group: {k: sum(one.entity_id in one.candidates[:k] for one in own) / len(own) for k in CUTOFFS}
+        group: {k: sum(item.entity_id in item.candidates[:k] for item in own) / len(own) for k in CUTOFFS}
         for group, own in sorted(groups.items())
     }

@@ -105,15 +105,15 @@ def nif(path: Path) -> Iterator[JudgedMention]:
     except Exception as error:  # the parser's own errors share no base
         raise InvalidInputError(f"not Turtle: {str(error)[:200]}", received=path.name) from error
 
-    def one(node: Any, name: str) -> Any:
+    def value(node: Any, name: str) -> Any:
         return graph.value(node, rdflib.URIRef(prefix + name))
 
     found = []
     for phrase, context in graph.subject_objects(rdflib.URIRef(prefix + "referenceContext")):
-        text, start, end = one(context, "isString"), one(phrase, "beginIndex"), one(phrase, "endIndex")
-        if one(phrase, "anchorOf") is None or text is None or start is None or end is None:
+        text, start, end = value(context, "isString"), value(phrase, "beginIndex"), value(phrase, "endIndex")
+        if value(phrase, "anchorOf") is None or text is None or start is None or end is None:
             continue
-        begin, stop, whole, anchor = int(start), int(end), str(text), str(one(phrase, "anchorOf"))
+        begin, stop, whole, anchor = int(start), int(end), str(text), str(value(phrase, "anchorOf"))
         if whole[begin:stop] != anchor:
             units = whole.encode("utf-16-le")
             as_units = units[2 * begin : 2 * stop].decode("utf-16-le", "replace")
@@ -146,7 +146,10 @@ def zeshel(folder: Path, split: str) -> Iterator[JudgedMention]:
             row = orjson.loads(line)
             world = str(row["corpus"])
             if world not in worlds:
-                worlds[world] = {one["id"]: one["description"].split(" ") for one in zeshel_entities(folder, world)}
+                worlds[world] = {
+                    zeshel_entity["id"]: zeshel_entity["description"].split(" ")
+                    for zeshel_entity in zeshel_entities(folder, world)
+                }
             tokens = worlds[world][str(row["context_document_id"])]
             start, end = int(row["start_index"]), int(row["end_index"]) + 1
             context = MentionContext(" ".join(tokens[:start]), " ".join(tokens[start:end]), " ".join(tokens[end:]))

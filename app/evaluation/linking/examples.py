@@ -39,7 +39,7 @@ class Example:
         return len(next(iter(self.features.values()), ()))
 
 
-def retrieved(
+def retrieve_candidates(
     linker: LinkService,
     collection: str,
     rows: Sequence[JudgedMention],
@@ -61,7 +61,7 @@ def retrieved(
         texts = [
             replace(
                 row.text,
-                exclude=tuple(one for one in (own_document(row), row.entity_id if place in missing else "") if one),
+                exclude=tuple(item for item in (own_document(row), row.entity_id if place in missing else "") if item),
                 counted=row.entity_id if judged and row.digest in judged else "",
             )
             for place, row in enumerate(part, at)
@@ -71,31 +71,31 @@ def retrieved(
         yield from zip(part, found, strict=True)
 
 
-def drawn(count: int, share: float, seed: int = 0) -> frozenset[int]:
+def sample_indices(count: int, share: float, seed: int = 0) -> frozenset[int]:
     """Sample about a `share` (0 to 1) of the indices below `count`, deterministically for a seed."""
     return frozenset(np.flatnonzero(np.random.default_rng(seed).random(count) < share).tolist())
 
 
-def example(row: JudgedMention, one: Retrieved, ids: Sequence[str], cross: Floats | None) -> Example:
+def example(row: JudgedMention, item: Retrieved, ids: Sequence[str], cross: Floats | None) -> Example:
     """Build the example of a row. `ids` are the entity ids of its candidates, `cross` their cross-encoder scores."""
     gold = list(ids).index(row.entity_id) if row.entity_id in ids else -1
-    features = features_of(one.candidates, {} if cross is None else {Signal.CROSS: cross})
-    return Example(row, gold, features, _leg_ranks(one.candidates, gold), tuple(ids))
+    features = features_of(item.candidates, {} if cross is None else {Signal.CROSS: cross})
+    return Example(row, gold, features, _leg_ranks(item.candidates, gold), tuple(ids))
 
 
-def marked_or_ordinary(one: Example) -> bool:
+def marked_or_ordinary(item: Example) -> bool:
     """Return whether a mention is usable as an example: judged, or an unmarked ordinary word without support.
 
     An ordinary word is unsupported if its context does not indicate any of its candidates; it is a NIL example. Other
     unmarked names may or may not be mentions, so they are not used (Li et al. 2020, section 3).
     """
-    found = one.features.get("unsupported")
-    return not one.row.id.endswith(REST) or (found is not None and bool((found > 0).all()))
+    found = item.features.get("unsupported")
+    return not item.row.id.endswith(REST) or (found is not None and bool((found > 0).all()))
 
 
-def ambiguous(one: Example) -> bool:
+def ambiguous(item: Example) -> bool:
     """Return whether the mention is a name (title or alias) of several candidates. Needs the signal `prior`."""
-    return bool(np.count_nonzero(one.features["match"]) > 1)
+    return bool(np.count_nonzero(item.features["match"]) > 1)
 
 
 def _leg_ranks(candidates: Candidates, gold: int) -> dict[Signal, int | None]:

@@ -57,7 +57,7 @@ class Labels:
         """Return the entity id of each label, "" if none. Raises InvalidInputError if no label can be resolved."""
         every = set(labels)
         there = self._known({label for label, _, _ in every if label})
-        ids = {one: self._one(*one, there=there) if one[0] else "" for one in every}
+        ids = {mention: self._one(*mention, there=there) if mention[0] else "" for mention in every}
         given = sorted(label for label, _, _ in every if label)
         if given and not any(ids.values()):
             shown = next(iter(self._reader.document_ids()), [])[:3]
@@ -94,17 +94,17 @@ class Labels:
             rows = self._reader.live_rows()
             for at in range(0, len(rows), _BATCH):
                 keys = self._reader.document_keys(rows[at : at + _BATCH])
-                for one, own in zip(self._reader.doc_ids(keys), self._reader.metadata(keys), strict=True):
+                for doc_id, own in zip(self._reader.doc_ids(keys), self._reader.metadata(keys), strict=True):
                     for name in ("page", "wikidata"):
                         if name in own:
-                            self._numbered[str(own[name])] = one
+                            self._numbered[str(own[name])] = doc_id
         return self._numbered
 
     def _titled(self, title: str, world: str) -> str:
         """The id of the only entity with this title, or of the only one in this world; "" otherwise."""
-        found = [one for one in self._meanings(title) if self._is_called(one, title)]
+        found = [meaning for meaning in self._meanings(title) if self._is_called(meaning, title)]
         if len(found) > 1:
-            found = [one for one in found if self._world(one) == world]
+            found = [result for result in found if self._world(result) == world]
         return found[0] if len(found) == 1 else ""
 
     def _is_called(self, entity: str, title: str) -> bool:

@@ -43,22 +43,24 @@ class Row:
 
 def leg_rank(signal: Signal) -> Callable[[Example], int | None]:
     """Return a function that gives the correct entity's rank in a signal's own list; None if not retrieved."""
-    return lambda one: one.leg_ranks.get(signal)
+    return lambda item: item.leg_ranks.get(signal)
 
 
-def fused_rank(one: Example) -> int | None:
+def fused_rank(example: Example) -> int | None:
     """Return the correct entity's rank (from 1) by the fused score; None if it is not a candidate."""
-    return one.gold + 1 if one.gold >= 0 else None
+    return example.gold + 1 if example.gold >= 0 else None
 
 
 def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
     """Return a function that gives the correct entity's rank by a utility function; None if it is not a candidate."""
 
-    def rank(one: Example) -> int | None:
-        if one.gold < 0:
+    def rank(example: Example) -> int | None:
+        if example.gold < 0:
             return None
-        total = utility_of(one, utility)
-        before = (total > total[one.gold]) | ((total == total[one.gold]) & (np.arange(one.count) < one.gold))
+        total = utility_of(example, utility)
+        before = (total > total[example.gold]) | (
+            (total == total[example.gold]) & (np.arange(example.count) < example.gold)
+        )
         return int(before.sum()) + 1
 
     return rank
@@ -66,11 +68,11 @@ def decided_rank(utility: Utility) -> Callable[[Example], int | None]:
 
 def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example], int | None]) -> Row:
     """Return a system's measures, overall and by world. `order` gives the correct entity's rank. NIL is ignored."""
-    judged = [one for one in examples if one.row.entity_id]
-    found = [order(one) for one in judged]
+    judged = [example for example in examples if example.row.entity_id]
+    found = [order(item) for item in judged]
     by_world: dict[str, list[int | None]] = {}
-    for one, rank in zip(judged, found, strict=True):
-        by_world.setdefault(one.row.world, []).append(rank)
+    for item, rank in zip(judged, found, strict=True):
+        by_world.setdefault(item.row.world, []).append(rank)
     overall = counted(found)
     worlds = {world: counted(own) for world, own in sorted(by_world.items())}
     return Row(
@@ -79,8 +81,8 @@ def evaluate(system: str, examples: Sequence[Example], order: Callable[[Example]
         overall.recall,
         _interval(np.array([rank == 1 for rank in found], dtype=float)),
         overall.normalised,
-        _mean([one.recall[1] for one in worlds.values()]),
-        _mean([one.normalised for one in worlds.values()]),
+        _mean([item.recall[1] for item in worlds.values()]),
+        _mean([item.normalised for item in worlds.values()]),
         worlds,
     )
 
@@ -122,7 +124,7 @@ def decision(examples: Sequence[Example], utility: Utility, threshold: float) ->
     found = outcomes(examples, utility)
     p = probabilities(found, utility)
     linked = p >= threshold
-    nil = np.array([not one.row.entity_id for one in examples], dtype=bool)
+    nil = np.array([not example.row.entity_id for example in examples], dtype=bool)
 
     def share(
         part: np.ndarray[tuple[int], np.dtype[np.bool_]], whole: np.ndarray[tuple[int], np.dtype[np.bool_]]

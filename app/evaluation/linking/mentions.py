@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from hyblink.app.core.types.linking import MentionContext, NameCounts, Text
-from hyblink.app.evaluation.json_lines import read_each
+from hyblink.app.evaluation.json_lines import read_json_rows
 from hyblink.app.linking.mention_detection import Detection
 
 _OPENING = "([{<«“‘/-"
@@ -56,7 +56,7 @@ def read_mentions(path: Path) -> list[JudgedMention]:
     Rows have context_left, mention, context_right and label_id (absent, null or -1 for NIL), and optionally world,
     label_title, id and exact. Raises NotFoundError, and InvalidInputError with the bad lines.
     """
-    return read_each(path, _mention, "mentions", "context_left, mention, context_right, label_id")
+    return read_json_rows(path, _mention, "mentions", "context_left, mention, context_right, label_id")
 
 
 def _mention(number: int, row: Any) -> JudgedMention:
@@ -98,9 +98,9 @@ def with_unmarked(rows: Sequence[JudgedMention], detect: Detection) -> list[Judg
         spans.setdefault(whole.text, []).extend(whole.mentions or ())
     found = list(rows)
     for text, own in spans.items():
-        for one in detect(text):
-            if not any(one.start < end and start < one.end for start, end in own):
-                context = MentionContext(text[: one.start], one.text, text[one.end :])
+        for item in detect(text):
+            if not any(item.start < end and start < item.end for start, end in own):
+                context = MentionContext(text[: item.start], item.text, text[item.end :])
                 found.append(JudgedMention(f"{len(found)}{REST}", context, "", exact=True))
     return found
 

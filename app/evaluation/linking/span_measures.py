@@ -25,13 +25,13 @@ def micro(
     Each text has a set of (start, end, entity id). Entities must be equal too; use "" for detection alone.
     """
 
-    def same(one: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
-        if one[2] != other[2]:
+    def same(item: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
+        if item[2] != other[2]:
             return False
-        return (one[0] < other[1] and other[0] < one[1]) if weak else one[:2] == other[:2]
+        return (item[0] < other[1] and other[0] < item[1]) if weak else item[:2] == other[:2]
 
-    right = sum(any(same(one, other) for other in b) for a, b in zip(found, gold, strict=True) for one in a)
-    met = sum(any(same(one, other) for one in a) for a, b in zip(found, gold, strict=True) for other in b)
+    right = sum(any(same(item, other) for other in b) for a, b in zip(found, gold, strict=True) for item in a)
+    met = sum(any(same(item, other) for item in a) for a, b in zip(found, gold, strict=True) for other in b)
     predicted, wanted = sum(map(len, found)), sum(map(len, gold))
     precision = right / predicted if predicted else 0.0
     recall = met / wanted if wanted else 0.0

@@ -18,8 +18,8 @@ _DIGITS = {sign: at for at, sign in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg
 
 def _number(digits: str) -> int:
     value = 0
-    for one in digits:
-        value = value * 64 + _DIGITS[one]
+    for digit in digits:
+        value = value * 64 + _DIGITS[digit]
     return value
 
 

@@ -163,7 +163,7 @@ def _table(path: Path) -> Iterator[object]:
         if fields is None:
             break
         if header is None:
-            header = [one.strip().lower() for one in fields]
+            header = [field.strip().lower() for field in fields]
             if not {"id", "title"} <= set(header):
                 raise InvalidInputError(
                     "no column of ids or of titles", received=header, expected="a header with id and title"
@@ -184,7 +184,7 @@ def _of_columns(header: list[str], fields: list[str], place: str) -> object:
     others = {name: row[name] for name in row if name not in {*_OURS, "text"}}
     made = normalised({name: value for name, value in row.items() if name != "metadata"})
     if "aliases" in made:
-        made["aliases"] = [one.strip() for one in made["aliases"].split("|") if one.strip()]
+        made["aliases"] = [part.strip() for part in made["aliases"].split("|") if part.strip()]
     try:
         given = orjson.loads(row["metadata"]) if "metadata" in row else {}
     except orjson.JSONDecodeError:
@@ -255,4 +255,4 @@ def _python_aliases(title: str, module: str, kind: str) -> list[str]:
     found += _IMPORTED_AS.get(title, ())
     if kind in {"function", "method"}:
         found.append(f"{parts[-1]}()")
-    return [one for one in dict.fromkeys(found) if one != title]
+    return [fromkey for fromkey in dict.fromkeys(found) if fromkey != title]

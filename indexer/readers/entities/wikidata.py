@@ -77,7 +77,7 @@ def _entity(row: Any, lang: str, place: str) -> dict[str, Any] | None:
             "id": row["id"],
             "title": label["value"],
             "description": description["value"] if description else "",
-            "aliases": [one["value"] for one in aliases or ()],
+            "aliases": [alias["value"] for alias in aliases or ()],
             "lang": lang,
         }
     except (KeyError, TypeError) as error:

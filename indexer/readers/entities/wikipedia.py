@@ -39,7 +39,7 @@ def page_props_beside(dump: Path) -> Path | None:
     A file with the prefix of the dump is preferred. Otherwise the only such file in the folder is taken.
     """
     found = sorted(dump.parent.glob("*page_props.sql*"))
-    own = [one for one in found if one.name.partition("page_props")[0].strip("-") == _prefix(dump.name)]
+    own = [result for result in found if result.name.partition("page_props")[0].strip("-") == _prefix(dump.name)]
     return next(iter(own), found[0] if len(found) == 1 else None)
 
 
@@ -115,7 +115,7 @@ def introduction(wikitext: str) -> str:
         _removed(code, node)
     for paragraph in str(code.strip_code()).split("\n"):
         text = _SPACES.sub(" ", paragraph).strip()
-        if any(one.isalnum() for one in text):
+        if any(item.isalnum() for item in text):
             return text
     return ""
 

@@ -46,8 +46,8 @@ class CrossEncoderFamily(RerankerFamily):
         from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
 
         made = CrossEncoderTrainable(cast("CrossEncoderConfig", config))
-        if inputs.go_on_from is not None:
-            made.go_on_from(inputs.go_on_from)
+        if inputs.init_from is not None:
+            made.init_from(inputs.init_from)
         return made
 
     def artifact(self, config: RunConfig) -> str:

@@ -56,43 +56,47 @@ class CrossEncoderTrainable(OneRate[CrossEncoderConfig]):
         self._loss = made[config.loss](self.model)
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
-        queries = [one.row.query for one in drawn]
+        queries = [sample.row.query for sample in drawn]
         value: torch.Tensor
         if self.config.loss in {"listwise", "lambda"}:
-            documents = [[text.joined for text in one.passages] for one in drawn]
+            documents = [[text.joined for text in sample.passages] for sample in drawn]
             if self.config.residual:
-                beside = [score for one in drawn for score in one.teacher]
+                beside = [score for sample in drawn for score in sample.teacher]
                 self._loss.activation_fn.scores = self.config.residual * torch.tensor(beside, device=self.model.device)
-            value = self._loss([queries, documents], [self._labels(one) for one in drawn])
+            value = self._loss([queries, documents], [self._labels(sample) for sample in drawn])
         elif self.config.loss == "bce":
             pairs = [
-                (one.row.query, text.joined, float(n == 0)) for one in drawn for n, text in enumerate(one.passages)
+                (sample.row.query, text.joined, float(n == 0))
+                for sample in drawn
+                for n, text in enumerate(sample.passages)
             ]
             asked, texts, labels = zip(*pairs, strict=True)
             value = self._loss([list(asked), list(texts)], torch.tensor(labels, device=self.model.device))
         else:
-            margins = torch.tensor([one.teacher[0] - one.teacher[1] for one in drawn], device=self.model.device)
+            margins = torch.tensor(
+                [sample.teacher[0] - sample.teacher[1] for sample in drawn], device=self.model.device
+            )
             value = self._loss(
                 [queries, [o.positive.joined for o in drawn], [o.negatives[0].joined for o in drawn]], margins
             )
         (value * scale).backward()
         return float(value.detach())
 
-    def _labels(self, one: Drawn) -> torch.Tensor:
+    def _labels(self, drawn: Drawn) -> torch.Tensor:
         """The relevance labels of an example's passages, shape (N,): the positive is highest.
 
         For the listwise loss they are logits; with distillation, of a mixture of the gold label and the teacher.
         """
-        labels = torch.zeros(len(one.passages))
+        labels = torch.zeros(len(drawn.passages))
         labels[0] = 1.0
-        teacher = torch.tensor(one.teacher)
+        teacher = torch.tensor(drawn.teacher)
         if self.config.loss == "listwise":
             # ListNet takes softmax(labels). 10 puts nearly all mass on the positive; a teacher gets a share of it.
             labels[0] = 10.0
             if self.config.distil and bool(torch.isfinite(teacher).all()):
                 teacher[0] += self.config.gold_bonus
                 taught = torch.softmax(teacher / self.config.teacher_temperature, dim=0)
-                gold = torch.zeros(len(one.passages))
+                gold = torch.zeros(len(drawn.passages))
                 gold[0] = 1.0
                 share = self.config.distil / (1 + self.config.distil)
                 labels = torch.log(((1 - share) * gold + share * taught).clamp(min=1e-6))

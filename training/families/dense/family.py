@@ -45,8 +45,8 @@ class DenseFamily(RetrieverFamily):
         from hyblink.training.families.dense.trainable import DenseTrainable
 
         made = DenseTrainable(cast("DenseConfig", config))
-        if inputs.go_on_from is not None:
-            made.go_on_from(inputs.go_on_from)
+        if inputs.init_from is not None:
+            made.init_from(inputs.init_from)
         return made
 
     def artifact(self, config: RunConfig) -> str:

@@ -42,7 +42,7 @@ class DenseTrainable(OneRate[_Config], InBatch[_Config]):
         return self._embed([self._prefixes.query + row.query for row in rows], self.config.query_tokens)
 
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
-        return self._embed([self._prefixes.passage + one.joined for one in texts], self.config.passage_tokens)
+        return self._embed([self._prefixes.passage + text.joined for text in texts], self.config.passage_tokens)
 
     def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return made[0]

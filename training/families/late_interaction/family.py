@@ -22,7 +22,7 @@ class LateInteractionFamily(RerankerFamily):
     losses = ("listwise",)
     tunings = ("head",)
 
-    def goes_on(self, config: RunConfig) -> bool:
+    def supports_init_from(self, config: RunConfig) -> bool:
         del config
         return False
 

@@ -46,7 +46,7 @@ class LateInteractionTrainable:
     def set_statistics(self, texts: Mapping[str, Sequence[str]]) -> None:
         """Set the head's idf of tokens from the passages of all sources (source name → passages)."""
         frequency_V = np.zeros(len(self.head.idf))
-        passages = [one for some in texts.values() for one in some]
+        passages = [item for some in texts.values() for item in some]
         for ids in token_ids(self.model.tokenizer, passages):
             frequency_V[np.unique(np.array(ids, dtype=np.int64))] += 1
         self.head.idf.copy_(torch.from_numpy(idf(frequency_V, len(passages))))
@@ -70,7 +70,7 @@ class LateInteractionTrainable:
 
     def scores(self, query: str, passages: Sequence[str]) -> torch.Tensor:
         """The scores of a query's passages, shape (N,), as `LateInteraction` computes them at search time."""
-        asked, *found = (self._tensors(one) for one in self._states.get([query, *passages]))
+        asked, *found = (self._tensors(state) for state in self._states.get([query, *passages]))
         if not len(asked[1]):
             return torch.zeros(len(passages), device=self.model.device) * self.head.scale
         vectors_AH, learned_A, idf_A = self.head(*asked)
@@ -80,15 +80,15 @@ class LateInteractionTrainable:
         parts = (vectors_AH @ vectors_MH.T).split([len(ids) for _, ids in found], dim=1)
         share_A = weights_A / weights_A.sum()
         nothing = torch.zeros((), device=self.model.device)
-        best = [(share_A * one.amax(dim=1)).sum() if one.shape[1] else nothing for one in parts]
+        best = [(share_A * part.amax(dim=1)).sum() if part.shape[1] else nothing for part in parts]
         return self.head.scale * torch.stack(best)
 
     def backward(self, drawn: Sequence[Drawn], scale: float) -> float:
         total = 0.0
-        for one in drawn:
-            scores_N = self.scores(one.row.query, [text.joined for text in one.passages])
+        for sample in drawn:
+            scores_N = self.scores(sample.row.query, [text.joined for text in sample.passages])
             if self.config.residual:
-                scores_N = scores_N + self.config.residual * torch.tensor(one.teacher, device=scores_N.device)
+                scores_N = scores_N + self.config.residual * torch.tensor(sample.teacher, device=scores_N.device)
             value = -torch.log_softmax(scores_N, dim=0)[0] / len(drawn)
             (value * scale).backward()
             total += float(value.detach())

@@ -40,16 +40,16 @@ class MentionTrainable(DenseTrainable[MentionConfig]):
     def passages(self, texts: Sequence[Text]) -> tuple[torch.Tensor, ...]:
         """The fixed vectors of entities, shape (P, D), looked up by id or computed once from their texts."""
         if self._vectors is not None:
-            return (torch.from_numpy(self._vectors.get([one.id for one in texts])).to(self.model.device),)
-        new = list({one.joined: one for one in texts if one.joined not in self._made}.values())
+            return (torch.from_numpy(self._vectors.get([text.id for text in texts])).to(self.model.device),)
+        new = list({text.joined: text for text in texts if text.joined not in self._made}.values())
         for at in range(0, len(new), DEV_BATCH):
-            part = [self._prefixes.passage + one.joined for one in new[at : at + DEV_BATCH]]
+            part = [self._prefixes.passage + item.joined for item in new[at : at + DEV_BATCH]]
             self._frozen.max_seq_length = self.config.passage_tokens
             with torch.no_grad():
                 features = on_device(self._frozen.preprocess(part), self._frozen.device)
                 made = nn.functional.normalize(self._frozen(features)["sentence_embedding"].float(), dim=-1)
-            self._made |= {one.joined: own for one, own in zip(new[at : at + DEV_BATCH], made, strict=True)}
-        return (torch.stack([self._made[one.joined] for one in texts]),)
+            self._made |= {item.joined: own for item, own in zip(new[at : at + DEV_BATCH], made, strict=True)}
+        return (torch.stack([self._made[text.joined] for text in texts]),)
 
     def save(self, folder: Path) -> list[str]:
         return save_adapter(self.model[0].model, self.config.base, folder, half=True)

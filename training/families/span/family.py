@@ -61,8 +61,8 @@ class SpanFamily(Family):
 
         vectors = EntityVectors(*inputs.entities) if inputs.entities else None
         made = SpanTrainable(cast("SpanConfig", config), vectors)
-        if inputs.go_on_from is not None:
-            made.go_on_from(inputs.go_on_from)
+        if inputs.init_from is not None:
+            made.init_from(inputs.init_from)
         return made
 
     def artifact(self, config: RunConfig) -> str:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.app.core.types.linking import apart
+from hyblink.app.core.types.linking import without_overlaps
 from hyblink.app.encoders.dense.transformer import on_device
 from hyblink.app.encoders.loading.adapters import SPAN_HEAD
 from hyblink.app.encoders.loading.models import root_of
@@ -58,7 +58,7 @@ class SpanTrainable:
             self.head.bias.copy_(torch.tensor([-2.0, -2.0, 0.0]))  # few spans are mentions
             nn.init.eye_(self.projection.weight)
 
-    def go_on_from(self, folder: Path) -> None:
+    def init_from(self, folder: Path) -> None:
         """Start from the weights of an earlier head and its adapter. Raises InvalidInputError if they do not fit."""
         load_adapter(self.model[0].model, SPAN_HEAD, self.config, folder)
         known = load_file(str(folder / HEADS))
@@ -103,7 +103,7 @@ class SpanTrainable:
         The loss is the sum of binary cross-entropies of all spans divided by the number of gold mentions, plus the mean
         cross-entropy of the gold mentions' entities.
         """
-        rows = [one.row for one in drawn]
+        rows = [sample.row for sample in drawn]
         assert all(isinstance(row, SpanRow) for row in rows)
         states, offsets = self._read([row.query for row in rows])
         loss = states.sum() * 0.0
@@ -140,28 +140,28 @@ class SpanTrainable:
         return float(loss.detach())
 
     def _entities(self, states_MH: torch.Tensor, meant: Sequence[Text], wrong: Sequence[str]) -> torch.Tensor:
-        ids = list(dict.fromkeys(one.id for one in meant))
+        ids = list(dict.fromkeys(item.id for item in meant))
         if self._vectors is None:
-            E_ED = self._embedded({one.id: one for one in meant})
+            E_ED = self._embedded({item.id: item for item in meant})
         else:
             others = torch.randint(len(self._vectors), (_OTHERS,)).tolist()
-            mined = [one for one in wrong if one in self._vectors]
+            mined = [item for item in wrong if item in self._vectors]
             ids = list(dict.fromkeys([*ids, *mined, *(self._vectors.ids[at] for at in others)]))
             E_ED = torch.from_numpy(self._vectors.get(ids)).to(states_MH.device)
-        place = {one: at for at, one in enumerate(ids)}
+        place = {item: at for at, item in enumerate(ids)}
         made_MD = nn.functional.normalize(self.projection(states_MH), dim=-1)
-        gold_M = torch.tensor([place[one.id] for one in meant], device=states_MH.device)
+        gold_M = torch.tensor([place[item.id] for item in meant], device=states_MH.device)
         return nn.functional.cross_entropy(made_MD @ E_ED.T / self.config.temperature, gold_M)
 
     def _embedded(self, entities: Mapping[str, Text]) -> torch.Tensor:
         """Entity vectors from the current weights, shape (E, D), L2-normalised."""
-        without = [one for one, text in entities.items() if not text.joined.strip()]
+        without = [entity for entity, text in entities.items() if not text.joined.strip()]
         if without:
             raise InvalidInputError(
                 "entities without a text", received=without[:5], expected="rows of hyblink kb spans --descriptions"
             )
         self.model.max_seq_length = self.config.passage_tokens
-        features = self.model.preprocess([self._prefix + one.joined for one in entities.values()])
+        features = self.model.preprocess([self._prefix + entity.joined for entity in entities.values()])
         made = self.model(on_device(features, self.model.device))["sentence_embedding"].float()
         return nn.functional.normalize(made, dim=-1)
 
@@ -176,7 +176,7 @@ class SpanTrainable:
             score = span_scores(self.head(states[0, : len(offsets)]), torch.from_numpy(first), torch.from_numpy(last))
             kept = np.flatnonzero((score > 0).cpu().numpy())
             tokens = list(zip(first[kept].tolist(), (last[kept] + 1).tolist(), strict=True))
-            chosen = apart(tokens, score.cpu().numpy()[kept].tolist())
+            chosen = without_overlaps(tokens, score.cpu().numpy()[kept].tolist())
             spans = {(offsets[first[kept[at]]][0], offsets[last[kept[at]]][1]) for at in chosen}
             found.append({(a, b, "") for a, b in spans if (a, b) not in set(row.ignored) or (a, b) in row.spans})
             gold.append({(a, b, "") for a, b in row.spans if b <= reach})

@@ -22,7 +22,7 @@ class VdrFamily(RetrieverFamily):
     losses = ("vdr", "svdr", "nll", "margin_mse")
     tunings = ("full", "lora", "head")
 
-    def goes_on(self, config: RunConfig) -> bool:
+    def supports_init_from(self, config: RunConfig) -> bool:
         return config.tuning == "head"
 
     def trainable(self, config: RunConfig, inputs: Inputs, beside: Any = None) -> VdrTrainable:
@@ -30,8 +30,8 @@ class VdrFamily(RetrieverFamily):
 
         own = cast("VdrConfig", config)
         made = VdrTrainable(own, inputs.cache, beside)
-        if inputs.go_on_from is not None:
-            made.go_on_from(inputs.go_on_from)
+        if inputs.init_from is not None:
+            made.init_from(inputs.init_from)
         if own.lexical:
             made.set_statistics(inputs.statistics)
         return made

@@ -106,7 +106,7 @@ class VdrTrainable(InBatch[VdrConfig]):
         head.tie(model[0].model.get_input_embeddings())
         return model, head
 
-    def go_on_from(self, folder: Path) -> None:
+    def init_from(self, folder: Path) -> None:
         """Start from the weights of an earlier head, including its idf and mean length.
 
         `set_statistics` then sets only the ratios of idf. Raises InvalidInputError if its architecture differs.
@@ -175,9 +175,17 @@ class VdrTrainable(InBatch[VdrConfig]):
             if task == "document" and head is self.head:
                 continue
             prefix = _OF_PASSAGES if task == "document" else ""
-            found |= {f"{prefix}head.{name}": one for name, one in head.named_parameters() if one.requires_grad}
+            found |= {
+                f"{prefix}head.{name}": named_parameter
+                for name, named_parameter in head.named_parameters()
+                if named_parameter.requires_grad
+            }
             if not self._frozen:
-                found |= {f"{prefix}{name}": one for name, one in model.named_parameters() if one.requires_grad}
+                found |= {
+                    f"{prefix}{name}": named_parameter
+                    for name, named_parameter in model.named_parameters()
+                    if named_parameter.requires_grad
+                }
         return found
 
     def learning_rate(self, name: str) -> float:
@@ -223,7 +231,7 @@ class VdrTrainable(InBatch[VdrConfig]):
 
     def passages(self, texts: Sequence[Text], columns: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Term weights, top-k term weights and bags of tokens of passages, each (P, V), or only `columns` of them."""
-        prefixed = [self._prefixes.passage + one.joined for one in texts]
+        prefixed = [self._prefixes.passage + text.joined for text in texts]
         return self._embed(prefixed, self.config.passage_tokens, "document", self.config.passage_top_k, columns)
 
     def embedding(self, made: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -259,9 +267,9 @@ class VdrTrainable(InBatch[VdrConfig]):
         if self.config.loss != "vdr" or not alone or self.config.contrastive_mask or self.config.flops:
             return super().backward(drawn, scale)
         columns = Columns.of(drawn)
-        weights_QV, sparse_QV, bag_QV = self.queries([one.row for one in drawn])
+        weights_QV, sparse_QV, bag_QV = self.queries([sample.row for sample in drawn])
         used = ((sparse_QV.detach() > 0) | (bag_QV > 0)).any(dim=0).nonzero()[:, 0]
-        p = self.passages([text for one in drawn for text in one.passages], used)
+        p = self.passages([text for sample in drawn for text in sample.passages], used)
         value = self.loss((weights_QV[:, used], sparse_QV[:, used], bag_QV[:, used]), p, columns)
         (value * scale).backward()
         return float(value.detach())

@@ -119,22 +119,22 @@ Part = tuple[Segment, npt.NDArray[np.bool_]]
 
 def merge_segments(left: Part, right: Part) -> Segment:
     """Two segments merged into one, without removed passages."""
-    kept, places, first = [], [], 0
+    kept, places, rows = [], [], 0
     for segment, alive in (left, right):
         stays = alive if len(alive) else np.ones(len(segment.rows), dtype=np.bool_)
-        new = np.where(stays, np.cumsum(stays) - 1 + first, -1).astype(np.int32)
+        new = np.where(stays, np.cumsum(stays) - 1 + rows, -1).astype(np.int32)
         kept.append(segment.rows[stays])
         places.append(new)
-        first += len(kept[-1])
-    one, other = left[0], right[0]
-    postings = len(one.docs) + len(other.docs)
-    tokens = np.empty(len(one.tokens) + len(other.tokens), dtype=np.int32)
+        rows += len(kept[-1])
+    first, second = left[0], right[0]
+    postings = len(first.docs) + len(second.docs)
+    tokens = np.empty(len(first.tokens) + len(second.tokens), dtype=np.int32)
     offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
     docs = np.empty(postings, dtype=np.int32)
-    weights = np.empty(postings if len(one.weights) or len(other.weights) else 0, dtype=np.float32)
+    weights = np.empty(postings if len(first.weights) or len(second.weights) else 0, dtype=np.float32)
     found, used = _merge(
-        one.tokens, one.offsets, one.docs, one.weights, places[0],
-        other.tokens, other.offsets, other.docs, other.weights, places[1],
+        first.tokens, first.offsets, first.docs, first.weights, places[0],
+        second.tokens, second.offsets, second.docs, second.weights, places[1],
         tokens, offsets, docs, weights,
     )  # fmt: skip
     merged = Segment(np.concatenate(kept), tokens[:found], offsets[: found + 1], docs[:used], weights[:used])

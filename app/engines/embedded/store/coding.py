@@ -21,8 +21,8 @@ def decode_weights(blobs: Sequence[bytes | None], lengths: Sequence[int]) -> Sco
     """The weights of several rows, concatenated; empty if all are 1. `lengths` are the rows' numbers of tokens."""
     if not any(blobs):
         return np.zeros(0, dtype=np.float32)
-    one = np.float32(1.0).tobytes()
-    filled = [one * length if blob is None else blob for blob, length in zip(blobs, lengths, strict=True)]
+    weight = np.float32(1.0).tobytes()
+    filled = [weight * length if blob is None else blob for blob, length in zip(blobs, lengths, strict=True)]
     return np.frombuffer(b"".join(filled), dtype="<f4")
 
 

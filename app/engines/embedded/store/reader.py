@@ -223,12 +223,12 @@ class SqliteReader:
         return StoreCounts(documents, passages, passages - waiting, self._change)
 
     def changed_documents(self, since: int) -> list[str]:
-        return [one for (one,) in self._all("SELECT id FROM documents WHERE change > ?", (since,))]
+        return [item for (item,) in self._all("SELECT id FROM documents WHERE change > ?", (since,))]
 
     def document_ids(self) -> Iterator[list[str]]:
         last = 0
         while batch := self._all("SELECT pk, id FROM documents WHERE pk > ? ORDER BY pk LIMIT ?", (last, _BATCH)):
-            yield [one for _, one in batch]
+            yield [row for _, row in batch]
             last = batch[-1][0]
 
     def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:

@@ -157,28 +157,28 @@ class SqliteStore:
             change = self._meta(run, "change") + 1
             next_row, next_pk = self._meta(run, "next_row"), self._meta(run, "next_pk")
             first_row = next_row
-            prepared = [one for one in documents if isinstance(one, PreparedDocument)]
+            prepared = [item for item in documents if isinstance(item, PreparedDocument)]
             known: dict[str, tuple[int, str, str]] = {}
-            for chunk in _chunks([one.document.id for one in prepared]):
+            for chunk in _chunks([item.document.id for item in prepared]):
                 sql = f"SELECT id, pk, content_hash, metadata FROM documents WHERE id IN ({_marks(len(chunk))})"
                 known |= {doc: (pk, stored, metadata) for doc, pk, stored, metadata in run(sql, chunk)}
             new_documents, new_passages, new_terms, new_facets = [], [], [], []
             touched = False
-            for one in documents:
-                if isinstance(one, BulkItem):
-                    items.append(one)
+            for item in documents:
+                if isinstance(item, BulkItem):
+                    items.append(item)
                     continue
-                document = one.document
+                document = item.document
                 metadata = orjson.dumps(dict(document.metadata), option=orjson.OPT_SORT_KEYS).decode()
                 old = known.get(document.id)
-                if old and old[1] == one.content_hash:
+                if old and old[1] == item.content_hash:
                     if old[2] == metadata:
-                        items.append(BulkItem(document.id, "unchanged", len(one.windows)))
+                        items.append(BulkItem(document.id, "unchanged", len(item.windows)))
                         continue
                     run("UPDATE documents SET metadata = ?, change = ? WHERE pk = ?", (metadata, change, old[0]))
                     run("DELETE FROM facets WHERE doc_pk = ?", (old[0],))
                     new_facets += _facets(old[0], document.metadata)
-                    items.append(BulkItem(document.id, "updated", len(one.windows)))
+                    items.append(BulkItem(document.id, "updated", len(item.windows)))
                     touched = True
                     continue
                 if old:
@@ -194,16 +194,16 @@ class SqliteStore:
                         document.text,
                         document.lang,
                         metadata,
-                        one.content_hash,
+                        item.content_hash,
                         change,
                     )
                 )
-                for ordinal, ((start, end), bag) in enumerate(zip(one.windows, one.bags, strict=True)):
+                for ordinal, ((start, end), bag) in enumerate(zip(item.windows, item.bags, strict=True)):
                     new_passages.append((next_row, pk, ordinal, start, end, change))
                     new_terms.append((next_row, *encode_terms(bag)))
                     next_row += 1
                 new_facets += _facets(pk, document.metadata)
-                items.append(BulkItem(document.id, "updated" if old else "created", len(one.windows)))
+                items.append(BulkItem(document.id, "updated" if old else "created", len(item.windows)))
             many = self._connection.executemany
             many("INSERT INTO documents VALUES (?,?,?,?,?,?,?,?)", new_documents)
             many(

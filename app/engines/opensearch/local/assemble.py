@@ -47,10 +47,10 @@ class Tree:
         found: set[str] = set()
         waiting = [name]
         while waiting:
-            one = waiting.pop()
-            if one not in found and one not in without:
-                found.add(one)
-                waiting += self.children[one]
+            artifact = waiting.pop()
+            if artifact not in found and artifact not in without:
+                found.add(artifact)
+                waiting += self.children[artifact]
         return found
 
 
@@ -182,8 +182,8 @@ def _lay_out(tree: Tree, jars: Path, home: Path, version: str) -> None:
             continue
         folder = home / "modules" / name
         folder.mkdir()
-        for one in tree.closure(root, frozenset(server)):
-            for part in tree.files[one]:
+        for item in tree.closure(root, frozenset(server)):
+            for part in tree.files[item]:
                 shutil.copyfile(jars / part, folder / part)
         write_descriptor(
             folder,

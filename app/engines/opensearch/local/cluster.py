@@ -197,7 +197,7 @@ class Cluster:
             state = self.state()
             if state is None:
                 raise NotFoundError("no such cluster", received=self.name)
-            node = next((one for one in state.nodes if one.name == name), None)
+            node = next((item for item in state.nodes if item.name == name), None)
             if node is None:
                 raise NotFoundError("no such node", received=name, expected=", ".join(n.name for n in state.nodes))
             if node.process():
@@ -206,7 +206,7 @@ class Cluster:
             process = _spawn(Path(node.folder), command)
             began = psutil.Process(process.pid).create_time()
             again = NodeState(name, node.folder, node.http_port, node.transport_port, process.pid, began)
-            nodes = tuple(again if one.name == name else one for one in state.nodes)
+            nodes = tuple(again if item.name == name else item for item in state.nodes)
             write_json(self.folder / _STATE, asdict(ClusterState(state.name, state.version, nodes)))
             self._wait(ClusterState(state.name, state.version, nodes), wait_s)
 
@@ -265,19 +265,19 @@ def _ports(options: ClusterOptions) -> list[tuple[int, int]]:
         for number in range(options.nodes):
             pair = []
             for wanted in (options.port + number if options.port else 0, 0):
-                one = socket.socket()
-                held.append(one)
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe = socket.socket()
+                held.append(probe)
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    one.bind((HOST, wanted))
+                    probe.bind((HOST, wanted))
                 except OSError as error:
                     raise ConflictError(f"port {wanted} is taken: {error}", expected="another port, or 0") from error
-                pair.append(one.getsockname()[1])
+                pair.append(probe.getsockname()[1])
             chosen.append((pair[0], pair[1]))
         return chosen
     finally:
-        for one in held:
-            one.close()
+        for item in held:
+            item.close()
 
 
 def _owner() -> tuple[int, int] | None:
