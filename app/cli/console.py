@@ -18,6 +18,7 @@ from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputErr
 if TYPE_CHECKING:
     from hyblink.app.application import App
     from hyblink.app.core.progress import Advance, Progress
+    from hyblink.app.core.types.ranking import Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,20 @@ def parse_json(text: str, name: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise InvalidInputError(f"{name} is not JSON: {error}", received=text, expected="JSON") from error
+
+
+def parse_weights(text: str | None) -> dict[Signal, float] | None:
+    """Parse the option --weights: signals and their weights as JSON. Raises InvalidInputError."""
+    if text is None:
+        return None
+    from hyblink.ranker.signals.registry import signal_named
+
+    given = parse_json(text, "--weights")
+    if not (
+        isinstance(given, dict) and all(isinstance(w, int | float) and not isinstance(w, bool) for w in given.values())
+    ):
+        raise InvalidInputError("bad weights", received=text, expected='JSON such as {"bm25": 0.4, "dense": 0.6}')
+    return {signal_named(name): float(weight) for name, weight in given.items()}
 
 
 def new_file(path: Path) -> Path:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from hyblink.app.cli.console import answer, audited, opened, progress, reported, say
+from hyblink.app.cli.console import answer, audited, opened, parse_weights, progress, reported, say
 from hyblink.app.cli.local_service import reads
-from hyblink.app.cli.options import CollectionOption, JsonOption, NoteOption
+from hyblink.app.cli.options import (
+    CollectionOption,
+    FusionOption,
+    JsonOption,
+    NormalizationOption,
+    NoteOption,
+    VdrOption,
+    WeightsOption,
+)
 
 generations_cli = typer.Typer(
     help="Generations of a collection: list, rebuild, publish, roll back.", no_args_is_help=True
@@ -87,6 +95,26 @@ def profiles_list(collection: CollectionOption = "default", as_json: JsonOption 
 
         value = {"current": profile_to_json(current), "profiles": [profile_to_json(p) for p in saved]}
         answer(value, as_json, lines)
+
+
+@profiles_cli.command("save")
+def profiles_save(
+    collection: CollectionOption = "default",
+    weights: WeightsOption = None,
+    fusion: FusionOption = None,
+    normalization: NormalizationOption = None,
+    vdr: VdrOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Save the current ranking profile with these changes, and use it. Signals that --weights leaves out get 0."""
+    with reported(as_json), opened() as app, audited(app, f"profiles save {collection}"):
+        from hyblink.app.engines.catalog import profile_to_json
+        from hyblink.app.operations.profiles import save_profile
+
+        saved = save_profile(
+            app, collection, weights=parse_weights(weights), fusion=fusion, normalization=normalization, vdr=vdr
+        )
+        answer(profile_to_json(saved), as_json, [f"profile {saved.version} is used now"])
 
 
 @profiles_cli.command("use")

@@ -41,3 +41,26 @@ FormatOption = Annotated[str | None, typer.Option(help=FORMAT_HELP)]
 SIGNALS_HELP = "SIGNALS"
 """A placeholder that `help.py` replaces by the list of registered signals."""
 SignalsOption = Annotated[str, typer.Option("--signals", "--legs", help=SIGNALS_HELP)]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        help='Fusion weights as JSON, such as {"bm25": 0.4, "dense": 0.6}; by default the ranking profile\'s.'
+    ),
+]
+FusionOption = Annotated[
+    str | None,
+    typer.Option(help="Fusion: weighted_sum, rrf, comb_sum, comb_mnz or isr; by default the ranking profile's."),
+]
+NormalizationOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Score normalisation: theoretical, min_max, z_score, l2 or none; by default the ranking profile's."
+    ),
+]
+VdrOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of query and passage the VDR encoder encodes: full (both), alpha (passage), beta (query), "
+        "bag (neither) or auto; by default the ranking profile's."
+    ),
+]

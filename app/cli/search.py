@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyblink.app.cli.console import answer, note, opened, parse_json, reported
+from hyblink.app.cli.console import answer, note, opened, parse_json, parse_weights, reported
 from hyblink.app.cli.local_service import reads
-from hyblink.app.cli.options import CollectionOption, GenerationOption, JsonOption, SignalsOption
+from hyblink.app.cli.options import (
+    CollectionOption,
+    FusionOption,
+    GenerationOption,
+    JsonOption,
+    NormalizationOption,
+    SignalsOption,
+    VdrOption,
+    WeightsOption,
+)
 
 if TYPE_CHECKING:
     from hyblink.app.core.types.ranking import RerankReport
@@ -36,29 +45,10 @@ def search(
     facet: Annotated[
         list[str] | None, typer.Option(help="A metadata key whose values are counted; may be repeated.")
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help='Fusion weights as JSON, such as {"bm25": 0.4, "dense": 0.6}; by default the ranking profile\'s.'
-        ),
-    ] = None,
-    fusion: Annotated[
-        str | None,
-        typer.Option(help="Fusion: weighted_sum, rrf, comb_sum, comb_mnz or isr; by default the ranking profile's."),
-    ] = None,
-    normalization: Annotated[
-        str | None,
-        typer.Option(
-            help="Score normalisation: theoretical, min_max, z_score, l2 or none; by default the ranking profile's."
-        ),
-    ] = None,
-    vdr: Annotated[
-        str | None,
-        typer.Option(
-            help="Which of query and passage the VDR encoder encodes: full (both), alpha (passage), beta (query), "
-            "bag (neither) or auto; by default the ranking profile's."
-        ),
-    ] = None,
+    weights: WeightsOption = None,
+    fusion: FusionOption = None,
+    normalization: NormalizationOption = None,
+    vdr: VdrOption = None,
     rerank: Annotated[
         int | None,
         typer.Option(
@@ -90,7 +80,6 @@ def search(
 
         limits = app.settings.search
         wanted = (limits.rerank_top if limits.rerank else 0) if rerank is None else rerank
-        given = _weights(weights) if weights else None
         request = SearchRequest(
             query=query,
             k=k,
@@ -102,7 +91,7 @@ def search(
             explain=explain,
             fusion=fusion,  # type: ignore[arg-type]
             normalization=normalization,  # type: ignore[arg-type]
-            weights={signal_named(name): float(weight) for name, weight in given.items()} if given else None,
+            weights=parse_weights(weights),
             vdr=vdr,  # type: ignore[arg-type]
             rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
             generation=generation,
@@ -117,17 +106,6 @@ def search(
         result = app.search.search(collection, request)
         answer(result, as_json, lambda: _hits(result, explain))
         _notes(result, as_json)
-
-
-def _weights(text: str) -> dict[str, float]:
-    from hyblink.app.core.errors import InvalidInputError
-
-    given: Any = parse_json(text, "--weights")
-    if not (
-        isinstance(given, dict) and all(isinstance(w, int | float) and not isinstance(w, bool) for w in given.values())
-    ):
-        raise InvalidInputError("bad weights", received=text, expected='JSON such as {"bm25": 0.4, "dense": 0.6}')
-    return given
 
 
 def _hits(result: SearchResult, explain: bool) -> Iterator[str]:

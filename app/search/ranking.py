@@ -132,7 +132,7 @@ class Ranker:
         tree = check_request(request, self._settings)
         opened = self._collections.open(collection, request.generation)
         engine, snapshot = opened.engine, opened.snapshot
-        profile = _profile_for(opened.profile, request)
+        profile = profile_for(opened.profile, request)
         clock.took("snapshot")
         forms = self._forms(engine.record, snapshot, profile, request)
         allowed = _allowed(snapshot, tree, request)
@@ -257,7 +257,7 @@ def _allowed(snapshot: Snapshot, tree: Filter | None, request: SearchRequest) ->
     return snapshot.reader.select(tree) if tree is not None else None
 
 
-def _profile_for(profile: RankingProfile, request: SearchRequest) -> RankingProfile:
+def profile_for(profile: RankingProfile, request: SearchRequest) -> RankingProfile:
     """The collection's ranking profile, overridden by what the request sets."""
     changes: dict[str, Any] = {}
     if request.fusion is not None:

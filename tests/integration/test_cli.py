@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import processes
 
 _numbers = itertools.count()
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,13 +29,8 @@ def hyblink(request: pytest.FixtureRequest, tmp_path: Path):  # type: ignore[no-
         }
 
     def run(*arguments: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "hyblink.app.cli.main", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=tmp_path,
-        )
+        command = [sys.executable, "-m", "hyblink.app.cli.main", *arguments]
+        done = processes.run(command, env=environment, cwd=tmp_path)
         assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout if status == 0 else done.stdout + done.stderr
 
@@ -92,6 +88,14 @@ def test_a_life_of_a_collection(hyblink, tmp_path: Path) -> None:  # type: ignor
     assert tuned["saved"] is True
     assert tuned["profile"]["version"] == 1
     assert "1  " in hyblink("profiles", "list")
+    saved = json.loads(
+        hyblink("profiles", "save", "--weights", '{"bm25": 0.9, "vdr": 0.1}', "--fusion", "rrf", "--json")
+    )
+    assert (saved["version"], saved["fusion"], saved["origin"]) == (2, "rrf", "set by hand")
+    assert {name: saved["weights"][name] for name in ("bm25", "vdr", "dense")} == {"bm25": 0.9, "vdr": 0.1, "dense": 0}
+    assert "* 2  rrf" in hyblink("profiles", "list")
+    assert "no weight is above 0" in hyblink("profiles", "save", "--weights", '{"dense": 0}', status=2)
+    assert "profile 1 is used now" in hyblink("profiles", "use", "1")
     assert "g000002 answers now" in hyblink("generations", "rebuild")
     assert "g000001 answers now" in hyblink("generations", "rollback")
     assert "* g000001" in hyblink("generations", "list")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from support import processes
 from training_support import tiny_model, tiny_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def test_mine_train_and_promote(tmp_path: Path) -> None:
 
     def hyblink(*arguments: str, status: int = 0) -> str:
         command = [sys.executable, "-m", "hyblink.app.cli.main", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        done = processes.run(command, env=environment, cwd=tmp_path)
         assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout if status == 0 else done.stdout + done.stderr
 

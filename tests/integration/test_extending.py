@@ -17,6 +17,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from streamlit.testing.v1 import AppTest
+from support import processes
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
@@ -138,7 +139,7 @@ def command(tmp_path: Path, *arguments: str, extensions: list[str]) -> subproces
         "COLUMNS": "200",
     }
     start = [sys.executable, "-m", "hyblink.app.cli.main", *arguments]
-    return subprocess.run(start, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    return processes.run(start, env=environment, cwd=tmp_path)
 
 
 def test_a_signal(tmp_path: Path, make_app: Callable[..., App]) -> None:

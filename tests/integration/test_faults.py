@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SOAK
+from support import processes
 from tests_support import random_documents
 
 from hyblink.app.application import App
@@ -31,10 +32,10 @@ WORKER = Path(__file__).with_name("ingest_worker.py")
 KILLS = 50 if SOAK else 5
 
 
-def start_worker(data: Path, rows: Path, acknowledged: Path, version: int) -> subprocess.Popen[bytes]:
+def start_worker(data: Path, rows: Path, acknowledged: Path, version: int) -> processes.Process:
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}", "HYBLINK_DATA_DIR": str(data)}
-    return subprocess.Popen(
+    return processes.start(
         [sys.executable, str(WORKER), str(rows), str(acknowledged), str(version)],
         env=environment,
         stdout=subprocess.PIPE,
@@ -95,13 +96,13 @@ def test_kill_at_random_moments_of_an_ingestion(make_app: Callable[..., App], tm
         while True:
             worker = start_worker(tmp_path / "data", rows, acknowledged, version)
             try:
-                _, errors = worker.communicate(timeout=0.8 + rng.random() * 3 if killed < KILLS else 300)
+                _, errors = worker.communicate(timeout=0.2 + rng.random() * 2 if killed < KILLS else 300)
             except subprocess.TimeoutExpired:
                 worker.send_signal(signal.SIGKILL)
                 worker.communicate()
                 killed += 1
                 continue
-            assert worker.returncode == 0, errors.decode()[-2000:]
+            assert worker.returncode == 0, errors[-2000:]
             if killed == KILLS:
                 break
             version += 1

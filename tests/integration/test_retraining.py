@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from support import processes
 
 import hyblink.app.operations.retraining as stages
 from hyblink.app.access.keys import KeyStore
@@ -317,8 +318,8 @@ def test_a_worker_that_is_killed_in_the_middle_is_followed_by_another(app: App) 
     }
     command = [sys.executable, "-m", "hyblink.app.cli.main", "worker", "--beat", "--queues", "train,maintenance,encode"]
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    def start() -> processes.Process:
+        return processes.start(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
 
     def until(condition: Callable[[Any], bool], patience_s: float = 240) -> Any:
         deadline = time.monotonic() + patience_s

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import processes
 from training_support import tiny_model, tiny_rows, tiny_rows_file
 
 from hyblink.app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
@@ -78,19 +79,14 @@ def config(name: str, base: Path, **changes: str) -> RunConfig:
 
 def worker(
     base: Path, data: Path, out: Path, name: str, changes: dict[str, str], **environment: str
-) -> subprocess.Popen[str]:
+) -> processes.Process:
     command = [sys.executable, str(WORKER), str(base), str(data), str(out), name, json.dumps(changes)]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
+    return processes.start(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+def ended(process: processes.Process) -> tuple[int, list[str], str]:
     """Exit status, lines printed, and the end of what went to standard error."""
     output, errors = process.communicate(timeout=300)
     return process.returncode, output.splitlines(), errors[-2000:]

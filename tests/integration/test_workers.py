@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from brokers import Files, Rabbit, Redis, broker, free_port, missing
 from conftest import SOAK, FakeDense, missing_service, use_fake_encoder
+from support import processes
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
@@ -65,7 +65,7 @@ class Installation:
         self.settings = Settings(data_dir=folder / "data", jobs=jobs, ingest=ingest)
         self.slow_s = 0.0
         self.encoder = FakeDense.id
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, processes.Process] = {}
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HYBLINK_")}
@@ -88,7 +88,7 @@ class Installation:
     def start(self, name: str, *arguments: str) -> None:
         script = str(_ROOT / "tests" / "integration" / "broker_process.py")
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
+            self.processes[name] = processes.start(
                 [sys.executable, script, *arguments],
                 env=self.environment(),
                 cwd=self.folder,
