@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +28,31 @@ from hyblink.app.core.settings import JobsSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.encoding import encode_now
 from hyblink.app.operations.generations import publish, rebuild, roll_back
-from hyblink.app.operations.ingestion import ingest_source
 from hyblink.app.operations.jobs import cancel_job
 from hyblink.app.operations.maintenance import sweep, tidy
 from hyblink.app.operations.retraining import folder_of, model_name, schedule_retraining, start_retraining
 from hyblink.indexer.readers.python_package import PythonSource
 
 C = "email"
-SHORT = {"rows": 60, "held_out": 40, "options": {"steps": "4", "batch": "4", "checkpoint_every": "1"}}
+SHORT = {"rows": 24, "held_out": 12, "options": {"steps": "4", "batch": "4", "checkpoint_every": "1"}}
+MODULES = re.compile(r"email:email(\.(message|header|utils|charset).*)?$")
+CHARS = 500
 LENIENT = {"worse": 1.0, "gain": -1.0, "least_overlap": 0.0}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation of the package `email`, encoded, and some judged questions."""
+    """The beginnings of the documentation of a part of the package `email`, encoded, and some judged questions."""
     folder = tmp_path_factory.mktemp("retrain") / "data"
     app = build(Settings(data_dir=folder))
-    ingest_source(app, PythonSource("email"), C)
+    ensure_collection(app, CollectionSpec(C))
+    documents = [item.document for item in PythonSource("email").items() if item.document]
+    short = [replace(one, text=one.text[:CHARS]) for one in documents if MODULES.match(one.id)]
+    app.documents.upsert(C, short, encode=False)
+    encode_now(app, C)
     judged = {
         "parse a message from a file": "email:email.message_from_file",
         "add a header to a message": "email:email.message.Message.add_header",
@@ -89,8 +97,8 @@ def test_from_corpus_to_approval_and_back(app: App) -> None:
     job = retrain(app, gate=LENIENT)
     assert (job.state, job.stage) == ("waiting", "approve"), job.error
     told = job.progress
-    assert told["data"]["rows"] + told["data"]["dev"] == 60
-    assert (told["data"]["held_out"], told["data"]["judged"]) == (40, 4)
+    assert told["data"]["rows"] + told["data"]["dev"] == SHORT["rows"]
+    assert (told["data"]["held_out"], told["data"]["judged"]) == (SHORT["held_out"], 4)
     figures = told["verdict"]["figures"]
     assert 0.3 < figures["held_out"]["serving"]["nDCG@10"] <= 1
     assert told["verdict"]["certain"] is False, "four judged queries are too few to do without a person"
@@ -142,7 +150,7 @@ def test_a_failed_gate_says_why_and_serves_nothing_new(app: App) -> None:
     before = rankings(app)
     job = retrain(app, gate={**LENIENT, "gain": 1.0})
     assert job.state == "refused"
-    assert "the gate says no: on 40 held-out questions by this signal alone the gain in nDCG@10 is" in job.message
+    assert "the gate says no: on 12 held-out questions by this signal alone the gain in nDCG@10 is" in job.message
     assert job.result["published"] is False
     assert [one.id for one in app.catalog.generations(C)] == ["g000001"], "the candidate is thrown away"
     assert rankings(app) == before
@@ -256,7 +264,7 @@ def test_by_the_clock(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
         clock.setattr("hyblink.app.operations.maintenance.time.time", lambda: now + 3601)
         sweep(app)
     (job,) = app.job_records.list(collection=C)
-    assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", 60)
+    assert (job.kind, job.by, job.params["rows"]) == ("retrain", "clock", SHORT["rows"])
     cancel_job(app, job.id)
     assert app.schedules.get(C).next == pytest.approx(now + 3601 + 3600, abs=60)
     with pytest.raises(InvalidInputError):
