@@ -11,6 +11,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 UV = $(shell command -v uv || echo $(TOOLS)/bin/uv)
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests run in so many processes, each with one thread for its arithmetic.
+PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
 export UV_LINK_MODE ?= copy
 export TOKENIZERS_PARALLELISM ?= true
 # Without cached bytecode every command would start a second later.
@@ -36,7 +39,7 @@ demo: install ## Ingest this Python's documentation, serve API and UI (ARGS=--ch
 	$(BIN)/hyblink demo $(ARGS)
 
 test: install ## Run every test that needs no server.
-	$(BIN)/python -m pytest -m "not services and not soak" $(ARGS)
+	$(PYTEST) --dist worksteal -m "not services and not soak" $(ARGS)
 
 test-services: install ## Run the tests that need real servers or a browser, at CI size.
 	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m "services and not soak" $(ARGS)
