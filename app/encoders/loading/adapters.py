@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def merge_lora(model: Any, folder: Path) -> None:
 
     transformer = model[0]
     try:
-        transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers: no user can mend it
+            transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as error:
         raise EncoderUnavailableError(f"cannot load the adapter {folder.name!r}: {error}") from error
