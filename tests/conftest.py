@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from support.encoders import use_fake_encoder
+from support.services import missing_service
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import Settings
-from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.engines.opensearch.local.cluster import Cluster
 from hyblink.app.operations.collections import ensure_collection
 
-DIMENSION = 24
 # By default, applications in tests run their jobs themselves, without a message broker.
 os.environ.setdefault("HYBLINK_JOBS__BROKER", "none")
 _KEPT = {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK", "HYBLINK_JOBS__BROKER", "HYBLINK_TEST_API"}
-
-
-class FakeDense:
-    """A dense encoder without a model: the L2-normalised sum of a fixed random vector per word."""
-
-    id = "dense:fake:1"
-    dimension = DIMENSION
-
-    def _vector(self, text: str) -> VectorArray:
-        total = np.zeros(DIMENSION, dtype=np.float32)
-        for word in re.findall(r"\w+", text.lower()) or ["∅"]:
-            seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
-            total += np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
-        return total / max(float(np.linalg.norm(total)), 1e-6)
-
-    def encode_query(self, text: str) -> VectorArray:
-        return self._vector(text)
-
-    def encode_queries(self, texts: Sequence[str]) -> VectorArray:
-        return np.stack([self._vector(text) for text in texts])
-
-    def encode_passages(self, titles: Sequence[str], texts: Sequence[str]) -> VectorArray:
-        return np.stack([self._vector(f"{title} {text}") for title, text in zip(titles, texts, strict=True)])
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +29,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
         if name.startswith("HYBLINK_") and name not in _KEPT:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
-
-
-def use_fake_encoder(app: App) -> None:
-    """Make FakeDense the default dense encoder of the application."""
-    fake = FakeDense()
-    app.encoders.add_dense(fake)
-    app.encoders.use_as_default(fake.id)
 
 
 @pytest.fixture
@@ -95,17 +62,6 @@ def benchmark_data() -> Path:
     if not folder:
         pytest.skip("HYBLINK_DATA does not name a folder with benchmarks")
     return Path(folder)
-
-
-SOAK = os.environ.get("HYBLINK_SOAK") == "1"
-REQUIRE_SERVICES = os.environ.get("REQUIRE_SERVICES") == "1"
-
-
-def missing_service(what: str) -> None:
-    """Skip the test because `what` is missing, or fail it if REQUIRE_SERVICES=1."""
-    if REQUIRE_SERVICES:
-        pytest.fail(f"{what} is missing, and REQUIRE_SERVICES=1")
-    pytest.skip(f"{what} is missing")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import use_fake_encoder
+from support.encoders import use_fake_encoder
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build

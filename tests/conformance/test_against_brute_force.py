@@ -9,10 +9,10 @@ from itertools import count
 
 import numpy as np
 import pytest
-from conftest import SOAK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_support import WORDS, byte_length, random_documents
+from support.documents import WORDS, byte_length, random_documents
+from support.services import SOAK
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.application import App

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SOAK, FakeDense
-from tests_support import random_documents
+from support.documents import random_documents
+from support.encoders import FakeDense
+from support.services import SOAK
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-from conftest import FakeDense
-from tests_support import random_documents
+from support.documents import random_documents
+from support.encoders import FakeDense
 
 from hyblink.app.application import App
 from hyblink.app.core.settings import IngestSettings, JobsSettings

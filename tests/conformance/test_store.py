@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from conftest import DIMENSION
-from tests_support import WORDS, random_documents
+from support.documents import WORDS, random_documents
+from support.encoders import DIMENSION
 
 from hyblink.app.application import App
 from hyblink.app.core.filters import MAX_VALUES, matches, parse_filter

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import WORDS, random_documents
+from support.documents import WORDS, random_documents
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, WriterConflictError
@@ -148,7 +148,7 @@ def test_collections_are_listed_made_once_and_deleted(make_app: Callable[..., Ap
 
 def test_an_export_of_one_engine_is_an_import_of_another(make_app: Callable[..., App], tmp_path: Path) -> None:
     """From here to the embedded engine and back, without an encoder."""
-    from conftest import use_fake_encoder
+    from support.encoders import use_fake_encoder
 
     from hyblink.app.bootstrap import build
     from hyblink.app.core.settings import Settings

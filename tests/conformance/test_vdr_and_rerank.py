@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import FakeDense
-from tests_support import random_documents
+from support.documents import random_documents
+from support.encoders import FakeDense
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError

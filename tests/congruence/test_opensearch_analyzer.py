@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import SOAK
+from support.services import SOAK
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.checks import fold

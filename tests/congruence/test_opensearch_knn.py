@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import use_fake_encoder
-from tests_support import WORDS, random_documents
+from support.documents import WORDS, random_documents
+from support.encoders import use_fake_encoder
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build

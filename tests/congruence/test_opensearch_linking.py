@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import use_fake_encoder
-from tests_support import WORDS
+from support.documents import WORDS
+from support.encoders import use_fake_encoder
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SOAK
-from tests_support import WORDS, random_documents
+from support.documents import WORDS, random_documents
+from support.services import SOAK
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.application import App
@@ -90,7 +90,7 @@ def pair(
     request: pytest.FixtureRequest, local_cluster: Callable[..., Cluster], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[App, App]]:
     """The embedded engine and OpenSearch after the same history."""
-    from conftest import use_fake_encoder
+    from support.encoders import use_fake_encoder
 
     from hyblink.app.bootstrap import build
     from hyblink.app.core.settings import Settings

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import ROOT, opened_page, retrain, serving
+from support.browser import ROOT, opened_page, retrain, serving
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.bootstrap import build

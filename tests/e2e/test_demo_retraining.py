@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import ROOT, opened_page, retrain, serving
+from support.browser import ROOT, opened_page, retrain, serving
 
 from hyblink.app.bootstrap import build
 from hyblink.app.core.settings import Settings

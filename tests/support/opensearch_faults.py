@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SOAK, use_fake_encoder
+from support.encoders import use_fake_encoder
+from support.services import SOAK
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build

@@ -13,6 +13,8 @@ from hyblink.app.evaluation.linking.calibration import expected_calibration_erro
 from hyblink.app.evaluation.linking.examples import Example
 
 CUTOFFS = (1, 4, 8, 10, 16, 32, 64)
+_BATCH = 100
+"""Resamples computed at once, which bounds memory."""
 _SAMPLES = 2000
 
 
@@ -142,9 +144,11 @@ def decision(examples: Sequence[Example], utility: Utility, threshold: float) ->
 
 
 def _interval(hits: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
-    if not len(hits):
-        return (0.0, 0.0)
-    rng = np.random.default_rng(0)
-    means = np.array([hits[rng.integers(len(hits), size=len(hits))].mean() for _ in range(_SAMPLES)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return (float(low), float(high))
+    if len(hits) < 2:
+        return (float(hits.sum()), float(hits.sum()))
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (hits,), np.mean, n_resamples=_SAMPLES, batch=_BATCH, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return (float(found.low), float(found.high))

@@ -1,0 +1,23 @@
+"""The time limit of re-ranking."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.encoders.reranker import Reranker
+
+
+def test_waiting_for_a_busy_cross_encoder_ends_with_the_deadline() -> None:
+    encoder = Reranker("any", EncodeSettings())
+    encoder.__dict__["_loaded"] = SimpleNamespace(score=lambda pairs, idf: np.ones(len(pairs), dtype=np.float32))
+    passages = [("", "a"), ("", "b")]
+    with encoder._computing:  # another search is being re-ranked
+        started = time.perf_counter()
+        scores = encoder.score("q", passages, started + 0.05)
+        assert np.isnan(scores).all()
+        assert time.perf_counter() - started >= 0.05
+    assert encoder.score("q", passages, time.perf_counter() + 60).tolist() == [1.0, 1.0]
