@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= true
 # Without cached bytecode every command would start a second later.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-services soak lint format bench lock clean
+.PHONY: help install demo test test-services soak lint format bench picture lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ format: install ## Format and mend what can be mended.
 
 bench: install ## Measure; needs HYBLINK_DATA for the large corpora. Results go to stdout as JSON and tables.
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+picture: install ## Make the README's picture anew (needs Chromium).
+	HYBLINK_SCREENSHOT=$(CURDIR)/docs/search-page.png REQUIRE_SERVICES=1 $(BIN)/python -m pytest -q tests/e2e/test_browser.py \
+	  -k test_a_question_finds_its_answer_with_reasons
 
 lock: ## Resolve the lock files again.
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

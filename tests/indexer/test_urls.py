@@ -274,7 +274,7 @@ def test_a_server_that_takes_for_ever_is_given_up(served: App, server: Server, m
         update={"jobs": served.settings.jobs.model_copy(update={"url_timeout_s": 0.0, "max_attempts": 1})}
     )
     monkeypatch.setattr(served, "settings", settings)
-    monkeypatch.setattr(served.work, "_max_attempts", 1)
+    monkeypatch.setattr(served.job_records, "_max_attempts", 1)
     job = begun(served, f"{server.url}/slow.jsonl")
     assert (job["state"], "takes too long" in job["error"]) == ("failed", True)
 
