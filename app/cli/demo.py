@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from hyblink.app.cli.console import note, say
-from hyblink.app.cli.local_service import LocalService
+from hyblink.app.cli.local_server import LocalService
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.process import package_folder
 from hyblink.app.core.types.linking import LinkProfile

@@ -19,7 +19,7 @@ from hyblink.app.cli.options import (
 generations_cli = typer.Typer(
     help="Generations of a collection: list, rebuild, publish, roll back.", no_args_is_help=True
 )
-profiles_cli = typer.Typer(help="Ranking profiles: list, use.", no_args_is_help=True)
+profiles_cli = typer.Typer(help="Ranking profiles: list, save, use.", no_args_is_help=True)
 
 
 @generations_cli.command("list")

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyblink.app.cli.console import answer, audited, emit, note, opened, parse_pairs, reported, say
+from hyblink.app.cli.help import LateHelpCommand
 from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption
 
 if TYPE_CHECKING:
     from hyblink.app.jobs.job import Job
 
-jobs_cli = typer.Typer(help="Background jobs: start, list, cancel, resume; dead letters.", no_args_is_help=True)
+jobs_cli = typer.Typer(
+    help="Background jobs: ingest, retrain, approve, list, show, cancel, resume; dead letters; workers.",
+    no_args_is_help=True,
+)
 
 
 def _line(job: Job) -> str:
@@ -25,7 +29,7 @@ def _line(job: Job) -> str:
     return f"{job.id}  {job.kind}  {job.collection}  {job.state}  {rows}{left}{rejected}  {job.error or job.message}"
 
 
-@jobs_cli.command("ingest")
+@jobs_cli.command("ingest", cls=LateHelpCommand)
 def jobs_ingest(
     path: Annotated[str, typer.Argument(help="A file or folder on the server, below one of jobs.roots.")],
     collection: CollectionOption = "default",

@@ -21,7 +21,7 @@ def serve(
         import uvicorn
 
         from hyblink.app.api.application import create_api
-        from hyblink.app.cli.local_service import LocalService
+        from hyblink.app.cli.local_server import LocalService
         from hyblink.app.core.logs import set_up
         from hyblink.app.worker.local import LocalWorkers
 

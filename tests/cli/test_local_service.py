@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hyblink.app.application import App
-from hyblink.app.cli.local_service import NAME, LocalService
+from hyblink.app.cli.local_server import LocalService
+from hyblink.app.cli.local_service import NAME
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import Document
 from hyblink.app.linking.knowledge_base import entity_spec

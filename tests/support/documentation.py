@@ -41,8 +41,8 @@ class Step:
 
     @property
     def command(self) -> str:
-        """The command on one line."""
-        return re.sub(r"\\\n\s*", "", self.source)
+        """The command, as a shell takes it."""
+        return self.source
 
 
 def steps(page: Path) -> list[Step]:
