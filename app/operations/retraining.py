@@ -1,8 +1,7 @@
 """Retrain a collection's encoder, from generated training data to a published generation.
 
-The stages are data → negatives → train → encode (a candidate generation) → evaluate → approve → switch. Each stage
-writes files that the next one reads. If a worker dies, the next one skips finished stages and resumes the training at
-its last checkpoint. The candidate is evaluated with the real search on its own indexes.
+Each stage writes files that the next one reads. If a worker dies, the next one skips finished stages and resumes the
+training at its last checkpoint. The candidate is evaluated with the real search on its own indexes.
 """
 
 from __future__ import annotations
@@ -327,10 +326,8 @@ def model_name(job: Job) -> str:
 
 
 def candidate_of(catalog: Catalog, job: Job) -> str:
-    """Return the id of the candidate generation that a retraining job built, "" if it no longer exists.
-
-    Generation ids are reused, so the generation is recognised by the name of its model.
-    """
+    """Return the id of the candidate generation that a retraining job built, "" if it no longer exists."""
+    # Generation ids are reused, so the generation is recognised by the name of its model.
     candidate = str(job.progress.get("candidate", ""))
     try:
         made = candidate and catalog.record(job.collection, candidate).vdr_model

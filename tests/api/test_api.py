@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.documents import random_documents
+from support.api import LOOPBACK, error
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
 from hyblink.app.application import App
 from hyblink.app.core.errors import ForbiddenError
-from hyblink.app.core.settings import ApiSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import TokenContribution
 from hyblink.app.operations.collections import ensure_collection
-
-LOOPBACK = "http://127.0.0.1"
-
-
-@pytest.fixture
-def client(app: App) -> Iterator[TestClient]:
-    with TestClient(create_api(app), base_url=LOOPBACK, raise_server_exceptions=False) as client:
-        answer = client.post("/v1/documents:bulk", json={"documents": random_documents(150, seed=2)})
-        assert answer.status_code == 200
-        assert not answer.json()["errors"]
-        assert app.jobs.wait(60)
-        yield client
-
-
-def error(answer) -> dict:  # type: ignore[no-untyped-def]
-    body = answer.json()["error"]
-    assert set(body) == {"code", "message", "received", "expected"}
-    return body
 
 
 def test_search_shows_its_reasons(client: TestClient) -> None:
@@ -251,69 +230,6 @@ def test_no_filter_or_document_makes_a_500(client: TestClient, tree: object, doc
         assert answer.status_code in {200, 400}, answer.text
 
 
-def test_a_body_over_the_limit_is_refused(make_app: Callable[..., App]) -> None:
-    app = make_app(api=ApiSettings(max_body_bytes=1000))
-    with TestClient(create_api(app), base_url=LOOPBACK, raise_server_exceptions=False) as client:
-        declared = client.post("/v1/search", json={"query": "x" * 2000})
-        streamed = client.post("/v1/search", content=iter([b'{"query": "', b"x" * 900, b"x" * 900, b'"}']))
-        for answer in (declared, streamed):
-            assert answer.status_code == 413, answer.text
-            assert error(answer)["code"] == "too_large"
-
-
-def test_too_many_documents_are_refused(make_app: Callable[..., App]) -> None:
-    app = make_app(api=ApiSettings(max_bulk_documents=2))
-    with TestClient(create_api(app), base_url=LOOPBACK) as client:
-        answer = client.post("/v1/documents:bulk", json={"documents": [{"id": str(n), "text": "x"} for n in range(3)]})
-        assert answer.status_code == 413
-        assert "at most 2" in error(answer)["expected"]
-
-
-def held(real: Callable[..., Any]) -> tuple[Callable[..., Any], threading.Event, threading.Event]:
-    """A function that waits before it does its work; what says that it was called, and what lets it go on."""
-    entered, release = threading.Event(), threading.Event()
-
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        entered.set()
-        release.wait(10)
-        return real(*args, **kwargs)
-
-    return slow, entered, release
-
-
-def test_too_many_searches_at_once(make_app: Callable[..., App]) -> None:
-    app = make_app(api=ApiSettings(max_concurrent_searches=1))
-    ensure_collection(app, CollectionSpec("default"))
-    app.search.search, entered, release = held(app.search.search)  # type: ignore[method-assign]
-    with TestClient(create_api(app), base_url=LOOPBACK) as client:
-        first = threading.Thread(target=lambda: client.post("/v1/search", json={"query": "x"}))
-        first.start()
-        assert entered.wait(10)
-        answer = client.post("/v1/search", json={"query": "x"})
-        release.set()
-        first.join()
-        assert answer.status_code == 429
-        assert answer.headers["Retry-After"] == "1"
-
-
-def test_linking_requests_keep_no_search_waiting(make_app: Callable[..., App]) -> None:
-    app = make_app(api=ApiSettings(max_concurrent_searches=1, max_concurrent_links=1))
-    ensure_collection(app, CollectionSpec("default"))
-    app.linker.link, entered, release = held(app.linker.link)  # type: ignore[method-assign]
-    with TestClient(create_api(app), base_url=LOOPBACK) as client:
-        body = {"text": "x", "collection": "default"}
-        first = threading.Thread(target=lambda: client.post("/v1/link", json=body))
-        first.start()
-        assert entered.wait(10)
-        assert "hyblink_links_running 1.0" in client.get("/metrics").text
-        answer = client.post("/v1/link", json=body)
-        search = client.post("/v1/search", json={"query": "x"})
-        release.set()
-        first.join()
-        assert (answer.status_code, search.status_code) == (429, 200)
-        assert answer.json()["error"]["message"].startswith("too many linking requests")
-
-
 def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None:
     app = make_app()
     with pytest.raises(ForbiddenError, match="without API keys"):
@@ -337,35 +253,6 @@ def test_a_key_sees_its_own_collections_only(make_app: Callable[..., App]) -> No
     with TestClient(create_api(app, host="0.0.0.0"), base_url="http://search.example") as client:
         listed = client.get("/v1/collections", headers={"Authorization": f"Bearer {key}"}).json()
     assert listed == {"collections": []}
-
-
-def test_health_ready_metrics_and_schema(client: TestClient, app: App) -> None:
-    assert client.get("/healthz").json() == {"status": "ok"}
-    ready = next(r for r in (client.get("/readyz").json() for _ in range(1000)) if r["ready"])
-    assert ready == {"ready": True, "problems": [], "degraded": [], "collections": {"default": "g000001"}}
-    client.post("/v1/search", json={"query": "alpha"})
-    metrics = client.get("/metrics").text
-    assert 'hyblink_requests_total{method="POST",route="/v1/search",status="200"}' in metrics
-    assert 'hyblink_search_stage_seconds_count{stage="legs"}' in metrics
-    schema = client.get("/openapi.json").json()
-    for path, operations in schema["paths"].items():
-        for operation in operations.values():
-            assert {"400", "500"} <= set(operation["responses"]), path
-            assert "422" not in operation["responses"]
-
-
-def test_not_ready_says_what_is_damaged(client: TestClient, app: App) -> None:
-    path = app.catalog.engine("default").store.path
-    app.catalog.close()
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.write_bytes(b"rubbish" * 5000)
-    answer = client.get("/readyz")
-    assert answer.status_code == 503
-    assert answer.json()["problems"][-1] == "default: corruption"
-    failed = client.post("/v1/search", json={"query": "alpha"})
-    assert failed.status_code == 500
-    assert error(failed)["code"] == "corruption"
 
 
 def test_a_leg_that_fails_is_missing_not_fatal(client: TestClient, app: App) -> None:

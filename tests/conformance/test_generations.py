@@ -10,50 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.documents import random_documents
 from support.encoders import FakeDense
+from support.generations import OtherDense, answers, filled, rebuild
 from support.services import SOAK
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from hyblink.app.core.ports.views import DenseView, LexicalView
-from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RankingProfile, Scored, Signal
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
-from hyblink.app.operations.generations import build_context, encoders_of, roll_back
 from hyblink.app.operations.generations import rebuild as rebuild_generation
-from hyblink.indexer.generations.build import build, differences, self_retrieval_problems
+from hyblink.app.operations.generations import roll_back
+from hyblink.indexer.generations.build import differences, self_retrieval_problems
 from hyblink.indexer.transfer import export_collection, import_collection, read_export
-
-
-def filled(make_app: Callable[..., App], folder: str = "data") -> App:
-    app = make_app(folder)
-    ensure_collection(app, CollectionSpec("c"))
-    app.documents.bulk("c", random_documents(120, seed=8), encode=False)
-    encode_now(app, "c")
-    return app
-
-
-def answers(app: App, name: str = "c") -> list[tuple[str, float]]:
-    return [(hit.doc_id, hit.score) for hit in app.search.search(name, SearchRequest("alpha gamma", k=30)).hits]
-
-
-class OtherDense(FakeDense):
-    id = "dense:fake:2"
-
-    def _vector(self, text: str):  # type: ignore[no-untyped-def]
-        return super()._vector(text[::-1])
-
-
-def rebuild(app: App, encoder: FakeDense | None = None, keep: int = 3) -> str:
-    if encoder:
-        app.encoders.add_dense(encoder)
-        app.encoders.use_as_default(encoder.id)
-    record = new_record(app, app.catalog.spec("c"), parent=app.catalog.current("c"))
-    encoder = app.encoders.hybrid_encoder(record)
-    return build(build_context(app), record, **encoders_of(app, record), keep=keep).id
 
 
 def test_a_new_encoder_makes_a_new_generation_and_rolling_back_brings_the_old_answers(

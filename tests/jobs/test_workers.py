@@ -2,169 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from support import processes
-from support.brokers import Files, Rabbit, Redis, broker, free_port, missing
-from support.encoders import FakeDense, use_fake_encoder
-from support.services import SOAK, missing_service
+from support.brokers import Files
+from support.encoders import FakeDense
+from support.services import SOAK
+from support.workers import PATIENCE_S, Installation, all_encoded, rows, until, write
 
 from hyblink.app.application import App
-from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.logs import request_id
-from hyblink.app.core.settings import IngestSettings, JobsSettings, Settings
-from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.jobs.celery_jobs import ENCODE, QUEUES, RUN, celery_for
-from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
-from hyblink.app.operations.generations import rebuild
 from hyblink.app.operations.jobs import start_ingestion, start_rebuild
 
-_ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000 if SOAK else 2_000
 KILLS = 30 if SOAK else 4
-DEATHS = 20 if SOAK else 3
-PATIENCE_S = 1800 if SOAK else 240
-BROKERS = [
-    pytest.param("filesystem"),
-    pytest.param("redis", marks=pytest.mark.services),
-    pytest.param("rabbitmq", marks=pytest.mark.services),
-]
-
-
-class Installation:
-    """A data folder, a broker, and processes that work for it."""
-
-    def __init__(self, folder: Path, served: Files | Redis | Rabbit) -> None:
-        self.folder = folder
-        self.broker = served
-        self.port = free_port()
-        jobs = JobsSettings(
-            broker=served.url,  # type: ignore[arg-type]
-            slice_s=3,
-            claim_s=20,
-            silent_s=6,
-            sweep_s=2,
-            retry_s=0.2,
-            visibility_timeout_s=15,
-            roots=(folder,),
-        )
-        ingest = IngestSettings(batch_documents=50, writer_wait_s=30)
-        self.settings = Settings(data_dir=folder / "data", jobs=jobs, ingest=ingest)
-        self.slow_s = 0.0
-        self.encoder = FakeDense.id
-        self.processes: dict[str, processes.Process] = {}
-
-    def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HYBLINK_")}
-        values = {f"HYBLINK_JOBS__{name.upper()}": value for name, value in self.settings.jobs.model_dump().items()}
-        wanted = ("BROKER", "SLICE_S", "CLAIM_S", "SILENT_S", "SWEEP_S", "RETRY_S", "VISIBILITY_TIMEOUT_S")
-        plain = {name: str(value) for name, value in values.items() if name.removeprefix("HYBLINK_JOBS__") in wanted}
-        return {
-            **kept,
-            **plain,
-            "HYBLINK_JOBS__BROKER": self.broker.url,
-            "HYBLINK_JOBS__ROOTS": json.dumps([str(self.folder)]),
-            "HYBLINK_INGEST__BATCH_DOCUMENTS": "50",
-            "HYBLINK_INGEST__WRITER_WAIT_S": "30",
-            "HYBLINK_DATA_DIR": str(self.folder / "data"),
-            "SLOW_S": str(self.slow_s),
-            "FAKE_ID": self.encoder,
-            "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests")]),
-        }
-
-    def start(self, name: str, *arguments: str) -> None:
-        script = str(_ROOT / "tests" / "jobs" / "broker_process.py")
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = processes.start(
-                [sys.executable, script, *arguments],
-                env=self.environment(),
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def start_worker(self, name: str) -> None:
-        self.start(name, "worker", "ingest,encode,train,maintenance", "beat")
-
-    def start_api(self) -> None:
-        self.start("api", "api", str(self.port))
-
-    def kill(self, name: str) -> None:
-        """`kill -9` of a process and all of its children."""
-        process = self.processes.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-    def close(self) -> None:
-        for name in list(self.processes):
-            self.kill(name)
-        self.broker.stop()
-
-    def logs(self) -> str:
-        return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
-
-
-@pytest.fixture(params=BROKERS)
-def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    if lacking := missing(request.param):
-        missing_service(lacking)
-    made = Installation(tmp_path, broker(request.param, tmp_path / "broker"))
-    made.broker.start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
-def here(installation: Installation) -> Iterator[App]:
-    app = build(installation.settings)
-    use_fake_encoder(app)
-    ensure_collection(app, CollectionSpec("default"))
-    yield app
-    app.close()
-
-
-def rows(count: int, seed: int, prefix: str = "r") -> list[dict[str, Any]]:
-    draw = random.Random(seed)
-    words = [f"word{n}" for n in range(300)]
-    return [
-        {"id": f"{prefix}{n}", "title": f"row {n}", "text": " ".join(draw.choices(words, k=draw.randint(3, 30)))}
-        for n in range(count)
-    ]
-
-
-def write(path: Path, documents: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(one) + "\n" for one in documents))
-    return path
-
-
-def until(what: Callable[[], bool], patience_s: float, installation: Installation) -> None:
-    deadline = time.monotonic() + patience_s
-    while not what():
-        if time.monotonic() > deadline:
-            pytest.fail(f"it did not come to that in {patience_s} s\n{installation.logs()}")
-        time.sleep(0.3)
-
-
-def all_encoded(app: App) -> bool:
-    counts = app.catalog.engine("default").store.reader().counts()
-    return counts.passages == counts.encoded
 
 
 def test_a_job_is_read_and_its_passages_encoded_by_a_worker(installation: Installation, here: App) -> None:
@@ -391,69 +249,3 @@ def test_whoever_is_killed_nothing_is_lost_and_nothing_is_done_twice(installatio
     assert snapshot.dense is not None
     assert snapshot.dense.vectors == len(live)
     assert here.job_records.dead_letters() == []
-
-
-def test_searches_go_on_while_workers_die_and_generations_are_switched(installation: Installation, here: App) -> None:
-    """No search fails, and none answers from two generations, while a job reads and what encodes it is killed."""
-    here.documents.bulk("default", rows(300, 8, "old"), encode=False)
-    encode_now(here, "default")
-    rebuild(here, "default")
-    assert here.catalog.current("default") == "g000002"
-    path = write(installation.folder / "rows.jsonl", rows(20_000 if SOAK else 1500, 5))
-    installation.slow_s = 0.005
-    installation.start_api()
-    url = f"http://127.0.0.1:{installation.port}"
-    until(lambda: _ready(url), 60, installation)
-    installation.start_worker("w1")
-    ended = threading.Event()
-    failed: list[str] = []
-    generations: list[str] = []
-
-    def search(number: int) -> None:
-        draw = random.Random(number)
-        with httpx.Client(base_url=url, timeout=30) as client:
-            while not ended.is_set():
-                query = f"word{draw.randint(0, 299)} word{draw.randint(0, 299)}"
-                answer = client.post("/v1/search", json={"query": query, "k": 10, "explain": True})
-                found = answer.json()
-                if answer.status_code != 200 or any(leg["error"] for leg in found["legs"]) or not found["hits"]:
-                    failed.append(answer.text[:500])
-                    continue
-                generations.append(found["generation"])
-
-    searchers = [threading.Thread(target=search, args=(number,)) for number in range(2)]
-    for thread in searchers:
-        thread.start()
-    job = start_ingestion(here, "default", {"folder": str(path)})
-    draw = random.Random(3)
-    switched = 0
-    try:
-        for _ in range(DEATHS):
-            time.sleep(draw.uniform(1.0, 3.0))
-            installation.kill("w1")
-            installation.start_worker("w1")
-            wanted = "g000001" if here.catalog.current("default") == "g000002" else "g000002"
-            answer = httpx.post(f"{url}/v1/admin/generations/{wanted}/publish", timeout=60)
-            assert answer.status_code in {200, 409}, answer.text
-            switched += answer.status_code == 200
-        until(lambda: here.job_records.get(job.id).state == "done" and all_encoded(here), PATIENCE_S, installation)
-    finally:
-        ended.set()
-        for thread in searchers:
-            thread.join()
-    assert failed == []
-    assert len(generations) > 10 * DEATHS
-    assert switched > 0
-    assert set(generations) == {"g000001", "g000002"}
-    engine = here.catalog.engine("default")
-    assert engine.store.reader().counts().documents == 300 + (20_000 if SOAK else 1500), (
-        "no write was lost by switching"
-    )
-    assert engine.check() == []
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from support import processes
+from support.retraining import LENIENT, SHORT, C, rankings, retrain
 
 import hyblink.app.operations.retraining as stages
 from hyblink.app.access.keys import KeyStore
@@ -35,11 +36,8 @@ from hyblink.app.operations.maintenance import sweep, tidy
 from hyblink.app.operations.retraining import folder_of, model_name, schedule_retraining, start_retraining
 from hyblink.indexer.readers.python_package import PythonSource
 
-C = "email"
-SHORT = {"rows": 24, "held_out": 12, "options": {"steps": "4", "batch": "4", "checkpoint_every": "1"}}
 MODULES = re.compile(r"email:email(\.(message|header|utils|charset).*)?$")
 CHARS = 500
-LENIENT = {"worse": 1.0, "gain": -1.0, "least_overlap": 0.0}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -72,24 +70,6 @@ def app(ingested: Path, tmp_path: Path) -> Iterator[App]:
     made = build(Settings(data_dir=tmp_path / "data", jobs=jobs))
     yield made
     made.close()
-
-
-def retrain(app: App, **params: Any) -> Any:
-    job = start_retraining(app, C, {**SHORT, **params})
-    assert app.jobs.wait(300)  # type: ignore[union-attr]
-    return app.job_records.get(job.id)
-
-
-QUERIES = ("parse a message", "encode a header", "date", "multipart boundary", "policy")
-
-
-def rankings(app: App) -> list[Any]:
-    """Every hit with every line of its ledger, to the last bit."""
-    return [
-        [(hit.doc_id, hit.score.hex(), [(line.signal, line.contribution.hex()) for line in hit.passages[0].signals])
-         for hit in app.search.search(C, SearchRequest(query, k=30, explain=True)).hits]
-        for query in QUERIES
-    ]  # fmt: skip
 
 
 def test_from_corpus_to_approval_and_back(app: App) -> None:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -18,85 +13,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import processes
-from support.training import tiny_model, tiny_rows, tiny_rows_file
+from support.training import tiny_model, tiny_rows
+from support.training_runs import KINDS, config, weights
 
-from hyblink.app.core.errors import ConflictError, CorruptionError, EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.errors import ConflictError, EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.manifest import check_manifest
 from hyblink.app.encoders.cross_encoder.loader import GraphScorer
 from hyblink.app.encoders.cross_encoder.transformer import load_scorer
-from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.runtimes.export import export
 from hyblink.training.data.batches import draw
-from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import Text, read_rows, write_jsonl
 from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
 from hyblink.training.families.dense.trainable import DenseTrainable
 from hyblink.training.families.mention.trainable import MentionTrainable
 from hyblink.training.loop import checkpoint
-from hyblink.training.loop.trainer import NonFiniteLossError, rate
 from hyblink.training.negatives.ance import AnceMiner, corpus_of
 from hyblink.training.negatives.mining import Mining
 from hyblink.training.recipes import recipe
-from hyblink.training.registry import ModelRegistry
 from hyblink.training.run import train_model
-from hyblink.training.run_config import RunConfig
-
-WORKER = Path(__file__).with_name("train_worker.py")
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"steps": "12", "batch": "4", "negatives": "2", "checkpoint_every": "3", "learning_rate": "0.002"}
-KINDS: dict[str, dict[str, str]] = {
-    "dense": {},
-    "distil": {},
-    "vdr": {"tuning": "full", "precision": "fp32", "query_top_k": "8"},
-    "svdr": {"tuning": "lora", "precision": "fp32", "lora_rank": "4", "contrastive_mask": "0.1", "flops": "0.001"},
-    "vdr_head": {"head_learning_rate": "0.01"},
-    "cross_encoder": {"lora_rank": "4", "frozen_layers": "0", "dropout": "true"},
-    "blink_bi": {"lora_rank": "4", "frozen_layers": "0", "negatives": "0"},
-}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without dropout: what a batch is divided into then makes no difference."""
-    return tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_rows_file(tmp_path_factory.mktemp("data"))
-
-
-def config(name: str, base: Path, **changes: str) -> RunConfig:
-    return recipe(name, {"base": str(base), **SMALL, **KINDS.get(name, {}), **changes})
-
-
-def worker(
-    base: Path, data: Path, out: Path, name: str, changes: dict[str, str], **environment: str
-) -> processes.Process:
-    command = [sys.executable, str(WORKER), str(base), str(data), str(out), name, json.dumps(changes)]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": paths, **environment}
-    return processes.start(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def ended(process: processes.Process) -> tuple[int, list[str], str]:
-    """Exit status, lines printed, and the end of what went to standard error."""
-    output, errors = process.communicate(timeout=300)
-    return process.returncode, output.splitlines(), errors[-2000:]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.rglob("*.safetensors")):
-        found |= {f"{path.relative_to(folder)}:{name}": tensor for name, tensor in load_file(path).items()}
-    return found
 
 
 @pytest.mark.parametrize("name", ["cross_encoder", "dense", "blink_bi"])
@@ -238,34 +172,6 @@ def test_gradient_caching_and_accumulation_run_and_mini_batches_change_nothing(
     train_model(config("dense", still, steps="2", accumulate="2"), [data], tmp_path / "c", cache=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "more", "at"),
-    [
-        ("dense", {}, 7),
-        ("vdr_head", {}, 7),
-        ("cross_encoder", {}, 7),
-        ("dense", {"refresh_every": "4"}, 9),  # after the next period has begun: the checkpoint is of the one before
-        ("vdr_head", {"refresh_every": "5"}, 7),
-    ],
-)
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
-    name: str, more: dict[str, str], at: int, base: Path, data: Path, tmp_path: Path
-) -> None:
-    changes = {**SMALL, **KINDS[name], "evaluate_every": "6", **more}
-    status, expected, errors = ended(worker(base, data, tmp_path / "whole", name, changes, DEV=str(data)))
-    assert status == 0, errors
-    status, _, _ = ended(worker(base, data, tmp_path / "killed", name, changes, KILL_AT=str(at), DEV=str(data)))
-    assert status == -signal.SIGKILL
-    assert not (tmp_path / "killed").exists()
-    status, lines, errors = ended(worker(base, data, tmp_path / "killed", name, changes, DEV=str(data)))
-    assert status == 0, errors
-    assert lines[0].startswith("7 ")  # from the checkpoint of step 6
-    assert lines == expected[6:]
-    ours, theirs = weights(tmp_path / "killed"), weights(tmp_path / "whole")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
 def appears(path: Path) -> None:
     """Wait for a file that a thread writes."""
     deadline = time.monotonic() + 60
@@ -328,72 +234,6 @@ def test_self_mining_needs_a_retriever_and_other_passages(base: Path, data: Path
     assert not (tmp_path / "m").exists()
 
 
-def test_two_processes_learn_what_one_does(still: Path, data: Path, tmp_path: Path) -> None:
-    changes = {**SMALL, "steps": "2", "lora_rank": "4", "learning_rate": "0.001"}
-    status, alone, errors = ended(worker(still, data, tmp_path / "one", "dense", changes))
-    assert status == 0, errors
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    pair = [
-        worker(
-            still, data, tmp_path / "two", "dense", changes,
-            WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    one = [float(line.split()[1]) for line in alone]
-    for status, lines, errors in map(ended, pair):
-        assert status == 0, errors
-        assert [float(line.split()[1]) for line in lines] == pytest.approx(one, rel=1e-4)
-    # AdamW's first steps are about as long as the learning rate however small a gradient is, so where one is all but 0
-    # its last bit decides: the weights agree as a whole, not one by one.
-    ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
-    for key in theirs:
-        assert (ours[key] - theirs[key]).abs().mean() < 0.05 * 0.001, key
-
-
-def test_a_loss_that_is_not_a_number_stops_the_run_and_leaves_no_model(base: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteLossError, match="is not a number"):
-        train_model(config("dense", base, learning_rate="1e30", clip="1e30"), [data], tmp_path / "m", cache=tmp_path)
-    assert not (tmp_path / "m").exists()
-
-
-def test_early_stopping_keeps_the_best(base: Path, data: Path, tmp_path: Path) -> None:
-    manifest = train_model(
-        config("dense", base, steps="40", evaluate_every="2", patience="2", learning_rate="1e-7"),
-        [data], tmp_path / "m", cache=tmp_path, dev=data,
-    )  # fmt: skip
-    assert manifest["metrics"]["stopped_early"]
-    assert manifest["metrics"]["steps"] < 40
-
-
-def test_damaged_checkpoints(base: Path, data: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    train_model(config("dense", base), [data], tmp_path / "m", cache=tmp_path, work=work)
-    kept = sorted(path.name for path in work.glob("checkpoint-*"))
-    assert kept == ["checkpoint-12", "checkpoint-9"]
-    steps: list[int] = []
-
-    def again(name: str, **changes: str) -> None:
-        steps.clear()
-        train_model(
-            config("dense", base, **changes), [data], tmp_path / name, cache=tmp_path, work=work,
-            progress=lambda step, _: steps.append(step),
-        )  # fmt: skip
-
-    newest = work / "checkpoint-12" / "model.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-10])
-    again("from-9")
-    assert steps == [10, 11, 12]
-    with pytest.raises(InvalidInputError, match="belong to another run"):
-        again("other", seed="5")
-    for path in work.glob("checkpoint-*/state.json"):
-        path.write_text("{}")
-    with pytest.raises(CorruptionError, match="every checkpoint of the run is damaged"):
-        again("none")
-
-
 def test_data_that_cannot_teach_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     bare = tmp_path / "bare.jsonl"
     write_jsonl(bare, tiny_rows(8, negatives=0))
@@ -403,57 +243,3 @@ def test_data_that_cannot_teach_is_refused_before_anything_is_loaded(tmp_path: P
     with pytest.raises(Exception, match="nowhere"):
         train_model(recipe("dense", {"base": "/nowhere"}), [bare], tmp_path / "m", cache=tmp_path, say=said.append)
     assert said == ["no row has negatives: only in-batch ones are learned from"]
-
-
-def test_states_are_shared_by_runs_and_mended_after_a_kill(base: Path, tmp_path: Path) -> None:
-    model = load_sentence_transformer(str(base), "cpu")
-    backbone = Backbone(model, window=32, max_tokens=32)
-    one, other = (StateCache(tmp_path, lambda: backbone, "same") for _ in range(2))
-    texts = [row.positives[0].joined for row in tiny_rows(6)]
-    first = one.get(texts[:2])
-    theirs = other.get(texts[2:4])  # opened before the first wrote anything
-    (folder,) = tmp_path.iterdir()
-    with (folder / "index.jsonl").open("ab") as index:
-        index.write(b'{"text": "torn')
-    last = one.get(texts)
-    fresh = StateCache(tmp_path, lambda: backbone, "same").get(texts)
-    for made in (last, fresh):
-        for expected, found in zip([*first, *theirs], made[:4], strict=True):
-            assert np.array_equal(expected.ids_L, found.ids_L)
-            assert np.array_equal(expected.states_LH, found.states_LH)
-    for text, found in zip(texts, fresh, strict=True):
-        ((_, exact),) = backbone.states([text])
-        assert found.ids_L.tolist() == exact.ids_L.tolist()
-        assert np.allclose(found.states_LH, exact.states_LH, atol=2e-3)
-    assert len((folder / "index.jsonl").read_bytes().splitlines()) == len(set(texts))
-
-
-def test_the_learning_rate_warms_up_and_falls() -> None:
-    plan = recipe("dense", {"steps": "100", "warm_up": "0.1"})
-    assert [rate(step, plan) for step in (0, 9, 10, 55, 99)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 1 / 90])
-
-
-def test_the_registry_lists_compares_promotes_and_rolls_back(base: Path, data: Path, tmp_path: Path) -> None:
-    registry = ModelRegistry(tmp_path / "models")
-    for name, steps in (("first", "2"), ("second", "3")):
-        train_model(config("dense", base, steps=steps), [data], tmp_path / "models" / name, cache=tmp_path)
-    assert registry.names() == ["first", "second"]
-    assert registry.compare("first", "second")["config"] == {"steps": [2, 3]}
-    for name in ("first", "second"):
-        assert registry.promote(name) == "dense-lora"
-    assert registry.rollback("dense-lora") == "first"
-    with pytest.raises(ConflictError, match="no earlier model"):
-        registry.rollback("dense-lora")
-    file = tmp_path / "models" / "first" / "adapter_model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(CorruptionError, match="does not match its sha256"):
-        registry.show("first")
-
-
-def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
-    (tmp_path / ".checkpoint-5.123.tmp").mkdir()
-    (tmp_path / "checkpoint-6").mkdir()  # no manifest: a copy that was cut short
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    optimizer = torch.optim.AdamW([parameter])
-    with pytest.raises(CorruptionError, match="every checkpoint"):
-        checkpoint.load(tmp_path, "run", {"p": parameter}, optimizer)
