@@ -11,9 +11,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 UV = $(shell command -v uv || echo $(TOOLS)/bin/uv)
 BIN := $(VENV)/bin
 ARGS ?=
-# Tests run in so many processes, each with one thread for its arithmetic.
+# Tests run in so many processes, each with one thread for its arithmetic; 0: in one, with all threads.
 PROCESSES ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES)
+PYTEST = $(if $(filter 0,$(PROCESSES)),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest -n $(PROCESSES)
 export UV_LINK_MODE ?= copy
 export TOKENIZERS_PARALLELISM ?= true
 # Without cached bytecode every command would start a second later.
@@ -42,7 +42,7 @@ test: install ## Run every test that needs no server.
 	$(PYTEST) --dist worksteal -m "not services and not soak" $(ARGS)
 
 test-services: install ## Run the tests that need real servers or a browser, at CI size.
-	REQUIRE_SERVICES=1 $(BIN)/python -m pytest -m "services and not soak" $(ARGS)
+	REQUIRE_SERVICES=1 $(PYTEST) --dist loadfile -m "services and not soak" $(ARGS)
 
 soak: install ## Run everything at full counts.
 	REQUIRE_SERVICES=1 HYBLINK_SOAK=1 $(BIN)/python -m pytest -m "services or soak" --timeout 7200 $(ARGS)

@@ -77,6 +77,7 @@ def run(page: Path, folder: Path) -> Iterator[tuple[Step, str]]:
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HYBLINK_API__PORT": str(port),
+        "HYBLINK_ENCODE__PRECISION": "fp32",  # whatever the CPU has
         "COLUMNS": "120",
     }
     with ExitStack() as stack:
