@@ -154,14 +154,7 @@ class Retrieval:
             else:
                 found.append(detector.detect(plain))
         for at, text, own in zip(unmarked, plain, zip(*found, strict=True), strict=True):
-            whole = [
-                [
-                    of_whole_character
-                    for of_whole_character in (_of_whole_characters(text, m) for m in part)
-                    if of_whole_character
-                ]
-                for part in own
-            ]
+            whole = [[mention for mention in (_of_whole_characters(text, m) for m in part) if mention] for part in own]
             made[at] = union(whole) if request.joint is None else together(whole)
         return made
 

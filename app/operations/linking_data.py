@@ -55,7 +55,7 @@ def mine_rows(
     tokenizer = app.encoders.mention_tokenizer()
     engine = app.catalog.engine(kb)
     if mining.proposed is not None:
-        known = {read_candidate.id: read_candidate.candidates for read_candidate in read_candidates(mining.proposed)}
+        known = {row.id: row.candidates for row in read_candidates(mining.proposed)}
         made = rows_of_candidates(
             engine, judged.rows, known, keep=mining.keep, tokens=mining.tokens, tokenizer=tokenizer,
             own_document=how.left_out,

@@ -52,7 +52,7 @@ def _read(path: Path) -> tuple[str, list[str], VectorArray]:
             vectors: VectorArray = file.get_tensor("vectors")
     except (SafetensorError, OSError) as error:
         raise InvalidInputError(f"not a file of entity vectors: {error}", received=str(path)) from error
-    ids = [str(load) for load in orjson.loads(metadata.get("ids", "[]"))]
+    ids = [str(item) for item in orjson.loads(metadata.get("ids", "[]"))]
     if len(set(ids)) != len(vectors):
         raise InvalidInputError("the file's ids and vectors differ", received=str(path))
     return metadata.get("encoder", ""), ids, vectors

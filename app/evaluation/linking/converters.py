@@ -147,8 +147,7 @@ def zeshel(folder: Path, split: str) -> Iterator[JudgedMention]:
             world = str(row["corpus"])
             if world not in worlds:
                 worlds[world] = {
-                    zeshel_entity["id"]: zeshel_entity["description"].split(" ")
-                    for zeshel_entity in zeshel_entities(folder, world)
+                    entity["id"]: entity["description"].split(" ") for entity in zeshel_entities(folder, world)
                 }
             tokens = worlds[world][str(row["context_document_id"])]
             start, end = int(row["start_index"]), int(row["end_index"]) + 1

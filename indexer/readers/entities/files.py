@@ -255,4 +255,4 @@ def _python_aliases(title: str, module: str, kind: str) -> list[str]:
     found += _IMPORTED_AS.get(title, ())
     if kind in {"function", "method"}:
         found.append(f"{parts[-1]}()")
-    return [fromkey for fromkey in dict.fromkeys(found) if fromkey != title]
+    return [name for name in dict.fromkeys(found) if name != title]
