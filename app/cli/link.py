@@ -75,13 +75,9 @@ def link(
         "joint": joint, "evidence": evidence, "candidates": candidates,
     }  # fmt: skip
     with reported(as_json):
-        from hyblink.app.core.errors import InvalidInputError
         from hyblink.app.core.settings import Settings
 
-        if (path is not None) + interactive + (mentions is not None) != 1:
-            raise InvalidInputError(
-                "one thing is to be linked", expected="a file, - for standard input, -i or --mentions"
-            )
+        _check_one((path is not None) + interactive + (mentions is not None))
         if out is not None:
             new_file(out)
         text = None if path is None else _read(path, Settings().link.max_text_chars)
@@ -102,6 +98,14 @@ def link(
                     _show(linked(Text(line)), as_json)
             except UserError as error:
                 note(f"error ({error.code}): {error}")
+
+
+def _check_one(given: int) -> None:
+    """Raises InvalidInputError unless exactly one thing to link was given."""
+    from hyblink.app.core.errors import InvalidInputError
+
+    if given != 1:
+        raise InvalidInputError("one thing is to be linked", expected="a file, - for standard input, -i or --mentions")
 
 
 @reads
