@@ -34,8 +34,8 @@ def retrieve(
 ) -> tuple[dict[Signal, Scored], tuple[LegReport, ...]]:
     """Run all legs in parallel; returns the candidates of each signal that answered in time, and a report per signal.
 
-    A leg that has nothing to search returns an empty mapping. If no leg answered, raises the error of the first failed
-    leg, or DeadlineExceededError if all were late.
+    A leg that has nothing to search returns an empty mapping and gets no report. If no leg answered, raises the error
+    of the first failed leg, or DeadlineExceededError if all were late.
     """
     started = time.perf_counter()
     took: dict[tuple[Signal, ...], float] = {}
@@ -78,6 +78,8 @@ def retrieve(
             log.exception("the %s leg failed", ", ".join(signals))
             error = f"internal_error: {type(failure).__name__}"
         for signal in signals:
+            if signal not in found and not error:
+                continue
             candidates = len(found[signal]) if signal in found else 0
             reports[signal] = LegReport(signal, round(took.get(signals, deadline_s * 1e3), 3), candidates, error)
     if not found and any(report.error for report in reports.values()):

@@ -25,10 +25,7 @@ class _Interpreted:
     def takes(self, steps: int) -> bool:
         """Count `steps`; True if the interpreter may run them."""
         with self._lock:
-            if steps > self.left:
-                self.left = 0
-            else:
-                self.left -= steps
+            self.left -= steps
             return self.left > 0
 
 
@@ -48,13 +45,14 @@ class Compiled:
     `Compiled` functions that it calls are compiled too. numba caches the machine code beside the source file.
     """
 
-    def __init__(self, function: Callable[..., Any], steps: Callable[..., int]) -> None:
+    def __init__(self, function: Callable[..., Any], steps: Callable[..., int] | None) -> None:
         self._function = function
         self._steps = steps
         functools.update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> Any:
-        if _interpreted.left and _interpreted.takes(int(self._steps(*arguments))):
+        steps = self._steps
+        if steps is not None and _interpreted.left > 0 and _interpreted.takes(int(steps(*arguments))):
             return self._function(*arguments)
         return self.machine_code(*arguments)
 
@@ -63,6 +61,7 @@ class Compiled:
         """The compiled function."""
         import numba
 
+        _interpreted.left = 0  # what numba costs is paid
         names = self._function.__globals__
         for name in self._function.__code__.co_names:
             called = names.get(name)
@@ -72,6 +71,9 @@ class Compiled:
         return made
 
 
-def compiled(steps: Callable[..., int]) -> Callable[[Callable[..., Any]], Compiled]:
-    """Decorator for functions of numbers and arrays. `steps` estimates the number of loop steps from the arguments."""
+def compiled(steps: Callable[..., int] | None = None) -> Callable[[Callable[..., Any]], Compiled]:
+    """Decorator for functions of numbers and arrays. `steps` estimates the number of loop steps from the arguments.
+
+    Without it the function is never interpreted.
+    """
     return lambda function: Compiled(function, steps)

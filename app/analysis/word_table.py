@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hyblink.app.analysis.compiled import INTERPRETED_STEPS, compiled
+from hyblink.app.analysis.compiled import compiled
 
 OTHER, LETTER, DIGIT, JOIN, ODD = 0, 1, 2, 4, 128
 MID_LETTER, MID_NUMBER = 16, 32
@@ -30,18 +30,13 @@ _WORDS = 1_000_000
 _MAX_POINTS = 32_000_000
 
 
-def _never_few(*_: object) -> int:
-    """A table is used for many texts only, and its hashes overflow on purpose, of which NumPy's numbers warn."""
-    return INTERPRETED_STEPS + 1
-
-
 _Bytes = npt.NDArray[np.uint8]
 _Points = npt.NDArray[np.uint32]
 _Ints = npt.NDArray[np.int32]
 _Longs = npt.NDArray[np.int64]
 
 
-@compiled(steps=_never_few)
+@compiled()
 def _scan(  # type: ignore[no-untyped-def]
     points, ends, first, classes, beyond, fold, seed, slots, hashes, offsets, arena, count, words, used, word_ends, odd
 ):
@@ -141,7 +136,7 @@ def _scan(  # type: ignore[no-untyped-def]
     return len(ends), count
 
 
-@compiled(steps=_never_few)
+@compiled()
 def _refill(hashes, slots, count):  # type: ignore[no-untyped-def]
     mask = len(slots) - 1
     for word in range(count):
@@ -151,7 +146,7 @@ def _refill(hashes, slots, count):  # type: ignore[no-untyped-def]
         slots[slot] = word
 
 
-@compiled(steps=_never_few)
+@compiled()
 def join_values(words, word_ends, offsets, values, out, out_ends):  # type: ignore[no-untyped-def]
     """For each text, write the values of its words to `out`, separated by spaces (32). Empty values are skipped.
 
@@ -173,7 +168,7 @@ def join_values(words, word_ends, offsets, values, out, out_ends):  # type: igno
         out_ends[text] = at
 
 
-@compiled(steps=_never_few)
+@compiled()
 def union_values(words, word_ends, offsets, values, seen, out, out_ends):  # type: ignore[no-untyped-def]
     """For each text, write the distinct values of its words to `out`, ascending. Text n ends at `out_ends[n]`.
 

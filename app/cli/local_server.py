@@ -49,6 +49,7 @@ class LocalService:
     def __init__(self, app: App) -> None:
         self._app = app
         self._path = app.settings.data_dir / NAME
+        self._digests = digests(app.settings)
         self._listening: socket.socket | None = None
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
 
@@ -101,15 +102,12 @@ class LocalService:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rwb") as stream, suppress(OSError, ValueError):
-            sending = threading.Lock()
 
             def send(**message: object) -> None:
-                with sending:
-                    stream.write(json.dumps(message).encode() + b"\n")
-                    stream.flush()
+                stream.write(json.dumps(message).encode() + b"\n")
+                stream.flush()
 
-            line = stream.readline(_LONGEST_REQUEST)
-            request = json.loads(line)
+            request = json.loads(stream.readline(_LONGEST_REQUEST))
             refused = self._refusal(request) if isinstance(request, dict) else "no request"
             if refused:
                 send(refused=refused)
@@ -122,7 +120,7 @@ class LocalService:
         """Why a command has to do its own work; empty where it need not."""
         if request.get("protocol") != PROTOCOL or _command(request.get("command")) is None:
             return "another version of hyblink"
-        mine, theirs = digests(self._app.settings), request.get("settings") or {}
+        mine, theirs = self._digests, request.get("settings") or {}
         differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         return f"its settings differ: {', '.join(differing)}" if differing else ""
 

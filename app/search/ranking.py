@@ -189,12 +189,10 @@ class Ranker:
     ) -> tuple[dict[Signal, Leg], dict[Signal, Scored], tuple[LegReport, ...]]:
         """Run the requested legs in parallel; return the legs, their candidates, and a report for each."""
         legs: dict[Signal, Leg] = {}
-        idle: set[Signal] = set()
 
         def search(signals: tuple[Signal, ...], others: Others) -> Mapping[Signal, Scored]:
             leg = leg_of(forms, signals)
             if leg is None:  # the snapshot has nothing of the signal, such as vectors: no failure, and no report
-                idle.update(signals)
                 return {}
             legs.update(dict.fromkeys(signals, leg))
             if not leg.uses_other_candidates:
@@ -208,7 +206,6 @@ class Ranker:
             (request.deadline_ms or self._settings.deadline_ms) / 1e3,
             self._pool,
         )
-        reports = tuple(report for report in reports if report.signal not in idle)
         return legs, proposed, reports
 
     def _rerank(

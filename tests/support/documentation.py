@@ -1,8 +1,9 @@
 """Runs the commands that pages of documentation show, and compares what they print with what the pages say.
 
 A block is fenced as ```console. A line that begins with `$ ` is a command; what follows is its output, standard error
-included. `…` stands for anything, and numbers with a decimal point, times and process ids for any of their kind. Blocks of a page run one after another in one folder with one data folder.
-`hyblink serve &` stays until the page ends, on a free port that stands for 8080. A block under `<!-- not run: reason -->` is left out.
+included. `…` stands for anything, and numbers with a decimal point, times and process ids for any of their kind. Blocks
+of a page run one after another in one folder with one data folder. `hyblink serve &` stays until the page ends, on a free
+port that stands for 8080. A block under `<!-- not run: reason -->` is left out.
 
     python -m tests.support.documentation README.md             # prints every command with its real output
     python -m tests.support.documentation --write README.md     # writes the outputs that differ into the page
@@ -13,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from .brokers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```console\n(?P<text>.*?)```", re.DOTALL)
@@ -36,13 +38,8 @@ class Step:
     """A command of a page and the output that the page shows for it."""
 
     line: int
-    source: str
+    command: str
     output: str
-
-    @property
-    def command(self) -> str:
-        """The command, as a shell takes it."""
-        return self.source
 
 
 def steps(page: Path) -> list[Step]:
@@ -71,7 +68,7 @@ def matches(shown: str, printed: str) -> bool:
 
 def run(page: Path, folder: Path) -> Iterator[tuple[Step, str]]:
     """Runs a page's commands in `folder`; yields each with what it printed."""
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HYBLINK_")}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
@@ -96,12 +93,6 @@ def run(page: Path, folder: Path) -> Iterator[tuple[Step, str]]:
                 timeout=600,
             )
             yield step, done.stdout.replace(f":{port}", ":8080")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class _Serving:
@@ -132,10 +123,10 @@ class _Serving:
 
 def written(text: str, step: Step, printed: str) -> str:
     """The page with a command's real output in the place of the shown one."""
-    shown = f"$ {step.source}\n{step.output}\n" if step.output else f"$ {step.source}\n"
+    shown = f"$ {step.command}\n{step.output}\n" if step.output else f"$ {step.command}\n"
     assert shown in text, step
     lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
-    return text.replace(shown, f"$ {step.source}\n{lines}\n" if lines else f"$ {step.source}\n", 1)
+    return text.replace(shown, f"$ {step.command}\n{lines}\n" if lines else f"$ {step.command}\n", 1)
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def start(
         "folder": str(cwd or Path.cwd()),
         "session": start_new_session,
     }
-    theirs, ours, opened = [], [], []
+    theirs, ours = [], []
     for given, number in ((stdout, 1), (stderr, 2)):
         mine = None
         if given == subprocess.PIPE:
@@ -130,7 +130,6 @@ def start(
         else:
             other = os.dup(number if given is None else given if isinstance(given, int) else given.fileno())
         theirs.append(other)
-        opened.append(other)
         ours.append(mine)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(_forker())
@@ -139,7 +138,7 @@ def start(
         [len(body).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))]
     )
     connection.sendall(body)
-    for other in opened:
+    for other in theirs:
         os.close(other)
     return Process(connection, int(connection.recv(_DIGITS, socket.MSG_WAITALL)), *ours)
 
