@@ -1,0 +1,46 @@
+"""MPNet (Song et al. 2020): RoBERTa's positions and a relative position bias that all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyblink.app.encoders.graphs.architectures.architecture import Architecture, Tensors, activation
+from hyblink.app.encoders.graphs.architectures.roberta import pair_head, with_padding
+from hyblink.app.encoders.graphs.parts import Embeddings, Encoder, Layer, RelativeBias
+
+
+def _layer(tensors: Tensors, name: str) -> Layer:
+    return Layer(
+        query=tensors.linear(f"{name}.attention.attn.q"),
+        key=tensors.linear(f"{name}.attention.attn.k"),
+        value=tensors.linear(f"{name}.attention.attn.v"),
+        output=tensors.linear(f"{name}.attention.attn.o"),
+        attention_norm=tensors.norm(f"{name}.attention.LayerNorm"),
+        widen=tensors.linear(f"{name}.intermediate.dense"),
+        narrow=tensors.linear(f"{name}.output.dense"),
+        norm=tensors.norm(f"{name}.output.LayerNorm"),
+    )
+
+
+def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder:
+    """MPNet's encoder."""
+    positions = tensors["embeddings.position_embeddings.weight"]
+    made = Encoder(
+        embeddings=Embeddings(
+            words=tensors["embeddings.word_embeddings.weight"],
+            positions=positions,
+            norm=tensors.norm("embeddings.LayerNorm"),
+        ),
+        layers=tuple(_layer(tensors, f"encoder.layer.{number}") for number in range(layers)),
+        heads=int(config["num_attention_heads"]),
+        activation=activation(config.get("hidden_act", "gelu")),
+        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        longest=len(positions),
+        relative=RelativeBias(tensors["encoder.relative_attention_bias.weight"]),
+        pair=pair_head(tensors),
+    )
+    return with_padding(made, 1)
+
+
+MPNET = Architecture("mpnet", "mpnet.", encoder)
