@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from hyblink.app.application import App
-from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.extensions import load_extensions
 from hyblink.app.core.settings import Settings
-from hyblink.app.encoders.pool import PRECISIONS, EncoderPool
+from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.engines.catalog import Catalog, Registry
 from hyblink.app.engines.embedded.registry import FileRegistry
 from hyblink.app.feedback.feedback import Feedback
@@ -33,14 +32,10 @@ def _registry(settings: Settings) -> Registry:
 def build(settings: Settings | None = None) -> App:
     """Return the application for the given settings; None reads the environment, hyblink.toml and the defaults.
 
-    Raises InvalidInputError for an unknown precision or broker.
+    Raises InvalidInputError for an unknown broker.
     """
     settings = settings or Settings()
     load_extensions(settings.extensions)
-    for name, known in PRECISIONS.items():
-        received = getattr(settings.encode, name)
-        if received not in known:
-            raise InvalidInputError(f"bad encode.{name}", received=received, expected=", ".join(known))
     catalog = Catalog(_registry(settings))
     encoders = EncoderPool(settings)
     app: App

@@ -107,14 +107,16 @@ def rerank(
     the score cache shared by searches. Documents not scored in time keep their order after the re-ranked ones. If the
     cross-encoder fails, the order is unchanged and the report names the error.
     """
-    started = time.perf_counter()
     top = min(request.top, len(documents))
     columns = [documents.columns(at)[0] for at in range(top)]
     name, error = "", ""
+    started = time.perf_counter()
     scores = np.full(top, np.nan, dtype=np.float32)
     try:
         model = encoder()
         name = model.id
+        model.load()
+        started = time.perf_counter()  # loading does not use up the budget
         if columns:
             passages = texts(columns)
             own = idf()

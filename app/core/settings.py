@@ -145,12 +145,25 @@ class EncodeSettings(_Section):
         description="What re-ranks: `default` (`late-minilm`, late interaction), `cross-minilm` (the shipped "
         "cross-encoder), a cross-encoder's hub name, a folder, or `none`.",
     )
-    cross_encoder_precision: str = Field(
-        "auto", description="`auto` (bf16 where GPU or CPU have it, int8 on other CPUs), `fp32`, `bf16`, `int8`."
+    cross_encoder_precision: Literal["auto", "fp32", "bf16", "int8", "int8_all"] = Field(
+        "auto", description="As `precision`, for what re-ranks."
     )
     cross_encoder_tokens: int = Field(256, gt=0, description="Tokens of query and passage that it reads.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
-    precision: str = Field("auto", description="`auto`, `fp32` or `bf16`.")
+    runtime: Literal["auto", "onnx", "torch"] = Field(
+        "auto",
+        description="What runs models: `onnx` (ONNX Runtime, CPU), `torch`, or `auto`: torch on a GPU and for models "
+        "of which no graph can be built, else onnx.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8", "int8_all"] = Field(
+        "auto",
+        description="Precision of new collections' encoders: `fp32`; `bf16` (torch only); `int8` (feed-forward "
+        "matrices; onnx only); `int8_all` (all matrices; onnx only); `auto`: bf16 on GPUs, else the fastest that lost "
+        "nothing where the model was measured, else fp32.",
+    )
+    graph_cache: Path | None = Field(
+        None, description="Folder for built ONNX graphs; by default `hyblink/graphs` in the user's cache folder."
+    )
     batch_size: int = Field(32, gt=0, description="Passages in one forward pass.")
     vdr_model: str = Field(
         "default",

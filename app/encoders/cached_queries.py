@@ -24,6 +24,9 @@ class CachedQueries:
         unique = list(dict.fromkeys(texts))
         return cls(encoder, dict(zip(unique, encoder.encode_queries(unique), strict=True)))
 
+    def load(self) -> None:
+        self._encoder.load()
+
     def encode_query(self, text: str) -> EncodedQuery:
         known = self._known.get(text)
         return self._encoder.encode_query(text) if known is None else known

@@ -16,6 +16,7 @@ from hyblink.app.core.ports.encoders import DenseEncoder, HybridEncoder, InTextE
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution, VdrMode
+from hyblink.app.encoders.graphs.precision import GraphPrecision
 
 
 class PairScorer(Protocol):
@@ -36,11 +37,6 @@ class PairScorer(Protocol):
 class RerankerLoader(Protocol):
     """Loads a family's models as rerankers."""
 
-    @property
-    def bf16_on_cpu(self) -> bool:
-        """Whether bf16 is this family's fastest precision on CPUs that support it. If not, int8 is."""
-        ...
-
     def in_torch(self, model: str, device: str, tokens: int, *, bf16: bool, batch: int) -> PairScorer:
         """Load the model in torch. `tokens` is its longest input, `batch` the pairs in a forward pass.
 
@@ -48,8 +44,11 @@ class RerankerLoader(Protocol):
         """
         ...
 
-    def in_graph(self, model: str, folder: Path, tokens: int) -> PairScorer:
-        """Load the model's ONNX export in `folder` in ONNX Runtime. `tokens` is its longest input."""
+    def in_onnx(self, model: str, settings: EncodeSettings, precision: GraphPrecision, tokens: int) -> PairScorer:
+        """Load the model in ONNX Runtime. `tokens` is its longest input.
+
+        Raises UnknownGraphError if no graph of it can be built, EncoderUnavailableError if it cannot be loaded.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, VectorArray
 from hyblink.app.encoders.dense.backbone import Backbone, TextStates
 from hyblink.app.encoders.loading.prefixes import Prefixes
+from hyblink.app.encoders.runtimes.transformer import Transformer
 
 
 class TokenStates(DenseEncoder, Protocol):
@@ -24,15 +25,13 @@ class TokenStates(DenseEncoder, Protocol):
     prefixes: Prefixes
 
     @property
-    def model(self) -> Any:
-        """The loaded SentenceTransformer."""
+    def transformer(self) -> Transformer:
+        """The loaded transformer."""
         ...
 
     @property
-    def device(self) -> str: ...
-
-    def input_embeddings(self) -> Any:
-        """The transformer's word embeddings, a torch Embedding."""
+    def window(self) -> int:
+        """The number of tokens of a text that are read together, special tokens included."""
         ...
 
     def joined(self, titles: Sequence[str], texts: Sequence[str]) -> list[str]:
@@ -42,13 +41,17 @@ class TokenStates(DenseEncoder, Protocol):
 
 def token_states_of(dense: DenseEncoder) -> TokenStates:
     """The dense encoder, typed as `TokenStates`. Raises EncoderUnavailableError if it gives no token states."""
-    if not hasattr(type(dense), "input_embeddings"):  # looked up on the class, so that no model is loaded
+    if not hasattr(type(dense), "transformer"):  # looked up on the class, so that no model is loaded
         raise EncoderUnavailableError("the VDR encoder needs a dense model to read", received=dense.id)
     return cast("TokenStates", dense)
 
 
 class VdrWeights(Protocol):
     """A VDR head that reads the token states of a shared backbone."""
+
+    def load(self, transformer: Transformer) -> None:
+        """Load the head for the states of `transformer` now. Raises EncoderUnavailableError if it does not fit."""
+        ...
 
     def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
         """Each text's sparse vector: its largest weights, and those of its own tokens."""
@@ -61,6 +64,10 @@ class VdrWeights(Protocol):
 
 class VdrTexts(Protocol):
     """A VDR encoder that is a whole model and reads texts itself."""
+
+    def load(self) -> None:
+        """Load the model now. Raises EncoderUnavailableError if it cannot be loaded."""
+        ...
 
     def encode_query(self, text: str) -> TermWeights:
         """The query's sparse vector."""
@@ -81,6 +88,9 @@ class DenseOnly:
     def __init__(self, dense: DenseEncoder) -> None:
         self._dense = dense
 
+    def load(self) -> None:
+        self._dense.load()
+
     def encode_queries(self, texts: Sequence[str]) -> list[EncodedQuery]:
         return [EncodedQuery(vector) for vector in self._dense.encode_queries(texts)]
 
@@ -100,6 +110,10 @@ class DenseAndVdr:
     def __init__(self, dense: DenseEncoder, vdr: VdrTexts) -> None:
         self._dense = dense
         self._vdr = vdr
+
+    def load(self) -> None:
+        self._dense.load()
+        self._vdr.load()
 
     def encode_query(self, text: str) -> EncodedQuery:
         return EncodedQuery(self._dense.encode_query(text), self._vdr.encode_query(text))
@@ -129,14 +143,19 @@ class SharedBackbone:
     def _backbone(self) -> Backbone:
         with self._lock:
             if self._made is None:
+                self._vdr.load(self._dense.transformer)
                 settings = self._dense.settings
                 self._made = Backbone(
-                    self._dense.model,
-                    window=settings.max_seq_tokens,
+                    self._dense.transformer,
+                    window=self._dense.window,
                     max_tokens=settings.max_vdr_tokens,
                     batch_size=settings.batch_size,
                 )
             return self._made
+
+    def load(self) -> None:
+        self._dense.load()
+        self._vdr.load(self._dense.transformer)
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> tuple[VectorArray, list[TermWeights]]:
         vectors = np.empty((len(texts), self._dense.dimension), dtype=np.float32)
@@ -160,4 +179,5 @@ class SharedBackbone:
         return EncodedPassages(vectors, tuple(weights))
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
+        self.load()
         return self._vdr.prior_idf(ids)

@@ -25,7 +25,7 @@ from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.ranking import VdrMode
 from hyblink.app.encoders.cross_encoder.entity import DEFAULT as SHIPPED_ENTITY_CROSS
 from hyblink.app.encoders.cross_encoder.entity import EntityCrossEncoder
-from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.dense.transformer import DenseTransformer, dense_id
 from hyblink.app.encoders.families import family_of
 from hyblink.app.encoders.family import VdrEncoder
 from hyblink.app.encoders.loading.adapters import DENSE_LORA, MENTION_LORA, VDR_HEAD, WEIGHTS
@@ -38,13 +38,13 @@ from hyblink.app.encoders.mention.tower import PlainMention
 from hyblink.app.encoders.passages import DenseOnly
 from hyblink.app.encoders.reranker import DEFAULT as DEFAULT_CROSS
 from hyblink.app.encoders.reranker import SHIPPED, Reranker
+from hyblink.app.encoders.runtimes.transformer import PRECISIONS
 from hyblink.app.encoders.vdr.adapter import DEFAULT as SHIPPED_VDR
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.encoders.vdr.bag import BagOfTokens
 
 _T = TypeVar("_T")
 _TRAINED = re.compile(r"vdr:(?P<name>[a-z0-9][a-z0-9._-]{0,62}):[0-9a-f]{12}:\d+")
-PRECISIONS = {"precision": ("auto", "fp32", "bf16"), "cross_encoder_precision": ("auto", "fp32", "bf16", "int8")}
 
 
 class EncoderPool:
@@ -130,8 +130,17 @@ class EncoderPool:
             self._dense[encoder.id] = encoder
 
     def dense(self, encoder_id: str) -> DenseEncoder:
-        """The dense encoder of this id. Raises EncoderUnavailableError if there is none."""
-        return _known(self._dense, encoder_id, "dense encoder")
+        """The dense encoder of this id. Raises EncoderUnavailableError if there is none.
+
+        The configured model serves generations of every precision that can be made here.
+        """
+        with self._lock:
+            if encoder_id not in self._dense:
+                settings = self._settings.encode
+                for precision in PRECISIONS:
+                    if encoder_id == dense_id(settings.dense_model, settings.max_seq_tokens, precision):
+                        self._dense[encoder_id] = DenseTransformer(settings, precision)
+            return _known(self._dense, encoder_id, "dense encoder")
 
     def bag(self, encoder_id: str) -> BagEncoder:
         """The bag encoder of this id. Raises EncoderUnavailableError if there is none."""
@@ -204,7 +213,7 @@ class EncoderPool:
                     )
                 ours = {"default": DEFAULT_CROSS} | {name: WEIGHTS / name for name in SHIPPED}
                 model = str(ours.get(wanted, wanted))
-                self._cross = Reranker(model, self._settings.encode, self._settings.data_dir / "onnx")
+                self._cross = Reranker(model, self._settings.encode)
             return self._cross
 
     def mention(self, record: GenerationRecord) -> MentionEncoder | InTextEncoder:
@@ -256,7 +265,6 @@ class EncoderPool:
                     str(SHIPPED_ENTITY_CROSS) if wanted == "default" else wanted,
                     self._settings.encode,
                     mention_tokens=self._settings.link.mention_tokens,
-                    cache=self._settings.data_dir / "onnx",
                 )
             return self._entity_cross
 

@@ -1,7 +1,6 @@
 """The reranker: a model of any family that scores (query, passage) pairs within a deadline.
 
-It is loaded in a background thread, so that searches do not wait. On CPUs without bf16 the model runs in int8 on ONNX
-Runtime, if that is installed and the settings do not ask for another precision.
+It is loaded at the first use, which waits for it: deadlines count from then on.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -20,14 +18,16 @@ from hyblink.app.core.errors import EncoderUnavailableError, HyblinkError
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
-from hyblink.app.encoders.dense.transformer import cpu_has_bf16, device_of
 from hyblink.app.encoders.families import family_of
 from hyblink.app.encoders.family import EncoderFamily, PairScorer, RerankerLoader
-from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, WEIGHTS, trained
-from hyblink.app.encoders.loading.models import identity, weights_version
+from hyblink.app.encoders.graphs.architectures.architecture import UnknownGraphError
+from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, WEIGHTS
+from hyblink.app.encoders.loading.models import identity
 from hyblink.app.encoders.loading.prefixes import joined
-from hyblink.app.encoders.runtimes.availability import NotExportableError, onnx_installed
-from hyblink.app.encoders.runtimes.graphs import exported
+from hyblink.app.encoders.runtimes.choice import default_precision, runtime_for, torch_instead
+from hyblink.app.encoders.runtimes.devices import device_of, on_gpu
+from hyblink.app.encoders.runtimes.open import graph_precision
+from hyblink.app.encoders.runtimes.transformer import Precision
 
 DEFAULT = WEIGHTS / "late-minilm"
 SHIPPED = ("late-minilm", "cross-minilm")
@@ -38,49 +38,38 @@ _GROUP = 16
 Within a group pairs are sorted by length.
 """
 _BATCH, _BATCH_ON_GPU = 4, 128
-"""Batch sizes in pairs on CPU and GPU. The deadline is checked before each batch. Larger CPU batches are slower."""
+"""Pairs on CPU and GPU between two looks at the deadline. In torch they are one forward pass."""
 log = logging.getLogger(__name__)
 
 
 class Reranker:
-    """The `CrossEncoder` for any reranker model. It is loaded by `load`, or in the background at the first use.
+    """The `CrossEncoder` for any reranker model. It is loaded by `load`, or at the first use.
 
     One thread at a time computes.
     """
 
-    def __init__(self, model: str, settings: EncodeSettings, cache: Path | None = None) -> None:
-        """`cache` is the folder for int8 exports of models. Without it int8 is not available."""
+    def __init__(self, model: str, settings: EncodeSettings) -> None:
         self._model_name = model
         self._settings = settings
-        self._cache = cache
         self._loading = threading.Lock()
         self._computing = threading.Lock()
-        self._beginning = threading.Lock()
-        self._loader: threading.Thread | None = None
-        self._failure: HyblinkError | None = None
+        self._scorer: PairScorer | None = None
 
     @cached_property
     def id(self) -> str:
         return f"cross:{identity(self._model_name)}"
 
-    @property
-    def precision(self) -> str:
-        """The precision as set. `auto` takes `bf16` on GPUs, and on CPUs with bf16 if the family is fastest with it.
-
-        Otherwise it takes `int8` if ONNX is installed, else `fp32`.
-        """
-        if self._settings.cross_encoder_precision != "auto":
-            return self._settings.cross_encoder_precision
-        if device_of(self._settings).startswith("cuda") or (cpu_has_bf16() and self._loader_of_family.bf16_on_cpu):
-            return "bf16"
-        return "int8" if self._cache is not None and onnx_installed() else "fp32"
+    @cached_property
+    def precision(self) -> Precision:
+        """The precision as set. `auto` takes the model's default, see `default_precision`."""
+        return default_precision(self._model_name, self._settings, self._settings.cross_encoder_precision)
 
     @cached_property
     def _family(self) -> EncoderFamily:
         return family_of(self._model_name, CROSS_ENCODER)
 
     @cached_property
-    def _loader_of_family(self) -> RerankerLoader:
+    def _loader(self) -> RerankerLoader:
         """The loader of the model's family. Raises EncoderUnavailableError if the family has no rerankers."""
         family = self._family
         if family.reranker is None:
@@ -89,67 +78,38 @@ class Reranker:
             )
         return family.reranker
 
-    @cached_property
-    def _loaded(self) -> PairScorer:
-        tokens = self._settings.cross_encoder_tokens
-        loader = self._loader_of_family
-        as_graph = self._family.graph != "" or self._settings.cross_encoder_precision == "int8"
-        if self.precision == "int8" and as_graph:
-            if self._cache is None:
-                raise EncoderUnavailableError("int8 needs a folder for the model's int8 form", received="none")
+    def _opened(self) -> PairScorer:
+        settings, tokens, precision = self._settings, self._settings.cross_encoder_tokens, self.precision
+        loader = self._loader
+        if runtime_for(self._model_name, precision, settings) == "onnx":
             try:
-                return loader.in_graph(self._model_name, exported(self._model_name, self._kept()), tokens)
-            except NotExportableError as error:
-                if self._settings.cross_encoder_precision == "int8":
-                    raise
-                log.warning("re-ranking is computed in fp32: %s", error)
-        device = device_of(self._settings)
-        bf16 = self.precision == "bf16"
-        return loader.in_torch(self._model_name, device, tokens, bf16=bf16, batch=self.batch)
+                return loader.in_onnx(self._model_name, settings, graph_precision(precision), tokens)
+            except UnknownGraphError as error:
+                torch_instead(error, settings, precision)
+                log.warning("%s runs in torch: %s", self._model_name, error)
+        bf16 = precision == "bf16"
+        return loader.in_torch(self._model_name, device_of(settings), tokens, bf16=bf16, batch=self.batch)
 
     @property
     def batch(self) -> int:
-        """The number of pairs in one forward pass."""
-        return _BATCH_ON_GPU if device_of(self._settings).startswith("cuda") else _BATCH
-
-    def _kept(self) -> Path:
-        """The folder of the int8 export. Its name includes the version of the weights."""
-        assert self._cache is not None
-        name = self.id.replace(":", "-").replace("/", "-")
-        folder = Path(self._model_name).expanduser()
-        if folder.is_dir() and not trained(self._model_name):
-            name += f"-{weights_version(folder)}"
-        return self._cache / f"{name}-int8"
+        """The number of pairs that are scored before the deadline is checked again."""
+        return _BATCH_ON_GPU if on_gpu(self._settings) else _BATCH
 
     def load(self) -> None:
         """Load the model now and wait for it. Raises EncoderUnavailableError if it cannot be loaded."""
-        with self._loading, _as_unavailable(f"cannot load the cross-encoder {self._model_name!r}"):
-            _ = self._loaded
+        self._loaded()
 
-    def _load_beside(self) -> None:
-        """Load the model in a background thread. Raises the error of an earlier attempt once, then tries again."""
-
-        def load() -> None:
-            try:
-                self.load()
-            except HyblinkError as error:
-                self._failure = error
-
-        with self._beginning:
-            if self._failure is not None:  # reported once; the next search tries again
-                failure, self._failure, self._loader = self._failure, None, None
-                raise failure
-            if self._loader is None:
-                self._loader = threading.Thread(target=load, name="hyblink-cross-encoder", daemon=True)
-                self._loader.start()
+    def _loaded(self) -> PairScorer:
+        with self._loading:
+            if self._scorer is None:
+                with _as_unavailable(f"cannot load the cross-encoder {self._model_name!r}"):
+                    self._scorer = self._opened()
+            return self._scorer
 
     def score(
         self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
     ) -> ScoreArray:
-        """One score per (title, text), see `CrossEncoder.score`.
-
-        The first call starts loading the model. Until it is loaded, calls raise EncoderUnavailableError.
-        """
+        """One score per (title, text), see `CrossEncoder.score`."""
         pairs = [(query, joined(title, text)) for title, text in passages]
         return self._scored(pairs, deadline, _GROUP, idf)
 
@@ -163,15 +123,15 @@ class Reranker:
     def _scored(
         self, pairs: Sequence[tuple[str, str]], deadline: float, group: int, idf: TokenIdf | None
     ) -> ScoreArray:
-        if "_loaded" not in self.__dict__:
-            self._load_beside()
-            raise EncoderUnavailableError("the cross-encoder is being loaded", expected="a search a little later")
+        begun = time.perf_counter()
+        scorer = self._loaded()
+        deadline += time.perf_counter() - begun  # loading does not count
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
         # Another thread may be computing: waiting for it counts towards the deadline.
         if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
             return scores
         try:
-            return self._computed(self._loaded, idf, pairs, scores, deadline, group)
+            return self._computed(scorer, idf, pairs, scores, deadline, group)
         finally:
             self._computing.release()
 
@@ -179,7 +139,7 @@ class Reranker:
         self, query: str, title: str, text: str, idf: TokenIdf | None = None
     ) -> tuple[TokenContribution, ...]:
         """Each query token's part of the score; empty if the model cannot tell or is not loaded."""
-        scorer: PairScorer | None = self.__dict__.get("_loaded")
+        scorer = self._scorer
         if scorer is None:
             return ()
         with self._computing, _as_unavailable("what re-ranks could not explain itself"):

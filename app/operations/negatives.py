@@ -77,11 +77,7 @@ def judge_of(app: App, model: str) -> Judge:
 
     `model` is a model name, or `default` for the re-ranker of the settings. Raises EncoderUnavailableError.
     """
-    encoder = (
-        app.encoders.cross()
-        if model == "default"
-        else Reranker(model, app.settings.encode, app.settings.data_dir / "onnx")
-    )
+    encoder = app.encoders.cross() if model == "default" else Reranker(model, app.settings.encode)
     encoder.load()
 
     def judge(query: str, texts: Sequence[str]) -> list[float]:

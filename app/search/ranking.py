@@ -62,6 +62,9 @@ class UnavailableEncoder:
     def __init__(self, error: EncoderUnavailableError) -> None:
         self._error = error
 
+    def load(self) -> None:
+        raise self._error
+
     def encode_query(self, text: str) -> EncodedQuery:  # noqa: ARG002
         raise self._error
 
@@ -172,9 +175,9 @@ class Ranker:
         asked: VdrMode = profile.vdr
         best: VdrMode = "bag"
         try:
-            encoder = (
-                self._encoders.hybrid_encoder(record) if snapshot.has_vectors or snapshot.vdr is not None else None
-            )
+            if snapshot.has_vectors or snapshot.vdr is not None:
+                encoder = self._encoders.hybrid_encoder(record)
+                encoder.load()  # here, so that the legs' deadline does not count it
             best = self._encoders.best_vdr_mode(record)
         except EncoderUnavailableError as error:
             # Legs that need the encoder report this error; BM25 and the bag-of-tokens signal still answer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,10 @@ class ScoreStats:
             float(known.std()),
             float(np.linalg.norm(known)),
         )
+
+
+SMALLEST = sys.float_info.min
+"""Ranges below this count as 0: their reciprocals would be infinite."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hyblink.ranker.normalization.affine import Affine, ScoreStats
+from hyblink.ranker.normalization.affine import SMALLEST, Affine, ScoreStats
 
 
 def l2(stats: ScoreStats) -> Affine:
     """Scale the scores to a vector of length 1; all-zero scores stay 0."""
-    return Affine(1.0 / stats.norm if stats.norm > 0 else 0.0, 0.0)
+    return Affine(1.0 / stats.norm if stats.norm >= SMALLEST else 0.0, 0.0)

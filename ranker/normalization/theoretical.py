@@ -8,7 +8,7 @@ not depend on how bad the worst candidate is.
 from __future__ import annotations
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.ranker.normalization.affine import Affine, ScoreStats
+from hyblink.ranker.normalization.affine import SMALLEST, Affine, ScoreStats
 from hyblink.ranker.signals.registry import SIGNALS
 
 
@@ -18,4 +18,4 @@ def theoretical(stats: ScoreStats) -> Affine:
     if low is None:
         raise InvalidInputError("the signal has no lower bound", received=stats.signal, expected="z_score")
     width = stats.maximum - low
-    return Affine(1.0 / width, -low / width) if width > 0 else Affine(0.0, 0.0)
+    return Affine(1.0 / width, -low / width) if width >= SMALLEST else Affine(0.0, 0.0)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hyblink.app.core.settings import EncodeSettings
-from hyblink.app.encoders.dense.transformer import DenseTransformer, cpu_has_bf16
+from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.runtimes.devices import cpu_has_bf16
 from tests.benchmarks.timing import entities, table
 
 _TEXTS = 384

@@ -41,7 +41,7 @@ def theirs(pairs: Path, peer: Path) -> list[float]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import TrainerCallback
 
-    from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+    from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 
     ended: list[float] = []
 

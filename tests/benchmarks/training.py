@@ -23,9 +23,10 @@ from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.weights import calibrated, heaviest, idf
 from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.loading.adapters import WEIGHTS
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 from hyblink.app.encoders.reranker import SHIPPED, Reranker
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.measures import measure
@@ -104,7 +105,7 @@ class _Judged:
     def __init__(self, data: Path, cache: Path) -> None:
         self._model = load_sentence_transformer(SHIPPED_BACKBONE, "cpu")
         window = min(self._model.max_seq_length, 512)
-        backbone = Backbone(self._model, window=window, max_tokens=512)
+        backbone = Backbone(TorchTransformer(self._model), window=window, max_tokens=512)
         self._cache = StateCache(cache, lambda: backbone, f"{SHIPPED_BACKBONE} {window} 512")
         queries, self._qrels = read_beir(data / TEST, "dev")
         ids = list(queries)

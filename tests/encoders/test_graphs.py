@@ -70,7 +70,8 @@ def batch(padding: int, *, two_types: bool) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def in_graph(session: Any, given: dict[str, Any]) -> Any:
+def in_graph(graph: Any, given: dict[str, Any]) -> Any:
+    session = graph.session
     return session.run(None, {item.name: given[item.name] for item in session.get_inputs()})[0]
 
 

@@ -23,8 +23,8 @@ from hyblink.app.core.types.documents import Document
 from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import round_weights
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
-from hyblink.app.encoders.late_interaction.model import in_torch
+from hyblink.app.encoders.late_interaction.model import in_onnx, in_torch
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.training.data.batches import draw
@@ -84,8 +84,12 @@ def plainly(base: Path, folder: Path, query: str, passage: str, idf: Mapping[int
     return float(head["scale"]) * total / of_all
 
 
-def test_the_score_is_the_papers_weighted_sum_and_is_told_token_by_token(base: Path, data: Path, model: Path) -> None:
-    late = in_torch(str(model), "cpu", 64)
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_the_score_is_the_papers_weighted_sum_and_is_told_token_by_token(
+    base: Path, data: Path, model: Path, runtime: str
+) -> None:
+    path = str(model)
+    late = in_torch(path, "cpu", 64) if runtime == "torch" else in_onnx(path, EncodeSettings(), "fp32", 64)
     row = read_rows(data)[0]
     texts = [one.joined for one in (*row.positives, *row.negatives)]
     scores = late.predict([(row.query, text) for text in texts], batch_size=2)

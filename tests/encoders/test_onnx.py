@@ -11,22 +11,23 @@ import torch
 from support.training import tiny_model, tiny_rows
 
 from hyblink.app.core.errors import ConflictError, InvalidInputError
-from hyblink.app.core.manifest import check_manifest, write_manifest
+from hyblink.app.core.manifest import check_manifest
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 from hyblink.app.encoders.reranker import Reranker
-from hyblink.app.encoders.runtimes import graphs
-from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter, features_of
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
+from hyblink.app.encoders.vdr.adapter import DEFAULT
 from hyblink.app.encoders.vdr.head import load_encoder
+from hyblink.app.encoders.vdr.in_torch import TorchInference, features_of
 from hyblink.training.data.rows import write_jsonl
 from hyblink.training.recipes import recipe
 from hyblink.training.run import train_model
 from hyblink.training.run_config import SHIPPED_BACKBONE
 
 onnxruntime = pytest.importorskip("onnxruntime")
-from hyblink.app.encoders.runtimes.export import FORMAT, export  # noqa: E402
+from hyblink.app.encoders.runtimes.export import export  # noqa: E402
 
 TEXTS = [
     "Swifts sleep on the wing and land only to breed.",
@@ -65,13 +66,14 @@ def cosine(one: VectorArray, other: VectorArray) -> Any:
 def test_the_shipped_vdr_adapter(query: bool, tmp_path: Path) -> None:
     assert export(str(DEFAULT), tmp_path / "fp32")["precision"] == "fp32"
     backbone = load_sentence_transformer(SHIPPED_BACKBONE, "cpu")
-    adapter = VdrAdapter(DEFAULT, passage_weights=256, embeddings=lambda: backbone[0].model.get_input_embeddings())
-    found = dict(Backbone(backbone, window=256, max_tokens=256).states(TEXTS))
+    transformer = TorchTransformer(backbone)
+    head = TorchInference(DEFAULT, transformer).head
+    found = dict(Backbone(transformer, window=256, max_tokens=256).states(TEXTS))
     states = [found[at] for at in range(len(TEXTS))]
     with torch.inference_mode():
-        made = adapter.head(features_of(states), task="query" if query else "document")
+        made = head(features_of(states), task="query" if query else "document")
     weights_BV, bag_BV, vectors_BD = run(tmp_path / "fp32", TEXTS, query=np.full(len(TEXTS), query))
-    shift = adapter.head.shift
+    shift = head.shift
     assert np.allclose(weights_BV[:, shift:], made["vocabulary_embedding"], atol=1e-4)
     assert np.array_equal(bag_BV[:, shift:], made["bag"])
     assert not weights_BV[:, :shift].any()
@@ -123,19 +125,3 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="nothing that can be exported"):
         export(str(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_an_int8_form_of_another_cpu_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-
-    def export(model: str, out: Path, *, kind: str, int8: bool) -> None:
-        made.append((model, kind, int8))
-        out.mkdir()
-        (out / "model.onnx").write_bytes(b"graph")
-        write_manifest(out, ["model.onnx"], format=FORMAT, weight_bits=graphs.int8_weight_bits())
-
-    monkeypatch.setattr("hyblink.app.encoders.runtimes.export.export", export)
-    for bits, expected in ((8, 1), (8, 1), (7, 2), (8, 2)):  # what has 7 bits is exact everywhere
-        monkeypatch.setattr(graphs, "int8_weight_bits", lambda bits=bits: bits)
-        graphs.exported("any", tmp_path / "int8")
-        assert len(made) == expected

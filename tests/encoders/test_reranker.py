@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from hyblink.app.encoders.reranker import Reranker
 
 def test_waiting_for_a_busy_cross_encoder_ends_with_the_deadline() -> None:
     encoder = Reranker("any", EncodeSettings())
-    encoder.__dict__["_loaded"] = SimpleNamespace(score=lambda pairs, idf: np.ones(len(pairs), dtype=np.float32))
+    encoder._scorer = cast("Any", SimpleNamespace(score=lambda pairs, idf: np.ones(len(pairs), dtype=np.float32)))
     passages = [("", "a"), ("", "b")]
     with encoder._computing:  # another search is being re-ranked
         started = time.perf_counter()

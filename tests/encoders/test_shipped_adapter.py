@@ -60,7 +60,7 @@ def test_every_adapter_is_small_and_has_a_card(shipped: Path, measure: str) -> N
 
 
 def test_the_vdr_adapter_is_checked() -> None:
-    adapter = VdrAdapter(DEFAULT, passage_weights=256, embeddings=lambda: None)
+    adapter = VdrAdapter(DEFAULT, passage_weights=256)
     assert adapter.manifest["recipe"] == "vdr_head"
     assert set(adapter.manifest["data"]) >= {"scifact.jsonl"}
 

@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from support.training import tiny_model, tiny_rows
 
 from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import EncoderUnavailableError
-from hyblink.app.core.manifest import MANIFEST, read_json, write_json
+from hyblink.app.core.manifest import MANIFEST, read_json, write_json, write_manifest
 from hyblink.app.core.settings import EncodeSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.encoders.dense.transformer import DenseTransformer, load_sentence_transformer
+from hyblink.app.encoders.dense.transformer import DenseTransformer
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
@@ -92,37 +94,25 @@ def test_a_trained_cross_encoder_re_ranks(
     encode = EncodeSettings(cross_encoder=str(folder), cross_encoder_precision="fp32")
     encoder = Reranker(str(folder), encode)
     assert encoder.id.startswith("cross:mine:")
-    with pytest.raises(EncoderUnavailableError, match="is being loaded"):
-        encoder.score("what tiger sleeps", [("", TEXTS[0])], time.perf_counter() + 60)
-    encoder.load()
+    # The first call waits for the model, and the deadline counts from then on.
+    assert np.isfinite(encoder.score("what tiger sleeps", [("", TEXTS[0])], time.perf_counter() + 0.05)).all()
     scores = encoder.score("what tiger sleeps", [("", text) for text in TEXTS], time.perf_counter() + 60)
     assert np.isfinite(scores).all()
-    monkeypatch.setattr("hyblink.app.encoders.reranker.cpu_has_bf16", lambda: True)
-    bf16 = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
-    assert bf16.precision == "bf16"
-    bf16.load()
-    assert np.allclose(bf16.score("what tiger sleeps", [("", text) for text in TEXTS], float("inf")), scores, atol=0.05)
-    monkeypatch.setattr("hyblink.app.encoders.reranker.cpu_has_bf16", lambda: False)
-    int8 = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
-    assert int8.precision == "int8"
     pairs = [("", text) for text in TEXTS]
-    int8.load()
-    near = int8.score("what tiger sleeps", pairs, time.perf_counter() + 60)
-    assert np.allclose(near, scores, atol=0.05 * max(1.0, float(np.abs(scores).max())))
-    assert not np.array_equal(near, scores)
-    # What is kept is checked at every start, and made anew where it is damaged or of an earlier release's form.
-    (kept,) = [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]
-    manifest = read_json(kept / MANIFEST)
-    (kept / "model.onnx").write_bytes(b"damaged")
-    for _ in range(2):
-        again = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
-        again.load()
-        assert np.array_equal(again.score("what tiger sleeps", pairs, time.perf_counter() + 60), near)
-        assert read_json(kept / MANIFEST) == manifest
-        write_json(kept / MANIFEST, {**manifest, "format": manifest["format"] - 1})
-    assert Reranker(str(folder), EncodeSettings()).precision == "fp32"
-    with pytest.raises(EncoderUnavailableError, match="int8 needs a folder"):
-        Reranker(str(folder), EncodeSettings(cross_encoder_precision="int8")).load()
+    assert Reranker(str(folder), EncodeSettings()).precision == "fp32", "it was not measured"
+    for settings, tolerance in (
+        (EncodeSettings(runtime="torch", cross_encoder_precision="fp32"), 1e-5),
+        (EncodeSettings(cross_encoder_precision="bf16"), 0.05),
+        (EncodeSettings(cross_encoder_precision="int8"), 0.05),
+    ):
+        other = Reranker(str(folder), settings)
+        near = other.score("what tiger sleeps", pairs, float("inf"))
+        assert np.allclose(near, scores, atol=tolerance * max(1.0, float(np.abs(scores).max())))
+        assert not np.array_equal(near, scores), "it was another computation"
+    monkeypatch.setattr("hyblink.app.encoders.runtimes.choice.can_be_built", lambda _: False)
+    monkeypatch.setattr("hyblink.app.encoders.runtimes.choice.cpu_has_bf16", lambda: True)
+    assert Reranker(str(folder), EncodeSettings()).precision == "bf16", "torch on a CPU that has it"
+    monkeypatch.undo()
     app = build(Settings(data_dir=tmp_path / "data", encode=encode))
     try:
         ensure_collection(app, CollectionSpec("c"))
@@ -142,38 +132,29 @@ def test_a_changed_adapter_is_not_loaded(base: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(EncoderUnavailableError, match="does not match its sha256"):
         load_sentence_transformer(str(folder), "cpu")
-    with pytest.raises(EncoderUnavailableError, match="cannot load the cross-encoder"):
-        Reranker(str(tmp_path / "nothing"), EncodeSettings()).load()
-    # What a thread could not load is said to whoever searches after it.
     broken = Reranker(str(tmp_path / "nothing"), EncodeSettings())
-    said = "being loaded"
-    while "being loaded" in said:
-        with pytest.raises(EncoderUnavailableError) as caught:
+    for _ in range(2):  # every search says it
+        with pytest.raises(EncoderUnavailableError, match="cannot load .*nothing"):
             broken.score("q", [("", "t")], 1e18)
-        said = str(caught.value)
-        time.sleep(0.05)
-    assert "cannot load the cross-encoder" in said
     assert torch.is_grad_enabled()
 
 
-def test_a_model_that_onnx_cannot_hold_is_computed_in_fp32(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_of_which_no_graph_can_be_built_runs_in_torch(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("no such operator")
-
     folder = trained("cross_encoder", "full", base, tmp_path)
-    monkeypatch.setattr("hyblink.app.encoders.runtimes.export._write", refuse)
-    monkeypatch.setattr("hyblink.app.encoders.reranker.cpu_has_bf16", lambda: False)
     pairs = [("", text) for text in TEXTS]
-    encoder = Reranker(str(folder), EncodeSettings(), tmp_path / "onnx")
-    encoder.load()
-    plain = Reranker(str(folder), EncodeSettings(cross_encoder_precision="fp32"))
-    plain.load()
-    assert np.array_equal(encoder.score("tiger", pairs, 1e18), plain.score("tiger", pairs, 1e18))
-    with pytest.raises(EncoderUnavailableError, match="cannot be written as ONNX: no such operator"):
-        Reranker(str(folder), EncodeSettings(cross_encoder_precision="int8"), tmp_path / "onnx").load()
-    assert not [path for path in (tmp_path / "onnx").iterdir() if path.is_dir()]
+    plain = Reranker(str(folder), EncodeSettings()).score("tiger", pairs, 1e18)
+    manifest, config = read_json(folder / MANIFEST), read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "hidden_act": "silu"})
+    write_manifest(folder, manifest["files"], **{key: manifest[key] for key in manifest if key != "files"})
+    found = Reranker(str(folder), EncodeSettings()).score("tiger", pairs, 1e18)
+    assert not np.allclose(found, plain)
+    assert np.array_equal(found, Reranker(str(folder), EncodeSettings(runtime="torch")).score("tiger", pairs, 1e18))
+    assert "runs in torch: an unknown activation" in caplog.text
+    for settings in (EncodeSettings(runtime="onnx"), EncodeSettings(cross_encoder_precision="int8")):
+        with pytest.raises(EncoderUnavailableError, match="an unknown activation.*silu"):
+            Reranker(str(folder), settings).load()
 
 
 def test_what_has_not_learned_to_score_is_refused(base: Path, tmp_path: Path) -> None:
@@ -195,7 +176,7 @@ def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base:
         time.sleep(0.05)
         return [1.0] * len(pairs)
 
-    encoder.__dict__["_loaded"] = SimpleNamespace(score=slow)
+    encoder._scorer = cast("Any", SimpleNamespace(score=slow))
     scores = encoder.score("tiger", [("", "a " * n) for n in range(40, 0, -1)], time.perf_counter() + 0.32)
     done = np.isfinite(scores)
     assert 16 <= done.sum() < 40
@@ -205,7 +186,7 @@ def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base:
     def broken(pairs: list[tuple[str, str]], idf: object) -> list[float]:
         raise IndexError("position 600 of 512")
 
-    encoder.__dict__["_loaded"] = SimpleNamespace(score=broken)
+    encoder._scorer = cast("Any", SimpleNamespace(score=broken))
     with pytest.raises(EncoderUnavailableError, match="the cross-encoder failed: IndexError: position 600"):
         encoder.score("tiger", [("", "a")], time.perf_counter() + 60)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.weights import calibrated, heaviest
 from hyblink.app.encoders.dense.backbone import Backbone, TextStates, owners, windows
 from hyblink.app.encoders.loading.models import locate, tokenizer_file
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.encoders.vdr.head import MaxLogits, VdrHead, disentangle, elu1p, explain, load_encoder, sparse_mask
 from hyblink.app.encoders.vdr.vocabulary import usable_tokens, vocabulary_shift
@@ -261,7 +264,7 @@ def test_the_backbone_gives_the_models_own_vectors_and_reads_long_texts_whole() 
     model.max_seq_length = 64
     long = " ".join(f"word{n}" for n in range(90))
     texts = ["a short text", long, "another one, a little longer than the first"]
-    found = dict(Backbone(model, window=64, max_tokens=512).states(texts))
+    found = dict(Backbone(TorchTransformer(model), window=64, max_tokens=512).states(texts))
     expected = model.encode(texts, normalize_embeddings=True)
     for at in range(3):
         assert np.allclose(found[at].vector_D, expected[at], atol=1e-5)
@@ -300,7 +303,8 @@ def test_an_adapter_gives_ascending_ids_with_every_own_token_among_them(tmp_path
     made = VdrHead(60, 16, shift=7, heads=2, intermediate=32, lexical=True)
     embeddings = torch.nn.Embedding(60, 16)
     write_head(made, tmp_path / "adapter")
-    adapter = VdrAdapter(tmp_path / "adapter", passage_weights=5, embeddings=lambda: embeddings)
+    adapter = VdrAdapter(tmp_path / "adapter", passage_weights=5)
+    adapter.load(cast("Any", SimpleNamespace(word_vectors=lambda: embeddings.weight.detach().numpy())))
     rng = np.random.default_rng(0)
     texts = [
         TextStates(
@@ -321,9 +325,9 @@ def test_an_adapter_gives_ascending_ids_with_every_own_token_among_them(tmp_path
     weights = tmp_path / "adapter" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(EncoderUnavailableError, match="does not match its sha256"):
-        _ = VdrAdapter(tmp_path / "adapter", passage_weights=5, embeddings=lambda: embeddings).manifest
+        _ = VdrAdapter(tmp_path / "adapter", passage_weights=5).manifest
     with pytest.raises(EncoderUnavailableError, match="no such VDR adapter"):
-        _ = VdrAdapter(tmp_path / "gone", passage_weights=5, embeddings=lambda: embeddings).manifest
+        _ = VdrAdapter(tmp_path / "gone", passage_weights=5).manifest
 
 
 def write_head(made: VdrHead, folder: Path) -> None:

@@ -20,6 +20,9 @@ class FakeDense:
     id = "dense:fake:1"
     dimension = DIMENSION
 
+    def load(self) -> None:
+        """There is nothing to load."""
+
     def _vector(self, text: str) -> VectorArray:
         total = np.zeros(DIMENSION, dtype=np.float32)
         for word in re.findall(r"\w+", text.lower()) or ["∅"]:

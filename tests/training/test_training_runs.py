@@ -14,7 +14,8 @@ from support.training_runs import KINDS, SMALL, config, ended, weights, worker
 
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError
 from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.loop import checkpoint
 from hyblink.training.loop.trainer import NonFiniteLossError, rate
@@ -119,7 +120,7 @@ def test_damaged_checkpoints(base: Path, data: Path, tmp_path: Path) -> None:
 
 def test_states_are_shared_by_runs_and_mended_after_a_kill(base: Path, tmp_path: Path) -> None:
     model = load_sentence_transformer(str(base), "cpu")
-    backbone = Backbone(model, window=32, max_tokens=32)
+    backbone = Backbone(TorchTransformer(model), window=32, max_tokens=32)
     one, other = (StateCache(tmp_path, lambda: backbone, "same") for _ in range(2))
     texts = [row.positives[0].joined for row in tiny_rows(6)]
     first = one.get(texts[:2])

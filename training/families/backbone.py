@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 from hyblink.training.families.adapters import load_adapter
 from hyblink.training.run_config import RunConfig
 

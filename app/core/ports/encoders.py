@@ -27,6 +27,10 @@ class DenseEncoder(Protocol):
         """The number of dimensions of the vectors."""
         ...
 
+    def load(self) -> None:
+        """Load the model now, if it is not. Raises EncoderUnavailableError if it cannot be loaded."""
+        ...
+
     def encode_query(self, text: str) -> VectorArray:
         """The vector of one query, shape (dimension,)."""
         ...
@@ -62,6 +66,10 @@ class EncodedQuery:
 class HybridEncoder(Protocol):
     """A generation's dense and VDR encoders together. If they share a backbone, one forward pass computes both."""
 
+    def load(self) -> None:
+        """Load the models now, if they are not. Raises EncoderUnavailableError if one cannot be loaded."""
+        ...
+
     def encode_query(self, text: str) -> EncodedQuery:
         """The dense vector and VDR weights of one query."""
         ...
@@ -89,7 +97,7 @@ class CrossEncoder(Protocol):
     def id(self) -> str: ...
 
     def load(self) -> None:
-        """Load the model. The first call may take half a minute. Raises EncoderUnavailableError if it fails."""
+        """Load the model now, if it is not. Raises EncoderUnavailableError if it fails."""
         ...
 
     def score(
@@ -99,7 +107,7 @@ class CrossEncoder(Protocol):
 
         Passages are scored in the given order. Those not reached before `deadline`, a value of `time.perf_counter()`,
         get NaN. `idf` is the collection's idf of the query's tokens, used by models that weight query tokens. Raises
-        EncoderUnavailableError if the model is not loaded yet; the call does not wait for it.
+        EncoderUnavailableError if the model cannot be loaded. The first call waits for it.
         """
         ...
 
@@ -167,7 +175,7 @@ class EntityCross(Protocol):
         """For each mention one score per candidate entity (title, description); larger is better.
 
         A mention not reached before `deadline`, a value of `time.perf_counter()`, has NaN for all its candidates.
-        Raises EncoderUnavailableError if the model is not loaded yet.
+        Raises EncoderUnavailableError if the model cannot be loaded. The first call waits for it.
         """
         ...
 

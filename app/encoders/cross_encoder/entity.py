@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,13 @@ group that misses the deadline gets no scores."""
 class EntityCrossEncoder:
     """The `EntityCross` of a cross-encoder, such as one trained by `hyblink train blink_cross`.
 
-    `mention_tokens` is the length of a mention with its context, in tokens. `cache` is the folder for int8 exports.
+    `mention_tokens` is the length of a mention with its context, in tokens.
     """
 
-    def __init__(self, model: str, settings: EncodeSettings, *, mention_tokens: int, cache: Path | None = None) -> None:
+    def __init__(self, model: str, settings: EncodeSettings, *, mention_tokens: int) -> None:
         self._model = model
         self._mention_tokens = mention_tokens
-        self._pairs = Reranker(model, settings, cache)
+        self._pairs = Reranker(model, settings)
         self._lock = threading.Lock()
 
     @property

@@ -7,14 +7,13 @@ from typing import Any
 
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.manifest import check_manifest
-from hyblink.app.encoders.dense.transformer import cut_layers
 from hyblink.app.encoders.loading.adapters import (
     CROSS_ENCODER,
     CROSS_ENCODER_LORA,
     adapter_manifest,
-    merge_lora,
     trained,
 )
+from hyblink.app.encoders.loading.in_torch import cut_layers, merge_lora
 from hyblink.app.encoders.loading.models import locate, quietly
 
 

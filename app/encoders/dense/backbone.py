@@ -9,15 +9,14 @@ Shapes: L tokens of a text with [CLS] and [SEP], H hidden, D dimension.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.encoders.runtimes.transformer import Transformer
 
 _OVERLAP = 0.25
 """The share of a window that overlaps with the next one."""
@@ -59,24 +58,20 @@ def owners(spans: Sequence[tuple[int, int]], tokens: int) -> npt.NDArray[np.int6
 
 
 class Backbone:
-    """A sentence-transformers model of one transformer and a pooling. Safe to share between threads.
+    """A transformer that is read in windows. Safe to share between threads.
 
     `window` is the longest input in tokens, special tokens included. Texts are cut after `max_tokens`. `batch_size`
     counts windows.
     """
 
-    def __init__(self, model: Any, *, window: int, max_tokens: int, batch_size: int = 32) -> None:
-        self._model = model
+    def __init__(self, transformer: Transformer, *, window: int, max_tokens: int, batch_size: int = 32) -> None:
+        self._transformer = transformer
         self._window = window - 2  # [CLS] and [SEP]
         self._max_tokens = max(max_tokens - 2, self._window)
         self._batch_size = batch_size
-        self._tokenizing = threading.Lock()  # a fast tokenizer must not be used by two threads at once
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        with self._tokenizing:
-            tokenizer = self._model.tokenizer
-            made = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        return [ids[: self._max_tokens] for ids in made]
+        return [ids[: self._max_tokens] for ids in self._transformer.tokens.ids(texts)]
 
     def states(self, texts: Sequence[str]) -> Iterator[tuple[int, TextStates]]:
         """(index of the text, its states) for all texts, the longest first."""
@@ -99,36 +94,22 @@ class Backbone:
             yield self._group(group, tokens)
 
     def _group(self, group: Sequence[int], tokens: Sequence[Sequence[int]]) -> list[tuple[int, TextStates]]:
-        import torch
-
-        tokenizer, device = self._model.tokenizer, self._model.device
-        first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
         spans = {at: windows(len(tokens[at]), self._window) for at in group}
-        flat = [(at, span) for at in group for span in spans[at]]
-        longest = max(end - start for _, (start, end) in flat) + 2
-        ids_NL = torch.full((len(flat), longest), tokenizer.pad_token_id, dtype=torch.int64)
-        mask_NL = torch.zeros((len(flat), longest), dtype=torch.int64)
-        for row, (at, (start, end)) in enumerate(flat):
-            ids_NL[row, : end - start + 2] = torch.tensor([first, *tokens[at][start:end], last])
-            mask_NL[row, : end - start + 2] = 1
-        features = {"input_ids": ids_NL.to(device), "attention_mask": mask_NL.to(device)}
-        with torch.inference_mode():
-            out = self._model(features)
-            vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
-            states_NLH = out["token_embeddings"].float().cpu().numpy()
+        as_row = self._transformer.tokens.row
+        rows = [as_row(tokens[at][start:end]) for at in group for start, end in spans[at]]
+        vectors, states = self._transformer.both(rows)
         found = []
         row = 0
         for at in group:
             own, text = spans[at], tokens[at]
-            parts = states_NLH[row : row + len(own)]
-            inner = np.empty((len(text), parts.shape[2]), dtype=np.float32)
+            parts = states[row : row + len(own)]
+            inner = np.empty((len(text), parts[0].shape[1]), dtype=np.float32)
             holder = owners(own, len(text))
             for number, (start, end) in enumerate(own):
                 mine = np.flatnonzero(holder[start:end] == number) + start
-                inner[mine] = parts[number, mine - start + 1]
-            ids = np.array([first, *text, last], dtype=np.int32)
-            end_state = parts[len(own) - 1, own[-1][1] - own[-1][0] + 1]
-            states = np.concatenate([parts[:1, 0], inner, end_state[None]])
-            found.append((at, TextStates(vectors[row], ids, states)))
+                inner[mine] = parts[number][mine - start + 1]
+            ids = np.array(as_row(text), dtype=np.int32)
+            states_LH = np.concatenate([parts[0][:1], inner, parts[-1][-1:]])
+            found.append((at, TextStates(vectors[row], ids, states_LH)))
             row += len(own)
         return found

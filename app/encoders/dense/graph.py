@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.family import Graph
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 
 
 class DenseGraph(nn.Module):  # type: ignore[misc]

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,28 @@ def default_cache() -> Path:
         return Path(".hyblink-graphs")
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class OpenGraph:
+    """An open graph."""
+
+    session: Any
+    """The `onnxruntime.InferenceSession`. Several threads may run it."""
+    hidden: int
+    """The number of dimensions of token states."""
+    longest: int
+    """The largest number of tokens of a row, special tokens included."""
+    source: Source
+    folder: Path
+
+    def words(self) -> Floats:
+        """The model's word vectors, shape (V, E), mapped into memory from the cache if they are there."""
+        told = self.session.get_modelmeta().custom_metadata_map
+        path = self.folder / told.get("words", "-")
+        if not path.is_file():
+            return encoder_of(self.source).embeddings.words
+        return np.memmap(path, dtype=np.float32, mode="r").reshape(-1, int(told["words_width"]))
+
+
 class GraphCache:
     """Opens graphs: from memory if this process has them open, else from disk, else built now. Thread-safe.
 
@@ -50,34 +73,28 @@ class GraphCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._open: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._open: weakref.WeakValueDictionary[str, OpenGraph] = weakref.WeakValueDictionary()
         self._checked: dict[Path, str] = {}
 
-    def open(self, source: Source, precision: GraphPrecision, output: GraphOutput) -> Any:
-        """The `onnxruntime.InferenceSession` of a model, shared by all who ask for the same.
+    def open(self, source: Source, precision: GraphPrecision, output: GraphOutput) -> OpenGraph:
+        """The open graph of a model, shared by all who ask for the same.
 
         Raises UnknownGraphError if no graph can be built, EncoderUnavailableError if the model cannot be read.
         """
         with self._lock:
             name = self._name(source, precision, output)
-            session = self._open.get(name)
-            if session is None:
+            found = self._open.get(name)
+            if found is None:
                 try:
                     self._folder.mkdir(parents=True, exist_ok=True)
                     session = self._from_disk(name, source, precision, output)
                 except OSError as error:
                     log.warning("graphs are not kept: %s cannot be written (%s)", self._folder, error)
                     session = _session(_built(source, precision, output)[0])
-                self._open[name] = session
-            return session
-
-    def words(self, source: Source) -> Floats:
-        """The model's word vectors, shape (V, E), mapped from the cache if they are there."""
-        table = encoder_of(source).embeddings.words
-        path = self._folder / _table_name(table)
-        if not path.is_file():
-            return table
-        return np.memmap(path, dtype=np.float32, mode="r", shape=table.shape)
+                told = session.get_modelmeta().custom_metadata_map
+                found = OpenGraph(session, int(told["hidden"]), int(told["longest"]), source, self._folder)
+                self._open[name] = found
+            return found
 
     def _name(self, source: Source, precision: GraphPrecision, output: GraphOutput) -> str:
         parts = [FORMAT, precision, output, source.layers, *(self._digest(path) for path in source.files())]
@@ -165,6 +182,12 @@ def _built(
     made = encoder_of(source)
     model = graph(made, precision, output)
     table = np.ascontiguousarray(made.embeddings.words)
+    told: dict[str, int | str] = {"hidden": made.hidden, "longest": made.longest}
+    if not inline and table.nbytes >= _INLINE:
+        told |= {"words": _table_name(table), "words_width": table.shape[1]}
+    for key, value in told.items():
+        note = model.metadata_props.add()
+        note.key, note.value = key, str(value)
     if inline or table.nbytes < _INLINE:
         return model.SerializeToString(), None
     kept = [item for item in model.graph.initializer if item.name == _WORDS]
@@ -173,9 +196,9 @@ def _built(
     outside = TensorProto(
         name=_WORDS, data_type=TensorProto.FLOAT, dims=table.shape, data_location=TensorProto.EXTERNAL
     )
-    for key, value in (("location", _table_name(table)), ("offset", "0"), ("length", str(table.nbytes))):
+    for key, where in (("location", _table_name(table)), ("offset", "0"), ("length", str(table.nbytes))):
         entry = outside.external_data.add()
-        entry.key, entry.value = key, value
+        entry.key, entry.value = key, where
     model.graph.initializer.append(outside)
     return model.SerializeToString(), table
 

@@ -20,6 +20,7 @@ from hyblink.app.encoders.graphs.architectures.known import ARCHITECTURES
 from hyblink.app.encoders.graphs.parts import Encoder, Floats
 
 _FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+_OTHERS = {"BOOL": np.bool_, "I64": np.int64, "I32": np.int32, "U8": np.uint8, "I8": np.int8}
 _ADAPTER = "adapter_model.safetensors"
 _IN_ADAPTERS = "base_model.model."
 
@@ -67,21 +68,32 @@ def _tensor_files(folder: Path) -> list[Path]:
     return [path]
 
 
-def read_tensors(path: Path) -> dict[str, Floats]:
-    """The floating-point tensors of a safetensors file as float32. Raises EncoderUnavailableError if it is damaged."""
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All tensors of a safetensors file; those in half precision as float32, integers and booleans as they are.
+
+    Raises EncoderUnavailableError if it is damaged.
+    """
     try:
         listed = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except (OSError, SafetensorError) as error:
         raise EncoderUnavailableError(f"cannot read {path.parent.name}/{path.name}: {error}") from error
-    found: dict[str, Floats] = {}
+    found: dict[str, npt.NDArray[Any]] = {}
     for name, item in listed:
-        if item["dtype"] == "BF16":
+        kind, shape = item["dtype"], item["shape"]
+        if kind == "BF16":
             wide = np.frombuffer(item["data"], dtype=np.uint16).astype(np.uint32) << 16
-            found[name] = wide.view(np.float32).reshape(item["shape"])
-        elif item["dtype"] in _FLOATS:
-            values: npt.NDArray[Any] = np.frombuffer(item["data"], dtype=_FLOATS[item["dtype"]])
-            found[name] = values.reshape(item["shape"]).astype(np.float32, copy=False)
+            found[name] = wide.view(np.float32).reshape(shape)
+        elif kind in _FLOATS:
+            values: npt.NDArray[Any] = np.frombuffer(item["data"], dtype=_FLOATS[kind])
+            found[name] = values.reshape(shape).astype(np.float32, copy=False)
+        elif kind in _OTHERS:
+            found[name] = np.frombuffer(item["data"], dtype=_OTHERS[kind]).reshape(shape)
     return found
+
+
+def read_tensors(path: Path) -> dict[str, Floats]:
+    """The floating-point tensors of a safetensors file as float32. Raises EncoderUnavailableError if it is damaged."""
+    return {name: values for name, values in read_arrays(path).items() if values.dtype == np.float32}
 
 
 def encoder_of(source: Source) -> Encoder:

@@ -14,11 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hyblink.app.core.errors import EncoderUnavailableError
-from hyblink.app.encoders.dense.transformer import cut_layers, load_sentence_transformer
+from hyblink.app.encoders.late_interaction.model import SHARPEST
 from hyblink.app.encoders.loading.adapters import LATE_INTERACTION, adapter_manifest
-
-_SHARPEST = 2.0
-"""The bound of learned corrections: a token's weight changes by a factor of at most exp(±2)."""
+from hyblink.app.encoders.loading.in_torch import cut_layers, load_sentence_transformer
 
 
 class InteractionHead(nn.Module):  # type: ignore[misc]
@@ -42,7 +40,7 @@ class InteractionHead(nn.Module):  # type: ignore[misc]
         The product of the last two is a token's weight in a query.
         """
         vectors_BLH = nn.functional.normalize(self.project(states_BLH), dim=-1)
-        learned_BL = torch.exp(_SHARPEST * torch.tanh(self.weigh(states_BLH)[..., 0] / _SHARPEST))
+        learned_BL = torch.exp(SHARPEST * torch.tanh(self.weigh(states_BLH)[..., 0] / SHARPEST))
         return vectors_BLH, learned_BL, self.idf[ids_BL]
 
 

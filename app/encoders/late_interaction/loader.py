@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
+from hyblink.app.encoders.graphs.precision import GraphPrecision
 from hyblink.app.encoders.late_interaction.model import LateInteraction, in_onnx, in_torch
 from hyblink.app.encoders.loading.adapters import trained
 from hyblink.app.encoders.vdr.bag import BagOfTokens
 
+_BATCH = 4
+"""The number of passages that are read before the deadline is checked."""
+
 
 class LateInteractionLoader:
-    """The `RerankerLoader` of late interaction. On CPUs these models are always faster in int8 than in bf16."""
-
-    bf16_on_cpu = False
+    """The `RerankerLoader` of late interaction."""
 
     def in_torch(self, model: str, device: str, tokens: int, *, bf16: bool, batch: int) -> LateInteractionScorer:
         base = str(trained(model).get("base", ""))
         return LateInteractionScorer(in_torch(model, device, tokens, bf16=bf16), base, batch)
 
-    def in_graph(self, model: str, folder: Path, tokens: int) -> LateInteractionScorer:
-        return LateInteractionScorer(in_onnx(folder, tokens), str(trained(model).get("base", "")))
+    def in_onnx(
+        self, model: str, settings: EncodeSettings, precision: GraphPrecision, tokens: int
+    ) -> LateInteractionScorer:
+        base = str(trained(model).get("base", ""))
+        return LateInteractionScorer(in_onnx(model, settings, precision, tokens), base, _BATCH)
 
 
 class LateInteractionScorer:

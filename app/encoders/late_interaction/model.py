@@ -22,9 +22,20 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hyblink.app.core.manifest import MANIFEST, read_json
+from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
-from hyblink.app.encoders.loading.models import onnx_session
+from hyblink.app.encoders.graphs.precision import GraphPrecision
+from hyblink.app.encoders.graphs.weights import read_arrays
+from hyblink.app.encoders.loading.adapters import trained
+from hyblink.app.encoders.loading.models import plain_tokenizer, root_of
+from hyblink.app.encoders.loading.sources import source_of, tokens_in
+from hyblink.app.encoders.loading.tokens import padded
+from hyblink.app.encoders.runtimes.choice import graph_cache
+from hyblink.app.encoders.runtimes.onnx_transformer import OnnxTransformer, unit
+
+SHARPEST = 2.0
+"""The bound of learned corrections: a token's weight changes by a factor of at most exp(±2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,9 @@ _Made = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.f
 
 
 class _Network(Protocol):
-    def __call__(self, ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made: ...
+    def __call__(self, rows: Sequence[Sequence[int]]) -> list[_Made]:
+        """Of each row of L token ids: vectors (L, H), learned corrections (L,), idf in the training passages (L,)."""
+        ...
 
 
 class LateInteraction:
@@ -128,18 +141,13 @@ class LateInteraction:
     def read(self, texts: Sequence[str]) -> list[Read]:
         """Encode texts, queries or passages alike, in one batch."""
         encoded = self._tokenizer.encode_batch(list(texts))
-        longest = max(len(item.ids) for item in encoded)
-        ids_BL = np.zeros((len(texts), longest), dtype=np.int64)
-        mask_BL = np.zeros_like(ids_BL)
-        for row, item in enumerate(encoded):
-            ids_BL[row, : len(item.ids)] = item.ids
-            mask_BL[row, : len(item.ids)] = 1
-        vectors_BLH, learned_BL, idf_BL = self._network(ids_BL, mask_BL)
+        made = self._network([item.ids for item in encoded])
         found = []
-        for row, item in enumerate(encoded):
+        for item, (vectors_LH, learned_L, idf_L) in zip(encoded, made, strict=True):
             own = np.flatnonzero(np.array(item.special_tokens_mask) == 0)
             names = tuple(item.tokens[n] for n in own)
-            found.append(Read(names, ids_BL[row, own], vectors_BLH[row, own], learned_BL[row, own], idf_BL[row, own]))
+            ids = np.array(item.ids, dtype=np.int64)[own]
+            found.append(Read(names, ids, vectors_LH[own], learned_L[own], idf_L[own]))
         return found
 
 
@@ -154,25 +162,43 @@ def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> Lat
     if bf16:
         module.bfloat16()
 
-    def network(ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made:
+    def network(rows: Sequence[Sequence[int]]) -> list[_Made]:
+        ids_BL, mask_BL = (torch.from_numpy(item).long().to(device) for item in padded(rows, 0))
         with torch.inference_mode():
-            made = module(torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device))
-            vectors, learned, idf = (item.float().cpu().numpy() for item in made)
-        return vectors, learned, idf
+            vectors, learned, idf = (item.float().cpu().numpy() for item in module(ids_BL, mask_BL))
+        return [(vectors[at, : len(row)], learned[at, : len(row)], idf[at, : len(row)]) for at, row in enumerate(rows)]
 
     return LateInteraction(network, tokenizer, scale, min(tokens, module.positions))
 
 
-def in_onnx(folder: Path, tokens: int) -> LateInteraction:
-    """The exported late-interaction model in `folder`, in ONNX Runtime."""
-    from tokenizers import Tokenizer
+def in_onnx(model: str, settings: EncodeSettings, precision: GraphPrecision, tokens: int) -> LateInteraction:
+    """A late-interaction model in ONNX Runtime, with its head in NumPy.
 
-    session = onnx_session(folder)
+    Raises UnknownGraphError if no graph of its base can be built, EncoderUnavailableError if it cannot be loaded.
+    """
+    source = source_of(model)
+    base = str(trained(model)["base"])
+    transformer = OnnxTransformer(
+        graph_cache(settings).open(source, precision, "states"), tokens_in(root_of(base), source.folder), "cls"
+    )
+    head = read_arrays(Path(model).expanduser() / "model.safetensors")
+    hidden = transformer.dimension
+    shapes = {
+        "project.weight": (hidden, hidden), "weigh.weight": (1, hidden), "weigh.bias": (1,), "scale": (),
+        "idf": (len(transformer.word_vectors()),),
+    }  # fmt: skip
+    if any(name not in head or head[name].shape != shape for name, shape in shapes.items()):
+        raise EncoderUnavailableError(
+            f"cannot load the late interaction {Path(model).name!r}", expected=f"a head for {hidden} dimensions"
+        )
+    project_HH, weigh_H, bias = head["project.weight"].T, head["weigh.weight"][0], head["weigh.bias"][0]
 
-    def network(ids_BL: npt.NDArray[np.int64], mask_BL: npt.NDArray[np.int64]) -> _Made:
-        vectors, learned, idf = session.run(None, {"input_ids": ids_BL, "attention_mask": mask_BL})
-        return vectors, learned, idf
+    def network(rows: Sequence[Sequence[int]]) -> list[_Made]:
+        found = []
+        for row, states_LH in zip(rows, transformer.states(rows), strict=True):
+            learned_L = np.exp(SHARPEST * np.tanh((states_LH @ weigh_H + bias) / SHARPEST))
+            found.append((unit(states_LH @ project_HH), learned_L, head["idf"][np.asarray(row)]))
+        return found
 
-    known = read_json(folder / MANIFEST)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return LateInteraction(network, tokenizer, float(known["scale"]), min(tokens, int(known["positions"])))
+    tokenizer = plain_tokenizer(root_of(base))
+    return LateInteraction(network, tokenizer, float(head["scale"]), min(tokens, transformer.longest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,16 +68,3 @@ def adapts_passages(manifest: Mapping[str, Any]) -> bool:
         config = manifest.get("config")
         return isinstance(config, dict) and config.get("train_entities") is True
     return manifest.get("kind") == DENSE_LORA
-
-
-def merge_lora(model: Any, folder: Path) -> None:
-    """Merge a LoRA adapter into a sentence-transformers model, in place. Raises EncoderUnavailableError if it fails."""
-    from peft import PeftModel
-
-    transformer = model[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers: no user can mend it
-            transformer.model = PeftModel.from_pretrained(transformer.model, str(folder)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise EncoderUnavailableError(f"cannot load the adapter {folder.name!r}: {error}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,12 +129,3 @@ def tokenizer_file(model: str) -> Path:
         return Path(hf_hub_download(model, "tokenizer.json"))
     except (OSError, ValueError) as error:
         raise EncoderUnavailableError(f"the hub gave no tokenizer for {model!r}: {error}") from error
-
-
-def onnx_session(folder: Path) -> Any:
-    """An ONNX Runtime session of the exported model in `folder`, using all CPUs that this process may use."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])

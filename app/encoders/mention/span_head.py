@@ -29,9 +29,12 @@ from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.linking import Mention, without_overlaps
 from hyblink.app.encoders.dense.backbone import windows
-from hyblink.app.encoders.dense.transformer import device_of, load_sentence_transformer
-from hyblink.app.encoders.loading.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, adapts_passages, merge_lora
+from hyblink.app.encoders.graphs.weights import read_tensors
+from hyblink.app.encoders.loading.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, adapts_passages
 from hyblink.app.encoders.loading.models import identity, is_dense
+from hyblink.app.encoders.runtimes.choice import default_precision
+from hyblink.app.encoders.runtimes.open import open_transformer
+from hyblink.app.encoders.runtimes.transformer import Transformer
 
 DEFAULT = WEIGHTS / "elq-minilm"
 HEADS = "heads.safetensors"
@@ -175,13 +178,10 @@ class SpanHead:
         return is_dense(dense_id, str(self._folder) if adapts_passages(self._manifest) else self.base)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, dict[str, Floats]]:
-        from safetensors.numpy import load_file
-
-        model = load_sentence_transformer(self.base, device_of(self._settings))
-        merge_lora(model, self._folder)
-        heads = {name: value.astype(np.float32) for name, value in load_file(str(self._folder / HEADS)).items()}
-        return model.eval(), heads
+    def _loaded(self) -> tuple[Transformer, dict[str, Floats]]:
+        folder = str(self._folder)
+        made = open_transformer(folder, self._settings, default_precision(folder, self._settings))
+        return made, read_tensors(self._folder / HEADS)
 
     def read(self, texts: Sequence[str]) -> Iterator[TokenOutputs]:
         """The model's output for each text, in order. Recently read texts are cached.
@@ -210,44 +210,31 @@ class SpanHead:
 
     def _pass(self, texts: Sequence[str]) -> Iterator[TokenOutputs]:
         """The model's output for each text. Texts are computed together until their windows fill a batch."""
-        model, heads = self._loaded
+        with self._computing:
+            made, heads = self._loaded
+        longest = min(self.tokens, made.longest) - 2
         waiting: list[tuple[list[int], Offsets, list[Window]]] = []
         for number, text in enumerate(texts, 1):
-            with self._computing:  # a fast tokenizer must not be used by two threads at once
-                made = model.tokenizer(
-                    text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-                )
-            offsets = tuple((int(a), int(b)) for a, b in made["offset_mapping"])
+            ids, told = made.tokens.with_offsets(text)
+            offsets = tuple(told)
             ends = sentence_ends(text, [start for start, _ in offsets])
-            waiting.append((made["input_ids"], offsets, span_windows(ends, self._window, self.tokens - 2)))
+            waiting.append((ids, offsets, span_windows(ends, min(self._window, longest), longest)))
             if number == len(texts) or sum(len(own) for *_, own in waiting) >= self._settings.batch_size:
                 for (_, seen, _), states in zip(waiting, self._states(waiting), strict=True):
                     yield TokenOutputs(seen, states @ heads["weight"].T + heads["bias"], states)
                 waiting = []
 
     def _states(self, texts: Sequence[tuple[list[int], Offsets, list[Window]]]) -> list[Floats]:
-        import torch
-
-        model, heads = self._loaded
-        tokenizer = model.tokenizer
+        made, heads = self._loaded
         states = [np.zeros((len(ids), heads["projection"].shape[1]), dtype=np.float32) for ids, _, _ in texts]
         parts = [(at, window) for at, (_, _, own) in enumerate(texts) for window in own]
         parts.sort(key=lambda part: part[1].start - part[1].end)  # longest first, so that batches have similar lengths
         for first in range(0, len(parts), self._settings.batch_size):
             some = parts[first : first + self._settings.batch_size]
-            longest = max(window.end - window.start for _, window in some) + 2
-            ids_NL = torch.full((len(some), longest), tokenizer.pad_token_id, dtype=torch.int64)
-            mask_NL = torch.zeros_like(ids_NL)
-            for row, (at, window) in enumerate(some):
-                ids = [tokenizer.cls_token_id, *texts[at][0][window.start : window.end], tokenizer.sep_token_id]
-                ids_NL[row, : len(ids)] = torch.tensor(ids)
-                mask_NL[row, : len(ids)] = 1
-            features = {"input_ids": ids_NL.to(model.device), "attention_mask": mask_NL.to(model.device)}
-            with self._computing, torch.inference_mode():  # other threads can compute between batches
-                out = model[0](features)["token_embeddings"].float().cpu().numpy()
-            for row, (at, window) in enumerate(some):
+            rows = [made.tokens.row(texts[at][0][window.start : window.end]) for at, window in some]
+            for (at, window), own in zip(some, made.states(rows), strict=True):
                 shift = 1 - window.start  # behind [CLS]
-                mine = out[row, window.own_start + shift : window.own_end + shift]
+                mine = own[window.own_start + shift : window.own_end + shift]
                 states[at][window.own_start : window.own_end] = mine
         return states
 

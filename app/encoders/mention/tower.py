@@ -18,18 +18,19 @@ from hyblink.app.core.ports.encoders import DenseEncoder
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.linking import MentionContext
-from hyblink.app.encoders.dense.transformer import device_of, load_sentence_transformer, on_device
 from hyblink.app.encoders.loading.adapters import (
     DENSE_LORA,
     MENTION_LORA,
     WEIGHTS,
     adapter_manifest,
-    merge_lora,
     trained,
 )
 from hyblink.app.encoders.loading.models import identity, is_dense, plain_tokenizer, root_of
 from hyblink.app.encoders.loading.prefixes import prefixes_for
 from hyblink.app.encoders.mention.text import marked
+from hyblink.app.encoders.runtimes.choice import default_precision
+from hyblink.app.encoders.runtimes.open import open_transformer
+from hyblink.app.encoders.runtimes.transformer import Transformer
 
 DEFAULT = WEIGHTS / "mention-minilm"
 _SIDE = 200
@@ -77,12 +78,10 @@ class MentionTower:
         return is_dense(dense_id, self._entities)
 
     @cached_property
-    def model(self) -> Any:
-        """The SentenceTransformer with the adapter merged."""
-        model = load_sentence_transformer(self.base, device_of(self._settings))
-        merge_lora(model, self._folder)
-        model.max_seq_length = self.tokens
-        return model.eval()
+    def transformer(self) -> Transformer:
+        """The loaded model with the adapter merged."""
+        folder = str(self._folder)
+        return open_transformer(folder, self._settings, default_precision(folder, self._settings))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -94,16 +93,9 @@ class MentionTower:
         return [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
-        import torch
-
         with self._lock:
-            texts = self.texts(mentions)
-            found = np.empty((len(texts), int(self.model.get_embedding_dimension())), dtype=np.float32)
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        for at in range(0, len(order), self._settings.batch_size):
-            some = order[at : at + self._settings.batch_size]
-            with self._lock, torch.inference_mode():  # other threads can compute between batches
-                features = on_device(self.model.preprocess([texts[n] for n in some]), self.model.device)
-                vectors = self.model(features)["sentence_embedding"].float()
-                found[some] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
-        return found
+            made = self.transformer
+        tokens, window = made.tokens, min(self.tokens, made.longest) - 2
+        if not mentions:
+            return np.empty((0, made.dimension), dtype=np.float32)
+        return made.vectors([tokens.row(ids[:window]) for ids in tokens.ids(self.texts(mentions))])

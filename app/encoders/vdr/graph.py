@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from hyblink.app.encoders.dense.graph import pooled, pooling_of
-from hyblink.app.encoders.dense.transformer import load_sentence_transformer
 from hyblink.app.encoders.family import Graph
 from hyblink.app.encoders.loading.adapters import VDR_HEAD, adapter_manifest
+from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
 from hyblink.app.encoders.vdr.head import VdrHead, load_encoder, towers
 
 _INPUTS = ("input_ids", "attention_mask", "query")

@@ -24,6 +24,7 @@ from torch import nn
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.types.ranking import TokenContribution
 from hyblink.app.encoders.loading.safety import refuse_unsafe
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.app.encoders.vdr.folders import module_folders
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
@@ -364,6 +365,29 @@ def load_encoder(folder: Path, device: str = "cpu") -> SparseEncoder:
             )
         modules = [Router.for_query_document(loaded[found["query"]], loaded[found["document"]])]
     return SparseEncoder(modules=modules, device=device, similarity_fn_name="dot")
+
+
+class _States:
+    """Adapts the transformer of a SparseEncoder to what `TorchTransformer` expects of a model."""
+
+    def __init__(self, transformer: Any, device: str) -> None:
+        self._transformer = transformer.to(device).eval()
+        self.tokenizer = transformer.tokenizer
+        self.device = torch.device(device)
+
+    def __getitem__(self, at: int) -> Any:
+        return (self._transformer,)[at]
+
+    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
+        made = dict(self._transformer(features))
+        made["sentence_embedding"] = made["token_embeddings"][:, 0]  # a placeholder: there is no dense vector
+        return made
+
+
+def tower_in_torch(folder: Path, device: str) -> TorchTransformer:
+    """The transformer in a folder, for a head on its states."""
+    transformer = Transformer.load(str(folder), model_kwargs={"use_safetensors": True})
+    return TorchTransformer(_States(transformer, device))
 
 
 def disentangle(model: SparseEncoder, text: str, top_k: int = 32, *, query: bool = True) -> list[tuple[str, float]]:

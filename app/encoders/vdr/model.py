@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,20 +16,37 @@ import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.core.errors import EncoderUnavailableError
-from hyblink.app.core.manifest import MANIFEST, check_manifest
+from hyblink.app.core.manifest import MANIFEST, check_manifest, read_json
 from hyblink.app.core.ports.encoders import DenseEncoder, HybridEncoder
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
 from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.dense.transformer import device_of
+from hyblink.app.encoders.graphs.architectures.architecture import UnknownGraphError
+from hyblink.app.encoders.graphs.weights import Source
 from hyblink.app.encoders.loading.models import identity, root_of, weights_version
 from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
+from hyblink.app.encoders.loading.safety import refuse_unsafe
+from hyblink.app.encoders.loading.sources import tokens_in
 from hyblink.app.encoders.passages import DenseAndVdr
-from hyblink.app.encoders.vdr.adapter import prior_of, weights_of
+from hyblink.app.encoders.runtimes.choice import graph_cache, runtime_for, torch_instead
+from hyblink.app.encoders.runtimes.devices import device_of
+from hyblink.app.encoders.runtimes.onnx_transformer import OnnxTransformer
+from hyblink.app.encoders.runtimes.transformer import Transformer
+from hyblink.app.encoders.vdr.adapter import inference_of
+from hyblink.app.encoders.vdr.folders import module_folders
+from hyblink.app.encoders.vdr.inference import VdrInference
 
 if TYPE_CHECKING:
-    from hyblink.app.encoders.vdr.head import VdrHead
+    from hyblink.app.encoders.vdr.in_torch import TorchInference
+
+
+@dataclass(frozen=True, slots=True)
+class _Tower:
+    """The transformer and the head of a task."""
+
+    backbone: Backbone
+    head: VdrInference | TorchInference
 
 
 class VdrModel:
@@ -80,30 +98,48 @@ class VdrModel:
         return cast("VdrMode", self._manifest.get("mode", "full"))
 
     @cached_property
-    def _parts(self) -> tuple[tuple[Backbone, VdrHead], ...]:
-        from hyblink.app.encoders.vdr.head import load_encoder, towers
+    def _parts(self) -> tuple[_Tower, _Tower]:
+        folders = module_folders(self._folder)
+        shared = folders["query"] == folders["document"]
+        of_queries = self._tower(*folders["query"])
+        return of_queries, of_queries if shared else self._tower(*folders["document"])
 
-        encoder = load_encoder(self._folder, device_of(self._settings))
-        encoder.eval()
-        found = []
-        for transformer, head in towers(encoder):
-            window = min(transformer.max_seq_length or self._settings.max_seq_tokens, self._settings.max_seq_tokens)
-            backbone = Backbone(
-                _States(transformer, encoder.device),
-                window=window,
-                max_tokens=self._settings.max_vdr_tokens,
-                batch_size=self._settings.batch_size,
-            )
-            found.append((backbone, head))
-        return tuple(found)
+    def _tower(self, transformer: str, head: str) -> _Tower:
+        refuse_unsafe(self._folder)
+        own = self._folder / transformer
+        made = self._transformer(own)
+        config = own / "sentence_bert_config.json"
+        limit = int(read_json(config).get("max_seq_length") or 0) if config.is_file() else 0
+        window = min(limit or made.longest, self._settings.max_seq_tokens, made.longest)
+        backbone = Backbone(
+            made, window=window, max_tokens=self._settings.max_vdr_tokens, batch_size=self._settings.batch_size
+        )
+        return _Tower(backbone, inference_of(self._folder / head, made))
 
-    def _loaded(self, *, query: bool) -> tuple[Backbone, VdrHead]:
+    def _transformer(self, folder: Path) -> Transformer:
+        """A tower's transformer, in float32."""
+        settings = self._settings
+        if runtime_for(str(folder), "fp32", settings) == "onnx":
+            try:
+                graph = graph_cache(settings).open(Source(folder), "fp32", "states")
+                return OnnxTransformer(graph, tokens_in(str(folder), folder), "cls")
+            except UnknownGraphError as error:
+                torch_instead(error, settings, "fp32")
+        from hyblink.app.encoders.vdr.head import tower_in_torch
+
+        return tower_in_torch(folder, device_of(settings))
+
+    def load(self) -> None:
+        """Load the model now. Raises EncoderUnavailableError if it cannot be loaded."""
+        self._tower_of(query=True)
+
+    def _tower_of(self, *, query: bool) -> _Tower:
         with self._lock:
             return self._parts[0 if query else 1]
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
         """The idf contained in passage weights, parallel to `ids`; None if the model is not calibrated."""
-        return prior_of(self._loaded(query=False)[1], ids) if self._manifest.get("calibrated") else None
+        return self._tower_of(query=False).head.prior_idf(ids) if self._manifest.get("calibrated") else None
 
     def encode_query(self, text: str) -> TermWeights:
         """The query's sparse vector, pruned to its largest weights and those of its own tokens."""
@@ -119,11 +155,11 @@ class VdrModel:
         return prefixes_for(root_of(str(self._folder)))
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> list[TermWeights]:
-        backbone, head = self._loaded(query=query)
+        tower = self._tower_of(query=query)
         made: dict[int, TermWeights] = {}
-        for part in backbone.groups(texts):
+        for part in tower.backbone.groups(texts):
             states = [item for _, item in part]
-            weights = weights_of(head, states, query=query, passage_weights=self._settings.passage_weights)
+            weights = tower.head.weights(states, query=query, passage_weights=self._settings.passage_weights)
             made |= {at: own for (at, _), own in zip(part, weights, strict=True)}
         return [made[at] for at in range(len(texts))]
 
@@ -132,17 +168,3 @@ def load_model(folder: Path, settings: EncodeSettings, dense: DenseEncoder) -> V
     """The `VdrModel` in a folder. `dense` is not used."""
     del dense
     return VdrModel(folder, settings)
-
-
-class _States:
-    """Adapts the transformer of a SparseEncoder to the interface that `Backbone` expects."""
-
-    def __init__(self, transformer: Any, device: Any) -> None:
-        self._transformer = transformer
-        self.tokenizer = transformer.tokenizer
-        self.device = device
-
-    def __call__(self, features: dict[str, Any]) -> dict[str, Any]:
-        made = dict(self._transformer(features))
-        made["sentence_embedding"] = made["token_embeddings"][:, 0]  # a placeholder: there is no dense vector
-        return made

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from hyblink.app.encoders.cross_encoder.transformer import load_cross_encoder
-from hyblink.app.encoders.dense.transformer import cut_layers
 from hyblink.app.encoders.loading.adapters import CROSS_ENCODER_LORA
+from hyblink.app.encoders.loading.in_torch import cut_layers
 from hyblink.training.data.batches import Drawn
 from hyblink.training.data.rows import TrainingRow
 from hyblink.training.families.adapters import files_of, save_adapter

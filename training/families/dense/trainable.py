@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from hyblink.app.encoders.dense.transformer import on_device
 from hyblink.app.encoders.loading.adapters import DENSE_LORA
+from hyblink.app.encoders.loading.in_torch import on_device
 from hyblink.app.encoders.loading.models import root_of
 from hyblink.app.encoders.loading.prefixes import prefixes_for
 from hyblink.training.data.rows import Text, TrainingRow

@@ -15,9 +15,10 @@ from torch import nn
 
 from hyblink.app.core.weights import idf
 from hyblink.app.encoders.dense.backbone import Backbone, TextStates
-from hyblink.app.encoders.dense.transformer import cut_layers
 from hyblink.app.encoders.late_interaction.head import InteractionHead, save_head
+from hyblink.app.encoders.loading.in_torch import cut_layers
 from hyblink.app.encoders.loading.models import identity
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.training.data.batches import Drawn
 from hyblink.training.data.hidden_states import StateCache
 from hyblink.training.data.rows import TrainingRow
@@ -38,7 +39,7 @@ class LateInteractionTrainable:
         words = transformer.get_input_embeddings().weight
         self.head = InteractionHead(words.shape[0], words.shape[1]).to(self.model.device)
         window = min(self.model.max_seq_length, config.passage_tokens)
-        backbone = Backbone(self.model, window=window, max_tokens=window)
+        backbone = Backbone(TorchTransformer(self.model), window=window, max_tokens=window)
         self._states = StateCache(
             cache, lambda: backbone, f"{identity(config.base)} {config.kept_layers} layers {window}"
         )

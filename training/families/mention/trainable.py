@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hyblink.app.encoders.dense.transformer import on_device
 from hyblink.app.encoders.loading.adapters import MENTION_LORA
+from hyblink.app.encoders.loading.in_torch import on_device
 from hyblink.training.data.rows import Text
 from hyblink.training.families.adapters import save_adapter
 from hyblink.training.families.backbone import load_backbone

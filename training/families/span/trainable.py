@@ -20,8 +20,8 @@ from torch import nn
 
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.types.linking import without_overlaps
-from hyblink.app.encoders.dense.transformer import on_device
 from hyblink.app.encoders.loading.adapters import SPAN_HEAD
+from hyblink.app.encoders.loading.in_torch import on_device
 from hyblink.app.encoders.loading.models import root_of
 from hyblink.app.encoders.loading.prefixes import prefixes_for
 from hyblink.app.encoders.mention.span_head import HEADS, span_scores, valid_spans, word_edges

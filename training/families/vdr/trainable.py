@@ -18,12 +18,13 @@ from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.weights import calibrated, idf
 from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.dense.transformer import on_device
 from hyblink.app.encoders.loading.adapters import VDR_HEAD
+from hyblink.app.encoders.loading.in_torch import on_device
 from hyblink.app.encoders.loading.models import identity, root_of
 from hyblink.app.encoders.loading.prefixes import prefixes_for
-from hyblink.app.encoders.vdr.adapter import features_of
+from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.app.encoders.vdr.head import VdrHead, sparse_mask
+from hyblink.app.encoders.vdr.in_torch import features_of
 from hyblink.app.encoders.vdr.vocabulary import usable_tokens, vocabulary_shift
 from hyblink.training.data.batches import Drawn
 from hyblink.training.data.rows import Text, TrainingRow
@@ -68,7 +69,7 @@ class VdrTrainable(InBatch[VdrConfig]):
             from hyblink.training.data.hidden_states import StateCache
 
             window = min(self.model.max_seq_length, config.passage_tokens)
-            backbone = Backbone(self.model, window=window, max_tokens=config.passage_tokens)
+            backbone = Backbone(TorchTransformer(self.model), window=window, max_tokens=config.passage_tokens)
             self.states = StateCache(
                 cache, lambda: backbone, f"{identity(config.base)} {window} {config.passage_tokens}"
             )
