@@ -19,23 +19,39 @@ export TOKENIZERS_PARALLELISM ?= true
 # Without cached bytecode every command would start a second later.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-services soak lint format bench picture lock clean
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 $(UPGRADE)
+EVERYTHING = --extra ui --extra worker --extra weights --extra aws --extra train --extra dev
+
+.PHONY: help install light .light demo test test-services soak lint format bench picture lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
-install: $(VENV)/.installed ## Make the environment in .venv (ACCELERATOR=gpu for faiss-gpu).
+install: $(VENV)/.installed ## Make the whole environment in .venv, with torch (ACCELERATOR=gpu for faiss-gpu).
+
+light: $(VENV)/.light ## Make the environment in .venv that serves, without torch.
 
 $(VENV)/.installed: $(LOCK) pyproject.toml
-	@test -n "$(PYTHON)" || { echo "hyblink needs Python 3.11 or newer on the PATH"; exit 1; }
-	@command -v uv >/dev/null || test -x $(TOOLS)/bin/uv || { \
-	  $(PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv; }
-	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
-	VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes $(LOCK)
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps -e .
-	@touch $@
+	$(call environment,$(LOCK))
+	@touch $(VENV)/.light $@
 
-demo: install ## Ingest this Python's documentation, serve API and UI (ARGS=--check: one search, then exit).
+$(VENV)/.light: requirements-light.lock pyproject.toml
+	@if test -e $(VENV)/.installed; then $(MAKE) --no-print-directory install; else $(MAKE) --no-print-directory .light; fi
+
+.light:
+	$(call environment,requirements-light.lock)
+	@touch $(VENV)/.light
+
+define environment
+@test -n "$(PYTHON)" || { echo "hyblink needs Python 3.11 or newer on the PATH"; exit 1; }
+@command -v uv >/dev/null || test -x $(TOOLS)/bin/uv || { \
+  $(PYTHON) -m venv $(TOOLS) && $(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+@$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes $(1)
+@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps -e .
+endef
+
+demo: light ## Ingest this Python's documentation, serve API and UI (ARGS=--check: one search, then exit).
 	$(BIN)/hyblink demo $(ARGS)
 
 test: install ## Run every test that needs no server.
@@ -65,10 +81,10 @@ picture: install ## Make the README's picture anew (needs Chromium).
 	  -k test_a_question_finds_its_answer_with_reasons
 
 lock: ## Resolve the lock files again.
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra cpu --extra onnx --extra ui --extra worker --extra aws --extra train --extra dev pyproject.toml -o requirements.lock
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --extra gpu --extra onnx --extra ui --extra worker --extra aws --extra train --extra dev pyproject.toml -o requirements-gpu.lock
+	$(COMPILE) --extra local $(EVERYTHING) pyproject.toml -o requirements.lock
+	$(COMPILE) --extra gpu $(EVERYTHING) pyproject.toml -o requirements-gpu.lock
+	$(COMPILE) --extra local --extra ui --extra worker --extra weights -c requirements.lock pyproject.toml \
+	  -o requirements-light.lock
 
 clean: ## Remove environments and the demo's data.
 	rm -rf $(VENV) $(TOOLS) .hyblink

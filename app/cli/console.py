@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputError, UserError
+from hyblink.app.core.extras import not_installed
 
 if TYPE_CHECKING:
     from hyblink.app.application import App
@@ -202,13 +203,26 @@ def audited(app: App, act: str) -> Iterator[None]:
 
 
 @contextmanager
+def _missing_extras() -> Iterator[None]:
+    """Turn a missing module into the error that names the extra which brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        known = not_installed(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+@contextmanager
 def reported(as_json: bool = False) -> Iterator[None]:
     """Report errors as one line (and as JSON if `as_json`), and exit with a status.
 
     The status is 2 for errors in the input, 1 for other errors, 130 for Ctrl-C.
     """
     try:
-        yield
+        with _missing_extras():
+            yield
     except HyblinkError as error:
         if as_json:
             detail = {

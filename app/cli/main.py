@@ -15,6 +15,7 @@ from hyblink.app.cli import (
     training,
     worker,
 )
+from hyblink.app.cli.console import note
 from hyblink.app.cli.generations import generations_cli, profiles_cli
 from hyblink.app.cli.help import LateHelpCommand
 from hyblink.app.cli.jobs import jobs_cli
@@ -75,10 +76,18 @@ def main() -> None:
     """Entry point of the `hyblink` command."""
     import logging
 
+    from hyblink.app.core.extras import not_installed
     from hyblink.app.core.logs import set_up
 
     set_up(logging.WARNING)
-    cli()
+    try:
+        cli()
+    except ModuleNotFoundError as error:
+        known = not_installed(error)
+        if known is None:
+            raise
+        note(f"error ({known.code}): {known}")
+        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyblink.app.cli.console import answer, emit, reported, say
+from hyblink.app.cli.console import answer, emit, note, reported, say
 from hyblink.app.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -64,6 +64,28 @@ def models_rollback(kind: str) -> None:
     """Record the previously promoted model of a kind as the preferred one again."""
     with reported():
         say(f"{_registry().rollback(kind)} is the promoted {kind} again")
+
+
+@models_cli.command("measure")
+def models_measure(
+    model: Annotated[str, typer.Argument(help="A folder of `hyblink train`, a Hugging Face name, or `package:NAME`.")],
+    data: Annotated[list[Path], typer.Option("--data", help="A BEIR or linking folder; several may be given.")],
+    split: Annotated[str, typer.Option(help="Split of the judgements.")] = "dev",
+    documents: Annotated[int, typer.Option(min=100, help="Most documents or entities of a set.")] = 2000,
+    queries: Annotated[int, typer.Option(min=10, help="Most queries or mentions of a set.")] = 200,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table to this file; by default into the trained model's manifest.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model in every runtime and precision, and choose the one that it is served in."""
+    with reported(as_json):
+        from hyblink.app.core.settings import Settings
+        from hyblink.app.operations.precision import Limits, keep_table, measure_precisions
+
+        table = measure_precisions(model, Settings(), data, split, Limits(documents, queries), note)
+        where = keep_table(model, table, out)
+        answer(table, as_json, [f"{model} is served in {table['precision']}: {where}"])
 
 
 @models_cli.command("export")

@@ -39,6 +39,7 @@ from hyblink.app.encoders.passages import DenseOnly
 from hyblink.app.encoders.reranker import DEFAULT as DEFAULT_CROSS
 from hyblink.app.encoders.reranker import SHIPPED, Reranker
 from hyblink.app.encoders.runtimes.transformer import PRECISIONS
+from hyblink.app.encoders.shared_queries import SharedQueries
 from hyblink.app.encoders.vdr.adapter import DEFAULT as SHIPPED_VDR
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.encoders.vdr.bag import BagOfTokens
@@ -128,6 +129,7 @@ class EncoderPool:
         """Register a dense encoder under its id."""
         with self._lock:
             self._dense[encoder.id] = encoder
+            self._full = {key: full for key, full in self._full.items() if key[0] != encoder.id}
 
     def dense(self, encoder_id: str) -> DenseEncoder:
         """The dense encoder of this id. Raises EncoderUnavailableError if there is none.
@@ -195,9 +197,12 @@ class EncoderPool:
         with self._lock:
             if key not in self._full:
                 dense = self.dense(record.dense_encoder)
-                if not record.vdr_model:
-                    return DenseOnly(dense)
-                self._full[key] = self._vdr_of(record.vdr_model, record.dense_encoder).with_dense(dense)
+                full = (
+                    self._vdr_of(record.vdr_model, record.dense_encoder).with_dense(dense)
+                    if record.vdr_model
+                    else DenseOnly(dense)
+                )
+                self._full[key] = SharedQueries(full)
             return self._full[key]
 
     def cross(self) -> CrossEncoder:

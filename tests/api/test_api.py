@@ -262,6 +262,9 @@ def test_a_leg_that_fails_is_missing_not_fatal(client: TestClient, app: App) -> 
         id = app.encoders.default_dense.id
         dimension = app.encoders.default_dense.dimension
 
+        def load(self) -> None:
+            pass
+
         def encode_query(self, text: str) -> None:
             raise UnavailableError("the GPU fell off")
 

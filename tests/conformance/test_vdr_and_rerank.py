@@ -62,6 +62,9 @@ class FakeHybrid:
     def __init__(self, vdr: FakeVdr) -> None:
         self._dense, self._vdr = FakeDense(), vdr
 
+    def load(self) -> None:
+        """There is nothing to load."""
+
     def encode_query(self, text: str) -> EncodedQuery:
         return EncodedQuery(self._dense.encode_query(text), self._vdr.terms(text, query=True))
 

@@ -18,9 +18,9 @@ from support.training_runs import KINDS, config, weights
 
 from hyblink.app.core.errors import ConflictError, EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.manifest import check_manifest
-from hyblink.app.encoders.cross_encoder.loader import GraphScorer
+from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.encoders.cross_encoder.loader import CrossEncoderLoader
 from hyblink.app.encoders.cross_encoder.transformer import load_scorer
-from hyblink.app.encoders.runtimes.export import export
 from hyblink.training.data.batches import draw
 from hyblink.training.data.rows import Text, read_rows, write_jsonl
 from hyblink.training.families.cross_encoder.trainable import CrossEncoderTrainable
@@ -128,8 +128,8 @@ def test_a_cross_encoder_of_the_lower_layers_alone(data: Path, tmp_path: Path) -
     assert len(loaded[0].model.base_model.encoder.layer) == 2
     rows = read_rows(data)
     pairs = [(rows[0].query, text.joined) for text in (*rows[0].positives, *rows[0].negatives)]
-    export(str(tmp_path / "model"), tmp_path / "onnx")
-    np.testing.assert_allclose(GraphScorer(tmp_path / "onnx", 64).score(pairs, None), loaded.predict(pairs), atol=1e-4)
+    graph = CrossEncoderLoader().in_onnx(str(tmp_path / "model"), EncodeSettings(), "fp32", 64)
+    np.testing.assert_allclose(graph.score(pairs, None), loaded.predict(pairs), atol=1e-4)
     with pytest.raises(EncoderUnavailableError, match="layers cannot be cut off; received 4"):
         CrossEncoderTrainable(config("cross_encoder", base, kept_layers="4"))
     with pytest.raises(InvalidInputError, match="unknown option of the recipe dense; received 'kept_layers'"):

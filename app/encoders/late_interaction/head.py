@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hyblink.app.core.errors import EncoderUnavailableError
-from hyblink.app.encoders.late_interaction.model import SHARPEST
+from hyblink.app.encoders.late_interaction.correction import SHARPEST
 from hyblink.app.encoders.loading.adapters import LATE_INTERACTION, adapter_manifest
 from hyblink.app.encoders.loading.in_torch import cut_layers, load_sentence_transformer
 

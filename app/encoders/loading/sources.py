@@ -100,6 +100,8 @@ def can_be_built(model: str) -> bool:
     """
     if not Path(locate(root_of(model))).is_dir():
         return True
+    if not (source_of(model).folder / "config.json").is_file():
+        return False
     return architecture_of(source_of(model).folder) in ARCHITECTURES
 
 

@@ -1,4 +1,4 @@
-"""Exports models to ONNX, for servers without Python and for int8 on CPUs. It needs the extra `onnx`."""
+"""Exports models to ONNX, for servers without Python and for int8 on CPUs. It needs the extra `train`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export(model: str, out: Path, *, kind: str = "", int8: bool = False) -> dict
     if out.exists():
         raise ConflictError("the folder exists already", received=str(out), expected="a new folder")
     if not onnx_installed():
-        raise EncoderUnavailableError("ONNX is not installed", expected="pip install 'hyblink[onnx]'")
+        raise EncoderUnavailableError("ONNX is not installed", expected="pip install 'hyblink[train]'")
     made = _graph(model, kind)
     inputs = {
         "input_ids": torch.tensor([[101, 2054, 2003, 102], [101, 2023, 102, 0]]) % module_vocabulary(made.module),

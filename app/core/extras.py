@@ -1,0 +1,42 @@
+"""Which extra of the distribution brings a module, for messages about what is not installed."""
+
+from __future__ import annotations
+
+from hyblink.app.core.errors import HyblinkError
+
+_MODULES = {
+    "local": (
+        "defusedxml", "fastapi", "starlette", "filelock", "markdown_it", "mwparserfromhell", "numba", "numpy", "onnx",
+        "onnxruntime", "opensearchpy", "prometheus_client", "psutil", "jwt", "cryptography", "pypdf", "Stemmer",
+        "regex", "safetensors", "selectolax", "tantivy", "tokenizers", "uvicorn", "faiss", "huggingface_hub",
+    ),
+    "ui": ("streamlit", "altair"),
+    "worker": ("celery", "kombu", "redis"),
+    "aws": ("boto3", "botocore"),
+    "spacy": ("spacy",),
+    "train": (
+        "torch", "transformers", "sentence_transformers", "peft", "accelerate", "ir_measures", "matplotlib",
+        "onnxscript", "rank_bm25", "rdflib", "sklearn", "scipy",
+    ),
+}  # fmt: skip
+EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules}
+"""Module → extra, for every module of an extra that is imported."""
+
+
+class NotInstalledError(HyblinkError):
+    """What was asked for needs a package that is not installed."""
+
+    code = "not_installed"
+
+
+def not_installed(error: ModuleNotFoundError) -> NotInstalledError | None:
+    """The error that names the extra which brings the missing module; None for a module of no extra."""
+    module = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(module)
+    if extra is None:
+        return None
+    return NotInstalledError(
+        f"this needs the extra {extra}",
+        received=f"{module} is not installed",
+        expected=f"pip install 'hyblink[{extra}]'",
+    )
