@@ -51,9 +51,10 @@ def runtime_for(model: str, precision: Precision, settings: EncodeSettings) -> R
 
 
 def _ways_out(precision: Precision) -> str:
-    if precision in GRAPH_PRECISIONS and precision not in _IN_TORCH:
-        return "encode.runtime auto or onnx; or a new generation in fp32: hyblink generations build --precision fp32"
-    return "torch: pip install 'hyblink[train]'; or a new generation in fp32: hyblink generations build"
+    anew = "a new generation (HYBLINK_ENCODE__PRECISION=fp32 hyblink generations rebuild)"
+    if precision in _IN_TORCH:
+        return f"encode.runtime auto or torch, and torch: pip install 'hyblink[train]'; or {anew}"
+    return f"encode.runtime auto or onnx; or {anew}"
 
 
 def default_precision(model: str, settings: EncodeSettings, wanted: str = "") -> Precision:
