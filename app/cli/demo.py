@@ -20,7 +20,7 @@ from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.process import package_folder
 from hyblink.app.core.types.linking import LinkProfile
 from hyblink.app.engines.catalog import link_profile_from_json
-from hyblink.app.worker.local import LocalWorkers
+from hyblink.app.worker.local import GRACE_S, LocalWorkers
 
 COLLECTION = "python"
 KB = "python-api"
@@ -30,6 +30,7 @@ _LINK_PROFILE = package_folder() / "app" / "demo" / "link_profile.json"
 _UI = package_folder() / "ui" / "streamlit_app.py"
 _START_S = 90.0
 _LOOK_S = 2.0
+_GRACE_S = 2.0
 
 
 def link_profile() -> LinkProfile:
@@ -95,12 +96,6 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
         f"{done.report.documents} documents of this Python's own documentation are searchable "
         f"({time.perf_counter() - started:.1f} s); vectors follow in the background"
     )
-    started = time.perf_counter()
-    with progress() as bars:
-        loaded = load_entities(app, KB, python_entities("python"), wait=False, progress=bars)
-    if app.catalog.link_profile(KB) is None:
-        app.catalog.save_link_profile(KB, link_profile())
-    say(f"{loaded.entities} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
     port = free_port(port)
     api = create_api(app, host="127.0.0.1")
     server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=port, log_level="warning"))
@@ -110,11 +105,19 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     workers = ExitStack()
     try:
         address = f"http://127.0.0.1:{port}"
-        _wait_for(f"{address}/readyz")
-        workers.enter_context(LocalWorkers(settings, quiet=True))
-        workers.enter_context(LocalService(app))
         ui_port = free_port(ui_port)
         ui = _start_ui(address, ui_port)
+        # API and UI start while the entities are loaded.
+        started = time.perf_counter()
+        with progress() as bars:
+            loaded = load_entities(app, KB, python_entities("python"), wait=False, progress=bars)
+        if app.catalog.link_profile(KB) is None:
+            app.catalog.save_link_profile(KB, link_profile())
+        say(f"{loaded.entities} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
+        _wait_for(f"{address}/readyz")
+        # What a worker had begun is taken up at the next start, so the end of a check does not wait for it.
+        workers.enter_context(LocalWorkers(settings, quiet=True, grace_s=_GRACE_S if check else GRACE_S))
+        workers.enter_context(LocalService(app))
         ui_address = f"http://127.0.0.1:{ui_port}"
         _wait_for(f"{ui_address}/_stcore/health", ui)
         if check:

@@ -40,7 +40,7 @@ LARGEST_LOSS = 0.003
 FORMS = (("torch", "fp32"), ("torch", "bf16"), *(("onnx", precision) for precision in GRAPH_PRECISIONS))
 """(runtime, precision) of each row."""
 _NDCG = "nDCG@10"
-_TIMED = 96
+_TIMED = 48
 _ENTITIES = 4000
 _DEPTH = 20
 

@@ -14,16 +14,19 @@ from hyblink.app.core.process import module_command, module_environment
 from hyblink.app.core.settings import Settings
 from hyblink.app.jobs.celery_jobs import uses_celery
 
+GRACE_S = 15.0
 log = logging.getLogger(__name__)
 
 
 class LocalWorkers:
     """A context manager that runs `jobs.workers` worker processes, and restarts those that end.
 
-    It runs none if no broker is configured. `quiet` sets the workers' log level to WARNING.
+    It runs none if no broker is configured. `quiet` sets the workers' log level to WARNING. At the end they have
+    `grace_s` seconds to finish what they have begun.
     """
 
-    def __init__(self, settings: Settings, *, quiet: bool = False) -> None:
+    def __init__(self, settings: Settings, *, quiet: bool = False, grace_s: float = GRACE_S) -> None:
+        self._grace_s = grace_s
         self._count = settings.jobs.workers if uses_celery(settings) else 0
         self._environment = {**os.environ, "HYBLINK_DATA_DIR": str(settings.data_dir.resolve())}
         if quiet:
@@ -63,7 +66,7 @@ class LocalWorkers:
             if process is None:
                 continue
             try:
-                process.communicate(timeout=15)
+                process.communicate(timeout=self._grace_s)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)  # the sweep queues its unfinished work again
                 process.communicate()

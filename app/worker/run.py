@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import socket
 import warnings
@@ -23,7 +24,11 @@ def run_worker(
     from celery import signals
     from celery.exceptions import SecurityWarning
 
-    celery, mine = worker_celery(settings)
+    ending = multiprocessing.Event()  # the worker's forked processes share it
+    celery, mine = worker_celery(settings, ending.is_set)
+
+    def stopping(**_: Any) -> None:
+        ending.set()
 
     def closed(**_: Any) -> None:
         mine.close()
@@ -40,6 +45,7 @@ def run_worker(
     warnings.filterwarnings("ignore", category=SecurityWarning)
     signals.worker_process_shutdown.connect(closed, weak=False)
     signals.worker_ready.connect(ready, weak=False)
+    signals.worker_shutting_down.connect(stopping, weak=False)
     worker = celery.Worker(
         queues=queues,
         concurrency=concurrency,

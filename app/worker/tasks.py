@@ -54,15 +54,18 @@ class WorkerApp:
             self._app = None
 
 
-def worker_celery(settings: Settings) -> tuple[Celery, WorkerApp]:
-    """Return a Celery application with all tasks registered, and the `WorkerApp` that they use."""
+def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False) -> tuple[Celery, WorkerApp]:
+    """Return a Celery application with all tasks registered, and the `WorkerApp` that they use.
+
+    `ending` tells the processes of a worker that it is being stopped: long tasks then end after their current block.
+    """
     celery = celery_for(settings)
     mine = WorkerApp(settings)
     jobs = settings.jobs
 
     def until_enough() -> Callable[[], bool]:
         end = time.monotonic() + jobs.slice_s
-        return lambda: time.monotonic() > end
+        return lambda: ending() or time.monotonic() > end
 
     def attempt(this: Task, args: tuple[object, ...], do: Callable[[App], object]) -> None:
         """Run a task. Temporary errors are retried with growing pauses; other errors make it a dead letter."""

@@ -16,7 +16,7 @@ from hyblink.app.encoders.graphs.architectures.architecture import UnknownGraphE
 from hyblink.app.encoders.graphs.architectures.known import ARCHITECTURES
 from hyblink.app.encoders.graphs.blocks import relative_buckets
 from hyblink.app.encoders.graphs.cache import GraphCache
-from hyblink.app.encoders.graphs.quantized import LARGEST, quantized
+from hyblink.app.encoders.graphs.quantized import LARGEST, LARGEST_ACTIVATION, quantized
 from hyblink.app.encoders.graphs.weights import Source
 
 SIZES: dict[str, Any] = {
@@ -233,12 +233,12 @@ def test_what_cannot_be_built_is_said_with_the_way_out(changes: dict[str, Any], 
     assert "pip install 'hyblink[train]'" in str(error.value)
 
 
-def test_quantised_weights_fit_seven_bits_and_are_near() -> None:
+def test_quantised_weights_fit_a_byte_and_are_near() -> None:
     weight = np.random.default_rng(0).standard_normal((384, 64)).astype(np.float32)
     weights, scales = quantized(weight)
     assert weights.dtype == np.int8
     assert np.abs(weights).max() <= LARGEST
-    assert 2 * 255 * LARGEST < 2**15, "two products of bytes fit 16 bits"
+    assert 2 * LARGEST_ACTIVATION * LARGEST < 2**15, "two products of bytes fit 16 bits"
     plain = np.rint(weight / (np.abs(weight).max(0) / LARGEST)) * (np.abs(weight).max(0) / LARGEST)
     assert np.square(weights * scales - weight).sum() <= np.square(plain - weight).sum()
 

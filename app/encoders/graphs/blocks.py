@@ -15,11 +15,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hyblink.app.encoders.graphs.parts import Activation, Embeddings, Encoder, Floats, Layer, Linear, Norm, RelativeBias
 from hyblink.app.encoders.graphs.precision import GraphPrecision
-from hyblink.app.encoders.graphs.quantized import quantized
+from hyblink.app.encoders.graphs.quantized import LARGEST_ACTIVATION, ZERO, ZERO_AFTER_ACTIVATION, quantized
 
 _FUSED = "com.microsoft"
-_ZERO_AFTER_ACTIVATION = 32
-"""The byte that stands for 0 in activations that are hardly ever negative."""
 _LEAST: dict[Activation, float] = {"gelu": -0.17, "gelu_tanh": -0.17, "relu": 0.0}
 """The smallest value of an activation function."""
 
@@ -67,8 +65,8 @@ class Nodes:
 
         `least` is the smallest value that an activation function gives; None means that both signs are alike.
         """
-        zero = 128 if least is None else _ZERO_AFTER_ACTIVATION
-        steps = 255 - zero
+        zero = ZERO if least is None else ZERO_AFTER_ACTIVATION
+        steps = LARGEST_ACTIVATION - zero
         top = self.add("ReduceMax", self.add("Abs", x) if least is None else x, self.integers(-1), keepdims=1)
         floor = 1e-9 if least is None else max(1e-9, -least * steps / zero)  # so that `least` is a byte too
         top = self.add("Max", top, self.constant(np.float32(floor)))

@@ -25,7 +25,7 @@ from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.graphs.precision import GraphOutput, GraphPrecision
 from hyblink.app.encoders.graphs.weights import Source, encoder_of
 
-FORMAT = 1
+FORMAT = 2
 """The version of built graphs. Those of another version are made again."""
 _WORDS = "words"
 _INLINE = 2**20

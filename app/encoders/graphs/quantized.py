@@ -10,9 +10,14 @@ import numpy.typing as npt
 
 from hyblink.app.encoders.graphs.parts import Floats
 
-LARGEST = 63
-"""Weights have 7 bits. x86 CPUs without VNNI add two products of bytes in 16 bits: 2 · 255 · 63 fits, 2 · 255 · 127
-does not. So the same integers come out on every CPU."""
+LARGEST = 127
+"""Weights have 8 bits, with sign."""
+LARGEST_ACTIVATION = 128
+"""Activations are bytes of at most this. x86 CPUs without VNNI add two products of bytes in 16 bits: 2 · 128 · 127
+fits, 2 · 255 · 127 does not. So the same integers come out on every CPU. (The other way round, weights of 7 bits and
+activations of 8, loses twice as much.)"""
+ZERO, ZERO_AFTER_ACTIVATION = 64, 16
+"""The bytes that stand for 0: in activations of both signs, and in those that are hardly ever negative."""
 _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """The ranges that are tried, as shares of the largest weight."""
 
