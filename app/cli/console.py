@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,18 @@ def note(text: str) -> None:
         served.send(err=text)
         return
     sys.stderr.write(text + "\n")
+
+
+@contextmanager
+def told_if_slow(what: str, after_s: float = 1.0) -> Iterator[None]:
+    """Say on standard error that something is going on, if it takes longer than `after_s` seconds."""
+    timer = threading.Timer(after_s, copy_context().run, (note, f"{what} …"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def parse_pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:

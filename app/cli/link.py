@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hyblink.app.cli.console import answer, new_file, note, opened, progress, reported, say
+from hyblink.app.cli.console import answer, new_file, note, opened, progress, reported, say, told_if_slow
 from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, JsonOption, KbOption
 
@@ -138,7 +138,8 @@ def _linker(
 
     if app.settings.link.rerank if rerank is None else rerank:
         try:
-            app.encoders.entity_cross().load()
+            with told_if_slow("the cross-encoder is being loaded"):
+                app.encoders.entity_cross().load()
         except EncoderUnavailableError as error:
             if rerank:
                 note(f"without the cross-encoder: {error}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyblink.app.cli.console import answer, note, opened, parse_json, parse_weights, reported
+from hyblink.app.cli.console import answer, note, opened, parse_json, parse_weights, reported, told_if_slow
 from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import (
     CollectionOption,
@@ -96,9 +96,13 @@ def search(
             rerank=RerankRequest(wanted, rerank_ms or limits.rerank_budget_ms) if wanted else None,
             generation=generation,
         )
-        if request.rerank:
-            with suppress(HyblinkError):  # the search result reports the error
-                app.encoders.cross().load()  # loaded here, so that loading does not use up the time budget
+        # The search waits for its models by itself. Here the terminal is told of it, and the result of what fails.
+        with told_if_slow("the models are being loaded"), suppress(HyblinkError):
+            record = app.catalog.engine(collection, generation).record
+            if record.dense_dimension:
+                app.encoders.hybrid_encoder(record).load()
+            if request.rerank:
+                app.encoders.cross().load()
         if why_not is not None:
             why = app.search.why_not(collection, request, why_not)
             answer(asdict(why), as_json, [why.explanation])

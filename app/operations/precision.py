@@ -27,7 +27,7 @@ from hyblink.app.encoders.loading.adapters import DENSE, MENTION_LORA, SPAN_HEAD
 from hyblink.app.encoders.mention.span_head import SpanHead
 from hyblink.app.encoders.mention.tower import MentionTower
 from hyblink.app.encoders.reranker import Reranker
-from hyblink.app.encoders.runtimes.devices import torch_installed
+from hyblink.app.encoders.runtimes.devices import cpu_has_bf16, on_gpu, torch_installed
 from hyblink.app.encoders.vdr.adapter import DEFAULT as SHIPPED_VDR
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.evaluation.beir import read_beir
@@ -79,15 +79,17 @@ def measure_precisions(
 
     A row has `load_s`, `query_ms` (p50 of one query), `eight_ms` (eight together), `per_s` (documents, pairs or
     mentions a second), `memory_mb`, `figures` (set → value; nDCG@10, or accuracy of linking) and `p` (set → p-value of
-    the difference from float32 in ONNX Runtime). Rows of torch are there if it is installed. `data` are BEIR folders,
-    or linking folders for models that read mentions. Raises InvalidInputError if none of them fits the model.
+    the difference from float32 in ONNX Runtime). Rows of torch are there if it is installed, those of bf16 if the
+    machine has instructions for it. `data` are BEIR folders, or linking folders for models that read mentions. Raises
+    InvalidInputError if none of them fits the model.
     """
     kind = str(trained(model).get("kind", DENSE))
     work = _work(model, kind, settings, data, split, limits)
+    bf16 = cpu_has_bf16() or on_gpu(settings.encode)  # elsewhere it is several times slower than float32
     rows: list[dict[str, Any]] = []
     results: dict[str, dict[str, SystemResult]] = {}
     for runtime, precision in FORMS:
-        if runtime == "torch" and not torch_installed():
+        if runtime == "torch" and not (torch_installed() and (precision != "bf16" or bf16)):
             continue
         changes = {"runtime": runtime, "precision": precision, "cross_encoder_precision": precision}
         own = settings.model_copy(update={"encode": settings.encode.model_copy(update=changes)})

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 PARTS = (
+    "installation",
     "start",
     "quality",
     "speed",
@@ -37,6 +38,7 @@ def main() -> None:
     from tests.benchmarks import (
         dense,
         encode,
+        installation,
         linking,
         load,
         neural,
@@ -49,6 +51,7 @@ def main() -> None:
     )
 
     runs = {
+        "installation": installation.run,
         "start": start.run,
         "quality": quality.run,
         "speed": speed.run,

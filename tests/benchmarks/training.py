@@ -83,7 +83,7 @@ def reranking(data: Path, work: Path) -> None:
     pools = [[("", corpus[at].text) for at in rng.choice(len(corpus), 50, replace=False)] for _ in asked]
     lines, scores = [], {}
     for name, precision in product(SHIPPED, ("fp32", "int8")):
-        encoder = Reranker(str(WEIGHTS / name), EncodeSettings(cross_encoder_precision=precision), work / "onnx")
+        encoder = Reranker(str(WEIGHTS / name), EncodeSettings(cross_encoder_precision=precision))
         encoder.load()
         encoder.score(asked[0], pools[0], float("inf"))
         taken, made = [], []
@@ -115,9 +115,8 @@ class _Judged:
 
     def ndcg(self, folder: Path, *, mode: str = "full", passage_weights: int = 256) -> float:
         """nDCG@10 of a head, query weights calibrated by the collection's idf, 32 of them kept."""
-        adapter = VdrAdapter(
-            folder, passage_weights=passage_weights, embeddings=lambda: self._model[0].model.get_input_embeddings()
-        )
+        adapter = VdrAdapter(folder, passage_weights=passage_weights)
+        adapter.load(TorchTransformer(self._model))
         passages = self._terms(adapter, [one.joined for one in self._corpus.values()], query=False)
         queries = self._terms(adapter, list(self._queries.values()), query=True)
         size = self._model[0].model.config.vocab_size
