@@ -13,6 +13,7 @@ from hyblink.app.core.names import check_name
 from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
 from hyblink.app.core.types.documents import StoreCounts
+from hyblink.app.encoders.dense.transformer import dense_model_of
 from hyblink.app.engines.embedded.store.schema import SCHEMA_VERSION
 from hyblink.indexer.transfer import import_collection, read_export
 
@@ -121,5 +122,20 @@ def import_from(app: App, folder: Path, name: str | None = None) -> tuple[str, i
         nonlocal count
         count = import_collection(folder, manifest, engine)
 
-    app.catalog.create(spec, new_record(app, spec), fill)
+    app.catalog.create(spec, _as_exported(app, new_record(app, spec), str(manifest.get("dense_encoder", ""))), fill)
     return spec.name, count
+
+
+def _as_exported(app: App, record: GenerationRecord, exported: str) -> GenerationRecord:
+    """The record in the precision of the exported vectors, if they are of the same model and it can be made here.
+
+    Otherwise they are encoded anew, in the record's own.
+    """
+    if exported == record.dense_encoder or dense_model_of(exported) != dense_model_of(record.dense_encoder):
+        return record
+    try:
+        app.encoders.dense(exported).load()
+    except EncoderUnavailableError as error:
+        log.warning("the exported vectors are made anew in %s: %s", record.dense_encoder, error)
+        return record
+    return replace(record, dense_encoder=exported)

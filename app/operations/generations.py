@@ -9,6 +9,7 @@ from typing import Any
 from hyblink.app.application import App
 from hyblink.app.core.clock import now
 from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.encoders.dense.transformer import dense_model_of
 from hyblink.app.operations.collections import new_record
 from hyblink.indexer.generations import build as building
 from hyblink.indexer.generations.build import BuildContext
@@ -43,7 +44,7 @@ def rebuild(
     serving = app.catalog.engine(collection).record
     record = new_record(app, spec, parent=serving.id, note=note)
     trained = app.encoders.trained_name(serving.vdr_model)
-    if trained and record.vdr_model and record.dense_encoder == serving.dense_encoder:
+    if trained and record.vdr_model and dense_model_of(record.dense_encoder) == dense_model_of(serving.dense_encoder):
         record = replace(record, vdr_model=app.encoders.trained_vdr(trained, record.dense_encoder))
     return building.build(
         build_context(app, progress), record, **encoders_of(app, record), keep=app.settings.keep_generations

@@ -27,7 +27,7 @@ from hyblink.app.encoders.reranker import DEFAULT as LATE
 from hyblink.app.encoders.vdr.adapter import DEFAULT, VdrAdapter
 from hyblink.app.evaluation.linking.converters import marked
 from hyblink.app.linking.knowledge_base import entity_spec
-from hyblink.app.operations.collections import ensure_collection, new_record
+from hyblink.app.operations.collections import ensure_collection, import_from
 from hyblink.app.operations.encoding import encode_now
 
 CROSS = WEIGHTS / "cross-minilm"
@@ -133,18 +133,16 @@ def test_it_is_the_embedded_default_and_one_pass_makes_the_same_dense_vector(fol
 
 
 def test_a_collection_moves_with_its_weights(folder: Path, tmp_path: Path) -> None:
-    from hyblink.indexer.transfer import export_collection, import_collection, read_export
+    from hyblink.indexer.transfer import export_collection
 
     source = build(Settings(data_dir=folder / "a"))
     target = build(Settings(data_dir=tmp_path / "b"))
     try:
         export_collection(source.catalog.engine("c"), source.catalog.spec("c"), tmp_path / "export")
-        manifest, spec = read_export(tmp_path / "export")
-        target.catalog.create(
-            spec,
-            new_record(target, spec),
-            lambda engine: import_collection(tmp_path / "export", manifest, engine) and None,
-        )
+        assert import_from(target, tmp_path / "export") == ("c", len(DOCUMENTS))
+        record = target.catalog.engine("c").record
+        assert record.dense_encoder == source.catalog.engine("c").record.dense_encoder, "in its own precision"
+        assert target.catalog.engine("c").store.reader().counts().encoded
         for query in ("where do swifts sleep", "bank transfer"):
             request = SearchRequest(query, signals=(Signal.VDR,), vdr="full")
             ours, theirs = source.search.search("c", request), target.search.search("c", request)

@@ -19,7 +19,7 @@ from hyblink.app.encoders.loading.models import identity, locate, root_of
 from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
 from hyblink.app.encoders.runtimes.choice import default_precision
 from hyblink.app.encoders.runtimes.open import open_transformer
-from hyblink.app.encoders.runtimes.transformer import Floats, Precision, Transformer
+from hyblink.app.encoders.runtimes.transformer import PRECISIONS, Floats, Precision, Transformer
 
 _CHUNK = 128
 """The number of texts that are tokenised together, while those before them are computed."""
@@ -130,3 +130,13 @@ class DenseTransformer:
 def dense_id(model: str, tokens: int, precision: Precision) -> str:
     """The id of a dense encoder: its model, the tokens that it reads, and the precision unless it is fp32."""
     return f"dense:{identity(model)}:{tokens}{'' if precision == 'fp32' else f':{precision}'}"
+
+
+def dense_model_of(encoder_id: str) -> str:
+    """A dense encoder's id without its precision: encoders of one model differ in nothing else.
+
+    >>> dense_model_of("dense:mine:0123:256:int8"), dense_model_of("dense:mine:0123:256")
+    ('dense:mine:0123:256', 'dense:mine:0123:256')
+    """
+    head, _, last = encoder_id.rpartition(":")
+    return head if last in PRECISIONS else encoder_id
