@@ -77,11 +77,15 @@ def test_the_runtime_that_is_taken(machine: Any) -> None:
 
 def test_the_precision_of_new_collections(machine: Any, tmp_path: Path) -> None:
     machine()
-    assert default_precision(SHIPPED, EncodeSettings()) == "int8", "it was measured"
-    assert default_precision(str(tmp_path), EncodeSettings()) == "fp32", "it was not"
+    assert default_precision(SHIPPED, EncodeSettings()) == "fp32", "nothing faster keeps its figures"
+    assert default_precision(str(tmp_path), EncodeSettings()) == "fp32", "it was not measured"
+    (tmp_path / "manifest.json").write_text('{"kind": "dense-lora", "measured": {"precision": "int8"}}')
+    assert default_precision(str(tmp_path), EncodeSettings()) == "int8", "it was"
+    (tmp_path / "manifest.json").write_text('{"kind": "dense-lora", "measured": {"precision": "int4"}}')
+    assert default_precision(str(tmp_path), EncodeSettings()) == "fp32", "an unknown one is not taken"
     assert default_precision(SHIPPED, EncodeSettings(precision="fp32")) == "fp32"
     machine(bf16=True)
-    assert default_precision(SHIPPED, EncodeSettings()) == "int8"
+    assert default_precision(SHIPPED, EncodeSettings()) == "fp32"
     assert default_precision(SHIPPED, EncodeSettings(runtime="torch")) == "bf16"
     machine(gpu=True)
     assert default_precision(SHIPPED, EncodeSettings()) == "bf16"

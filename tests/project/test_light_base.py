@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -13,7 +14,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.light import ROOT, blocked, distributions, environment, hyblink
-from support.processes import run
 
 from hyblink.app.core.extras import EXTRAS
 
@@ -76,7 +76,7 @@ def test_without_torch_everything_serves(tmp_path: Path) -> None:
 
 @pytest.mark.services
 def test_the_demo_runs_without_torch(tmp_path: Path) -> None:
-    found = run(
+    found = subprocess.run(
         [sys.executable, "-m", "hyblink", "demo", "--check", "--port", "0", "--ui-port", "0"],
         env=environment(tmp_path, blocked(*SERVING)), cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
