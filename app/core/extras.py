@@ -22,6 +22,9 @@ _MODULES = {
 EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules}
 """Module → extra, for every module of an extra that is imported."""
 
+NEEDS_TORCH = "the train extra, which brings torch: pip install 'hyblink[train]'"
+"""The way out for what only torch can do."""
+
 
 class NotInstalledError(HyblinkError):
     """What was asked for needs a package that is not installed."""

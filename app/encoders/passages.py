@@ -47,11 +47,7 @@ def token_states_of(dense: DenseEncoder) -> TokenStates:
 
 
 class VdrWeights(Protocol):
-    """A VDR head that reads the token states of a shared backbone."""
-
-    def load(self, transformer: Transformer) -> None:
-        """Load the head for the states of `transformer` now. Raises EncoderUnavailableError if it does not fit."""
-        ...
+    """A loaded VDR head that reads the token states of a shared backbone."""
 
     def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
         """Each text's sparse vector: its largest weights, and those of its own tokens."""
@@ -59,6 +55,14 @@ class VdrWeights(Protocol):
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
         """The idf contained in passage weights, parallel to `ids`; None if unknown. See `HybridEncoder.prior_idf`."""
+        ...
+
+
+class VdrHeads(Protocol):
+    """A VDR head that can be loaded for the states of a transformer."""
+
+    def over(self, transformer: Transformer) -> VdrWeights:
+        """The loaded head, for the states of `transformer`. Raises EncoderUnavailableError if it does not fit."""
         ...
 
 
@@ -133,35 +137,34 @@ class DenseAndVdr:
 class SharedBackbone:
     """A `HybridEncoder` of a dense model and a VDR head on its token states. One forward pass computes both."""
 
-    def __init__(self, dense: TokenStates, vdr: VdrWeights) -> None:
+    def __init__(self, dense: TokenStates, vdr: VdrHeads) -> None:
         self._dense = dense
         self._vdr = vdr
         self._lock = threading.Lock()
-        self._made: Backbone | None = None
+        self._made: tuple[Backbone, VdrWeights] | None = None
 
-    @property
-    def _backbone(self) -> Backbone:
+    def _loaded(self) -> tuple[Backbone, VdrWeights]:
         with self._lock:
             if self._made is None:
-                self._vdr.load(self._dense.transformer)
-                settings = self._dense.settings
-                self._made = Backbone(
-                    self._dense.transformer,
+                transformer, settings = self._dense.transformer, self._dense.settings
+                backbone = Backbone(
+                    transformer,
                     window=self._dense.window,
                     max_tokens=settings.max_vdr_tokens,
                     batch_size=settings.batch_size,
                 )
+                self._made = backbone, self._vdr.over(transformer)
             return self._made
 
     def load(self) -> None:
-        self._dense.load()
-        self._vdr.load(self._dense.transformer)
+        self._loaded()
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> tuple[VectorArray, list[TermWeights]]:
+        backbone, head = self._loaded()
         vectors = np.empty((len(texts), self._dense.dimension), dtype=np.float32)
         weights: dict[int, TermWeights] = {}
-        for group in self._backbone.groups(texts):
-            made = self._vdr.weights([states for _, states in group], query=query)
+        for group in backbone.groups(texts):
+            made = head.weights([states for _, states in group], query=query)
             for (at, states), own in zip(group, made, strict=True):
                 vectors[at], weights[at] = states.vector_D, own
         return vectors, [weights[at] for at in range(len(texts))]
@@ -179,5 +182,4 @@ class SharedBackbone:
         return EncodedPassages(vectors, tuple(weights))
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        self.load()
-        return self._vdr.prior_idf(ids)
+        return self._loaded()[1].prior_idf(ids)

@@ -115,8 +115,7 @@ class _Judged:
 
     def ndcg(self, folder: Path, *, mode: str = "full", passage_weights: int = 256) -> float:
         """nDCG@10 of a head, query weights calibrated by the collection's idf, 32 of them kept."""
-        adapter = VdrAdapter(folder, passage_weights=passage_weights)
-        adapter.load(TorchTransformer(self._model))
+        adapter = VdrAdapter(folder, passage_weights=passage_weights).over(TorchTransformer(self._model))
         passages = self._terms(adapter, [one.joined for one in self._corpus.values()], query=False)
         queries = self._terms(adapter, list(self._queries.values()), query=True)
         size = self._model[0].model.config.vocab_size

@@ -206,7 +206,7 @@ def test_a_spoilt_head_is_refused(
         adapter = VdrAdapter(head, passage_weights=256)
         assert adapter.id
         words = np.zeros((30522, 384), dtype=np.float32)
-        adapter.load(cast("Any", SimpleNamespace(word_vectors=lambda: words)))
+        adapter.over(cast("Any", SimpleNamespace(word_vectors=lambda: words)))
 
     with pytest.raises(HyblinkError) as refused:
         load()

@@ -67,7 +67,7 @@ def test_the_shipped_vdr_adapter(query: bool, tmp_path: Path) -> None:
     assert export(str(DEFAULT), tmp_path / "fp32")["precision"] == "fp32"
     backbone = load_sentence_transformer(SHIPPED_BACKBONE, "cpu")
     transformer = TorchTransformer(backbone)
-    head = TorchInference(DEFAULT, transformer).head
+    head = TorchInference(DEFAULT, transformer, passage_weights=256).head
     found = dict(Backbone(transformer, window=256, max_tokens=256).states(TEXTS))
     states = [found[at] for at in range(len(TEXTS))]
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from support.training import tiny_model
 
 from hyblink.app.bootstrap import build
@@ -19,7 +19,6 @@ from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.graphs.blocks import Nodes
-from hyblink.app.encoders.graphs.build import IR_VERSION, OPSET
 from hyblink.app.encoders.graphs.quantized import LARGEST_ACTIVATION, ZERO, quantized
 from hyblink.app.encoders.runtimes import choice
 from hyblink.app.encoders.runtimes.choice import MIXED_COSINE, default_precision, runtime_for
@@ -115,12 +114,7 @@ def test_int8_products_are_exact_where_two_products_of_bytes_overflow_sixteen_bi
     x[1] = rng.standard_normal(64)
     nodes = Nodes()
     made = nodes.product(nodes.rows("x"), weight)
-    nodes.nodes.append(helper.make_node("Identity", [made], ["y"], name="output"))
-    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])]
-    told = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8])]
-    graph = helper.make_graph(nodes.nodes, "product", given, told, nodes.constants)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    model = nodes.model({"x": (TensorProto.FLOAT, ("n", 64))}, ("y", made, ("n", 8)))
     found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
     values, scales = quantized(weight)
     of_rows = np.abs(x).max(1, keepdims=True) / np.float32(LARGEST_ACTIVATION - ZERO)

@@ -304,7 +304,7 @@ def test_an_adapter_gives_ascending_ids_with_every_own_token_among_them(tmp_path
     embeddings = torch.nn.Embedding(60, 16)
     write_head(made, tmp_path / "adapter")
     adapter = VdrAdapter(tmp_path / "adapter", passage_weights=5)
-    adapter.load(cast("Any", SimpleNamespace(word_vectors=lambda: embeddings.weight.detach().numpy())))
+    head = adapter.over(cast("Any", SimpleNamespace(word_vectors=lambda: embeddings.weight.detach().numpy())))
     rng = np.random.default_rng(0)
     texts = [
         TextStates(
@@ -313,13 +313,13 @@ def test_an_adapter_gives_ascending_ids_with_every_own_token_among_them(tmp_path
         for ids in (np.array([1, 50, 20, 20, 8]), np.array([1, 9, 30, 31, 32, 33, 34, 35, 36]))
     ]
     for own, terms in zip(
-        ({8, 20, 50}, {9, 30, 31, 32, 33, 34, 35, 36}), adapter.weights(texts, query=False), strict=True
+        ({8, 20, 50}, {9, 30, 31, 32, 33, 34, 35, 36}), head.weights(texts, query=False), strict=True
     ):
         assert (np.diff(terms.ids) > 0).all()
         assert own <= set(terms.ids.tolist())
         assert len(terms) == max(5, len(own))
         assert (terms.weights > 0).all()
-    prior = adapter.prior_idf(np.array([8, 50], dtype=np.int32))
+    prior = head.prior_idf(np.array([8, 50], dtype=np.int32))
     assert prior is not None
     assert prior.tolist() == [1.0, 1.0]
     weights = tmp_path / "adapter" / "model.safetensors"

@@ -48,9 +48,9 @@ def test_both_give_the_same_weights(settings: dict[str, Any], query: bool, tmp_p
         for ids in [np.concatenate([[2], rng.integers(7, 300, length - 2), [3]]).astype(np.int32)]
     ]
     inside = SimpleNamespace(word_embeddings=lambda: embeddings, model=SimpleNamespace(device="cpu"))
-    want = TorchInference(tmp_path, cast("Any", inside)).weights(texts, query=query, passage_weights=20)
-    made = VdrInference(tmp_path, embeddings.weight.detach().numpy())
-    found = made.weights(texts, query=query, passage_weights=20)
+    want = TorchInference(tmp_path, cast("Any", inside), passage_weights=20).weights(texts, query=query)
+    made = VdrInference(tmp_path, embeddings.weight.detach().numpy(), passage_weights=20)
+    found = made.weights(texts, query=query)
     for text, one, other in zip(texts, want, found, strict=True):
         assert np.array_equal(one.ids, other.ids), f"{len(text.ids_L)} tokens"
         assert np.allclose(one.weights, other.weights, rtol=2**-7, atol=1e-6), "to the rounding of kept weights"

@@ -15,11 +15,12 @@ import numpy as np
 from hyblink.app.core.manifest import read_json
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.loading.models import identity, locate, root_of
 from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
 from hyblink.app.encoders.runtimes.choice import default_precision
 from hyblink.app.encoders.runtimes.open import open_transformer
-from hyblink.app.encoders.runtimes.transformer import PRECISIONS, Floats, Precision, Transformer
+from hyblink.app.encoders.runtimes.transformer import PRECISIONS, Precision, Transformer
 
 _CHUNK = 128
 """The number of texts that are tokenised together, while those before them are computed."""

@@ -6,18 +6,21 @@ Shapes: B texts, L tokens, E word vectors, H hidden.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hyblink.app.encoders.graphs.parts import Activation, Embeddings, Encoder, Floats, Layer, Linear, Norm, RelativeBias
 from hyblink.app.encoders.graphs.precision import GraphPrecision
 from hyblink.app.encoders.graphs.quantized import LARGEST_ACTIVATION, ZERO, ZERO_AFTER_ACTIVATION, quantized
 
 _FUSED = "com.microsoft"
+_OPSET, _IR_VERSION = 18, 9
+Shape = Sequence[str | int]
 _LEAST: dict[Activation, float] = {"gelu": -0.17, "gelu_tanh": -0.17, "relu": 0.0}
 """The smallest value of an activation function."""
 
@@ -37,6 +40,16 @@ class Nodes:
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+
+    def model(self, inputs: Mapping[str, tuple[int, Shape]], output: tuple[str, str, Shape]) -> ModelProto:
+        """The finished model. `inputs` are types and shapes by name, `output` is (name, node output, shape)."""
+        name, made, shape = output
+        last = helper.make_node("Identity", [made], [name], name="output")
+        given = [helper.make_tensor_value_info(key, kind, size) for key, (kind, size) in inputs.items()]
+        told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        graph = helper.make_graph([*self.nodes, last], "hyblink", given, told, self.constants)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="hyblink")
 
     def constant(self, values: npt.NDArray[Any] | np.generic, name: str = "") -> str:
         """Add a constant."""

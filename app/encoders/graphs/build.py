@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
 from hyblink.app.encoders.graphs.blocks import Nodes
 from hyblink.app.encoders.graphs.parts import Encoder
 from hyblink.app.encoders.graphs.precision import GraphOutput, GraphPrecision
-
-OPSET, IR_VERSION = 18, 9
 
 
 def graph(made: Encoder, precision: GraphPrecision, output: GraphOutput) -> ModelProto:
@@ -31,14 +29,7 @@ def graph(made: Encoder, precision: GraphPrecision, output: GraphOutput) -> Mode
         hidden = nodes.activation(hidden, made.pair.activation, made.pair.dense.bias)
         x = nodes.add("Squeeze", nodes.linear(hidden, made.pair.output), nodes.integers(1))
         shape = ["B"]
-    nodes.nodes.append(helper.make_node("Identity", [x], [output], name="output"))
-    inputs = [
-        helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["B", "L"]),
-        helper.make_tensor_value_info("attention_mask", TensorProto.INT32, ["B", "L"]),
-    ]
+    inputs = {"input_ids": (TensorProto.INT64, ("B", "L")), "attention_mask": (TensorProto.INT32, ("B", "L"))}
     if made.embeddings.types is not None:
-        inputs.append(helper.make_tensor_value_info("token_type_ids", TensorProto.INT64, ["B", "L"]))
-    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)]
-    whole = helper.make_graph(nodes.nodes, "encoder", inputs, outputs, nodes.constants)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="hyblink")
+        inputs["token_type_ids"] = (TensorProto.INT64, ("B", "L"))
+    return nodes.model(inputs, (output, x, shape))

@@ -208,6 +208,8 @@ def _session(model: str | bytes) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
+    # A spinning thread takes a CPU from the other models of this process and from whatever else runs here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

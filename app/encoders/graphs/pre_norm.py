@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
 from hyblink.app.encoders.graphs.blocks import Nodes
-from hyblink.app.encoders.graphs.build import IR_VERSION, OPSET
 from hyblink.app.encoders.graphs.parts import Layer
 
 _EPSILON = 1e-5
@@ -26,13 +25,6 @@ def pre_norm_graph(layers: Sequence[Layer], heads: int) -> ModelProto:
         x = nodes.add("Add", x, nodes.linear(attended, layer.output))
         wide = nodes.linear(nodes.norm(x, layer.norm, _EPSILON), layer.widen, bias=False)
         x = nodes.add("Add", x, nodes.linear(nodes.activation(wide, "gelu", layer.widen.bias), layer.narrow))
-    nodes.nodes.append(helper.make_node("Identity", [x], ["made"], name="output"))
-    shape = ["B", "L", layers[0].query.weight.shape[0]]
-    inputs = [
-        helper.make_tensor_value_info("states", TensorProto.FLOAT, shape),
-        helper.make_tensor_value_info("attention_mask", TensorProto.INT32, ["B", "L"]),
-    ]
-    outputs = [helper.make_tensor_value_info("made", TensorProto.FLOAT, shape)]
-    whole = helper.make_graph(nodes.nodes, "layers", inputs, outputs, nodes.constants)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(whole, opset_imports=opsets, ir_version=IR_VERSION, producer_name="hyblink")
+    shape = ("B", "L", layers[0].query.weight.shape[0])
+    inputs = {"states": (TensorProto.FLOAT, shape), "attention_mask": (TensorProto.INT32, ("B", "L"))}
+    return nodes.model(inputs, ("made", x, shape))

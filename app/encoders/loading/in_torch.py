@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.extras import NEEDS_TORCH
 from hyblink.app.encoders.loading.adapters import MENTION_LORA, SPAN_HEAD, adapter_manifest, adapts_passages, trained
 from hyblink.app.encoders.loading.models import locate, quietly
-
-NEEDS_TORCH = "the train extra, which brings torch: pip install 'hyblink[train]'"
 
 
 def load_sentence_transformer(name: str, device: str) -> Any:

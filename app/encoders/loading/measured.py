@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,10 @@ def _of_base(model: str) -> Path:
     return WEIGHTS / "bases" / f"{name}.json"
 
 
-@cache
-def _precision(model: str, stamp: int) -> GraphPrecision:
-    del stamp
-    found = measured_table(model).get("precision")
-    return found if found in GRAPH_PRECISIONS else "fp32"
-
-
 def measured_precision(model: str) -> GraphPrecision:
     """The precision that a model is served in by ONNX Runtime: the one that its figures chose, else fp32."""
-    path = Path(model).expanduser() / "manifest.json"
     try:
-        return _precision(model, path.stat().st_mtime_ns if path.is_file() else 0)
+        found = measured_table(model).get("precision")
     except (CorruptionError, OSError, ValueError):
         return "fp32"
+    return found if found in GRAPH_PRECISIONS else "fp32"

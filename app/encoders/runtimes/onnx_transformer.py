@@ -9,8 +9,9 @@ import numpy as np
 
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.encoders.graphs.cache import OpenGraph, threads
+from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.loading.tokens import Ids, TextTokens, padded
-from hyblink.app.encoders.runtimes.transformer import Floats, Runtime
+from hyblink.app.encoders.runtimes.transformer import Runtime
 
 Pooling = Literal["mean", "cls"]
 _BUDGET = 256

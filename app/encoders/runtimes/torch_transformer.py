@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.loading.tokens import Ids, TextTokens, padded
-from hyblink.app.encoders.runtimes.transformer import Floats, Runtime
+from hyblink.app.encoders.runtimes.transformer import Runtime
 
 
 def tokens_of(model: Any) -> TextTokens:
@@ -55,37 +56,32 @@ class TorchTransformer:
         made: Floats = self.word_embeddings().weight.detach().float().cpu().numpy()
         return made
 
-    def _run(self, rows: Sequence[Ids]) -> Any:
-        ids_BL, mask_BL = padded(rows, self.tokens.padding)
-        features = {"input_ids": torch.from_numpy(ids_BL), "attention_mask": torch.from_numpy(mask_BL).long()}
-        return self.model({name: value.to(self.model.device) for name, value in features.items()})
-
-    def _groups(self, rows: Sequence[Ids]) -> list[list[int]]:
+    def _passes(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Any, VectorArray]]:
+        """(indexes of rows, the model's output, their vectors) of each pass, longest rows first."""
         order = sorted(range(len(rows)), key=lambda at: -len(rows[at]))
-        return [order[at : at + self._batch_size] for at in range(0, len(order), self._batch_size)]
+        for first in range(0, len(order), self._batch_size):
+            group = order[first : first + self._batch_size]
+            ids_BL, mask_BL = padded([rows[at] for at in group], self.tokens.padding)
+            features = {"input_ids": torch.from_numpy(ids_BL), "attention_mask": torch.from_numpy(mask_BL).long()}
+            with torch.inference_mode():
+                out = self.model({name: value.to(self.model.device) for name, value in features.items()})
+                vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1)
+            yield group, out, vectors.cpu().numpy()
 
     def vectors(self, rows: Sequence[Ids]) -> VectorArray:
         made = np.empty((len(rows), self.dimension), dtype=np.float32)
-        with torch.inference_mode():
-            for group in self._groups(rows):
-                vectors = self._run([rows[at] for at in group])["sentence_embedding"].float()
-                made[group] = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+        for group, _, vectors in self._passes(rows):
+            made[group] = vectors
         return made
 
     def states(self, rows: Sequence[Ids]) -> list[Floats]:
         return self.both(rows)[1]
 
     def both(self, rows: Sequence[Ids]) -> tuple[VectorArray, list[Floats]]:
-        made: VectorArray | None = None
-        states: dict[int, Floats] = {}
-        with torch.inference_mode():
-            for group in self._groups(rows):
-                out = self._run([rows[at] for at in group])
-                vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1).cpu().numpy()
-                if made is None:
-                    made = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
-                made[group] = vectors
-                tokens_BLH = out["token_embeddings"].float().cpu().numpy()
-                states |= {at: own[: len(rows[at])] for at, own in zip(group, tokens_BLH, strict=True)}
-        assert made is not None
-        return made, [states[at] for at in range(len(rows))]
+        found: dict[int, tuple[VectorArray, Floats]] = {}
+        for group, out, vectors in self._passes(rows):
+            tokens_BLH = out["token_embeddings"].float().cpu().numpy()
+            for at, vector, own in zip(group, vectors, tokens_BLH, strict=True):
+                found[at] = vector, own[: len(rows[at])]
+        made, states = zip(*(found[at] for at in range(len(rows))), strict=True)
+        return np.stack(made), list(states)

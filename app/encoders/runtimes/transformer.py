@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.loading.tokens import Ids, TextTokens
 
 Runtime = Literal["onnx", "torch"]
 Precision = Literal["fp32", "bf16", "int8", "int8_all"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Floats = npt.NDArray[np.float32]
 
 
 class Transformer(Protocol):

@@ -6,20 +6,13 @@ checksums), `config.json` and `model.safetensors` (the head).
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from hyblink.app.core.ports.encoders import DenseEncoder, HybridEncoder
 from hyblink.app.core.settings import EncodeSettings
-from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
-from hyblink.app.encoders.dense.backbone import TextStates
 from hyblink.app.encoders.loading.adapters import VDR_HEAD, WEIGHTS, adapter_manifest
 from hyblink.app.encoders.passages import SharedBackbone, token_states_of
 from hyblink.app.encoders.runtimes.transformer import Transformer
@@ -32,16 +25,11 @@ DEFAULT = WEIGHTS / "vdr-minilm"
 
 
 class VdrAdapter:
-    """The `VdrEncoder` of a VDR head in `folder`, loaded at the first use.
-
-    On a GPU the head runs in torch, else in NumPy. `passage_weights` is the number of weights kept of a passage.
-    """
+    """The `VdrEncoder` of a VDR head in `folder`. `passage_weights` is the number of weights kept of a passage."""
 
     def __init__(self, folder: Path, *, passage_weights: int) -> None:
         self.folder = folder
         self._passage_weights = passage_weights
-        self._lock = threading.Lock()
-        self._inference: VdrInference | TorchInference | None = None
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -79,23 +67,10 @@ class VdrAdapter:
     def mode(self) -> VdrMode:
         return cast("VdrMode", self.manifest.get("mode", "full"))
 
-    def load(self, transformer: Transformer) -> None:
-        """Load the head for the states of `transformer`. Raises EncoderUnavailableError if it does not fit."""
-        with self._lock:
-            if self._inference is None:
-                assert self.manifest  # reading the manifest checks the folder before the weights are opened
-                self._inference = inference_of(self.folder, transformer)
-
-    @property
-    def _head(self) -> VdrInference | TorchInference:
-        assert self._inference is not None, "`load` comes first"
-        return self._inference
-
-    def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        return self._head.prior_idf(ids) if self.manifest.get("calibrated", False) else None
-
-    def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
-        return self._head.weights(texts, query=query, passage_weights=self._passage_weights)
+    def over(self, transformer: Transformer) -> VdrInference | TorchInference:
+        """The loaded head, for the states of `transformer`. Raises EncoderUnavailableError if it does not fit."""
+        calibrated = bool(self.manifest.get("calibrated", False))  # checks the folder before the weights are opened
+        return inference_of(self.folder, transformer, self._passage_weights, calibrated=calibrated)
 
 
 def load_adapter(folder: Path, settings: EncodeSettings, dense: DenseEncoder) -> VdrAdapter:
@@ -104,11 +79,13 @@ def load_adapter(folder: Path, settings: EncodeSettings, dense: DenseEncoder) ->
     return VdrAdapter(folder, passage_weights=settings.passage_weights)
 
 
-def inference_of(folder: Path, transformer: Transformer) -> VdrInference | TorchInference:
+def inference_of(
+    folder: Path, transformer: Transformer, passage_weights: int, *, calibrated: bool
+) -> VdrInference | TorchInference:
     """The head in a checked folder, for the states of a transformer: in torch on a GPU, else in NumPy."""
     device = getattr(getattr(transformer, "model", None), "device", None)
     if device is not None and device.type != "cpu":
         from hyblink.app.encoders.vdr.in_torch import TorchInference
 
-        return TorchInference(folder, transformer)
-    return VdrInference(folder, transformer.word_vectors())
+        return TorchInference(folder, transformer, passage_weights=passage_weights, calibrated=calibrated)
+    return VdrInference(folder, transformer.word_vectors(), passage_weights=passage_weights, calibrated=calibrated)

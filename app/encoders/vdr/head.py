@@ -26,13 +26,12 @@ from hyblink.app.core.types.ranking import TokenContribution
 from hyblink.app.encoders.loading.safety import refuse_unsafe
 from hyblink.app.encoders.runtimes.torch_transformer import TorchTransformer
 from hyblink.app.encoders.vdr.folders import module_folders
+from hyblink.app.encoders.vdr.inference import LARGEST_CORRECTION
 
 _START_GAIN, _START_BIAS = 10.0, -9.0
 """Initial values for unit-length embeddings: a token's own entry has weight 2, one with cosine .5 has e⁻⁴."""
 Pooling = Literal["max", "mean", "top_mean"]
 BM25_K1, BM25_B = 1.2, 0.75
-_LARGEST_CORRECTION = 2.0
-"""The bound of learned corrections: they multiply a token's weight by e⁻² to e²."""
 
 
 def elu1p(logits: torch.Tensor) -> torch.Tensor:
@@ -258,7 +257,7 @@ class VdrHead(Module):  # type: ignore[misc]
         total_BV = torch.zeros_like(counts_BV).to(said_BL.dtype)
         total_BV = total_BV.scatter_add(1, at_BL, said_BL * inside_BL)
         mean_BV = total_BV / counts_BV.clamp(min=1)
-        correction_BV = torch.exp(_LARGEST_CORRECTION * torch.tanh(mean_BV / _LARGEST_CORRECTION))
+        correction_BV = torch.exp(LARGEST_CORRECTION * torch.tanh(mean_BV / LARGEST_CORRECTION))
         present_BV = (counts_BV > 0).to(correction_BV.dtype)
         if query:
             return present_BV * correction_BV

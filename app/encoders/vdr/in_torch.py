@@ -22,29 +22,31 @@ from hyblink.app.encoders.vdr.inference import QUERY_TOP_K
 class TorchInference:
     """A VDR head in `folder` with the embeddings and on the device of a `TorchTransformer`."""
 
-    def __init__(self, folder: Path, transformer: Any) -> None:
-        """Raises EncoderUnavailableError if the head is damaged or does not fit."""
+    def __init__(self, folder: Path, transformer: Any, *, passage_weights: int, calibrated: bool = True) -> None:
+        """As `VdrInference`. Raises EncoderUnavailableError if the head is damaged or does not fit."""
         try:
             head: VdrHead = VdrHead.load(str(folder), local_files_only=True).float()
             head.tie(transformer.word_embeddings())
         except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
             raise EncoderUnavailableError(f"cannot load the VDR head {folder.name!r}: {error}") from error
+        self._passage_weights = passage_weights
+        self._calibrated = calibrated
         self.head = head.to(transformer.model.device).eval()
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf of tokens in the lexical part, parallel to `ids`; None if there is no lexical part."""
-        if not self.head.lexical:
+        """The idf of tokens in a calibrated lexical part, parallel to `ids`; None if there is none."""
+        if not (self.head.lexical and self._calibrated):
             return None
         prior: ScoreArray = self.head.idf.detach()[np.maximum(ids - self.head.shift, 0)].float().cpu().numpy()
         return prior
 
-    def weights(self, texts: Sequence[TextStates], *, query: bool, passage_weights: int) -> list[TermWeights]:
+    def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
         """As `VdrInference.weights`."""
         head = self.head
         with torch.inference_mode():
             weights_BV, bag_BV = head.embed(features_of(texts, head.usable.device), "query" if query else "document")
             weights_BV, bag_BV = weights_BV.float().cpu(), bag_BV.cpu() > 0
-        limit = QUERY_TOP_K if query else passage_weights
+        limit = QUERY_TOP_K if query else self._passage_weights
         return [_kept(row, bag, limit, head.shift) for row, bag in zip(weights_BV, bag_BV, strict=True)]
 
 

@@ -22,10 +22,14 @@ from hyblink.app.core.weights import heaviest
 from hyblink.app.encoders.dense.backbone import TextStates
 from hyblink.app.encoders.graphs.parts import Floats, Layer, Linear, Norm
 from hyblink.app.encoders.graphs.weights import read_arrays
+from hyblink.app.encoders.runtimes.onnx_transformer import unit
 
 QUERY_TOP_K = 256
 """The number of weights kept of an encoded query. Searches prune it much further."""
-_LARGEST_CORRECTION = 2.0
+LARGEST_CORRECTION = 2.0
+"""The bound of learned corrections: they multiply a token's weight by e⁻² to e²."""
+_OF_TRAINING = {"top_k", "keep_own"}
+"""Settings that only the head in torch reads."""
 _EPSILON = 1e-5
 
 
@@ -45,39 +49,34 @@ class HeadConfig:
 
     vocabulary: int
     hidden: int
-    shift: int
-    layers: int
-    heads: int
-    intermediate: int
-    pooling: str
-    pool_k: int
-    project: bool
-    own_path: bool
-    semantic: bool
-    lexical: bool
-    normalize: bool
-    tied_norm: bool
-
-
-_DEFAULTS: dict[str, Any] = {
-    "shift": 0, "layers": 0, "heads": 12, "intermediate": 1536, "pooling": "max", "pool_k": 4, "project": False,
-    "own_path": False, "semantic": True, "lexical": False, "normalize": False, "tied_norm": False,
-}  # fmt: skip
+    shift: int = 0
+    layers: int = 0
+    heads: int = 12
+    intermediate: int = 1536
+    pooling: str = "max"
+    pool_k: int = 4
+    project: bool = False
+    own_path: bool = False
+    semantic: bool = True
+    lexical: bool = False
+    normalize: bool = False
+    tied_norm: bool = False
 
 
 class VdrInference:
     """A VDR head in `folder` for the states of a model with these word vectors. Safe to share between threads."""
 
-    def __init__(self, folder: Path, words: Floats) -> None:
-        """Raises EncoderUnavailableError if the head is damaged or does not fit the word vectors."""
+    def __init__(self, folder: Path, words: Floats, *, passage_weights: int, calibrated: bool = True) -> None:
+        """`passage_weights` is the number of weights kept of a passage. Without `calibrated` there is no prior idf.
+
+        Raises EncoderUnavailableError if the head is damaged or does not fit the word vectors.
+        """
         self._words = words
+        self._passage_weights = passage_weights
+        self._calibrated = calibrated
         try:
             config = read_json(folder / "config.json")
-            unknown = sorted(config.keys() - {*HeadConfig.__match_args__, "top_k", "keep_own"})
-            if unknown:
-                raise ValueError(f"unknown settings: received {', '.join(unknown)}")
-            told: dict[str, Any] = {name: config.get(name, _DEFAULTS.get(name)) for name in HeadConfig.__match_args__}
-            self.config = HeadConfig(**told)
+            self.config = HeadConfig(**{name: config[name] for name in config.keys() - _OF_TRAINING})
             self._tensors = read_arrays(folder / "model.safetensors")
             self._check()
         except (OSError, CorruptionError, TypeError, ValueError, KeyError) as error:
@@ -169,23 +168,22 @@ class VdrInference:
         weight = np.asarray(self._words[self.config.shift :])
         if not self.config.tied_norm:
             return weight
-        made: Floats = weight / np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
-        return made
+        return unit(weight)
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
-        """The idf of tokens in the lexical part, parallel to `ids`; None if there is no lexical part."""
-        if not self.config.lexical:
+        """The idf of tokens in a calibrated lexical part, parallel to `ids`; None if there is none."""
+        if not (self.config.lexical and self._calibrated):
             return None
         prior: ScoreArray = self._float("idf")[np.maximum(ids - self.config.shift, 0)]
         return prior
 
-    def weights(self, texts: Sequence[TextStates], *, query: bool, passage_weights: int) -> list[TermWeights]:
+    def weights(self, texts: Sequence[TextStates], *, query: bool) -> list[TermWeights]:
         """The sparse vectors of texts, pruned to the largest weights and those of each text's own tokens.
 
         A query keeps at most `QUERY_TOP_K` weights, a passage `passage_weights`, or all its own tokens if these are
         more.
         """
-        limit = QUERY_TOP_K if query else passage_weights
+        limit = QUERY_TOP_K if query else self._passage_weights
         return [self._weights(text, query, limit) for text in texts]
 
     def _weights(self, text: TextStates, query: bool, limit: int) -> TermWeights:
@@ -196,14 +194,14 @@ class VdrInference:
         if not config.semantic:
             assert lexical_N is not None
             if config.normalize:
-                lexical_N = lexical_N / max(float(np.linalg.norm(lexical_N)), 1e-12)
+                lexical_N = unit(lexical_N)
             made = TermWeights((own_N + config.shift).astype(np.int32), lexical_N.astype(np.float32))
             return heaviest(made, len(made))
         weights_V = self._semantic(states_LH, text.ids_L) * self._usable
         if lexical_N is not None:
             weights_V[own_N] += lexical_N
         if config.normalize:
-            weights_V /= max(float(np.linalg.norm(weights_V)), 1e-12)
+            weights_V = unit(weights_V)
         kept = own_N
         rest = min(limit, len(weights_V)) - len(own_N)
         if rest > 0:
@@ -236,7 +234,7 @@ class VdrInference:
         slot_L = np.minimum(np.searchsorted(own_N, places_L), max(len(own_N) - 1, 0))
         mine_L = own_N[slot_L] == places_L if len(own_N) else np.zeros(len(places_L), dtype=bool)
         total_N = np.bincount(slot_L[mine_L], weights=said_L[mine_L], minlength=len(own_N)).astype(np.float32)
-        correction_N = np.exp(_LARGEST_CORRECTION * np.tanh(total_N / counts_N / _LARGEST_CORRECTION))
+        correction_N = np.exp(LARGEST_CORRECTION * np.tanh(total_N / counts_N / LARGEST_CORRECTION))
         if query:
             asked: Floats = correction_N
             return asked
@@ -255,7 +253,7 @@ class VdrInference:
         if config.own_path:
             own_LH = np.asarray(self._words[ids_L])
             if config.tied_norm:
-                own_LH = own_LH / np.maximum(np.linalg.norm(own_LH, axis=1, keepdims=True), 1e-12)
+                own_LH = unit(own_LH)
             x_LH = x_LH + float(self._float("own_gain")) * own_LH
         if config.pooling == "max":  # elu1p is increasing, so the largest logit gives the largest weight
             return elu1p((x_LH @ output_VH.T).max(axis=0) + bias_V)

@@ -114,7 +114,15 @@ class VdrModel:
         backbone = Backbone(
             made, window=window, max_tokens=self._settings.max_vdr_tokens, batch_size=self._settings.batch_size
         )
-        return _Tower(backbone, inference_of(self._folder / head, made))
+        return _Tower(
+            backbone,
+            inference_of(
+                self._folder / head,
+                made,
+                self._settings.passage_weights,
+                calibrated=bool(self._manifest.get("calibrated", False)),
+            ),
+        )
 
     def _transformer(self, folder: Path) -> Transformer:
         """A tower's transformer, in float32."""
@@ -139,7 +147,7 @@ class VdrModel:
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
         """The idf contained in passage weights, parallel to `ids`; None if the model is not calibrated."""
-        return self._tower_of(query=False).head.prior_idf(ids) if self._manifest.get("calibrated") else None
+        return self._tower_of(query=False).head.prior_idf(ids)
 
     def encode_query(self, text: str) -> TermWeights:
         """The query's sparse vector, pruned to its largest weights and those of its own tokens."""
@@ -159,7 +167,7 @@ class VdrModel:
         made: dict[int, TermWeights] = {}
         for part in tower.backbone.groups(texts):
             states = [item for _, item in part]
-            weights = tower.head.weights(states, query=query, passage_weights=self._settings.passage_weights)
+            weights = tower.head.weights(states, query=query)
             made |= {at: own for (at, _), own in zip(part, weights, strict=True)}
         return [made[at] for at in range(len(texts))]
 

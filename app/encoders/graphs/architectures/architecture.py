@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from hyblink.app.core.errors import EncoderUnavailableError
-from hyblink.app.encoders.graphs.parts import Activation, Encoder, Floats, Layer, Linear, Norm
+from hyblink.app.core.extras import NEEDS_TORCH
+from hyblink.app.encoders.graphs.parts import Activation, Encoder, Floats, Layer, Linear, Norm, PairHead
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -31,8 +32,22 @@ def unknown(what: str, received: object) -> UnknownGraphError:
     return UnknownGraphError(
         f"{what}: ONNX Runtime cannot run this model here",
         received=received,
-        expected="the train extra, which brings torch: pip install 'hyblink[train]'",
+        expected=NEEDS_TORCH,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNames:
+    """The names of a layer's parts in a model's tensors."""
+
+    query: str
+    key: str
+    value: str
+    output: str
+    attention_norm: str
+    widen: str
+    narrow: str
+    norm: str
 
 
 class Tensors:
@@ -62,18 +77,24 @@ class Tensors:
             return Norm(self[f"{name}.gamma"], self[f"{name}.beta"])
         return Norm(self[f"{name}.weight"], self[f"{name}.bias"])
 
-    def bert_layer(self, name: str) -> Layer:
-        """A layer with BERT's names below `name`."""
+    def layer(self, at: str, names: LayerNames) -> Layer:
+        """The layer below `at`, whose parts have these names."""
         return Layer(
-            query=self.linear(f"{name}.attention.self.query"),
-            key=self.linear(f"{name}.attention.self.key"),
-            value=self.linear(f"{name}.attention.self.value"),
-            output=self.linear(f"{name}.attention.output.dense"),
-            attention_norm=self.norm(f"{name}.attention.output.LayerNorm"),
-            widen=self.linear(f"{name}.intermediate.dense"),
-            narrow=self.linear(f"{name}.output.dense"),
-            norm=self.norm(f"{name}.output.LayerNorm"),
+            query=self.linear(f"{at}.{names.query}"),
+            key=self.linear(f"{at}.{names.key}"),
+            value=self.linear(f"{at}.{names.value}"),
+            output=self.linear(f"{at}.{names.output}"),
+            attention_norm=self.norm(f"{at}.{names.attention_norm}"),
+            widen=self.linear(f"{at}.{names.widen}"),
+            narrow=self.linear(f"{at}.{names.narrow}"),
+            norm=self.norm(f"{at}.{names.norm}"),
         )
+
+    def pair_head(self, dense: str, activation: Activation, output: str) -> PairHead | None:
+        """The scoring layer of a cross-encoder, if the model has one."""
+        if f"{output}.weight" not in self._arrays:
+            return None
+        return PairHead(self.linear(dense), activation, self.linear(output))
 
 
 def activation(name: object) -> Activation:

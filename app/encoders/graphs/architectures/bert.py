@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyblink.app.encoders.graphs.architectures.architecture import Architecture, Tensors, activation, unknown
+from hyblink.app.encoders.graphs.architectures.architecture import (
+    Architecture,
+    LayerNames,
+    Tensors,
+    activation,
+    unknown,
+)
 from hyblink.app.encoders.graphs.parts import Embeddings, Encoder, PairHead
+
+_LAYER = LayerNames(
+    query="attention.self.query", key="attention.self.key", value="attention.self.value",
+    output="attention.output.dense", attention_norm="attention.output.LayerNorm",
+    widen="intermediate.dense", narrow="output.dense", norm="output.LayerNorm",
+)  # fmt: skip
 
 
 def bert_like(tensors: Tensors, config: Mapping[str, Any], layers: int, pair: PairHead | None) -> Encoder:
@@ -25,7 +37,7 @@ def bert_like(tensors: Tensors, config: Mapping[str, Any], layers: int, pair: Pa
     )
     return Encoder(
         embeddings=embeddings,
-        layers=tuple(tensors.bert_layer(f"encoder.layer.{number}") for number in range(layers)),
+        layers=tuple(tensors.layer(f"encoder.layer.{number}", _LAYER) for number in range(layers)),
         heads=int(config["num_attention_heads"]),
         activation=activation(config.get("hidden_act", "gelu")),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
@@ -36,10 +48,7 @@ def bert_like(tensors: Tensors, config: Mapping[str, Any], layers: int, pair: Pa
 
 def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder:
     """BERT's encoder. The scoring layer of a cross-encoder reads the pooler."""
-    pair = None
-    if "classifier.weight" in tensors:
-        pair = PairHead(tensors.linear("pooler.dense"), "tanh", tensors.linear("classifier"))
-    return bert_like(tensors, config, layers, pair)
+    return bert_like(tensors, config, layers, tensors.pair_head("pooler.dense", "tanh", "classifier"))
 
 
 BERT = Architecture("bert", "bert.", encoder)

@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyblink.app.encoders.graphs.architectures.architecture import Architecture, Tensors, activation
-from hyblink.app.encoders.graphs.parts import Embeddings, Encoder, Layer, PairHead
+from hyblink.app.encoders.graphs.architectures.architecture import Architecture, LayerNames, Tensors, activation
+from hyblink.app.encoders.graphs.parts import Embeddings, Encoder
 
-
-def _layer(tensors: Tensors, name: str) -> Layer:
-    return Layer(
-        query=tensors.linear(f"{name}.attention.q_lin"),
-        key=tensors.linear(f"{name}.attention.k_lin"),
-        value=tensors.linear(f"{name}.attention.v_lin"),
-        output=tensors.linear(f"{name}.attention.out_lin"),
-        attention_norm=tensors.norm(f"{name}.sa_layer_norm"),
-        widen=tensors.linear(f"{name}.ffn.lin1"),
-        narrow=tensors.linear(f"{name}.ffn.lin2"),
-        norm=tensors.norm(f"{name}.output_layer_norm"),
-    )
+_LAYER = LayerNames(
+    query="attention.q_lin", key="attention.k_lin", value="attention.v_lin", output="attention.out_lin",
+    attention_norm="sa_layer_norm", widen="ffn.lin1", narrow="ffn.lin2", norm="output_layer_norm",
+)  # fmt: skip
 
 
 def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder:
     """DistilBERT's encoder."""
-    pair = None
-    if "classifier.weight" in tensors:
-        pair = PairHead(tensors.linear("pre_classifier"), "relu", tensors.linear("classifier"))
     positions = tensors["embeddings.position_embeddings.weight"]
     return Encoder(
         embeddings=Embeddings(
@@ -34,12 +23,12 @@ def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder
             positions=positions,
             norm=tensors.norm("embeddings.LayerNorm"),
         ),
-        layers=tuple(_layer(tensors, f"transformer.layer.{number}") for number in range(layers)),
+        layers=tuple(tensors.layer(f"transformer.layer.{number}", _LAYER) for number in range(layers)),
         heads=int(config["n_heads"]),
         activation=activation(config.get("activation", "gelu")),
         epsilon=1e-12,
         longest=len(positions),
-        pair=pair,
+        pair=tensors.pair_head("pre_classifier", "relu", "classifier"),
     )
 
 

@@ -7,15 +7,12 @@ from typing import Any
 
 from hyblink.app.encoders.graphs.architectures.architecture import Architecture, Tensors
 from hyblink.app.encoders.graphs.architectures.bert import bert_like
-from hyblink.app.encoders.graphs.parts import Encoder, PairHead
+from hyblink.app.encoders.graphs.parts import Encoder
 
 
 def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder:
     """ELECTRA's encoder. The scoring layer of a cross-encoder uses GELU."""
-    pair = None
-    if "classifier.out_proj.weight" in tensors:
-        pair = PairHead(tensors.linear("classifier.dense"), "gelu", tensors.linear("classifier.out_proj"))
-    return bert_like(tensors, config, layers, pair)
+    return bert_like(tensors, config, layers, tensors.pair_head("classifier.dense", "gelu", "classifier.out_proj"))
 
 
 ELECTRA = Architecture("electra", "electra.", encoder)

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyblink.app.encoders.graphs.architectures.architecture import Architecture, Tensors, activation
+from hyblink.app.encoders.graphs.architectures.architecture import Architecture, LayerNames, Tensors, activation
 from hyblink.app.encoders.graphs.architectures.roberta import pair_head, with_padding
-from hyblink.app.encoders.graphs.parts import Embeddings, Encoder, Layer, RelativeBias
+from hyblink.app.encoders.graphs.parts import Embeddings, Encoder, RelativeBias
 
-
-def _layer(tensors: Tensors, name: str) -> Layer:
-    return Layer(
-        query=tensors.linear(f"{name}.attention.attn.q"),
-        key=tensors.linear(f"{name}.attention.attn.k"),
-        value=tensors.linear(f"{name}.attention.attn.v"),
-        output=tensors.linear(f"{name}.attention.attn.o"),
-        attention_norm=tensors.norm(f"{name}.attention.LayerNorm"),
-        widen=tensors.linear(f"{name}.intermediate.dense"),
-        narrow=tensors.linear(f"{name}.output.dense"),
-        norm=tensors.norm(f"{name}.output.LayerNorm"),
-    )
+_LAYER = LayerNames(
+    query="attention.attn.q", key="attention.attn.k", value="attention.attn.v", output="attention.attn.o",
+    attention_norm="attention.LayerNorm", widen="intermediate.dense", narrow="output.dense", norm="output.LayerNorm",
+)  # fmt: skip
 
 
 def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder:
@@ -32,7 +24,7 @@ def encoder(tensors: Tensors, config: Mapping[str, Any], layers: int) -> Encoder
             positions=positions,
             norm=tensors.norm("embeddings.LayerNorm"),
         ),
-        layers=tuple(_layer(tensors, f"encoder.layer.{number}") for number in range(layers)),
+        layers=tuple(tensors.layer(f"encoder.layer.{number}", _LAYER) for number in range(layers)),
         heads=int(config["num_attention_heads"]),
         activation=activation(config.get("hidden_act", "gelu")),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),

@@ -13,9 +13,7 @@ from hyblink.app.encoders.graphs.parts import Encoder, PairHead
 
 def pair_head(tensors: Tensors) -> PairHead | None:
     """The scoring layer of a cross-encoder, if the model has one."""
-    if "classifier.out_proj.weight" not in tensors:
-        return None
-    return PairHead(tensors.linear("classifier.dense"), "tanh", tensors.linear("classifier.out_proj"))
+    return tensors.pair_head("classifier.dense", "tanh", "classifier.out_proj")
 
 
 def with_padding(made: Encoder, padding: int) -> Encoder:
