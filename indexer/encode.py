@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hyblink.app.core.ports.encoders import HybridEncoder
+from hyblink.app.core.ports.encoders import MIXED_COSINE, HybridEncoder
 from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.types.arrays import IdArray, as_rows
 from hyblink.app.jobs.claims import BLOCK, Claims
 
 _POLL_S = 0.2
+_SAME_COSINE = 1 - 1e-5
+"""The least cosine of float32 vectors of all runtimes and devices. Vectors in bfloat16 of short texts reach .99998."""
 
 
 def encode_rows(engine: Engine, encoder: HybridEncoder, rows: IdArray) -> int:
@@ -31,6 +33,32 @@ def encode_rows(engine: Engine, encoder: HybridEncoder, rows: IdArray) -> int:
         return 0
     made = encoder.encode_passages([p.title for p in passages], [p.text for p in passages])
     return engine.store.put_vectors(as_rows([p.row for p in passages]), made.vectors_ND, made.weights)
+
+
+def other_vectors(engine: Engine, encoder: HybridEncoder, sample: int = 8) -> float | None:
+    """None if a sample of the stored vectors are those that `encoder`, the generation's, makes of the same passages.
+
+    Else their least cosine: the vectors are of another precision or of other weights. Ids of earlier releases did not
+    tell that vectors were made in bfloat16. Raises EncoderUnavailableError.
+    """
+    name = engine.record.dense_encoder
+    if name.endswith(":bf16"):
+        return None  # devices differ in bfloat16 by as much
+    least = MIXED_COSINE if ":int8" in name else _SAME_COSINE
+    reader = engine.store.reader()
+    rows = reader.live_rows(encoded=True)
+    rows = rows[:: max(1, len(rows) // sample)][:sample]
+    known, stored = reader.vectors(rows)
+    found = reader.passages(known)
+    pairs = [(vector, found[row]) for row, vector in zip(known.tolist(), stored, strict=True) if row in found]
+    if not pairs:
+        return None
+    passages = [passage for _, passage in pairs]
+    made = encoder.encode_passages([p.title for p in passages], [p.text for p in passages]).vectors_ND
+    old = np.stack([vector for vector, _ in pairs])
+    lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(made, axis=1)
+    cosine = float((np.einsum("nd,nd->n", old, made) / lengths).min())
+    return None if cosine >= least else cosine
 
 
 def encode_waiting(

@@ -14,6 +14,7 @@ from hyblink.app.analysis.compiled import compile_from_now_on
 from hyblink.app.application import App
 from hyblink.app.core.errors import HyblinkError
 from hyblink.app.jobs.celery_jobs import uses_celery
+from hyblink.app.operations.collections import vector_problems
 from hyblink.app.operations.maintenance import sweep
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class WarmUp:
             self._app.encoders.bag(record.vdr_encoder).encode_query("warm up")
             if record.dense_dimension:
                 self._app.encoders.hybrid_encoder(record).encode_query("warm up")
+                for problem in vector_problems(self._app, self._app.catalog.engine(name)):
+                    log.warning("collection %s: %s", name, problem)
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # other collections are served; /readyz reports this one
 

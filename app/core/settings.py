@@ -158,8 +158,8 @@ class EncodeSettings(_Section):
     precision: Literal["auto", "fp32", "bf16", "int8", "int8_all"] = Field(
         "auto",
         description="Precision of new collections' encoders: `fp32`; `bf16` (torch only); `int8` (feed-forward "
-        "matrices; onnx only); `int8_all` (all matrices; onnx only); `auto`: bf16 on GPUs, else the fastest that lost "
-        "nothing where the model was measured, else fp32.",
+        "matrices; onnx only); `int8_all` (all matrices; onnx only); `auto`: bf16 in torch on GPUs and on CPUs that "
+        "have it, else the fastest that lost nothing where the model was measured, else fp32.",
     )
     graph_cache: Path | None = Field(
         None, description="Folder for built ONNX graphs; by default `hyblink/graphs` in the user's cache folder."

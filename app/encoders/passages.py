@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Protocol, cast
 
@@ -14,6 +13,7 @@ from hyblink.app.core.ports.encoders import DenseEncoder, EncodedPassages, Encod
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, VectorArray
 from hyblink.app.encoders.dense.backbone import Backbone, TextStates
+from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.loading.prefixes import Prefixes
 from hyblink.app.encoders.runtimes.transformer import Transformer
 
@@ -140,21 +140,14 @@ class SharedBackbone:
     def __init__(self, dense: TokenStates, vdr: VdrHeads) -> None:
         self._dense = dense
         self._vdr = vdr
-        self._lock = threading.Lock()
-        self._made: tuple[Backbone, VdrWeights] | None = None
+        self._loaded = Once(self._opened, "the VDR head and its dense model")
 
-    def _loaded(self) -> tuple[Backbone, VdrWeights]:
-        with self._lock:
-            if self._made is None:
-                transformer, settings = self._dense.transformer, self._dense.settings
-                backbone = Backbone(
-                    transformer,
-                    window=self._dense.window,
-                    max_tokens=settings.max_vdr_tokens,
-                    batch_size=settings.batch_size,
-                )
-                self._made = backbone, self._vdr.over(transformer)
-            return self._made
+    def _opened(self) -> tuple[Backbone, VdrWeights]:
+        transformer, settings = self._dense.transformer, self._dense.settings
+        backbone = Backbone(
+            transformer, window=self._dense.window, max_tokens=settings.max_vdr_tokens, batch_size=settings.batch_size
+        )
+        return backbone, self._vdr.over(transformer)
 
     def load(self) -> None:
         self._loaded()

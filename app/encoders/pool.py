@@ -29,7 +29,7 @@ from hyblink.app.encoders.dense.transformer import DenseTransformer, dense_id
 from hyblink.app.encoders.families import family_of
 from hyblink.app.encoders.family import VdrEncoder
 from hyblink.app.encoders.loading.adapters import DENSE_LORA, MENTION_LORA, VDR_HEAD, WEIGHTS
-from hyblink.app.encoders.loading.models import is_dense, plain_tokenizer, root_of
+from hyblink.app.encoders.loading.models import is_dense, plain_tokenizer
 from hyblink.app.encoders.mention.spacy_ner import SpacyDetector, installed_pipelines
 from hyblink.app.encoders.mention.span_head import DEFAULT as SHIPPED_SPAN_HEAD
 from hyblink.app.encoders.mention.span_head import SpanHead
@@ -279,7 +279,7 @@ class EncoderPool:
 
     def mention_tokenizer(self) -> Any:
         """The tokenizer of the dense model, for measuring the contexts of mentions in tokens."""
-        return plain_tokenizer(root_of(self._settings.encode.dense_model))
+        return plain_tokenizer(self._settings.encode.dense_model)
 
     def _span_head(self) -> SpanHead:
         with self._lock:

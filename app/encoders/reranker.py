@@ -5,28 +5,26 @@ It is loaded at the first use, which waits for it: deadlines count from then on.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
-from hyblink.app.core.errors import EncoderUnavailableError, HyblinkError
+from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
 from hyblink.app.encoders.families import family_of
 from hyblink.app.encoders.family import EncoderFamily, PairScorer, RerankerLoader
-from hyblink.app.encoders.graphs.architectures.architecture import UnknownGraphError
 from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, WEIGHTS
 from hyblink.app.encoders.loading.models import identity
+from hyblink.app.encoders.loading.once import Once, as_unavailable
 from hyblink.app.encoders.loading.prefixes import joined
-from hyblink.app.encoders.runtimes.choice import default_precision, runtime_for, torch_instead
+from hyblink.app.encoders.runtimes.choice import default_precision
 from hyblink.app.encoders.runtimes.devices import device_of, on_gpu
-from hyblink.app.encoders.runtimes.open import graph_precision
+from hyblink.app.encoders.runtimes.open import open_in_runtime
 from hyblink.app.encoders.runtimes.transformer import Precision
 
 DEFAULT = WEIGHTS / "late-minilm"
@@ -39,7 +37,6 @@ Within a group pairs are sorted by length.
 """
 _BATCH, _BATCH_ON_GPU = 4, 128
 """Pairs on CPU and GPU between two looks at the deadline. In torch they are one forward pass."""
-log = logging.getLogger(__name__)
 
 
 class Reranker:
@@ -51,9 +48,8 @@ class Reranker:
     def __init__(self, model: str, settings: EncodeSettings) -> None:
         self._model_name = model
         self._settings = settings
-        self._loading = threading.Lock()
         self._computing = threading.Lock()
-        self._scorer: PairScorer | None = None
+        self._loaded = Once(self._opened, f"the cross-encoder {model!r}")
 
     @cached_property
     def id(self) -> str:
@@ -78,33 +74,29 @@ class Reranker:
             )
         return family.reranker
 
-    def _opened(self) -> PairScorer:
-        settings, tokens, precision = self._settings, self._settings.cross_encoder_tokens, self.precision
-        loader = self._loader
-        if runtime_for(self._model_name, precision, settings) == "onnx":
-            try:
-                return loader.in_onnx(self._model_name, settings, graph_precision(precision), tokens)
-            except UnknownGraphError as error:
-                torch_instead(error, settings, precision)
-                log.warning("%s runs in torch: %s", self._model_name, error)
-        bf16 = precision == "bf16"
-        return loader.in_torch(self._model_name, device_of(settings), tokens, bf16=bf16, batch=self.batch)
+    def _opened(self) -> tuple[PairScorer, int]:
+        """The scorer, and the number of pairs that it scores before the deadline is checked again."""
+        model, settings, loader = self._model_name, self._settings, self._loader
+        tokens, precision = settings.cross_encoder_tokens, self.precision
+
+        def in_torch() -> tuple[PairScorer, int]:
+            batch = _BATCH_ON_GPU if on_gpu(settings) else _BATCH
+            bf16 = precision == "bf16"
+            return loader.in_torch(model, device_of(settings), tokens, bf16=bf16, batch=batch), batch
+
+        return open_in_runtime(
+            model, settings, precision,
+            in_onnx=lambda of_graph: (loader.in_onnx(model, settings, of_graph, tokens), _BATCH), in_torch=in_torch,
+        )  # fmt: skip
 
     @property
     def batch(self) -> int:
-        """The number of pairs that are scored before the deadline is checked again."""
-        return _BATCH_ON_GPU if on_gpu(self._settings) else _BATCH
+        """The number of pairs that are scored before the deadline is checked again. It loads the model."""
+        return self._loaded()[1]
 
     def load(self) -> None:
         """Load the model now and wait for it. Raises EncoderUnavailableError if it cannot be loaded."""
         self._loaded()
-
-    def _loaded(self) -> PairScorer:
-        with self._loading:
-            if self._scorer is None:
-                with _as_unavailable(f"cannot load the cross-encoder {self._model_name!r}"):
-                    self._scorer = self._opened()
-            return self._scorer
 
     def score(
         self, query: str, passages: Sequence[tuple[str, str]], deadline: float, idf: TokenIdf | None = None
@@ -124,14 +116,14 @@ class Reranker:
         self, pairs: Sequence[tuple[str, str]], deadline: float, group: int, idf: TokenIdf | None
     ) -> ScoreArray:
         begun = time.perf_counter()
-        scorer = self._loaded()
+        scorer, batch_size = self._loaded()
         deadline += time.perf_counter() - begun  # loading does not count
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
         # Another thread may be computing: waiting for it counts towards the deadline.
         if not self._computing.acquire(timeout=min(max(0.0, deadline - time.perf_counter()), threading.TIMEOUT_MAX)):
             return scores
         try:
-            return self._computed(scorer, idf, pairs, scores, deadline, group)
+            return self._computed(scorer, batch_size, idf, pairs, scores, deadline, group)
         finally:
             self._computing.release()
 
@@ -139,22 +131,22 @@ class Reranker:
         self, query: str, title: str, text: str, idf: TokenIdf | None = None
     ) -> tuple[TokenContribution, ...]:
         """Each query token's part of the score; empty if the model cannot tell or is not loaded."""
-        scorer = self._scorer
-        if scorer is None:
+        loaded = self._loaded.value
+        if loaded is None:
             return ()
-        with self._computing, _as_unavailable("what re-ranks could not explain itself"):
-            return scorer.contributions(query, joined(title, text), idf)
+        with self._computing, as_unavailable("the cross-encoder could not explain its score"):
+            return loaded[0].contributions(query, joined(title, text), idf)
 
     def _computed(
         self,
         scorer: PairScorer,
+        batch_size: int,
         idf: TokenIdf | None,
         pairs: Sequence[tuple[str, str]],
         scores: ScoreArray,
         deadline: float,
         group: int,
     ) -> ScoreArray:
-        batch_size = self.batch
         for start in range(0, len(pairs), group):
             order = sorted(range(start, min(start + group, len(pairs))), key=lambda at: sum(map(len, pairs[at])))
             for first in range(0, len(order), batch_size):
@@ -162,17 +154,6 @@ class Reranker:
                     scores[order] = np.nan  # otherwise scored short passages would overtake longer, better ones
                     return scores
                 batch = order[first : first + batch_size]
-                with _as_unavailable("the cross-encoder failed"):
+                with as_unavailable("the cross-encoder failed"):
                     scores[batch] = scorer.score([pairs[at] for at in batch], idf)
         return scores
-
-
-@contextmanager
-def _as_unavailable(what: str) -> Iterator[None]:
-    """Turn any exception of a model's libraries into EncoderUnavailableError, so that the search goes on without it."""
-    try:
-        yield
-    except HyblinkError:
-        raise
-    except Exception as error:
-        raise EncoderUnavailableError(f"{what}: {type(error).__name__}: {error}") from error

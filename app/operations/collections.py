@@ -15,6 +15,7 @@ from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
 from hyblink.app.core.types.documents import StoreCounts
 from hyblink.app.encoders.dense.transformer import dense_model_of
 from hyblink.app.engines.embedded.store.schema import SCHEMA_VERSION
+from hyblink.indexer.encode import other_vectors
 from hyblink.indexer.transfer import import_collection, read_export
 
 log = logging.getLogger(__name__)
@@ -85,17 +86,33 @@ def collection_state(app: App, name: str) -> CollectionState:
 def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
     """Check a collection's current generation; return one message for each problem.
 
-    Compares the store with the indexes derived from it, and checks that the encoders it names can be loaded. With
-    `repair`, indexes that differ are rebuilt from the store. Raises NotFoundError.
+    Compares the store with the indexes derived from it, and checks that the encoders it names can be loaded and make
+    the vectors that are stored. With `repair`, indexes that differ are rebuilt from the store. Raises NotFoundError.
     """
     engine = app.catalog.engine(collection)
     problems = list(engine.check(repair=repair))
     if engine.record.dense_dimension:
         try:
-            app.encoders.hybrid_encoder(engine.record)
+            problems += vector_problems(app, engine)
         except EncoderUnavailableError as error:
             problems.append(str(error))
     return problems
+
+
+def vector_problems(app: App, engine: Engine) -> list[str]:
+    """A message if the stored vectors are not those of the collection's encoder in its precision, else nothing.
+
+    Raises EncoderUnavailableError.
+    """
+    record = engine.record
+    cosine = other_vectors(engine, app.encoders.hybrid_encoder(record))
+    if cosine is None:
+        return []
+    problem = (
+        f"the stored vectors are not those of {record.dense_encoder} (cosine {cosine:.5f}): another "
+        f"precision or weights; `hyblink generations rebuild -c {record.collection}` encodes all passages again"
+    )
+    return [problem]
 
 
 def check_all(app: App) -> dict[str, list[str]]:

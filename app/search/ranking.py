@@ -53,7 +53,7 @@ from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
 from hyblink.ranker.rerank import CrossScore, RecentScores, Reranked, rerank
 from hyblink.ranker.retrieve import Others, retrieve
 from hyblink.ranker.signals.entity import entity_leg
-from hyblink.ranker.signals.registry import grouped, leg_of, proposing
+from hyblink.ranker.signals.registry import SIGNALS, grouped, leg_of, proposing
 
 
 class UnavailableEncoder:
@@ -177,7 +177,8 @@ class Ranker:
         try:
             if snapshot.has_vectors or snapshot.vdr is not None:
                 encoder = self._encoders.hybrid_encoder(record)
-                encoder.load()  # here, so that the legs' deadline does not count it
+                if any(SIGNALS.of(signal).needs_encoder for signal in request.signals):
+                    encoder.load()  # here, so that the legs' deadline does not count it
             best = self._encoders.best_vdr_mode(record)
         except EncoderUnavailableError as error:
             # Legs that need the encoder report this error; BM25 and the bag-of-tokens signal still answer.

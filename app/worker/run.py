@@ -24,11 +24,12 @@ def run_worker(
     from celery import signals
     from celery.exceptions import SecurityWarning
 
-    ending = multiprocessing.Event()  # the worker's forked processes share it
-    celery, mine = worker_celery(settings, ending.is_set)
+    # The worker's forked processes share it. It has no lock, so that a signal handler can set it at any moment.
+    ending = multiprocessing.RawValue("b", 0)
+    celery, mine = worker_celery(settings, lambda: bool(ending.value))
 
     def stopping(**_: Any) -> None:
-        ending.set()
+        ending.value = 1
 
     def closed(**_: Any) -> None:
         mine.close()

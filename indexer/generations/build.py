@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.analysis.analyzer import Analyzer
-from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, WriterConflictError
+from hyblink.app.core.errors import (
+    ConflictError,
+    CorruptionError,
+    EncoderUnavailableError,
+    InvalidInputError,
+    WriterConflictError,
+)
 from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.encoders import BagEncoder, HybridEncoder
 from hyblink.app.core.ports.engine import Engine
@@ -28,7 +34,7 @@ from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.core.types.ranking import Scored
 from hyblink.app.jobs.claims import Claims
 from hyblink.app.jobs.single_flight import single_flight
-from hyblink.indexer.encode import encode_all
+from hyblink.indexer.encode import encode_all, other_vectors
 from hyblink.indexer.ingest.prepare import prepare
 
 _EQUAL = "equal"
@@ -221,6 +227,8 @@ class _Build:
         of_source = self.current.record
         self._same_bag = of_source.vdr_encoder == record.vdr_encoder
         self._same_full = (of_source.dense_encoder, of_source.vdr_model) == (record.dense_encoder, record.vdr_model)
+        if self._same_full and encoder is not None and _differ(self.current, encoder):
+            self._same_full = False  # they are encoded again
 
     @property
     def collection(self) -> str:
@@ -433,6 +441,14 @@ def self_retrieval_problems(engine: Engine, sample: int = _SAMPLES) -> list[str]
 def _is_among(found: Scored, row: int, own: float) -> bool:
     worst = float(found.scores[-1]) if len(found) >= _DEEP else -np.inf
     return row in found.rows.tolist() or own <= worst + 1e-4
+
+
+def _differ(engine: Engine, encoder: HybridEncoder) -> bool:
+    """Whether the stored vectors are not those of the encoder that they are called after."""
+    try:
+        return other_vectors(engine, encoder) is not None
+    except EncoderUnavailableError:
+        return False
 
 
 def check_importable(record: GenerationRecord, manifest: dict[str, object]) -> bool:

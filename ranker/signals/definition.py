@@ -32,5 +32,7 @@ class SignalDefinition:
     """Splits the score of each row into token contributions; None if the signal has no tokens."""
     features: tuple[tuple[str, bool], ...] = ()
     """Its features in entity linking, as (name, True for the raw value or False for the normalised one)."""
+    needs_encoder: bool = True
+    """Whether its leg needs the query's vector or encoded weights. If no signal of a search does, it loads no model."""
     starts_first: bool = False
     """Start this leg first, because legs that also score the candidates of others wait for it."""

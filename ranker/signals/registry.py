@@ -15,7 +15,8 @@ from hyblink.ranker.signals.joint import JOINT, joint_leg
 SIGNALS: Registry[SignalDefinition] = Registry("signal", lambda signal: signal.name)
 SIGNALS.add(
     SignalDefinition(
-        Signal.BM25, "words (BM25)", "#2563eb", bm25.leg, 0.0, bm25.tokens, features=(("bm25_z", False),)
+        Signal.BM25, "words (BM25)", "#2563eb", bm25.leg, 0.0, bm25.tokens, features=(("bm25_z", False),),
+        needs_encoder=False,
     ),
     SignalDefinition(
         Signal.VDR, "vocabulary (VDR)", "#d97706", vdr.leg, 0.0, vdr.tokens, features=(("vdr_z", False),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import transformers as hf
 
+from hyblink.app.encoders.graphs import cache as cache_module
 from hyblink.app.encoders.graphs.architectures.architecture import UnknownGraphError
 from hyblink.app.encoders.graphs.architectures.known import ARCHITECTURES
 from hyblink.app.encoders.graphs.blocks import relative_buckets
@@ -186,6 +188,44 @@ def test_the_cache_is_checked_and_rebuilt(tmp_path: Path, monkeypatch: pytest.Mo
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
     assert not np.array_equal(in_graph(GraphCache(folder).open(source, "int8", "states"), given), want)
+
+
+def test_tables_that_are_damaged_while_a_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process reads a table once, and again if the file has changed."""
+    monkeypatch.setattr("hyblink.app.encoders.graphs.cache._INLINE", 0)
+    made("bert", "states", tmp_path / "model")
+    folder, source, cache = tmp_path / "cache", Source(tmp_path / "model"), GraphCache(tmp_path / "cache")
+    given = batch(0, two_types=False)
+    want = in_graph(cache.open(source, "fp32", "states"), given)
+    (words,) = folder.glob("words-*.bin")
+    whole = words.read_bytes()
+    for damage in (whole[:-100], b"\0" * len(whole), b""):
+        words.unlink()
+        words.write_bytes(damage)
+        gc.collect()
+        assert np.array_equal(in_graph(cache.open(source, "fp32", "states"), given), want)
+        assert words.read_bytes() == whole
+
+
+def test_a_graph_that_does_not_open_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that another release of ONNX Runtime has written."""
+    made("bert", "states", tmp_path / "model")
+    source, given, session = Source(tmp_path / "model"), batch(0, two_types=False), cache_module._session
+    want = in_graph(GraphCache(tmp_path / "cache").open(source, "fp32", "states"), given)
+    opened: list[str] = []
+
+    def first_fails(model: str | bytes) -> Any:
+        opened.append(str(model))
+        if len(opened) == 1:
+            raise RuntimeError("unsupported")
+        return session(model)
+
+    monkeypatch.setattr(cache_module, "_session", first_fails)
+    assert np.array_equal(in_graph(GraphCache(tmp_path / "cache").open(source, "fp32", "states"), given), want)
+    assert len(opened) == 2
+    monkeypatch.setattr(cache_module, "_session", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        GraphCache(tmp_path / "cache").open(source, "fp32", "states")
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

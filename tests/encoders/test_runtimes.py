@@ -13,6 +13,7 @@ from support.training import tiny_model
 
 from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.ports.encoders import MIXED_COSINE
 from hyblink.app.core.settings import EncodeSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import RerankRequest, Signal
@@ -21,7 +22,7 @@ from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.graphs.blocks import Nodes
 from hyblink.app.encoders.graphs.quantized import LARGEST_ACTIVATION, ZERO, quantized
 from hyblink.app.encoders.runtimes import choice
-from hyblink.app.encoders.runtimes.choice import MIXED_COSINE, default_precision, runtime_for
+from hyblink.app.encoders.runtimes.choice import default_precision, runtime_for
 from hyblink.app.encoders.runtimes.onnx_transformer import passes
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now

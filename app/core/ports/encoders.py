@@ -13,6 +13,9 @@ from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf, Vec
 from hyblink.app.core.types.linking import Mention, MentionContext
 from hyblink.app.core.types.ranking import TokenContribution
 
+MIXED_COSINE = 0.9999
+"""Vectors of two runtimes may be mixed in one collection if each text's two vectors have at least this cosine."""
+
 
 class DenseEncoder(Protocol):
     """Encodes text as dense vectors. Queries and passages have separate methods because their prefixes differ."""

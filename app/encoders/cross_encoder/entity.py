@@ -12,7 +12,7 @@ import numpy as np
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray
 from hyblink.app.core.types.linking import MentionContext
-from hyblink.app.encoders.loading.adapters import WEIGHTS, trained
+from hyblink.app.encoders.loading.adapters import WEIGHTS
 from hyblink.app.encoders.loading.models import plain_tokenizer
 from hyblink.app.encoders.mention.text import marked
 from hyblink.app.encoders.reranker import Reranker
@@ -41,7 +41,7 @@ class EntityCrossEncoder:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return plain_tokenizer(str(trained(self._model).get("base", self._model)))
+        return plain_tokenizer(self._model)
 
     def load(self) -> None:
         """Load the model. Raises EncoderUnavailableError if it cannot be loaded."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from hyblink.app.encoders.cross_encoder.transformer import load_scorer
 from hyblink.app.encoders.family import Graph
-from hyblink.app.encoders.loading.adapters import CROSS_ENCODER_LORA, trained
+from hyblink.app.encoders.loading.models import base_of
 
 _WINDOW = 256
 
@@ -30,7 +30,5 @@ class CrossEncoderGraph(nn.Module):  # type: ignore[misc]
 
 def graph(model: str) -> Graph:
     """The `Graph` of a cross-encoder. A LoRA adapter is merged into its base."""
-    manifest = trained(model)
-    tokenizer = str(manifest["base"]) if manifest.get("kind") == CROSS_ENCODER_LORA else model
     module = CrossEncoderGraph(load_scorer(model, "cpu", _WINDOW)[0].model).eval()
-    return Graph(module, "cross", ("input_ids", "attention_mask", "token_type_ids"), ("scores",), tokenizer)
+    return Graph(module, "cross", ("input_ids", "attention_mask", "token_type_ids"), ("scores",), base_of(model))

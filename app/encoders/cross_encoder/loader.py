@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
+from hyblink.app.encoders.cross_encoder.checks import check_scores
 from hyblink.app.encoders.graphs.cache import OpenGraph
 from hyblink.app.encoders.graphs.precision import GraphPrecision
-from hyblink.app.encoders.loading.adapters import CROSS_ENCODER, CROSS_ENCODER_LORA, trained
-from hyblink.app.encoders.loading.models import locate, plain_tokenizer, root_of
-from hyblink.app.encoders.loading.sources import hub_folder, source_of, tokens_in
+from hyblink.app.encoders.loading.models import plain_tokenizer
+from hyblink.app.encoders.loading.sources import source_of, tokens_in
 from hyblink.app.encoders.loading.tokens import TextTokens
 from hyblink.app.encoders.runtimes.choice import graph_cache
 from hyblink.app.encoders.runtimes.onnx_transformer import budget, passes, run
@@ -37,24 +35,7 @@ class CrossEncoderLoader:
         check_scores(model)
         source = source_of(model)
         graph = graph_cache(settings).open(source, precision, "score")
-        root = root_of(model)
-        return OnnxScorer(graph, tokens_in(root, source.folder), plain_tokenizer(root), min(tokens, graph.longest))
-
-
-def check_scores(model: str) -> None:
-    """Raise EncoderUnavailableError if a model is no cross-encoder, such as a bi-encoder without a scoring layer."""
-    from hyblink.app.core.manifest import read_json
-
-    kind = trained(model).get("kind", CROSS_ENCODER)
-    if kind == CROSS_ENCODER_LORA:
-        return
-    if kind != CROSS_ENCODER:
-        raise EncoderUnavailableError("not a cross-encoder", received=kind, expected="a cross-encoder")
-    located = Path(locate(model))
-    config = (located if located.is_dir() else hub_folder(model)) / "config.json"
-    known = read_json(config).get("architectures") or [] if config.is_file() else []
-    if known and not any("SequenceClassification" in name for name in known):
-        raise EncoderUnavailableError("not a cross-encoder", received=known, expected="…ForSequenceClassification")
+        return OnnxScorer(graph, tokens_in(model, source.folder), plain_tokenizer(model), min(tokens, graph.longest))
 
 
 class TorchScorer:

@@ -7,8 +7,8 @@ from typing import Any
 
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.manifest import check_manifest
+from hyblink.app.encoders.cross_encoder.checks import check_scores
 from hyblink.app.encoders.loading.adapters import (
-    CROSS_ENCODER,
     CROSS_ENCODER_LORA,
     adapter_manifest,
     trained,
@@ -22,6 +22,7 @@ def load_scorer(model: str, device: str, tokens: int) -> Any:
 
     Raises EncoderUnavailableError for any other model, such as a bi-encoder, whose scoring layer would be random.
     """
+    check_scores(model)
     manifest = trained(model)
     folder = Path(model).expanduser()
     if manifest.get("kind") == CROSS_ENCODER_LORA:
@@ -30,15 +31,9 @@ def load_scorer(model: str, device: str, tokens: int) -> Any:
         cut_layers(made[0].model, int(manifest.get("layers", 0)))
         merge_lora(made, folder)
         return made.eval()
-    if manifest.get("kind", CROSS_ENCODER) != CROSS_ENCODER:
-        raise EncoderUnavailableError("not a cross-encoder", received=manifest["kind"], expected="a cross-encoder")
     if manifest:
         check_manifest(folder)
-    made = load_cross_encoder(model, device, tokens)
-    known = getattr(made[0].model.config, "architectures", None) or []
-    if known and not any("SequenceClassification" in name for name in known):
-        raise EncoderUnavailableError("not a cross-encoder", received=known, expected="…ForSequenceClassification")
-    return made.eval()
+    return load_cross_encoder(model, device, tokens).eval()
 
 
 def load_cross_encoder(name: str, device: str, tokens: int) -> Any:

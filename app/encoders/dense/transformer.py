@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -17,6 +16,7 @@ from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.loading.models import identity, locate, root_of
+from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
 from hyblink.app.encoders.runtimes.choice import default_precision
 from hyblink.app.encoders.runtimes.open import open_transformer
@@ -38,7 +38,10 @@ class DenseTransformer:
         self._model_name = settings.dense_model
         self._precision = precision
         self.prefixes = prefixes_for(root_of(settings.dense_model))
-        self._loading = threading.RLock()
+        self._loaded = Once(
+            lambda: open_transformer(self._model_name, self.settings, self.precision),
+            f"the dense model {settings.dense_model!r}",
+        )
 
     @cached_property
     def precision(self) -> Precision:
@@ -60,12 +63,10 @@ class DenseTransformer:
                     return int(pooling["word_embedding_dimension"])
         return self.transformer.dimension
 
-    @cached_property
+    @property
     def transformer(self) -> Transformer:
         """The loaded model."""
-        with self._loading:
-            made: Transformer | None = self.__dict__.get("transformer")
-            return made or open_transformer(self._model_name, self.settings, self.precision)
+        return self._loaded()
 
     def load(self) -> None:
         """Load the model now. Raises EncoderUnavailableError if it cannot be loaded."""

@@ -74,7 +74,7 @@ class GraphCache:
         self._folder = folder
         self._lock = threading.Lock()
         self._open: weakref.WeakValueDictionary[str, OpenGraph] = weakref.WeakValueDictionary()
-        self._checked: dict[Path, str] = {}
+        self._checked: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def open(self, source: Source, precision: GraphPrecision, output: GraphOutput) -> OpenGraph:
         """The open graph of a model, shared by all who ask for the same.
@@ -131,7 +131,13 @@ class GraphCache:
                 told.unlink(missing_ok=True)
             if not told.exists():
                 self._build(path, told, source, precision, output)
-            return _session(str(path))
+            try:
+                return _session(str(path))
+            except Exception as error:  # noqa: BLE001  # exceptions of onnxruntime have no common base
+                log.warning("the built graph %s does not open and is made again: %s", name, error)
+                self._checked.clear()
+                self._build(path, told, source, precision, output)
+                return _session(str(path))
 
     def _whole(self, told: Path) -> bool:
         """Whether all files that a description lists are there and as they were written."""
@@ -143,10 +149,13 @@ class GraphCache:
             return False
 
     def _check(self, path: Path) -> str:
-        """The file's digest. Word tables, which several graphs share, are read once in a process."""
-        if path not in self._checked or path.suffix != ".bin":
-            self._checked[path] = sha256(path)
-        return self._checked[path]
+        """The file's digest. Word tables, which several graphs share, are read again only if they have changed."""
+        stat = path.stat()
+        seen = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        known = self._checked.get(path)
+        if known is None or known[0] != seen or path.suffix != ".bin":
+            known = self._checked[path] = seen, sha256(path)
+        return known[1]
 
     def _build(self, path: Path, told: Path, source: Source, precision: GraphPrecision, output: GraphOutput) -> None:
         log.info("building the %s graph of %s", precision, source.folder.name)
@@ -154,9 +163,7 @@ class GraphCache:
         files = [path]
         if table is not None:
             words = self._folder / _table_name(table)
-            self._checked.pop(words, None)
             if not words.is_file() or self._check(words) != _digest_of(table):
-                self._checked.pop(words, None)
                 write_atomic(words, table.tobytes())
             files.append(words)
         write_atomic(path, model)

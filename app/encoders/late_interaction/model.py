@@ -28,8 +28,7 @@ from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.encoders.graphs.precision import GraphPrecision
 from hyblink.app.encoders.graphs.weights import read_arrays
 from hyblink.app.encoders.late_interaction.correction import SHARPEST
-from hyblink.app.encoders.loading.adapters import trained
-from hyblink.app.encoders.loading.models import plain_tokenizer, root_of
+from hyblink.app.encoders.loading.models import plain_tokenizer
 from hyblink.app.encoders.loading.sources import source_of, tokens_in
 from hyblink.app.encoders.loading.tokens import padded
 from hyblink.app.encoders.runtimes.choice import graph_cache
@@ -100,9 +99,7 @@ class LateInteraction:
         self._scale = scale
         self._query: tuple[str, Read] | None = None
 
-    def predict(
-        self, pairs: Sequence[tuple[str, str]], batch_size: int = 4, idf: TermWeights | None = None
-    ) -> ScoreArray:
+    def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int, idf: TermWeights | None = None) -> ScoreArray:
         """One score per (query, passage), shape (n,). `idf` is the collection's idf over the backbone's vocabulary."""
         scores = np.empty(len(pairs), dtype=np.float32)
         for at in range(0, len(pairs), batch_size):
@@ -175,10 +172,8 @@ def in_onnx(model: str, settings: EncodeSettings, precision: GraphPrecision, tok
     Raises UnknownGraphError if no graph of its base can be built, EncoderUnavailableError if it cannot be loaded.
     """
     source = source_of(model)
-    base = str(trained(model)["base"])
-    transformer = OnnxTransformer(
-        graph_cache(settings).open(source, precision, "states"), tokens_in(root_of(base), source.folder), "cls"
-    )
+    graph = graph_cache(settings).open(source, precision, "states")
+    transformer = OnnxTransformer(graph, tokens_in(model, source.folder), "cls")
     head = read_arrays(Path(model).expanduser() / "model.safetensors")
     hidden = transformer.dimension
     shapes = {
@@ -198,5 +193,5 @@ def in_onnx(model: str, settings: EncodeSettings, precision: GraphPrecision, tok
             found.append((unit(states_LH @ project_HH), learned_L, head["idf"][np.asarray(row)]))
         return found
 
-    tokenizer = plain_tokenizer(root_of(base))
+    tokenizer = plain_tokenizer(model)
     return LateInteraction(network, tokenizer, float(head["scale"]), min(tokens, transformer.longest))

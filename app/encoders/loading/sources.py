@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,10 @@ from hyblink.app.encoders.loading.adapters import (
     adapter_manifest,
     trained,
 )
-from hyblink.app.encoders.loading.models import locate, plain_tokenizer, root_of
+from hyblink.app.encoders.loading.models import base_of, locate, plain_tokenizer
 from hyblink.app.encoders.loading.tokens import TextTokens
 
 _ADAPTED = frozenset({DENSE_LORA, MENTION_LORA, SPAN_HEAD, CROSS_ENCODER_LORA})
-_MODULES = ("sentence_transformers.models.", "sentence_transformers.", "hyblink.app.encoders.")
 
 
 def hub_folder(model: str) -> Path:
@@ -61,8 +60,16 @@ def source_of(model: str) -> Source:
         return replace(source_of(str(manifest["base"])), layers=int(manifest.get("layers", 0)))
     if (folder / MANIFEST).is_file():
         check_manifest(folder)
+    return Source(transformer_folder(base_folder(model)))
+
+
+def base_folder(model: str) -> Path:
+    """The folder of the model itself, or of an adapter's base, downloaded if it is a hub model.
+
+    Raises EncoderUnavailableError if it is missing.
+    """
     located = Path(locate(model))
-    return Source(transformer_folder(located if located.is_dir() else hub_folder(model)))
+    return located if located.is_dir() else hub_folder(base_of(model))
 
 
 def modules_of(folder: Path) -> list[tuple[str, Path]]:
@@ -84,33 +91,17 @@ def transformer_folder(folder: Path) -> Path:
     return modules[0][1] if modules and modules[0][0] == "Transformer" else folder
 
 
-@dataclass(frozen=True, slots=True)
-class TextEncoding:
-    """How text becomes rows of tokens and states become a vector."""
-
-    tokens: TextTokens
-    pooling: Literal["mean", "cls"]
-
-
 def can_be_built(model: str) -> bool:
     """Whether a graph can probably be built of the model, by its configuration alone.
 
     Of a hub model, which may not be here yet, this is assumed. Raises EncoderUnavailableError if a folder is missing or
     damaged.
     """
-    if not Path(locate(root_of(model))).is_dir():
+    located = Path(locate(model))
+    if not located.is_dir():
         return True
-    if not (source_of(model).folder / "config.json").is_file():
-        return False
-    return architecture_of(source_of(model).folder) in ARCHITECTURES
-
-
-def text_encoding(model: str, source: Source) -> TextEncoding:
-    """The tokenizer and pooling of a model. Raises UnknownGraphError for modules and poolings that need torch."""
-    root = root_of(model)
-    located = Path(locate(root))
-    folder = located if located.is_dir() else hub_folder(root)
-    return TextEncoding(tokens_in(root, source.folder), _pooling(folder))
+    folder = transformer_folder(located)
+    return (folder / "config.json").is_file() and architecture_of(folder) in ARCHITECTURES
 
 
 def tokens_in(model: str, folder: Path) -> TextTokens:
@@ -121,7 +112,11 @@ def tokens_in(model: str, folder: Path) -> TextTokens:
     return TextTokens(plain_tokenizer(model), int(config.get("pad_token_id") or 0), lower=lower)
 
 
-def _pooling(folder: Path) -> Literal["mean", "cls"]:
+def pooling_of(folder: Path) -> Literal["mean", "cls"]:
+    """How a model makes a text's vector of token states: their mean, or the state of the first token.
+
+    Raises UnknownGraphError for modules and poolings that need torch.
+    """
     modules = modules_of(folder)
     others = [name for name, _ in modules if name not in {"Transformer", "Pooling", "Normalize"}]
     if others:

@@ -41,8 +41,13 @@ class TextTokens:
 
     def with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """(token ids without special tokens, their offsets in code points)."""
-        made = self.tokenizer.encode(text.lower() if self._lower else text, add_special_tokens=False)
-        return made.ids, made.offsets
+        if not self._lower:
+            made = self.tokenizer.encode(text, add_special_tokens=False)
+            return made.ids, made.offsets
+        # Some characters have two in lower case, such as İ: offsets are those of the text as it was given.
+        given = [at for at, character in enumerate(text) for _ in character.lower()]
+        made = self.tokenizer.encode(text.lower(), add_special_tokens=False)
+        return made.ids, [(given[start], given[end - 1] + 1) if end > start else (0, 0) for start, end in made.offsets]
 
     def row(self, ids: Ids) -> list[int]:
         """The ids between the special tokens."""

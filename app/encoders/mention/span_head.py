@@ -16,7 +16,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from hyblink.app.encoders.dense.backbone import windows
 from hyblink.app.encoders.graphs.weights import read_tensors
 from hyblink.app.encoders.loading.adapters import SPAN_HEAD, WEIGHTS, adapter_manifest, adapts_passages
 from hyblink.app.encoders.loading.models import identity, is_dense
+from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.runtimes.choice import default_precision
 from hyblink.app.encoders.runtimes.open import open_transformer
 from hyblink.app.encoders.runtimes.transformer import Transformer
@@ -162,7 +162,7 @@ class SpanHead:
         self._manifest = adapter_manifest(folder, SPAN_HEAD)
         self._threshold, self._keep, self._at_least = threshold, keep, at_least
         self._lock = threading.Lock()
-        self._computing = threading.Lock()
+        self._loaded = Once(self._opened, f"the span head {folder.name!r}")
         self._read: OrderedDict[str, TokenOutputs] = OrderedDict()
         self._found: OrderedDict[tuple[str, int, int], VectorArray] = OrderedDict()
         self.base = str(self._manifest["base"])
@@ -177,8 +177,7 @@ class SpanHead:
         """
         return is_dense(dense_id, str(self._folder) if adapts_passages(self._manifest) else self.base)
 
-    @cached_property
-    def _loaded(self) -> tuple[Transformer, dict[str, Floats]]:
+    def _opened(self) -> tuple[Transformer, dict[str, Floats]]:
         folder = str(self._folder)
         made = open_transformer(folder, self._settings, default_precision(folder, self._settings))
         return made, read_tensors(self._folder / HEADS)
@@ -210,8 +209,7 @@ class SpanHead:
 
     def _pass(self, texts: Sequence[str]) -> Iterator[TokenOutputs]:
         """The model's output for each text. Texts are computed together until their windows fill a batch."""
-        with self._computing:
-            made, heads = self._loaded
+        made, heads = self._loaded()
         longest = min(self.tokens, made.longest) - 2
         waiting: list[tuple[list[int], Offsets, list[Window]]] = []
         for number, text in enumerate(texts, 1):
@@ -225,7 +223,7 @@ class SpanHead:
                 waiting = []
 
     def _states(self, texts: Sequence[tuple[list[int], Offsets, list[Window]]]) -> list[Floats]:
-        made, heads = self._loaded
+        made, heads = self._loaded()
         states = [np.zeros((len(ids), heads["projection"].shape[1]), dtype=np.float32) for ids, _, _ in texts]
         parts = [(at, window) for at, (_, _, own) in enumerate(texts) for window in own]
         parts.sort(key=lambda part: part[1].start - part[1].end)  # longest first, so that batches have similar lengths
@@ -288,7 +286,7 @@ class SpanHead:
                 self._found.popitem(last=False)
 
     def _vector(self, read: TokenOutputs, start: int, end: int) -> VectorArray:
-        _, heads = self._loaded
+        _, heads = self._loaded()
         first = bisect_right(read.offsets, start, key=lambda offset: offset[1])
         last = bisect_left(read.offsets, end, key=lambda offset: offset[0])
         if last <= first:
@@ -308,5 +306,5 @@ class SpanHead:
         for own, read in zip(wanted.values(), self.read(list(wanted)), strict=True):
             known |= {item: self._vector(read, item[1], item[2]) for item in own}
         if not items:
-            return np.zeros((0, self._loaded[1]["projection"].shape[0]), dtype=np.float32)
+            return np.zeros((0, self._loaded()[1]["projection"].shape[0]), dtype=np.float32)
         return np.stack([known[item] for item in items])

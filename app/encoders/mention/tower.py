@@ -6,7 +6,6 @@ can be exchanged without encoding the knowledge base again, and training uses th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ from hyblink.app.encoders.loading.adapters import (
     trained,
 )
 from hyblink.app.encoders.loading.models import identity, is_dense, plain_tokenizer, root_of
+from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.loading.prefixes import prefixes_for
 from hyblink.app.encoders.mention.text import marked
 from hyblink.app.encoders.runtimes.choice import default_precision
@@ -68,7 +68,7 @@ class MentionTower:
         shared = trained(str(folder)).get("kind") == DENSE_LORA  # one adapter serves as mention and entity tower
         self._manifest = adapter_manifest(folder, DENSE_LORA if shared else MENTION_LORA)
         self._entities = str(folder) if shared else str(self._manifest["base"])
-        self._lock = threading.Lock()
+        self._loaded = Once(self._opened, f"the mention encoder {folder.name!r}")
         self.base = str(self._manifest["base"])
         self.tokens = int(self._manifest["config"]["query_tokens"])
         self.id = f"mention:{identity(str(folder))}"
@@ -77,15 +77,14 @@ class MentionTower:
         """Whether its vectors are in the space of the dense encoder with this id."""
         return is_dense(dense_id, self._entities)
 
-    @cached_property
-    def transformer(self) -> Transformer:
+    def _opened(self) -> Transformer:
         """The loaded model with the adapter merged."""
         folder = str(self._folder)
         return open_transformer(folder, self._settings, default_precision(folder, self._settings))
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return plain_tokenizer(root_of(self.base))
+        return plain_tokenizer(self.base)
 
     def texts(self, mentions: Sequence[MentionContext]) -> list[str]:
         """The mentions' input texts: prefix, context and marked mention."""
@@ -93,8 +92,7 @@ class MentionTower:
         return [prefix + text for text in marked(self._tokenizer, mentions, self.tokens)]
 
     def encode(self, mentions: Sequence[MentionContext]) -> VectorArray:
-        with self._lock:
-            made = self.transformer
+        made = self._loaded()
         tokens, window = made.tokens, min(self.tokens, made.longest) - 2
         if not mentions:
             return np.empty((0, made.dimension), dtype=np.float32)

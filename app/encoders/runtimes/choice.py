@@ -17,8 +17,6 @@ from hyblink.app.encoders.loading.sources import can_be_built
 from hyblink.app.encoders.runtimes.devices import cpu_has_bf16, on_gpu, torch_installed
 from hyblink.app.encoders.runtimes.transformer import Precision, Runtime
 
-MIXED_COSINE = 0.9999
-"""Vectors of two runtimes may be mixed in one collection if each text's two vectors have at least this cosine."""
 _IN_TORCH: tuple[Precision, ...] = ("fp32", "bf16")
 _CACHES: dict[str, GraphCache] = {}
 

@@ -5,7 +5,6 @@ It costs a second forward pass. A head on the dense model's token states (`adapt
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,16 +21,18 @@ from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.types.ranking import VdrMode
 from hyblink.app.encoders.dense.backbone import Backbone
-from hyblink.app.encoders.graphs.architectures.architecture import UnknownGraphError
+from hyblink.app.encoders.graphs.precision import GraphPrecision
 from hyblink.app.encoders.graphs.weights import Source
 from hyblink.app.encoders.loading.models import identity, root_of, weights_version
+from hyblink.app.encoders.loading.once import Once, as_unavailable
 from hyblink.app.encoders.loading.prefixes import joined, prefixes_for
 from hyblink.app.encoders.loading.safety import refuse_unsafe
 from hyblink.app.encoders.loading.sources import tokens_in
 from hyblink.app.encoders.passages import DenseAndVdr
-from hyblink.app.encoders.runtimes.choice import graph_cache, runtime_for, torch_instead
+from hyblink.app.encoders.runtimes.choice import graph_cache
 from hyblink.app.encoders.runtimes.devices import device_of
 from hyblink.app.encoders.runtimes.onnx_transformer import OnnxTransformer
+from hyblink.app.encoders.runtimes.open import open_in_runtime
 from hyblink.app.encoders.runtimes.transformer import Transformer
 from hyblink.app.encoders.vdr.adapter import inference_of
 from hyblink.app.encoders.vdr.folders import module_folders
@@ -58,12 +59,13 @@ class VdrModel:
     def __init__(self, folder: Path, settings: EncodeSettings) -> None:
         self._folder = folder
         self._settings = settings
-        self._lock = threading.Lock()
+        self._loaded = Once(self._opened, f"the VDR model {folder.name!r}")
 
     @cached_property
     def _manifest(self) -> dict[str, Any]:
-        """The folder's checked manifest; empty if it has none."""
-        return check_manifest(self._folder) if (self._folder / MANIFEST).is_file() else {}
+        """The folder's checked manifest; empty if it has none. Raises EncoderUnavailableError if it is damaged."""
+        with as_unavailable(f"the VDR model {self._folder.name!r} is damaged"):
+            return check_manifest(self._folder) if (self._folder / MANIFEST).is_file() else {}
 
     @cached_property
     def id(self) -> str:
@@ -97,8 +99,8 @@ class VdrModel:
     def mode(self) -> VdrMode:
         return cast("VdrMode", self._manifest.get("mode", "full"))
 
-    @cached_property
-    def _parts(self) -> tuple[_Tower, _Tower]:
+    def _opened(self) -> tuple[_Tower, _Tower]:
+        """The towers of queries and passages."""
         folders = module_folders(self._folder)
         shared = folders["query"] == folders["document"]
         of_queries = self._tower(*folders["query"])
@@ -127,23 +129,24 @@ class VdrModel:
     def _transformer(self, folder: Path) -> Transformer:
         """A tower's transformer, in float32."""
         settings = self._settings
-        if runtime_for(str(folder), "fp32", settings) == "onnx":
-            try:
-                graph = graph_cache(settings).open(Source(folder), "fp32", "states")
-                return OnnxTransformer(graph, tokens_in(str(folder), folder), "cls")
-            except UnknownGraphError as error:
-                torch_instead(error, settings, "fp32")
-        from hyblink.app.encoders.vdr.head import tower_in_torch
 
-        return tower_in_torch(folder, device_of(settings))
+        def in_onnx(precision: GraphPrecision) -> Transformer:
+            graph = graph_cache(settings).open(Source(folder), precision, "states")
+            return OnnxTransformer(graph, tokens_in(str(folder), folder), "cls")
+
+        def in_torch() -> Transformer:
+            from hyblink.app.encoders.vdr.head import tower_in_torch
+
+            return tower_in_torch(folder, device_of(settings))
+
+        return open_in_runtime(str(folder), settings, "fp32", in_onnx=in_onnx, in_torch=in_torch)
 
     def load(self) -> None:
         """Load the model now. Raises EncoderUnavailableError if it cannot be loaded."""
         self._tower_of(query=True)
 
     def _tower_of(self, *, query: bool) -> _Tower:
-        with self._lock:
-            return self._parts[0 if query else 1]
+        return self._loaded()[0 if query else 1]
 
     def prior_idf(self, ids: npt.NDArray[np.int32]) -> ScoreArray | None:
         """The idf contained in passage weights, parallel to `ids`; None if the model is not calibrated."""
