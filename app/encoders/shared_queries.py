@@ -1,7 +1,7 @@
 """Encodes queries once: a bounded cache of encoded queries, and one pass for those that come at the same time.
 
 A query that comes while nothing is computed starts at once. Those that come during its pass wait for its end and are
-then encoded together. So the wait is at most a pass, some milliseconds, and there is none when the service is idle.
+then encoded together, at most 32 in a pass. When the service is idle there is no wait.
 """
 
 from __future__ import annotations

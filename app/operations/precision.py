@@ -6,13 +6,14 @@ import gc
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
@@ -32,6 +33,7 @@ from hyblink.app.encoders.vdr.adapter import DEFAULT as SHIPPED_VDR
 from hyblink.app.encoders.vdr.adapter import VdrAdapter
 from hyblink.app.evaluation.beir import read_beir
 from hyblink.app.evaluation.json_lines import existing, full_lines
+from hyblink.app.evaluation.linking.mentions import JudgedMention, read_mentions
 from hyblink.app.evaluation.measures import SystemResult, measure
 from hyblink.app.evaluation.significance import compare
 
@@ -219,50 +221,47 @@ def _has(folder: Path, name: str) -> bool:
     return any((folder / f"{name}{end}").is_file() for end in ("", ".gz"))
 
 
-def _rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    import orjson
-
-    for _, line in full_lines(existing(folder, f"{name}.jsonl", f"{name}.jsonl.gz")):
-        yield orjson.loads(line)
-
-
 def _retrieval(folder: Path, split: str, limits: Limits) -> _Set:
+    from hyblink.training.data.rows import read_corpus
+
     queries, qrels = read_beir(folder, split)
     asked = sorted(queries)
     random.Random(0).shuffle(asked)
     asked = asked[: limits.queries]
     wanted = {document for query in asked for document in qrels[query]}
-    others: list[str] = []
-    texts = {}
-    for row in _rows(folder, "corpus"):
-        texts[str(row["_id"])] = (str(row.get("title") or ""), str(row["text"]))
-        if str(row["_id"]) not in wanted:
-            others.append(str(row["_id"]))
-    random.Random(0).shuffle(others)
-    kept = [*(name for name in texts if name in wanted), *others[: max(0, limits.documents - len(wanted))]]
+    texts = {name: (text.title, text.text) for name, text in read_corpus(folder).items()}
     return _Set(
-        folder.name, {name: texts[name] for name in kept}, {query: queries[query] for query in asked},
+        folder.name, _share(texts, wanted, limits.documents - len(wanted)), {query: queries[query] for query in asked},
         {query: qrels[query] for query in asked},
     )  # fmt: skip
 
 
 def _mentions(folder: Path, split: str, limits: Limits) -> _Mentions:
-    rows = list(_rows(folder, split))
-    random.Random(0).shuffle(rows)
-    rows = rows[: limits.queries]
-    wanted = {str(row["label_id"]) for row in rows}
-    entities, others = {}, []
-    for row in _rows(folder, "entities"):
+    path = existing(folder, f"{split}.jsonl", f"{split}.jsonl.gz")
+    mentions = [item for item in read_mentions(path) if item.entity_id]
+    random.Random(0).shuffle(mentions)
+    mentions = mentions[: limits.queries]
+    entities = {}
+    for _, line in full_lines(existing(folder, "entities.jsonl", "entities.jsonl.gz")):
+        row = orjson.loads(line)
         entities[str(row["id"])] = (str(row["title"]), str(row.get("text") or ""))
-        if str(row["id"]) not in wanted:
-            others.append(str(row["id"]))
-    random.Random(0).shuffle(others)
-    kept = [*(name for name in entities if name in wanted), *others[: min(_ENTITIES, limits.documents)]]
-    found = [
-        (MentionContext(row["context_left"] + " ", row["mention"], " " + row["context_right"]), str(row["label_id"]))
-        for row in rows
-    ]
-    return _Mentions(folder.name, {name: entities[name] for name in kept}, found)
+    wanted = {item.entity_id for item in mentions}
+    found = [(_context(item), item.entity_id) for item in mentions]
+    return _Mentions(folder.name, _share(entities, wanted, min(_ENTITIES, limits.documents)), found)
+
+
+def _context(item: JudgedMention) -> MentionContext:
+    text = item.text.text
+    ((start, end),) = item.text.mentions or ()
+    return MentionContext(text[:start], text[start:end], text[end:])
+
+
+def _share(texts: Mapping[str, tuple[str, str]], wanted: Collection[str], others: int) -> dict[str, tuple[str, str]]:
+    """The texts that are wanted, and a random sample of so many others."""
+    rest = [name for name in texts if name not in wanted]
+    random.Random(0).shuffle(rest)
+    kept = [*(name for name in texts if name in wanted), *rest[: max(0, others)]]
+    return {name: texts[name] for name in kept}
 
 
 def _result(name: str, qrels: Mapping[str, Mapping[str, int]], run: dict[str, dict[str, float]]) -> SystemResult:

@@ -25,6 +25,7 @@ from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.loading.models import plain_tokenizer
 from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.loading.tokens import TextTokens
+from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.operations.collections import ensure_collection, fsck
 from hyblink.app.operations.encoding import encode_now
 from hyblink.app.operations.generations import rebuild
@@ -196,3 +197,13 @@ def test_offsets_are_those_of_the_text_as_given() -> None:
     assert all(text[start:end].strip() for start, end in offsets)
     words = {text[start:end] for start, end in offsets}
     assert {"and", "12"} <= words
+
+
+def test_a_cross_encoder_without_a_trained_scoring_layer_is_refused(tmp_path: Path) -> None:
+    """Its scores would be random."""
+    model = tiny_model(tmp_path / "base")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
+    for runtime in ("auto", "onnx"):
+        with pytest.raises(EncoderUnavailableError, match="no trained scoring layer"):
+            Reranker(str(model), EncodeSettings(runtime=runtime)).load()  # type: ignore[arg-type]

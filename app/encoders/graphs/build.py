@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto, TensorProto
 
+from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.encoders.graphs.blocks import Nodes
 from hyblink.app.encoders.graphs.parts import Encoder
 from hyblink.app.encoders.graphs.precision import GraphOutput, GraphPrecision
@@ -23,7 +24,8 @@ def graph(made: Encoder, precision: GraphPrecision, output: GraphOutput) -> Mode
         x = nodes.layer(x, made, layer, "attention_mask", bias=bias, precision=precision, first_only=first_only)
     shape: list[str | int] = ["B", "L", made.hidden]
     if output == "score":
-        assert made.pair is not None
+        if made.pair is None:
+            raise EncoderUnavailableError("the model has no trained scoring layer", expected="a cross-encoder")
         first = nodes.add("Squeeze", x, nodes.integers(1))
         hidden = nodes.linear(first, made.pair.dense, bias=False)
         hidden = nodes.activation(hidden, made.pair.activation, made.pair.dense.bias)
