@@ -9,12 +9,14 @@ from typing import Any, cast
 import numpy as np
 
 from hyblink.app.core.settings import EncodeSettings
+from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.reranker import Reranker
 
 
 def test_waiting_for_a_busy_cross_encoder_ends_with_the_deadline() -> None:
     encoder = Reranker("any", EncodeSettings())
-    encoder._scorer = cast("Any", SimpleNamespace(score=lambda pairs, idf: np.ones(len(pairs), dtype=np.float32)))
+    scorer = cast("Any", SimpleNamespace(score=lambda pairs, idf: np.ones(len(pairs), dtype=np.float32)))
+    encoder._loaded = Once(lambda: (scorer, 4), "it")
     passages = [("", "a"), ("", "b")]
     with encoder._computing:  # another search is being re-ranked
         started = time.perf_counter()

@@ -22,6 +22,7 @@ from hyblink.app.core.types.ranking import RerankRequest, Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.encoders.dense.transformer import DenseTransformer
 from hyblink.app.encoders.loading.in_torch import load_sentence_transformer
+from hyblink.app.encoders.loading.once import Once
 from hyblink.app.encoders.reranker import Reranker
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
@@ -176,7 +177,7 @@ def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base:
         time.sleep(0.05)
         return [1.0] * len(pairs)
 
-    encoder._scorer = cast("Any", SimpleNamespace(score=slow))
+    encoder._loaded = Once(lambda: (cast("Any", SimpleNamespace(score=slow)), 4), "it")
     scores = encoder.score("tiger", [("", "a " * n) for n in range(40, 0, -1)], time.perf_counter() + 0.32)
     done = np.isfinite(scores)
     assert 16 <= done.sum() < 40
@@ -186,7 +187,7 @@ def test_time_that_runs_out_within_a_group_leaves_the_whole_group_unscored(base:
     def broken(pairs: list[tuple[str, str]], idf: object) -> list[float]:
         raise IndexError("position 600 of 512")
 
-    encoder._scorer = cast("Any", SimpleNamespace(score=broken))
+    encoder._loaded = Once(lambda: (cast("Any", SimpleNamespace(score=broken)), 4), "it")
     with pytest.raises(EncoderUnavailableError, match="the cross-encoder failed: IndexError: position 600"):
         encoder.score("tiger", [("", "a")], time.perf_counter() + 60)
 

@@ -99,7 +99,9 @@ class LateInteraction:
         self._scale = scale
         self._query: tuple[str, Read] | None = None
 
-    def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int, idf: TermWeights | None = None) -> ScoreArray:
+    def predict(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 4, idf: TermWeights | None = None
+    ) -> ScoreArray:
         """One score per (query, passage), shape (n,). `idf` is the collection's idf over the backbone's vocabulary."""
         scores = np.empty(len(pairs), dtype=np.float32)
         for at in range(0, len(pairs), batch_size):
