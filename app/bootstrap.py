@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hyblink.app.application import App
 from hyblink.app.core.extensions import load_extensions
+from hyblink.app.core.private import make_private
 from hyblink.app.core.settings import Settings
 from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.engines.catalog import Catalog, Registry
@@ -35,6 +36,8 @@ def build(settings: Settings | None = None) -> App:
     Raises InvalidInputError for an unknown broker.
     """
     settings = settings or Settings()
+    if settings.private_data:
+        make_private(settings.data_dir)
     load_extensions(settings.extensions)
     catalog = Catalog(_registry(settings))
     encoders = EncoderPool(settings)

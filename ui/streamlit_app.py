@@ -12,6 +12,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 
 import streamlit as st  # noqa: E402
 
+from hyblink.ui import hosts  # noqa: E402
 from hyblink.ui.views import admin, entity, jobs, linking, search, signing_in  # noqa: E402
 
 _URL = os.environ.get("HYBLINK_API_URL", "http://127.0.0.1:8080")
@@ -51,6 +52,10 @@ def _pages(role: str) -> None:
 
 
 st.set_page_config(page_title="hyblink", page_icon="🔎", layout="wide")
+refused = hosts.refusal(st.context.headers, os.environ.get("HYBLINK_UI_HOSTS", ""))
+if refused:
+    st.error(refused)
+    st.stop()
 who = signing_in.who(_URL, os.environ.get("HYBLINK_API_KEY"))
 if who is not None:
     _pages(who["role"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 from dataclasses import asdict, dataclass
 
-from hyblink.app.core.clock import now, sortable_id
-from hyblink.app.core.ports.jobs import Record, Records
+from hyblink.app.core.clock import now, oldest_id, sortable_id
+from hyblink.app.core.ports.jobs import Record, Records, remove_older
 
 _KIND = "audit"
 
@@ -23,7 +23,7 @@ class Act:
 
 
 class Audit:
-    """The audit log, stored as records. Entries are never deleted."""
+    """The audit log, stored as records."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -32,6 +32,10 @@ class Audit:
         """Add an entry with the current time. `act` is cut to 500 characters."""
         made = Act(now(), by, act[:500], outcome, request_id)
         self._records.put(Record(_KIND, sortable_id("a"), asdict(made)))
+
+    def tidy(self, keep_days: float) -> int:
+        """Delete entries older than `keep_days`; return how many."""
+        return remove_older(self._records, _KIND, oldest_id("a", keep_days))
 
     def list(self, before: str | None = None, limit: int = 100) -> list[tuple[str, Act]]:
         """Return (id, entry) pairs, newest first. `before` is an id: only older entries are returned."""

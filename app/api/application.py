@@ -16,10 +16,10 @@ from hyblink.app.access.keys import KeyStore
 from hyblink.app.access.oidc import TokenVerifier
 from hyblink.app.access.rate_limits import RateLimits
 from hyblink.app.api.answers import ERRORS
-from hyblink.app.api.dependencies import Service, Slots, access_of, one_call
+from hyblink.app.api.dependencies import Grouped, Service, Slots, access_of, one_call
 from hyblink.app.api.errors import answer_errors
-from hyblink.app.api.limits import BodyLimit, LoopbackHosts
-from hyblink.app.api.metrics import Metrics
+from hyblink.app.api.limits import BodyLimit, BodyMemory
+from hyblink.app.api.metrics import Metrics, method_label
 from hyblink.app.api.routes.registry import ROUTERS
 from hyblink.app.api.warm_up import WarmUp
 from hyblink.app.application import App
@@ -48,10 +48,9 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
     api.state.service = service
     # Uploads are streamed to disk, so they have a larger limit of their own.
     uploads = {"/v1/uploads": settings.jobs.max_upload_bytes}
-    api.add_middleware(BodyLimit, limit=settings.api.max_body_bytes, others=uploads)
-    if service.allow_anonymous:
-        # Without API keys only loopback host names are accepted, which prevents DNS rebinding by web pages.
-        api.add_middleware(LoopbackHosts)
+    api.add_middleware(
+        BodyLimit, limit=settings.api.max_body_bytes, others=uploads, seconds=settings.api.body_timeout_s
+    )
     _observe(api, service)
     answer_errors(api)
     for router in ROUTERS.values():
@@ -81,6 +80,8 @@ def _service(app: App, listening: str, warm_up: WarmUp) -> Service:
         metrics=metrics,
         searches=Slots("searches", settings.api.max_concurrent_searches, metrics.searching),
         links=Slots("linking requests", settings.api.max_concurrent_links, metrics.linking),
+        bodies=BodyMemory(settings.api.max_bodies_bytes),
+        strangers=Grouped(60.0),
         warm=warm_up.done,
     )
 
@@ -105,7 +106,7 @@ def _observe(api: FastAPI, service: Service) -> None:
         access = access_of(getattr(route, "endpoint", observe))
         if access is not None and access.audited:
             await run_in_threadpool(service.note_act, request, response.status_code, mine)
-        metrics.requests.labels(path, request.method, str(response.status_code)).inc()
+        metrics.requests.labels(path, method_label(request.method), str(response.status_code)).inc()
         metrics.latency.labels(path).observe(time.perf_counter() - started)
         return response
 

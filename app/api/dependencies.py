@@ -7,9 +7,12 @@ receive the authorized caller as a `Caller`.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import secrets
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,8 +21,11 @@ from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import Gauge
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import Headers
 
 from hyblink.app.access.audit import Audit
 from hyblink.app.access.authorize import authorize, check_everywhere, identify, permit
@@ -27,10 +33,10 @@ from hyblink.app.access.keys import ApiKey, KeyStore, Role
 from hyblink.app.access.oidc import TokenVerifier
 from hyblink.app.access.rate_limits import RateLimits
 from hyblink.app.api.answers import Authorization
-from hyblink.app.api.limits import BODY
+from hyblink.app.api.limits import BODY, BodyMemory, not_of_this_machine
 from hyblink.app.api.metrics import Metrics
 from hyblink.app.application import App
-from hyblink.app.core.errors import HyblinkError, RateLimitedError
+from hyblink.app.core.errors import ForbiddenError, HyblinkError, InvalidInputError, RateLimitedError
 from hyblink.app.core.names import COLLECTION_NAME, check_name
 
 log = logging.getLogger(__name__)
@@ -99,6 +105,26 @@ class Slots:
             self._slots.release()
 
 
+class Grouped:
+    """Groups events that happen within `seconds` of each other. Thread-safe."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._last = -math.inf
+        self._count = 0
+
+    def take(self) -> int:
+        """The number of events since the last group, this one included; 0 if this one has to wait for the next."""
+        with self._lock:
+            self._count += 1
+            if time.monotonic() - self._last < self._seconds:
+                return 0
+            self._last = time.monotonic()
+            count, self._count = self._count, 0
+            return count
+
+
 @dataclass(slots=True)
 class Service:
     """The state of an API process: the application, authorization, rate limits, metrics, audit log.
@@ -115,16 +141,33 @@ class Service:
     metrics: Metrics
     searches: Slots
     links: Slots
+    bodies: BodyMemory
+    strangers: Grouped
     warm: threading.Event
 
-    def admit(self, header: str | None, access: Access, query: Callable[[str], str | None]) -> Caller:
-        """Authorize a request by its `Authorization` header and its collections; return the caller.
+    def open_to(self, headers: Headers) -> bool:
+        """Return whether a request without a key may do everything. Raises ForbiddenError for a web page's request.
+
+        That is so on a loopback address, for as long as there is no usable key.
+        """
+        if not self.allow_anonymous or self.keys.any_active():
+            return False
+        problem = not_of_this_machine(headers.getlist("host"), headers.get("origin"))
+        if problem is not None:
+            said, received = problem
+            raise ForbiddenError(said, received=received, expected="localhost or 127.0.0.1, or an API key")
+        return True
+
+    def admit(self, headers: Headers, access: Access, query: Callable[[str], str | None]) -> Caller:
+        """Authorize a request by its headers and its collections; return the caller.
 
         Also counts the request against the key's rate limit, and applies the key's body limit. Raises
         UnauthorizedError, ForbiddenError, RateLimitedError, TooLargeError.
         """
         assert access.role is not None
-        key = authorize(self.keys, header, access.role, None, allow_anonymous=self.allow_anonymous, tokens=self.tokens)
+        header = headers.get("authorization")
+        anonymous = header is None and self.open_to(headers)
+        key = authorize(self.keys, header, access.role, None, allow_anonymous=anonymous, tokens=self.tokens)
         if key is not None:
             self.rates.take(key, _CALL.get())
             if key.max_bytes and (body := BODY.get()) is not None:
@@ -141,9 +184,16 @@ class Service:
     def note_act(self, request: Request, status: int, request_id: str) -> None:
         """Write a request and its status to the audit log. A failure to do so is only logged."""
         by = self._actor(request.headers.get("authorization"), status)
+        more = ""
+        if status == 401:  # anybody can send these: one entry a minute tells of all
+            count = self.strangers.take()
+            if not count:
+                return
+            more = f" (and {count - 1} more requests without a usable key)" if count > 1 else ""
         query = f"?{request.url.query}" if request.url.query else ""
         try:
-            self.audit.add(by, f"{request.method} {request.url.path}{query}", str(status), request_id)
+            act = f"{request.method} {request.url.path}{query}"[: 500 - len(more)] + more
+            self.audit.add(by, act, str(status), request_id)
         except HyblinkError as error:
             log.error("an act could not be kept in the audit log: %s", error)
 
@@ -202,14 +252,69 @@ class GuardedRoute(APIRoute):
         if access.role is None:
             return handle
 
+        read = None if self.body_field is None else TypeAdapter[Any](self.body_field.field_info.annotation)  # type: ignore[arg-type]
+
         async def guarded(request: Request) -> Response:
             service = service_of(request)
-            header = request.headers.get("authorization")
             # In a thread, because it can access the store or the identity provider.
-            request.state.caller = await run_in_threadpool(service.admit, header, access, request.query_params.get)
-            return await handle(request)
+            request.state.caller = await run_in_threadpool(
+                service.admit, request.headers, access, request.query_params.get
+            )
+            if read is None:
+                return await handle(request)
+            _check_content_type(request)
+            body = BODY.get()
+            with service.bodies.held(0 if body is None else body.declared or body.limit):
+                raw = b"".join([chunk async for chunk in request.stream()])
+                parsed = None if not raw else await run_in_threadpool(_parsed, raw, read)
+                del raw
+                return await handle(ParsedRequest(request, parsed))
 
         return guarded
+
+
+class ParsedRequest(Request):
+    """A request whose body is parsed and validated already."""
+
+    def __init__(self, request: Request, parsed: object) -> None:
+        super().__init__(request.scope, request.receive)
+        self._parsed = parsed
+
+    async def body(self) -> bytes:
+        """Empty if there was no body."""
+        return b"" if self._parsed is None else b"{}"
+
+    async def json(self) -> object:
+        """The validated body."""
+        return self._parsed
+
+
+def _check_content_type(request: Request) -> None:
+    """Refuse what is not JSON before it is read. Raises InvalidInputError."""
+    told = request.headers.get("content-type")
+    media = (told or "").partition(";")[0].strip().lower()
+    kind, _, form = media.partition("/")
+    if kind != "application" or not (form == "json" or form.endswith("+json")):
+        raise InvalidInputError(
+            "the body was not read as JSON",
+            received=f"Content-Type: {told}",
+            expected="Content-Type: application/json; see /openapi.json",
+        )
+
+
+def _parsed(raw: bytes, read: TypeAdapter[Any]) -> object:
+    """The validated body. Raises RequestValidationError as FastAPI does. It takes long for a large body."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        at, said = (error.pos, error.msg) if isinstance(error, json.JSONDecodeError) else (0, str(error))
+        problem = {"type": "json_invalid", "loc": ("body", at), "msg": "", "input": {}, "ctx": {"error": said}}
+        raise RequestValidationError([problem]) from None
+    try:
+        return read.validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None
 
 
 def guarded_router() -> APIRouter:

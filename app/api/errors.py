@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from hyblink.app.api.answers import json_answer
-from hyblink.app.core.errors import HyblinkError, UserError, shown
+from hyblink.app.core.errors import HyblinkError, NotFoundError, UserError, shown
 
 log = logging.getLogger(__name__)
 _INTERNAL = re.compile(r"body|str|[A-Z]\w*|.*[\[<(].*")
@@ -66,7 +66,10 @@ def answer_errors(api: FastAPI) -> None:
     """Install the exception handlers that turn all errors into JSON error responses."""
 
     @api.exception_handler(HyblinkError)
-    async def hyblink_error(_: Request, error: HyblinkError) -> Response:
+    async def hyblink_error(request: Request, error: HyblinkError) -> Response:
+        if isinstance(error, NotFoundError):
+            caller = getattr(request.state, "caller", None)
+            error = error.among(caller.sees if caller is not None else lambda _: False)
         if not isinstance(error, UserError):
             log.error("%s: %s", error.code, error)
         return error_answer(error)

@@ -1,24 +1,18 @@
-"""ASGI middlewares: limit the size of request bodies, and accept only loopback host names."""
+"""Limits of requests that hold before anything of their bodies is read: size, time, memory, origin."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from urllib.parse import urlsplit
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hyblink.app.access.authorize import is_loopback
-from hyblink.app.core.errors import TooLargeError
-
-
-def _is_local(origin: str) -> bool:
-    try:
-        return is_loopback(urlsplit(origin).hostname or "")
-    except ValueError:
-        return False
+from hyblink.app.core.errors import RateLimitedError, TooLargeError
 
 
 async def _refuse(send: Send, status: int, code: str, message: str, received: str, expected: str) -> None:
@@ -47,16 +41,22 @@ class Body:
             )
 
 
+_SLOWEST = 50_000
+"""Bytes a second that a client must send at least."""
 BODY: ContextVar[Body | None] = ContextVar("body", default=None)
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes with status 413, even without Content-Length. `others`: limits by path."""
+    """Refuses bodies over `limit` bytes with status 413, even without Content-Length. `others`: limits by path.
 
-    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
+    A body must be there after `seconds` and one second more for each `_SLOWEST` bytes; else status 408.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int], seconds: float) -> None:
         self._app = app
         self._limit = limit
         self._others = others
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,11 +71,26 @@ class BodyLimit:
         body = Body(int(declared) if declared.isdigit() else 0, limit)
         token = BODY.set(body)
 
+        began = asyncio.get_running_loop().time()
+        arrived = False
+
         async def bounded() -> Message:
-            message = await receive()
+            nonlocal arrived
+            if arrived:
+                return await receive()  # it waits for the client to leave
+            try:
+                async with asyncio.timeout_at(began + self._seconds + body.seen / _SLOWEST):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(
+                    408,
+                    f"the body did not arrive in time; expected within {self._seconds:g} s, and {_SLOWEST} bytes/s",
+                    {"Connection": "close"},
+                ) from None
             body.seen += len(message.get("body", b""))
             if body.seen > body.limit:
                 raise HTTPException(413, f"the body is too large; expected at most {body.limit} bytes")
+            arrived = not message.get("more_body", False)
             return message
 
         try:
@@ -84,28 +99,45 @@ class BodyLimit:
             BODY.reset(token)
 
 
-class LoopbackHosts:
-    """Refuses requests with status 403 if the Host header is not a loopback name, or the Origin is another machine's.
+class BodyMemory:
+    """Limits the bytes of all bodies that are held in memory at the same time. Used by the event loop's thread only."""
 
-    Browsers send the page's origin with every request that can change data.
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Hold so many bytes during the request. One body alone is always let in. Raises RateLimitedError."""
+        if self._held and self._held + size > self._limit:
+            raise RateLimitedError(
+                "too many bytes are being received at once", expected=f"at most {self._limit}; retry in a second"
+            )
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+
+def not_of_this_machine(hosts: Sequence[str], origin: str | None) -> tuple[str, str] | None:
+    """Why a request without a key may come from another machine's web page, as (reason, received); None if it cannot.
+
+    `hosts` are its Host headers and `origin` is its Origin header. Browsers send the page's origin with every request
+    that can change data. A page of another port has another origin. The name in Host is the page's own, even if its DNS
+    entry was changed to point at this machine (DNS rebinding).
     """
+    if len(hosts) != 1 or not is_loopback(_without_port(hosts[0])):
+        return "without a key only loopback names are answered", ", ".join(hosts) or "no Host header"
+    if origin is not None and origin.partition("://")[2] != hosts[0]:
+        return "without a key only pages of this service itself are answered", origin
+    return None
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            host = headers.get(b"host", b"").decode("latin-1")
-            name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-            origin = headers.get(b"origin", b"").decode("latin-1")
-            expected = "localhost or 127.0.0.1"
-            if host and not is_loopback(name):
-                said = "an open door answers to loopback names only"
-                await _refuse(send, 403, "forbidden", said, host, expected)
-                return
-            if origin and not _is_local(origin):
-                said = "an open door answers to pages of this machine only"
-                await _refuse(send, 403, "forbidden", said, origin, expected)
-                return
-        await self._app(scope, receive, send)
+def _without_port(host: str) -> str:
+    """
+    >>> [_without_port(host) for host in ("localhost:80", "[::1]:80", "[::1]", "127.0.0.1", "127.0.0.1:80,evil", "")]
+    ['localhost', '[::1]', '[::1]', '127.0.0.1', '127.0.0.1:80,evil', '']
+    """
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -35,6 +36,14 @@ class Metrics:
         self.linking = Gauge("hyblink_links_running", "Linking requests in progress", registry=self.registry)
         self.registry.register(BackgroundWork(app))
 
+    def text(self, visible: Callable[[str], bool]) -> bytes:
+        """All metrics in Prometheus' text format, of collections only the visible ones."""
+        token = _VISIBLE.set(visible)
+        try:
+            return generate_latest(self.registry)
+        finally:
+            _VISIBLE.reset(token)
+
     def searched(self, result: SearchResult) -> None:
         """Record a search: the time of its stages, and its failed legs."""
         for stage, value in result.timings_ms.items():
@@ -51,6 +60,20 @@ class Metrics:
             self.links.labels(link.reason).inc()
 
 
+_VISIBLE: ContextVar[Callable[[str], bool]] = ContextVar("visible", default=lambda _: True)
+"""Which collections the caller of /metrics may know."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def method_label(method: str) -> str:
+    """The request's method; `other` for those that clients invent.
+
+    >>> method_label("GET"), method_label("PWN123")
+    ('GET', 'other')
+    """
+    return method if method in _METHODS else "other"
+
+
 class BackgroundWork(Collector):
     """Collects metrics of background work (queues, jobs, workers) when /metrics is requested."""
 
@@ -65,7 +88,10 @@ class BackgroundWork(Collector):
             log.warning("no metrics of background work: %s", error)
             return
         waiting = GaugeMetricFamily("hyblink_passages_waiting", "Passages without vectors", labels=["collection"])
+        visible = _VISIBLE.get()
         for name, count in found["waiting"].items():
+            if not visible(name):
+                continue
             waiting.add_metric([name], count)
         jobs = GaugeMetricFamily("hyblink_jobs", "Jobs that have not ended well, by state", labels=["state"])
         for state, count in found["jobs"].items():

@@ -21,6 +21,7 @@ def serve(
         import uvicorn
 
         from hyblink.app.api.application import create_api
+        from hyblink.app.api.protocol import timed_protocol
         from hyblink.app.cli.local_server import LocalService
         from hyblink.app.core.logs import set_up
         from hyblink.app.worker.local import LocalWorkers
@@ -36,6 +37,7 @@ def serve(
                 host=address,
                 port=app.settings.api.port if port is None else port,
                 log_config=None,
+                http=timed_protocol(app.settings.api.header_timeout_s),
                 timeout_graceful_shutdown=10,
             )
 

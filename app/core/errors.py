@@ -21,6 +21,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 __all__ = [
     "ConflictError",
     "CorruptionError",
@@ -86,10 +88,31 @@ class InvalidInputError(UserError):
 
 
 class NotFoundError(UserError):
-    """The named thing does not exist."""
+    """The named thing does not exist. `choices` are the names of collections that do, for callers who may know them."""
 
     code = "not_found"
     status = 404
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        received: object = None,
+        expected: str | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> None:
+        if choices is not None:
+            expected = f"one of {', '.join(choices) or '(none yet)'}"
+        super().__init__(message, received=received, expected=expected)
+        self.choices = choices
+
+    def among(self, visible: Callable[[str], bool]) -> NotFoundError:
+        """The same error with the visible choices only."""
+        if self.choices is None:
+            return self
+        found = NotFoundError(self.message, choices=[name for name in self.choices if visible(name)])
+        found.received = self.received
+        return found
 
 
 class ConflictError(UserError):

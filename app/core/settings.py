@@ -29,17 +29,26 @@ class ApiSettings(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs API keys.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     open_on_loopback: bool = Field(
-        True, description="Let callers without a key in while listening on a loopback address."
+        True,
+        description="Let callers without a key in while listening on a loopback address, until a usable key exists.",
     )
     local_socket: bool = Field(
         True,
         description="Answer commands that only read through a socket in data_dir (mode 600), and let commands ask it.",
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body.")
+    max_bodies_bytes: int = Field(
+        128 * 2**20, gt=0, description="Bytes of all bodies that are read at once; more are answered 429."
+    )
+    header_timeout_s: float = Field(10, gt=0, description="Seconds in which a request's headers must arrive.")
+    body_timeout_s: float = Field(
+        20, gt=0, description="Seconds in which a body must arrive, and a second more for each 50,000 bytes."
+    )
     max_bulk_documents: int = Field(5000, gt=0, description="Most documents in one bulk request.")
     requests_per_minute: int = Field(
         0, ge=0, description="Requests of one key in a minute to one process, unless the key has its own; 0: no limit."
     )
+    keep_audit_days: float = Field(730, gt=0, description="How long entries of the audit log are kept.")
     max_concurrent_searches: int = Field(16, gt=0, description="Searches at once; more are answered 429.")
     max_concurrent_links: int = Field(8, gt=0, description="Linking requests at once; more are answered 429.")
 
@@ -296,6 +305,9 @@ class Settings(BaseSettings):
         "embedded", description="Where collections live: files under data_dir, or the OpenSearch cluster."
     )
     data_dir: Path = Field(Path(".hyblink"), description="Where collections, indexes and keys are kept.")
+    private_data: bool = Field(
+        True, description="Let only the user who runs hyblink read data_dir (mode 700, new files 600)."
+    )
     models: Path | None = Field(
         None, description="Where trained models are; by default a folder under data_dir. All machines have to see it."
     )

@@ -140,7 +140,7 @@ class Catalog:
             raise NotFoundError(
                 "no such collection",
                 received=name,
-                expected=f"one of {', '.join(self.names()) or '(none yet)'}",
+                choices=self.names(),
             )
         try:
             return CollectionSpec(**found)

@@ -12,12 +12,14 @@ from typing import Any, Literal
 from hyblink.app.core.checks import check_text, fold
 from hyblink.app.core.clock import now, oldest_id, sortable_id
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError
-from hyblink.app.core.ports.jobs import Record, Records
+from hyblink.app.core.ports.jobs import Record, Records, remove_older
 from hyblink.app.evaluation.qrels import Qrels
 from hyblink.app.feedback.click_model import MAX_GRADE, PositionModel, ResultPage, fit_position_model
 
 _JUDGEMENT, _SEARCH, _CLICK = "judgement", "shown", "click"
 _PAGE = 1000
+_LOGGED = 100
+"""The largest number of documents of a page that are logged: pages of thousands would fill the disk."""
 MAX_AT_ONCE = 10_000
 MAX_QUERY_CHARS = 2000
 MAX_ID_CHARS = 512
@@ -102,9 +104,13 @@ class Feedback:
     def log_impressions(
         self, collection: str, query: str, ranks: Mapping[str, int], *, generation: str, by: str = ""
     ) -> str:
-        """Log a result page that was shown (each document's rank); return the search id, which clicks refer to."""
+        """Log a result page that was shown (each document's rank); return the search id, which clicks refer to.
+
+        The first 100 documents of a page are kept.
+        """
         search_id = sortable_id("s")
-        body = {"query": query, "ranks": dict(ranks), "generation": generation, "by": by, "at": now()}
+        shown = sorted(ranks.items(), key=lambda item: item[1])[:_LOGGED]
+        body = {"query": query, "ranks": dict(shown), "generation": generation, "by": by, "at": now()}
         self._records.put(Record(_SEARCH, search_id, body, collection=collection))
         return search_id
 
@@ -180,12 +186,10 @@ class Feedback:
         return FromClicks(len(pages), clicks, len(made), model.examination), model
 
     def tidy(self, keep_days: float) -> int:
-        """Delete up to 1000 logged searches older than `keep_days`, and their clicks; return how many searches."""
+        """Delete logged searches older than `keep_days`, and their clicks; return how many searches."""
         oldest = oldest_id("s", keep_days)
-        gone = self._records.list(_SEARCH, before=oldest, limit=_PAGE)
-        clicks = self._records.list(_CLICK, before=oldest, limit=_PAGE)
-        self._records.remove(_CLICK, [click.id for click in clicks])
-        return self._records.remove(_SEARCH, [item.id for item in gone])
+        remove_older(self._records, _CLICK, oldest)
+        return remove_older(self._records, _SEARCH, oldest)
 
     def _all(self, kind: str, collection: str, states: Sequence[str] = ()) -> list[Record]:
         found: list[Record] = []

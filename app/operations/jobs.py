@@ -27,7 +27,7 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
     The collection is created if it does not exist. Raises UserError for bad parameters, ConflictError for a
     knowledge base.
     """
-    checked = check_params(params, app.settings, app.uploads)
+    checked = check_params(params, app.settings, app.uploads, by)
     if ensure_collection(app, checked.spec(collection)).kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
     return app.job_records.create("ingest", collection, params, by)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 
+from hyblink.app.access.audit import Audit
 from hyblink.app.application import App
 from hyblink.app.core.errors import HyblinkError, UnavailableError
 from hyblink.app.operations.retraining import discard_candidate, start_retraining
@@ -46,7 +47,8 @@ def sweep(app: App) -> None:
 def tidy(app: App) -> None:
     """Delete what is past its retention.
 
-    This is old generations, uploads, ended jobs, dead letters, work folders, cached hidden states and old clicks.
+    This is old generations, uploads, ended jobs, dead letters, work folders, cached hidden states, and the old part of
+    clicks and of the audit log.
     """
     for name in app.catalog.names():
         app.catalog.drop_old(name, app.settings.keep_generations)
@@ -63,6 +65,7 @@ def tidy(app: App) -> None:
         if folder.is_dir() and max(path.stat().st_mtime for path in (folder, *folder.glob("*"))) < oldest:
             shutil.rmtree(folder, ignore_errors=True)  # a cache: training recomputes the states if needed
     app.feedback.tidy(app.settings.jobs.keep_clicks_days)
+    Audit(app.catalog.records()).tidy(app.settings.api.keep_audit_days)
 
 
 def merge(app: App) -> None:

@@ -92,6 +92,7 @@ def source_of(
         max_row_bytes=limits.max_row_bytes,
         max_chars=limits.max_document_chars,
         source_id=source_id,
+        inside=None if params.upload else settings.jobs.roots,
     )
 
 
@@ -234,8 +235,8 @@ def allowed_urls(settings: Settings) -> Allowed:
     return Allowed.of(settings.jobs.url_hosts, settings.jobs.url_networks)
 
 
-def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads) -> IngestParams:
-    """Check the parameters of a requested job before it is queued. Raises UserError if it could not run."""
+def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads, by: str = "") -> IngestParams:
+    """Check the parameters of a job that the key `by` requests. Raises UserError if it could not run."""
     try:
         checked = IngestParams(**params)
     except TypeError as error:
@@ -245,6 +246,8 @@ def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads
             allowed_urls(settings).check(checked.url)
             uploads.check(file_name(checked.url))
         else:
+            if checked.upload:
+                uploads.check_owner(checked.upload, by)
             source_of(checked, settings, uploads)
     except OSError as error:
         raise InvalidInputError(f"it cannot be read: {error}", received=dict(params)) from error

@@ -37,8 +37,8 @@ class Upload:
 class _Incoming:
     """An upload in progress, written to a hidden folder that `finish` renames."""
 
-    def __init__(self, upload: str, name: str, most: int, out: BinaryIO, beside: Path, root: Path) -> None:
-        self._upload, self._name, self._most, self._out = upload, name, most, out
+    def __init__(self, upload: str, name: str, by: str, most: int, out: BinaryIO, beside: Path, root: Path) -> None:
+        self._upload, self._name, self._by, self._most, self._out = upload, name, by, most, out
         self._beside, self._root = beside, root
         self._digest, self._size = hashlib.sha256(), 0
 
@@ -55,7 +55,9 @@ class _Incoming:
         self._out.flush()
         os.fsync(self._out.fileno())
         made = Upload(self._upload, self._name, self._size, self._digest.hexdigest())
-        write_json(self._beside / _META, {"name": made.name, "bytes": made.bytes, "sha256": made.sha256})
+        write_json(
+            self._beside / _META, {"name": made.name, "bytes": made.bytes, "sha256": made.sha256, "by": self._by}
+        )
         self._beside.rename(self._root / self._upload)
         return made
 
@@ -76,12 +78,12 @@ class Uploads:
                 expected="a plain name ending in .jsonl, .csv, .tsv, .md, .txt, .html, .pdf (.gz)",
             )
 
-    async def receive(self, name: str, chunks: AsyncIterator[bytes]) -> Upload:
-        """Store an asynchronous stream of bytes. Nothing is stored if it fails.
+    async def receive(self, name: str, chunks: AsyncIterator[bytes], by: str = "") -> Upload:
+        """Store an asynchronous stream of bytes, sent by the key `by`. Nothing is stored if it fails.
 
         Raises InvalidInputError for a bad name, TooLargeError over `max_bytes`, StorageFullError if writing fails.
         """
-        with self._incoming(name) as incoming:
+        with self._incoming(name, by) as incoming:
             async for chunk in chunks:
                 incoming.add(chunk)
             return incoming.finish()
@@ -94,14 +96,14 @@ class Uploads:
             return incoming.finish()
 
     @contextmanager
-    def _incoming(self, name: str) -> Iterator[_Incoming]:
+    def _incoming(self, name: str, by: str = "") -> Iterator[_Incoming]:
         self.check(name)
         upload = sortable_id("u")
         beside = self._root / f".{upload}"
         try:
             beside.mkdir(parents=True)
             with (beside / name).open("wb") as out:
-                yield _Incoming(upload, name, self._max_bytes, out, beside, self._root)
+                yield _Incoming(upload, name, by, self._max_bytes, out, beside, self._root)
         except OSError as error:
             raise StorageFullError(f"the upload could not be stored: {error}") from error
         finally:
@@ -113,6 +115,12 @@ class Uploads:
         if not _ID.fullmatch(upload) or not (folder / _META).is_file():
             raise NotFoundError("no such upload", received=upload)
         return folder / str(read_json(folder / _META)["name"])
+
+    def check_owner(self, upload: str, by: str) -> None:
+        """Raises NotFoundError unless the key `by` has sent the upload; "" is nobody's key."""
+        self.path(upload)
+        if str(read_json(self._root / upload / _META).get("by", "")) != by:
+            raise NotFoundError("no such upload", received=upload)
 
     def tidy(self, keep_days: float) -> int:
         """Delete uploads older than `keep_days` and incomplete ones older than a day; returns how many."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -35,8 +35,11 @@ class FileSource:
         max_row_bytes: int = 16 * 2**20,
         max_chars: int = 8_000_000,
         source_id: str | None = None,
+        inside: Sequence[Path] | None = None,
     ) -> None:
-        """`format` None detects the format from each file name. `columns` maps id, title or text to a field name.
+        """Files whose links lead out of the folders `inside` are rejected (None: links are followed anywhere).
+
+        `format` None detects the format from each file name. `columns` maps id, title or text to a field name.
 
         Raises NotFoundError if the path does not exist, InvalidInputError for an unknown format or a folder that is not
         of the named format.
@@ -50,6 +53,7 @@ class FileSource:
         self._columns = dict(columns or {})
         self._max_row_bytes = max_row_bytes
         self._max_chars = max_chars
+        self._inside = None if inside is None else [root.expanduser().resolve() for root in inside]
         self._id = source_id or f"files:{path.resolve()}"
         self._before, self._open = 0, cast("IO[bytes] | None", None)
         self._corpus = self._folder_format()
@@ -116,6 +120,11 @@ class FileSource:
             self._open = None
 
     def _file(self, path: Path, name: str, skip: int) -> Iterator[SourceItem]:
+        if self._inside is not None and not any(path.resolve().is_relative_to(root) for root in self._inside):
+            if skip < 0:
+                error = InvalidInputError("a link that leads out of the folders that jobs may read", received=name)
+                yield SourceItem(name, 0, f"{name}:0", error=error)
+            return
         kind = FORMATS.of(self._format or detect_format(path) or "text")
         if kind.rows is not None:
             for row in kind.rows(path, self._max_row_bytes, self._opened):

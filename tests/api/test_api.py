@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,7 +245,70 @@ def test_the_door_is_open_on_loopback_only(make_app: Callable[..., App]) -> None
                 answer = client.post(path, content=b"x", headers={"Origin": origin})
                 assert answer.status_code == 403, "a page from elsewhere must not use an open door"
         for origin in ("http://127.0.0.1:8080", "http://localhost:3000", "http://[::1]:1"):
-            assert client.get("/v1/collections", headers={"Origin": origin}).status_code == 200
+            answer = client.get("/v1/collections", headers={"Origin": origin})
+            assert answer.status_code == 403, "nor a page that another program on this machine serves"
+        assert client.get("/v1/collections", headers={"Origin": LOOPBACK}).status_code == 200
+        for host in ("", "127.0.0.1, evil.example", "127.0.0.1:80,evil.example", "localhost.evil.example"):
+            assert client.get("/v1/collections", headers={"Host": host}).status_code == 403, host
+        assert client.get("/v1/collections", headers=[("Host", "localhost"), ("Host", "evil")]).status_code == 403
+        assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 200, "it tells nothing"
+
+
+def test_the_door_closes_when_a_usable_key_exists(make_app: Callable[..., App]) -> None:
+    """Else a proxy on this machine would publish an API for administrators."""
+    app = make_app()
+    with TestClient(create_api(app), base_url=LOOPBACK) as client:
+        assert client.get("/v1/admin/keys").status_code == 200
+        made = client.post("/v1/admin/keys", json={"role": "admin"}).json()["key"]
+        assert client.get("/v1/admin/keys").status_code == 401
+        headers = {"Authorization": f"Bearer {made}"}
+        assert client.get("/v1/admin/keys", headers=headers).status_code == 200
+        proxied = {**headers, "Host": "search.example", "Origin": "https://search.example"}
+        assert client.get("/v1/admin/keys", headers=proxied).status_code == 200
+        ready = client.get("/readyz").json()
+        assert ready["collections"] == {}
+        (key,) = client.get("/v1/admin/keys", headers=headers).json()["keys"]
+        assert client.delete(f"/v1/admin/keys/{key['id']}", headers=headers).status_code == 200
+        assert client.get("/v1/admin/keys").status_code == 200, "no key is usable"
+
+
+def test_a_refused_body_is_not_read(make_app: Callable[..., App]) -> None:
+    app = make_app()
+    app_key = KeyStore(app.catalog.records()).create("search", "2026-01-01")
+    api = create_api(app, host="0.0.0.0")
+    asked: list[str] = []
+
+    def post(path: str, headers: dict[str, str]) -> int:
+        """The status, from a client that counts how often its body is asked for."""
+
+        async def run() -> int:
+            async def receive() -> dict[str, object]:
+                asked.append(path)
+                return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+            sent: list[dict[str, object]] = []
+
+            async def send(message: dict[str, object]) -> None:
+                sent.append(message)
+
+            scope = {
+                "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
+                "query_string": b"", "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+                "client": ("10.0.0.1", 1), "server": ("x", 80), "scheme": "http", "root_path": "", "state": {},
+            }  # fmt: skip
+            await api(scope, receive, send)  # type: ignore[arg-type]
+            return int(str(sent[0]["status"]))
+
+        return asyncio.run(run())
+
+    json_type, key = {"Content-Type": "application/json"}, {"Authorization": f"Bearer {app_key}"}
+    assert post("/v1/search", json_type) == 401
+    assert post("/v1/documents:bulk", {**json_type, **key}) == 403
+    assert post("/v1/search", {**key, "Content-Type": "text/plain"}) == 400
+    assert post("/v1/search", {**key, **json_type, "Content-Length": str(2**30)}) == 413
+    assert asked == []
+    assert post("/v1/search", {**key, **json_type}) == 413, "an endless body"
+    assert len(asked) > 1
 
 
 def test_a_key_sees_its_own_collections_only(make_app: Callable[..., App]) -> None:
@@ -275,3 +340,69 @@ def test_a_leg_that_fails_is_missing_not_fatal(client: TestClient, app: App) -> 
     assert "the GPU fell off" in next(leg for leg in result["legs"] if leg["signal"] == "dense")["error"]
     alone = client.post("/v1/search", json={"query": "alpha", "signals": ["dense"]})
     assert alone.status_code == 503
+
+
+def test_names_of_other_collections_are_not_told(make_app: Callable[..., App]) -> None:
+    app = make_app()
+    for name in ("mine", "secret"):
+        ensure_collection(app, CollectionSpec(name))
+        app.documents.bulk(name, [{"id": "1", "text": "alpha"}], encode=False)
+    keys = KeyStore(app.catalog.records())
+    made = {
+        name: keys.create("ingest", "2026-01-01", collections)
+        for name, collections in (("limited", ["mine", "missing"]), ("all", []), ("other", []))
+    }
+    with TestClient(create_api(app, host="0.0.0.0"), base_url="http://search.example") as client:
+
+        def get(who: str, path: str, **options: Any) -> Any:
+            return client.get(path, headers={"Authorization": f"Bearer {made[who]}"}, **options)
+
+        assert 'collection="secret"' in get("all", "/metrics").text
+        shown = get("limited", "/metrics").text
+        assert 'collection="mine"' in shown
+        assert "secret" not in shown
+        for who, told in (("limited", "one of mine"), ("all", "one of mine, secret")):
+            answer = get(who, "/v1/documents/1?collection=missing")
+            assert (answer.status_code, answer.json()["error"]["expected"]) == (404, told)
+        broken = app.settings.data_dir / "collections" / "secret"
+        assert "secret" not in client.get("/readyz").text
+        assert broken.parent.is_dir()
+        # An upload belongs to the key that has sent it.
+        sent = client.post(
+            "/v1/uploads?name=a.txt", content=b"text", headers={"Authorization": f"Bearer {made['all']}"}
+        ).json()["id"]
+        for who, status in (("other", 404), ("limited", 404), ("all", 202)):
+            answer = client.post(
+                "/v1/jobs",
+                json={"collection": "mine", "upload": sent},
+                headers={"Authorization": f"Bearer {made[who]}"},
+            )
+            assert answer.status_code == status, (who, answer.text)
+
+
+def test_strangers_fill_neither_the_audit_log_nor_the_metrics(make_app: Callable[..., App]) -> None:
+    app = make_app()
+    key = KeyStore(app.catalog.records()).create("admin", "2026-01-01")
+    with TestClient(create_api(app, host="0.0.0.0"), base_url="http://search.example") as client:
+        for number in range(50):
+            assert client.post("/v1/admin/keys", json={}, headers={"x": "y"}).status_code == 401
+            client.request(f"PWN{number}", f"/no/such/{number}")
+        headers = {"Authorization": f"Bearer {key}"}
+        acts = client.get("/v1/admin/audit", headers=headers).json()["acts"]
+        assert [(act["by"], act["outcome"]) for act in acts] == [("unknown", "401")]
+        shown = client.get("/metrics", headers=headers).text
+        assert "PWN" not in shown
+        assert len([line for line in shown.splitlines() if line.startswith("hyblink_requests_total{")]) < 8
+
+
+def test_a_page_of_thousands_is_logged_in_part(client: TestClient, app: App) -> None:
+    app.documents.bulk("default", [{"id": f"long-{n}", "text": f"gamma {n}"} for n in range(300)], encode=False)
+    answer = client.post("/v1/search", json={"query": "gamma", "k": 300, "candidates": 400, "log": True}).json()
+    assert len(answer["hits"]) == 300
+    (page,) = [page for page in app.feedback.pages("default") if page.query == "gamma"]
+    assert sorted(page.ranks.values()) == list(range(1, 101))
+    assert answer["hits"][0]["doc_id"] in page.ranks
+    clicked = client.post(
+        "/v1/clicks", json={"search_id": answer["search_id"], "document_id": answer["hits"][0]["doc_id"]}
+    )
+    assert clicked.status_code == 200

@@ -67,7 +67,7 @@ def _measured(work: Path, runtime: Literal["torch", "onnx"], folders: list[Path]
         for folder in folders:
             ingest_source(app, FileSource(folder), folder.name, NewCollection(whole=True))
             encode_now(app, folder.name)
-            made = evaluate(app, folder, "dev", collection=folder.name, systems=_SYSTEMS, rerank_ms=1e6)
+            made = evaluate(app, folder, "dev", collection=folder.name, systems=_SYSTEMS, rerank_ms=10_000)
             found.append(made.results)
         return found
     finally:

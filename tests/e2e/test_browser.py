@@ -175,6 +175,15 @@ def test_filters_narrow_the_result(page) -> None:  # type: ignore[no-untyped-def
     wait_for_titles(page, lambda t: "1. json" in t)
 
 
+def test_a_name_that_was_made_to_point_here_gets_nothing(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    """DNS rebinding: the page of another site, whose name leads to this machine."""
+    other = page.context.new_page()
+    other.goto(ui.replace("127.0.0.1", "evil.example"))
+    other.get_by_text("This page does not answer to the name 'evil.example").wait_for()
+    assert other.get_by_label("Query").count() == 0
+    other.close()
+
+
 def test_the_whole_document_opens(page) -> None:  # type: ignore[no-untyped-def]
     ask(page, "json.dump skipkeys")
     wait_for_titles(page, lambda t: bool(t))

@@ -101,6 +101,26 @@ def test_pdf(tmp_path: Path) -> None:
     assert [item.error.code if item.error else "" for item in items] == ["invalid_input"]
 
 
+def test_links_that_lead_out_of_what_a_job_may_read_are_rejected_by_name(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    (root / "a.txt").write_text("mine")
+    (elsewhere / "secret.txt").write_text("secret")
+    (elsewhere / "secret.jsonl").write_text('{"id": "s", "text": "secret"}')
+    (root / "b.txt").symlink_to(elsewhere / "secret.txt")
+    (root / "c.jsonl").symlink_to(elsewhere / "secret.jsonl")
+    (root / "d.txt").symlink_to(root / "a.txt")
+    found = {item.file: item for item in FileSource(root, inside=[root]).items()}
+    assert {name: item.document.text for name, item in found.items() if item.document} == {
+        "a.txt": "mine",
+        "d.txt": "mine",
+    }
+    for name in ("b.txt", "c.jsonl"):
+        assert "a link that leads out of the folders that jobs may read" in str(found[name].error)
+    assert len(list(FileSource(root).items())) == 4
+
+
 def test_beir_folder(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "title": "", "text": "x", "metadata": {"a": 1}}\n')
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "not a document"}\n')

@@ -68,10 +68,10 @@ def seen(app: App, caller: Caller, job_id: str, *, change: bool = False) -> Job:
 async def upload(
     app: AppDep,
     request: Request,
+    caller: CallerDep,
     name: Annotated[str, Query(description="The file's name, such as corpus.jsonl.gz.", max_length=200)],
 ) -> Response:
-
-    return json_answer(asdict(await app.uploads.receive(name, request.stream())), 201)
+    return json_answer(asdict(await app.uploads.receive(name, request.stream(), caller.id)), 201)
 
 
 @router.post(

@@ -68,6 +68,16 @@ class Records(Protocol):
     def close(self) -> None: ...
 
 
+def remove_older(records: Records, kind: str, before: str, page: int = 1000) -> int:
+    """Delete the records of a kind with ids below `before`; return how many there were."""
+    gone = 0
+    while found := records.list(kind, before=before, limit=page):
+        gone += records.remove(kind, [item.id for item in found])
+        if len(found) < page:
+            break
+    return gone
+
+
 class Jobs(Protocol):
     """The job queue. Messages carry ids only, and tasks are idempotent, so a message may be delivered twice."""
 
