@@ -160,7 +160,7 @@ def fsck(
     with reported(as_json), opened() as app:
         from hyblink.app.operations.collections import fsck as check
 
-        names = [collection] if collection else app.catalog.names()
+        names = [collection] if collection else sorted({*app.catalog.names(), *app.catalog.damaged()})
         found = {name: check(app, name, repair=repair) for name in names}
         left = {name: check(app, name) for name in names} if repair else found
 

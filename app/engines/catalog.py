@@ -6,9 +6,11 @@
     current                         the current generation and the earlier ones; replaced atomically
     generations/<id>/building       the record of a generation that is not finished yet
     generations/<id>/generation     the record of a finished generation (GenerationRecord)
+    generations/<id>/spec           a copy of `collection`, from which it is restored if it is lost
     generations/<id>/profile        the version of the generation's ranking profile
     profiles/<version>              ranking profiles, never overwritten
     annotation                      the knowledge base that the collection's documents are annotated with
+    creating, deleting              there while a collection is created or deleted: what is left of a crash is no loss
     link_profile, name_counts       the link profile of a knowledge base and the name counts that its prior uses
 
 The current generation answers searches. Another one can be built beside it and then published, which makes it current.
@@ -49,6 +51,10 @@ class Registry(Protocol):
 
     def names(self) -> list[str]:
         """The names of all collections that have a `collection` document."""
+        ...
+
+    def stored(self) -> list[str]:
+        """The names of all collections of which anything is stored, even without a `collection` document."""
         ...
 
     def read(self, name: str, key: str) -> Json | None:
@@ -120,6 +126,17 @@ def check_spec(spec: CollectionSpec) -> None:
         )
 
 
+def _guessed(record: GenerationRecord) -> CollectionSpec:
+    """The options of a collection as far as a generation's record tells them."""
+    return CollectionSpec(
+        record.collection,
+        analyzer=record.analyzer,
+        dense_encoder="default" if record.dense_encoder else "none",
+        dense_index=record.dense_index,
+        vdr_encoder="default" if record.vdr_model or not record.dense_encoder else "none",
+    )
+
+
 class Catalog:
     """All collections of a registry. It opens generations on demand and keeps them open."""
 
@@ -137,6 +154,7 @@ class Catalog:
         """The collection's options. Raises NotFoundError if there is no such collection."""
         found = self._registry.read(check_name(name), "collection")
         if found is None:
+            self._check_whole(name)
             raise NotFoundError(
                 "no such collection",
                 received=name,
@@ -146,6 +164,55 @@ class Catalog:
             return CollectionSpec(**found)
         except TypeError as error:
             raise CorruptionError(f"the collection {name!r} has unknown fields") from error
+
+    def damaged(self) -> list[str]:
+        """The names of collections whose data is there without their description or serving generation, sorted."""
+        return sorted(
+            name for name in set(self._registry.stored()) | set(self._registry.names()) if self._missing(name)
+        )
+
+    def _missing(self, name: str) -> list[str]:
+        """Which documents of a collection are missing although a finished generation is there."""
+        if any(self._registry.read(name, key) is not None for key in ("creating", "deleting")):
+            return []
+        missing = [key for key in ("collection", "current") if self._registry.read(name, key) is None]
+        there = any(self._exists(name, generation) for generation in self._registry.generations(name))
+        return missing if missing and there else []
+
+    def _check_whole(self, name: str) -> None:
+        """Raise CorruptionError if a collection's data is there without its description: it is never "not there"."""
+        if "collection" in self._missing(name):
+            raise CorruptionError(
+                f"the description of the collection {name!r} is missing, its documents are there",
+                expected="`hyblink fsck --repair`, which restores it",
+            )
+
+    def keep_copy(self, name: str) -> None:
+        """Copy the collection's options into its current generation if they are not there, as in earlier releases."""
+        path = f"generations/{self.current(name)}/spec"
+        if self._registry.read(name, path) is None:
+            self._registry.write(name, path, asdict(self.spec(name)))
+
+    def restore(self, name: str) -> str:
+        """Restore the lost description of a collection from its newest generation, and what it serves; return how.
+
+        Raises NotFoundError if no finished generation is there.
+        """
+        with self._registry.lock(check_name(name)):
+            records = self.generations(name)
+            if not records:
+                raise NotFoundError("no finished generation to restore the collection from", received=name)
+            newest, said = records[-1], []
+            if self._registry.read(name, "collection") is None:
+                kept = self._registry.read(name, f"generations/{newest.id}/spec")
+                spec = CollectionSpec(**kept) if kept is not None else _guessed(newest)
+                self._registry.write(name, "collection", asdict(spec))
+                guessed = "" if kept is not None else ", as a collection of documents with passages of the usual size"
+                said.append(f"its description is restored from {newest.id}{guessed}")
+            if self._registry.read(name, "current") is None:
+                self.publish(name, newest.id)
+                said.append(f"it serves {newest.id}, the newest; `hyblink generations publish` takes another")
+            return "; ".join(said)
 
     def create(
         self,
@@ -162,13 +229,17 @@ class Catalog:
         with self._registry.lock(spec.name):
             if self._registry.read(spec.name, "collection") is not None:
                 raise ConflictError("the collection exists already", received=spec.name)
-            # Remove the remains of a creation that crashed. They were never visible.
+            self._check_whole(spec.name)
+            # Remove the remains of a creation or deletion that crashed.
             self._registry.drop(spec.name)
+            self._registry.write(spec.name, "creating", {"generation": record.id})
             self.add_generation(record)
             try:
                 fill(self.engine(spec.name, record.id))
                 self.finish_generation(record)
+                self._registry.write(spec.name, f"generations/{record.id}/spec", asdict(spec))
                 self.publish(spec.name, record.id)
+                self._registry.remove(spec.name, "creating")
                 self._registry.write(spec.name, "collection", asdict(spec))
             except BaseException:
                 self._forget(spec.name, record.id)
@@ -192,6 +263,9 @@ class Catalog:
     def finish_generation(self, record: GenerationRecord) -> None:
         """Mark a generation as finished, so that it can be listed and published."""
         folder = f"generations/{record.id}"
+        spec = self._registry.read(record.collection, "collection")
+        if spec is not None:
+            self._registry.write(record.collection, f"{folder}/spec", spec)
         self._registry.write(record.collection, f"{folder}/generation", asdict(record))
         self._registry.remove(record.collection, f"{folder}/building")
 
@@ -322,6 +396,7 @@ class Catalog:
         with self._registry.lock(name):
             for key in [key for key in self._engines if key[0] == name]:
                 self._forget(*key)
+            self._registry.write(name, "deleting", {})
             self._registry.drop(name)
 
     def records(self) -> Records:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from hyblink.app.application import App
 from hyblink.app.core.clock import now
-from hyblink.app.core.errors import ConflictError, EncoderUnavailableError, NotFoundError, WriterConflictError
+from hyblink.app.core.errors import (
+    ConflictError,
+    CorruptionError,
+    EncoderUnavailableError,
+    NotFoundError,
+    WriterConflictError,
+)
 from hyblink.app.core.names import check_name
 from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.types.collections import CollectionSpec, GenerationRecord
@@ -89,8 +95,17 @@ def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
     Compares the store with the indexes derived from it, and checks that the encoders it names can be loaded and make
     the vectors that are stored. With `repair`, indexes that differ are rebuilt from the store. Raises NotFoundError.
     """
-    engine = app.catalog.engine(collection)
-    problems = list(engine.check(repair=repair))
+    problems = []
+    if collection in app.catalog.damaged():
+        told = app.catalog.restore(collection) if repair else "`hyblink fsck --repair` restores it"
+        problems.append(f"its description or what it serves is missing, its documents are there: {told}")
+        if not repair:
+            return problems
+    try:
+        engine = app.catalog.engine(collection)
+        problems += engine.check(repair=repair)
+    except CorruptionError as error:
+        return [*problems, str(error)]
     if engine.record.dense_dimension:
         try:
             problems += vector_problems(app, engine)
@@ -117,7 +132,7 @@ def vector_problems(app: App, engine: Engine) -> list[str]:
 
 def check_all(app: App) -> dict[str, list[str]]:
     """Run `fsck` on every collection; return the problems by collection, and log each."""
-    found = {name: fsck(app, name) for name in app.catalog.names()}
+    found = {name: fsck(app, name) for name in sorted({*app.catalog.names(), *app.catalog.damaged()})}
     for name, problems in found.items():
         for problem in problems:
             log.error("collection %s: %s", name, problem)

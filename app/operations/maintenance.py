@@ -26,6 +26,7 @@ def sweep(app: App) -> None:
     """
     for name in app.catalog.names():
         try:
+            app.catalog.keep_copy(name)
             engine = app.catalog.engine(name)
             if engine.record.dense_dimension and not app.claims.live(engine):
                 app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(SWEPT).tolist())

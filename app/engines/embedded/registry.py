@@ -35,6 +35,9 @@ class FileRegistry:
     def names(self) -> list[str]:
         return [path.parent.name for path in self._root.glob("*/collection.json")]
 
+    def stored(self) -> list[str]:
+        return [path.parent.name for path in self._root.glob("*/generations")]
+
     def _path(self, name: str, key: str) -> Path:
         return self._root / name / f"{key}.json"
 
@@ -58,7 +61,14 @@ class FileRegistry:
 
     def drop(self, name: str, generation: str | None = None) -> None:
         folder = self._root / name
-        shutil.rmtree(folder / "generations" / generation if generation else folder, ignore_errors=True)
+        if generation:
+            shutil.rmtree(folder / "generations" / generation, ignore_errors=True)
+            return
+        (folder / "collection.json").unlink(missing_ok=True)  # first: what a crash leaves is not half a collection
+        for path in folder.glob("*"):
+            if path.name != "deleting.json":
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

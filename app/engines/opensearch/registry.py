@@ -30,6 +30,11 @@ _LOCKS = "_locks/"
 log = logging.getLogger(__name__)
 
 
+def _order_of_removal(path: str) -> int:
+    """What makes a collection or generation visible goes first, what says that it is being deleted last."""
+    return 0 if path.endswith(("/collection", "/generation")) else 2 if path.endswith("/deleting") else 1
+
+
 class ClusterRegistry:
     """The `Registry` of one installation on a cluster, which is named by the setting `opensearch.prefix`."""
 
@@ -51,6 +56,10 @@ class ClusterRegistry:
 
     def names(self) -> list[str]:
         return [path.split("/")[0] for path in self._docs().paths("") if path.endswith("/collection")]
+
+    def stored(self) -> list[str]:
+        paths = self._docs().paths("")
+        return sorted({path.split("/")[0] for path in paths if "/generations/" in path})
 
     def read(self, name: str, key: str) -> Json | None:
         found = self._docs().get(f"{name}/{key}")
@@ -76,8 +85,7 @@ class ClusterRegistry:
         generations = [generation] if generation else self.generations(name)
         prefix = f"{name}/generations/{generation}/" if generation else f"{name}/"
         paths = self._docs().paths(prefix)
-        # Delete the document that makes a collection or generation visible first.
-        self._documents.remove(*sorted(paths, key=lambda path: not path.endswith(("/collection", "/generation"))))
+        self._documents.remove(*sorted(paths, key=_order_of_removal))
         for item in generations:
             names = Names.of(self._cluster.prefix, name, item)
             self._cluster.delete_index(names.passages)
