@@ -9,7 +9,7 @@ import regex
 
 # A sentence ends after . ! ? … with closing quotes or brackets, if a capital letter or a digit follows; after CJK
 # punctuation; and at a line break.
-_END = regex.compile(r"""(?<=[.!?…]["')\]»”’]*)\s+(?=["'(\[«“‘]*[\p{Lu}\p{N}])|(?<=[。！？])|\n+""")
+_END = regex.compile(r"""[.!?…]["')\]»”’]*+(\s++)(?=["'(\[«“‘]*+[\p{Lu}\p{N}])|(?<=[。！？])()|(\n+)""")
 _ABBREVIATED = regex.compile(
     r"\b(?:\p{Lu}\p{L}?|\p{L}(?:\.\p{L})+|Mrs|Gen|Sen|Rev|Col|Sgt|Capt|Prof|Gov|Rep|Hon|vs|cf|al|approx)\.\s*$"
 )
@@ -25,7 +25,8 @@ def sentence_ends(text: str, starts: Sequence[int]) -> list[int]:
     >>> sentence_ends("He met Dr. Who. She left!", [0, 3, 7, 9, 11, 14, 16, 20, 24])
     [6, 9]
     """
-    cuts = [item.end() for item in _END.finditer(text) if not _abbreviates(text, item.start(), item.end())]
+    ends = ((item.start(item.lastindex or 0), item.end()) for item in _END.finditer(text))
+    cuts = [end for at, end in ends if not _abbreviates(text, at, end)]
     found = np.searchsorted(np.asarray(starts), cuts) if len(starts) else np.zeros(0, dtype=np.int64)
     return sorted({*found.tolist(), len(starts)} - {0})
 

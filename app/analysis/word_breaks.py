@@ -21,8 +21,10 @@ _MID_LETTER = rf"(?:[\p{{WB=MidLetter}}\p{{WB=MidNumLet}}']{_X})"
 
 _MID_NUMBER = rf"(?:[\p{{WB=MidNum}}\p{{WB=MidNumLet}}']{_X})"
 
+# Underscores belong to the word behind them. A row of them is looked through from its beginning only: from each of them
+# it would take quadratic time.
 _WORD = (
-    rf"{_JOIN}*(?:{_LETTER}|{_NUMBER})"
+    rf"(?:(?<!{_JOIN}){_JOIN}+)?(?:{_LETTER}|{_NUMBER})"
     rf"(?:{_LETTER}|{_NUMBER}|{_JOIN}"
     rf"|(?<=[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_X}){_MID_LETTER}(?={_LETTER})"
     rf"|(?<=\p{{WB=Hebrew_Letter}}{_X})(?:'|\"(?=\p{{WB=Hebrew_Letter}}))"
@@ -74,7 +76,7 @@ MIDDLE_OF_WORD = r".:'\u00b7\u2018\u2019\u2024"
 MIDDLE_OF_NUMBER = r".,;'\u2018\u2019\u2024"
 
 LATIN_TOKEN = re.compile(
-    rf"_*[{LATIN}0-9](?:[{LATIN}0-9_]+|(?<=[{LATIN}])[{MIDDLE_OF_WORD}](?=[{LATIN}])"
+    rf"(?:(?<!_)_+)?[{LATIN}0-9](?:[{LATIN}0-9_]+|(?<=[{LATIN}])[{MIDDLE_OF_WORD}](?=[{LATIN}])"
     rf"|(?<=[0-9])[{MIDDLE_OF_NUMBER}](?=[0-9]))*"
 )
 

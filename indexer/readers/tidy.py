@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_BLANK = re.compile(r"[ \t]*\n[ \t]*(?:\n[ \t]*)+")
+# The lookbehind lets each row of spaces be looked through once: from each space it would take quadratic time.
+_BLANK = re.compile(r"(?<![ \t])[ \t]*\n[ \t]*(?:\n[ \t]*)+")
 
 
 def tidy(text: str) -> str:
