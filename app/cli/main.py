@@ -76,6 +76,7 @@ def main() -> None:
     """Entry point of the `hyblink` command."""
     import logging
 
+    from hyblink.app.core.errors import HyblinkError, UserError
     from hyblink.app.core.extras import not_installed
     from hyblink.app.core.logs import set_up
 
@@ -88,6 +89,9 @@ def main() -> None:
             raise
         note(f"error ({known.code}): {known}")
         raise SystemExit(1) from error
+    except HyblinkError as error:  # before a command has begun, such as a bad setting
+        note(f"error ({error.code}): {error}")
+        raise SystemExit(2 if isinstance(error, UserError) else 1) from error
 
 
 if __name__ == "__main__":

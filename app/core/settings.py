@@ -7,16 +7,51 @@ only. docs/settings.md lists every setting, and a test checks that the list is c
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import tomllib
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from hyblink.app.core.errors import InvalidInputError
+
+log = logging.getLogger(__name__)
+_PREFIX = "HYBLINK_"
+_NO_SETTINGS = ("HYBLINK_UI_", "HYBLINK_TEST_", "HYBLINK_DATA", "HYBLINK_SOAK", "HYBLINK_SCREENSHOT")
+_PAGE_ONLY = frozenset({"HYBLINK_API_URL", "HYBLINK_API_KEY"})
+_T = TypeVar("_T")
+
+
+def _listed(value: object) -> object:
+    """The items of a text: a JSON list, or names separated by commas.
+
+    >>> _listed("http://a:9200"), _listed("a, b,"), _listed('["a"]'), _listed("")
+    (['http://a:9200'], ['a', 'b'], ['a'], [])
+    """
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("a JSON list, or names separated by commas") from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Listed = Annotated[tuple[_T, ...], NoDecode, BeforeValidator(_listed)]
+"""Several values. In the environment they are a JSON list, or separated by commas."""
 
 
 class _Section(BaseModel):
@@ -128,16 +163,16 @@ class JobsSettings(_Section):
         None, description="Where uploads are kept; by default a folder under data_dir. All machines have to see it."
     )
     max_upload_bytes: int = Field(8 * 2**30, gt=0, description="Largest upload.")
-    roots: tuple[Path, ...] = Field((), description="Folders on the server that ingestion jobs may read.")
+    roots: Listed[Path] = Field((), description="Folders on the server that ingestion jobs may read.")
     work: Path | None = Field(
         None,
         description="Where retrainings keep their files; by default a folder under data_dir. All workers see it.",
     )
     url_timeout_s: float = Field(500.0, gt=0, description="Longest time to read a file from another server.")
-    url_hosts: tuple[str, ...] = Field(
+    url_hosts: Listed[str] = Field(
         (), description="Servers that ingestion jobs may read from: `host`, `host:port`, `*.example.org`."
     )
-    url_networks: tuple[str, ...] = Field(
+    url_networks: Listed[str] = Field(
         (), description="Networks such as `10.0.0.0/8` or `127.0.0.0/8` where they may lie; else public addresses only."
     )
 
@@ -186,7 +221,7 @@ class EncodeSettings(_Section):
 class LinkSettings(_Section):
     """Entity linking."""
 
-    detectors: tuple[str, ...] = Field(
+    detectors: Listed[str] = Field(
         ("dictionary",),
         min_length=1,
         description="What finds mentions, together: `dictionary`, `elq`, `spacy:PIPELINE` (installed, or a folder).",
@@ -250,7 +285,7 @@ class DenseSettings(_Section):
 class OpenSearchSettings(_Section):
     """The OpenSearch cluster."""
 
-    hosts: tuple[str, ...] = Field(("http://127.0.0.1:9200",), min_length=1, description="Addresses of its nodes.")
+    hosts: Listed[str] = Field(("http://127.0.0.1:9200",), min_length=1, description="Addresses of its nodes.")
     prefix: str = Field(
         "hyblink",
         pattern=r"^[a-z][a-z0-9-]{0,30}$",
@@ -313,7 +348,7 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("INFO", description="Python logging level.")
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, with request ids.")
-    extensions: tuple[str, ...] = Field(
+    extensions: Listed[str] = Field(
         (), description="Modules that are imported at the start: they add signals, formats, families, recipes, routes."
     )
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
@@ -332,6 +367,23 @@ class Settings(BaseSettings):
         """The folder for the files of retraining jobs."""
         return self.jobs.work or self.data_dir / "jobs"
 
+    def __init__(self, **values: Any) -> None:
+        """Read the settings. `values` take precedence over the environment and `hyblink.toml`.
+
+        Raises InvalidInputError that names the bad one in a line.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _bad_setting(error) from None
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidInputError(f"hyblink.toml is not TOML: {error}", expected="TOML") from None
+        except SettingsError as error:
+            raise InvalidInputError(
+                f"bad setting: {error.__cause__ or error}", expected="see docs/settings.md"
+            ) from None
+        _tell_unknown()
+
     @property
     def models_dir(self) -> Path:
         """The folder of trained models."""
@@ -348,3 +400,27 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources in order of precedence: arguments, environment, `hyblink.toml`."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def _bad_setting(error: ValidationError) -> InvalidInputError:
+    """The first problem, under the name of its environment variable."""
+    problem = error.errors(include_url=False)[0]
+    place = [str(part) for part in problem["loc"] if isinstance(part, str)]
+    name = _PREFIX + "__".join(part.upper() for part in place)
+    if problem["type"] == "extra_forbidden":
+        return InvalidInputError(
+            f"{name} is no setting", received=problem["input"], expected="a name of docs/settings.md"
+        )
+    expected = str(problem["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    secret = "password" in name.lower() or "secret" in name.lower()
+    return InvalidInputError(f"bad {name}", received="…" if secret else problem["input"], expected=expected)
+
+
+@cache
+def _tell_unknown() -> None:
+    """Say once which variables look like settings and are none, such as HYBLINK_API_PORT for HYBLINK_API__PORT."""
+    for name in sorted(os.environ):
+        first = name.removeprefix(_PREFIX).split("__")[0].lower()
+        known = not name.startswith(_PREFIX) or first in Settings.model_fields
+        if not known and name not in _PAGE_ONLY and not name.startswith(_NO_SETTINGS):
+            log.warning("%s is no setting and is ignored (docs/settings.md lists them)", name)
