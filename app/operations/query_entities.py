@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from hyblink.app.application import App
+from hyblink.app.core.errors import TooLargeError
 from hyblink.app.core.types.linking import LinkRequest, Text
 from hyblink.app.core.types.search import LINKED_ENTITIES, LinkedEntity, SearchRequest
 
@@ -17,10 +18,19 @@ def with_evidence(app: App, request: LinkRequest, collection: str, hits: int) ->
     """Return the request with evidence added to each text.
 
     Evidence is the entities that the text's top `hits` documents in `collection` are annotated with, each with the
-    share of those documents. Raises UserError.
+    share of those documents. Texts whose mentions are given and none get no evidence. Raises UserError, and
+    TooLargeError for more than `link.max_texts` texts: each of them is searched for.
     """
     app.linker.check(request)
-    return replace(request, texts=tuple(_with_evidence(app, text, collection, hits) for text in request.texts))
+    most, wanted = app.settings.link.max_texts, sum(text.mentions != () for text in request.texts)
+    if wanted > most:
+        raise TooLargeError("too many texts to find evidence for", received=wanted, expected=f"at most {most}")
+    return replace(
+        request,
+        texts=tuple(
+            text if text.mentions == () else _with_evidence(app, text, collection, hits) for text in request.texts
+        ),
+    )
 
 
 def _with_evidence(app: App, text: Text, collection: str, hits: int) -> Text:

@@ -53,6 +53,8 @@ def check_request(request: SearchRequest, settings: SearchSettings) -> Filter | 
     within("passages_per_document", request.passages_per_document, 1, _MAX_PASSAGES)
     if len(request.facets) > _MAX_FACETS:
         raise InvalidInputError("too many facets", received=len(request.facets), expected=f"at most {_MAX_FACETS}")
+    for key in request.facets:
+        check_text(key, "a facet")
     if (
         not request.signals
         or len(set(request.signals)) != len(request.signals)

@@ -342,6 +342,13 @@ def test_a_leg_that_fails_is_missing_not_fatal(client: TestClient, app: App) -> 
     assert alone.status_code == 503
 
 
+def test_a_facet_that_is_no_text_is_refused(client: TestClient) -> None:
+    body = json.dumps({"query": "alpha", "facets": ["\ud800"]})
+    answer = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "a facet holds a lone surrogate" in answer.text
+
+
 def test_names_of_other_collections_are_not_told(make_app: Callable[..., App]) -> None:
     app = make_app()
     for name in ("mine", "secret"):

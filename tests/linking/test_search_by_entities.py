@@ -20,7 +20,7 @@ from hyblink.app.core.settings import LinkSettings
 from hyblink.app.core.types.collections import Annotation, CollectionSpec
 from hyblink.app.core.types.documents import Tier
 from hyblink.app.core.types.linking import LinkRequest, LinkResult
-from hyblink.app.core.types.search import ANNOTATED_WITH, LINKED_ENTITIES
+from hyblink.app.core.types.search import ANNOTATED_WITH, LINKED_ENTITIES, SearchRequest, SearchResult
 from hyblink.app.linking.knowledge_base import entity_spec
 from hyblink.app.operations.annotation import annotate, annotate_always
 from hyblink.app.operations.collections import ensure_collection
@@ -178,6 +178,29 @@ def test_what_is_found_is_evidence_for_what_is_meant(app: App, client: TestClien
     for bad in ({"weight": -1}, {"hits": 0}, {"collection": "nothing"}, {"collection": "Ä"}):
         answer = client.post("/v1/link", json={"text": "Python", "collection": "entities", "evidence": bad})
         assert answer.status_code in {400, 404}, (bad, answer.text)
+
+
+def test_evidence_is_not_sought_for_more_texts_than_are_read(
+    app: App, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+    search_for = app.search.search
+
+    def counting(collection: str, request: SearchRequest) -> SearchResult:
+        searched.append(request.query)
+        return search_for(collection, request)
+
+    monkeypatch.setattr(app.search, "search", counting)
+    evidence = {"collection": "default", "hits": 1}
+    texts = [{"text": f"Python {n}", "mentions": []} for n in range(3000)]
+    answer = client.post("/v1/link", json={"texts": [*texts, "Python"], "evidence": evidence})
+    assert answer.status_code == 200, answer.text
+    assert searched == ["Python"], "texts without mentions to link are not searched for"
+    mentions = [{"mention": f"Python {n}"} for n in range(app.settings.link.max_texts + 1)]
+    answer = client.post("/v1/link", json={"mentions": mentions, "evidence": evidence})
+    assert answer.status_code == 413
+    assert "too many texts to find evidence for" in answer.text
+    assert len(searched) == 1
 
 
 def test_a_query_s_entities_boost_with_a_line_of_their_own(app: App, client: TestClient) -> None:
