@@ -7,8 +7,9 @@ from hyblink.app.core.extensions import load_extensions
 from hyblink.app.core.private import make_private
 from hyblink.app.core.settings import Settings
 from hyblink.app.encoders.pool import EncoderPool
-from hyblink.app.engines.catalog import Catalog, Registry
+from hyblink.app.engines.catalog import Catalog
 from hyblink.app.engines.embedded.registry import FileRegistry
+from hyblink.app.engines.registry import Registry
 from hyblink.app.feedback.feedback import Feedback
 from hyblink.app.jobs.celery_jobs import CeleryJobs, uses_celery
 from hyblink.app.jobs.claims import Claims
