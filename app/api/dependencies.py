@@ -263,9 +263,9 @@ class GuardedRoute(APIRoute):
             if read is None:
                 return await handle(request)
             _check_content_type(request)
-            body = BODY.get()
-            with service.bodies.held(0 if body is None else body.declared or body.limit):
-                raw = b"".join([chunk async for chunk in request.stream()])
+            declared = BODY.get()
+            with service.bodies.held() as take:
+                raw = await _received(request, 0 if declared is None else declared.declared, take)
                 parsed = None if not raw else await run_in_threadpool(_parsed, raw, read)
                 del raw
                 return await handle(ParsedRequest(request, parsed))
@@ -287,6 +287,20 @@ class ParsedRequest(Request):
     async def json(self) -> object:
         """The validated body."""
         return self._parsed
+
+
+async def _received(request: Request, declared: int, take: Callable[[int], None]) -> bytes:
+    """The whole body. `take` is told of its bytes: of the declared ones before any is read."""
+    take(declared)
+    taken, seen = declared, 0
+    chunks = []
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        seen += len(chunk)
+        if seen > taken:
+            take(seen - taken)
+            taken = seen
+    return b"".join(chunks)
 
 
 def _check_content_type(request: Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -107,17 +107,26 @@ class BodyMemory:
         self._held = 0
 
     @contextmanager
-    def held(self, size: int) -> Iterator[None]:
-        """Hold so many bytes during the request. One body alone is always let in. Raises RateLimitedError."""
-        if self._held and self._held + size > self._limit:
-            raise RateLimitedError(
-                "too many bytes are being received at once", expected=f"at most {self._limit}; retry in a second"
-            )
-        self._held += size
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """A function that adds bytes to those that a request holds, until the end of the context.
+
+        The function raises RateLimitedError above the limit. One body alone is always let in.
+        """
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if size and self._held > mine and self._held + size > self._limit:
+                raise RateLimitedError(
+                    "too many bytes are being received at once", expected=f"at most {self._limit}; retry in a second"
+                )
+            self._held += size
+            mine += size
+
         try:
-            yield
+            yield take
         finally:
-            self._held -= size
+            self._held -= mine
 
 
 def not_of_this_machine(hosts: Sequence[str], origin: str | None) -> tuple[str, str] | None:

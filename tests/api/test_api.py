@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from support.api import LOOPBACK, error
 
 from hyblink.app.access.keys import KeyStore
 from hyblink.app.api.application import create_api
+from hyblink.app.api.limits import BodyMemory
 from hyblink.app.application import App
-from hyblink.app.core.errors import ForbiddenError
+from hyblink.app.core.errors import ForbiddenError, RateLimitedError
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import TokenContribution
@@ -413,3 +415,34 @@ def test_a_page_of_thousands_is_logged_in_part(client: TestClient, app: App) -> 
         "/v1/clicks", json={"search_id": answer["search_id"], "document_id": answer["hits"][0]["doc_id"]}
     )
     assert clicked.status_code == 200
+
+
+def test_bytes_of_all_bodies_are_bounded() -> None:
+    memory = BodyMemory(100)
+    with memory.held() as first:
+        first(500)  # one alone is let in, whatever its size
+        with memory.held() as second:
+            with pytest.raises(RateLimitedError, match="too many bytes are being received at once"):
+                second(1)
+            second(0)
+    with memory.held() as first, memory.held() as second, memory.held() as third:
+        for take in (first, second):
+            for _ in range(5):
+                take(10)
+        with pytest.raises(RateLimitedError):
+            third(1)
+    with memory.held() as again:
+        again(100)
+
+
+def test_bodies_without_a_declared_length_hold_what_they_send(client: TestClient) -> None:
+    """Proxies send bodies in chunks: many small ones at once are no flood."""
+
+    def body() -> Iterator[bytes]:
+        yield b'{"query": '
+        yield b'"alpha"}'
+
+    headers = {"Content-Type": "application/json"}
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: client.post("/v1/search", content=body(), headers=headers), range(12)))
+    assert [answer.status_code for answer in answers] == [200] * 12
