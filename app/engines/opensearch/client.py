@@ -92,6 +92,13 @@ def _disk_full(said: str) -> StorageFullError:
     return StorageFullError(f"OpenSearch takes no more writes, its disk is full: {said}")
 
 
+def _root(error: OpenSearchException) -> str:
+    """What went wrong at the bottom, such as "[Errno 111] Connection refused"."""
+    info = error.info if isinstance(error, TransportError) else None
+    cause = info if isinstance(info, Exception) else error
+    return str(cause).rpartition(": ")[2][:300]
+
+
 def translate(error: OpenSearchException) -> HyblinkError:
     """The hyblink error for an error of the OpenSearch client."""
     status = error.status_code if isinstance(error, TransportError) else "N/A"
@@ -101,7 +108,10 @@ def translate(error: OpenSearchException) -> HyblinkError:
     if isinstance(error, AuthenticationException | AuthorizationException):
         return UnavailableError(f"OpenSearch refused the credentials: {said}", expected="a user that may do this")
     if isinstance(error, ConnectionError):
-        return UnavailableError(f"OpenSearch did not answer: {said}")
+        return UnavailableError(
+            f"OpenSearch did not answer: {_root(error)}",
+            expected="a node at one of opensearch.hosts; `hyblink node start` starts one here",
+        )
     if _is_disk_full(said):
         return _disk_full(said)
     if status == 409 or "resource_already_exists_exception" in said:
@@ -120,6 +130,14 @@ def check_shards(answer: Json) -> None:
         )
 
 
+def _quiet() -> None:
+    """Keep the client library from logging each failed try with tracebacks: `Cluster.call` says it in a line."""
+    for name in ("opensearch", "urllib3.connectionpool"):
+        library = logging.getLogger(name)
+        if library.level == logging.NOTSET:
+            library.setLevel(logging.ERROR)
+
+
 class Cluster:
     """A client for an OpenSearch cluster, with retries and checks. Safe to share between threads."""
 
@@ -127,6 +145,8 @@ class Cluster:
         self.settings = settings
         self.prefix = settings.prefix
         self._plugin_everywhere, self._plugin_known_until = False, 0.0
+        self._away = False
+        _quiet()
         self._pool = ThreadPoolExecutor(2 * settings.bulk_requests, thread_name_prefix="hyblink-bulk")
         self.client = OpenSearch(hosts=list(settings.hosts), **_connection_options(settings))
 
@@ -143,13 +163,21 @@ class Cluster:
         deadline = time.monotonic() + _LONGEST_CALL * self.settings.timeout_s
         for attempt in range(self.settings.retries + 1):
             try:
-                return run()
+                made = run()
+                if self._away:
+                    self._away = False
+                    log.warning("OpenSearch answers again")
+                return made
             except OpenSearchException as error:
                 status = error.status_code if isinstance(error, TransportError) else "N/A"
                 away = isinstance(error, ConnectionError) and not isinstance(error, SSLError)
                 last = attempt == self.settings.retries or time.monotonic() > deadline
                 if last or not (away or status in _TRY_AGAIN):
                     raise translate(error) from error
+                if away and not self._away:
+                    self._away = True
+                    hosts = ", ".join(self.settings.hosts)
+                    log.warning("OpenSearch at %s does not answer (%s): trying again", hosts, _root(error))
                 self._pause(attempt)
         raise AssertionError("unreachable")
 
