@@ -309,11 +309,11 @@ def _check_content_type(request: Request) -> None:
     media = (told or "").partition(";")[0].strip().lower()
     kind, _, form = media.partition("/")
     if kind != "application" or not (form == "json" or form.endswith("+json")):
-        raise InvalidInputError(
-            "the body was not read as JSON",
-            received=f"Content-Type: {told}",
-            expected="Content-Type: application/json; see /openapi.json",
+        error = InvalidInputError(
+            "the body was not read as JSON", expected="Content-Type: application/json; see /openapi.json"
         )
+        error.received = f"Content-Type: {told}"
+        raise error
 
 
 def _parsed(raw: bytes, read: TypeAdapter[Any]) -> object:

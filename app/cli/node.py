@@ -41,7 +41,12 @@ def start(
         if not as_json:
             note(f"starting OpenSearch {version} ({nodes} node{'s' if nodes > 1 else ''})")
         state = Cluster(name).start(options)
-        answer(asdict(state), as_json, [f"{state.url} is green; stop it with: hyblink node stop --name {name}"])
+        lines = [
+            f"{state.url} is green; stop it with: hyblink node stop --name {name}",
+            "Use it with:",
+            f"  export HYBLINK_ENGINE=opensearch HYBLINK_OPENSEARCH__HOSTS={state.url}",
+        ]
+        answer(asdict(state), as_json, lines)
 
 
 @node_cli.command()

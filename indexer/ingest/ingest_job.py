@@ -246,7 +246,7 @@ def check_params(params: Mapping[str, Any], settings: Settings, uploads: Uploads
             allowed_urls(settings).check(checked.url)
             uploads.check(file_name(checked.url))
         else:
-            if checked.upload:
+            if checked.sources == ("upload",):
                 uploads.check_owner(checked.upload, by)
             source_of(checked, settings, uploads)
     except OSError as error:

@@ -225,6 +225,7 @@ def test_generations_are_built_published_and_rolled_back_over_http(served: App, 
             asked = {"query": "alpha", **({"generation": generation} if generation else {})}
             headers = {"Authorization": f"Bearer {searcher}"}
             assert outside.post("/v1/search", json=asked, headers=headers).status_code == status
+    client.headers["Authorization"] = f"Bearer {KeyStore(served.catalog.records()).create('admin', 'now')}"
     assert client.post("/v1/admin/rollback").json()["current"] == "g000001"
     assert client.post("/v1/admin/generations/g000002/publish").json()["current"] == "g000002"
     assert client.post("/v1/admin/generations/g000009/publish").status_code == 404

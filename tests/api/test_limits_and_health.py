@@ -20,7 +20,8 @@ def test_a_body_over_the_limit_is_refused(make_app: Callable[..., App]) -> None:
     app = make_app(api=ApiSettings(max_body_bytes=1000))
     with TestClient(create_api(app), base_url=LOOPBACK, raise_server_exceptions=False) as client:
         declared = client.post("/v1/search", json={"query": "x" * 2000})
-        streamed = client.post("/v1/search", content=iter([b'{"query": "', b"x" * 900, b"x" * 900, b'"}']))
+        chunks = iter([b'{"query": "', b"x" * 900, b"x" * 900, b'"}'])
+        streamed = client.post("/v1/search", content=chunks, headers={"Content-Type": "application/json"})
         for answer in (declared, streamed):
             assert answer.status_code == 413, answer.text
             assert error(answer)["code"] == "too_large"
