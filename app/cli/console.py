@@ -193,8 +193,11 @@ def opened() -> Iterator[App]:
         yield served.app
         return
     from hyblink.app.bootstrap import build
+    from hyblink.app.core.private import write_private_files
 
     app = build()
+    if app.settings.private_data:
+        write_private_files()
     try:
         yield app
     finally:

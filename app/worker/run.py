@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 from hyblink.app.bootstrap import build
+from hyblink.app.core.private import write_private_files
 from hyblink.app.core.settings import Settings
 from hyblink.app.worker.presence import Presence
 from hyblink.app.worker.tasks import worker_celery
@@ -22,6 +23,9 @@ def run_worker(
 ) -> int:
     """Run a Celery worker until it is stopped; return its exit status. SIGTERM stops it after its current tasks."""
     from celery import signals
+
+    if settings.private_data:
+        write_private_files()
     from celery.exceptions import SecurityWarning
 
     # The worker's forked processes share it. It has no lock, so that a signal handler can set it at any moment.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +45,15 @@ def test_the_data_folder_is_private(tmp_path: Path, existing: bool) -> None:
         data.mkdir(mode=0o755)
     filled(Settings(data_dir=data))
     assert rights(data) == 0o700
-    files = [path for path in data.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def test_files_that_commands_write_are_private_too(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("alpha")
+    for command in (["ingest", "a.txt", "--no-dense"], ["keys", "create", "--role", "admin"], ["search", "alpha"]):
+        subprocess.run(
+            [sys.executable, "-m", "hyblink.app.cli.main", *command], check=True, cwd=tmp_path, capture_output=True
+        )
+    files = [path for path in (tmp_path / ".hyblink").rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 3
     assert {rights(path) & 0o077 for path in files} == {0}
 
