@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,7 @@ from hyblink.app.operations.maintenance import sweep
 
 log = logging.getLogger(__name__)
 _STORE_WAIT_S = 2.0
+_LOOK_S = 0.2
 
 
 class WarmUp:
@@ -36,13 +38,16 @@ class WarmUp:
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             beginning = threading.Thread(target=self._begin, name="hyblink-warm", daemon=True)
             beginning.start()
+            checking = threading.Thread(target=self._check, name="hyblink-check", daemon=True)
+            checking.start()
             sweeping = threading.Thread(target=self._sweep, name="hyblink-sweep", daemon=True)
             if not uses_celery(self._app.settings):
                 sweeping.start()
             yield
             self._stopped.set()
-            if sweeping.is_alive():
-                await run_in_threadpool(sweeping.join)
+            for thread in (checking, sweeping):
+                if thread.is_alive():
+                    await run_in_threadpool(thread.join)
 
         return lifespan
 
@@ -79,10 +84,25 @@ class WarmUp:
             self._app.encoders.bag(record.vdr_encoder).encode_query("warm up")
             if record.dense_dimension:
                 self._app.encoders.hybrid_encoder(record).encode_query("warm up")
-                for problem in vector_problems(self._app, self._app.catalog.engine(name)):
-                    log.warning("collection %s: %s", name, problem)
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)  # other collections are served; /readyz reports this one
+
+    def _check(self) -> None:
+        """Say which collections have vectors of another precision. Nobody waits for it."""
+        while not self.done.wait(_LOOK_S):
+            if self._stopped.is_set():
+                return
+        names: list[str] = []
+        _tried(lambda: names.extend(self._app.catalog.names()), "vectors are not checked")
+        for name in names:
+            if self._stopped.is_set():
+                return
+            _tried(partial(self._check_one, name), f"the vectors of {name} are not checked")
+
+    def _check_one(self, name: str) -> None:
+        engine = self._app.catalog.engine(name)
+        for problem in vector_problems(self._app, engine) if engine.record.dense_dimension else ():
+            log.warning("collection %s: %s", name, problem)
 
     def _sweep(self) -> None:
         """Run the periodic sweep, which a worker with --beat does if there is a broker."""

@@ -158,9 +158,10 @@ def fsck(
 ) -> None:
     """Check that indexes match the store and that encoders can be loaded. Exits with 1 if problems are left."""
     with reported(as_json), opened() as app:
+        from hyblink.app.operations.collections import checked_names
         from hyblink.app.operations.collections import fsck as check
 
-        names = [collection] if collection else sorted({*app.catalog.names(), *app.catalog.damaged()})
+        names = [collection] if collection else checked_names(app)
         found = {name: check(app, name, repair=repair) for name in names}
         left = {name: check(app, name) for name in names} if repair else found
 

@@ -99,11 +99,9 @@ class Catalog:
 
     def damaged(self) -> list[str]:
         """The names of collections whose data is there without their description or serving generation, sorted."""
-        return sorted(
-            name for name in set(self._registry.stored()) | set(self._registry.names()) if self._missing(name)
-        )
+        return sorted(name for name in set(self._registry.stored()) | set(self._registry.names()) if self.missing(name))
 
-    def _missing(self, name: str) -> list[str]:
+    def missing(self, name: str) -> list[str]:
         """Which documents of a collection are missing although a finished generation is there."""
         if any(self._registry.read(name, key) is not None for key in ("creating", "deleting")):
             return []
@@ -113,7 +111,7 @@ class Catalog:
 
     def _check_whole(self, name: str) -> None:
         """Raise CorruptionError if a collection's data is there without its description: it is never "not there"."""
-        if "collection" in self._missing(name):
+        if "collection" in self.missing(name):
             raise CorruptionError(
                 f"the description of the collection {name!r} is missing, its documents are there",
                 expected="`hyblink fsck --repair`, which restores it",

@@ -96,7 +96,7 @@ def fsck(app: App, collection: str, *, repair: bool = False) -> list[str]:
     the vectors that are stored. With `repair`, indexes that differ are rebuilt from the store. Raises NotFoundError.
     """
     problems = []
-    if collection in app.catalog.damaged():
+    if app.catalog.missing(check_name(collection)):
         told = app.catalog.restore(collection) if repair else "`hyblink fsck --repair` restores it"
         problems.append(f"its description or what it serves is missing, its documents are there: {told}")
         if not repair:
@@ -130,9 +130,14 @@ def vector_problems(app: App, engine: Engine) -> list[str]:
     return [problem]
 
 
+def checked_names(app: App) -> list[str]:
+    """The names of all collections for `fsck`, damaged ones included, sorted."""
+    return sorted({*app.catalog.names(), *app.catalog.damaged()})
+
+
 def check_all(app: App) -> dict[str, list[str]]:
     """Run `fsck` on every collection; return the problems by collection, and log each."""
-    found = {name: fsck(app, name) for name in sorted({*app.catalog.names(), *app.catalog.damaged()})}
+    found = {name: fsck(app, name) for name in checked_names(app)}
     for name, problems in found.items():
         for problem in problems:
             log.error("collection %s: %s", name, problem)

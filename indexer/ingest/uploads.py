@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hyblink.app.core.clock import sortable_id
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, StorageFullError, TooLargeError
@@ -111,16 +111,19 @@ class Uploads:
 
     def path(self, upload: str) -> Path:
         """The path of an upload's file. Raises NotFoundError."""
-        folder = self._root / upload
-        if not _ID.fullmatch(upload) or not (folder / _META).is_file():
-            raise NotFoundError("no such upload", received=upload)
-        return folder / str(read_json(folder / _META)["name"])
+        return self._root / upload / str(self._told(upload)["name"])
 
     def check_owner(self, upload: str, by: str) -> None:
         """Raises NotFoundError unless the key `by` has sent the upload; "" is nobody's key."""
-        self.path(upload)
-        if str(read_json(self._root / upload / _META).get("by", "")) != by:
+        if str(self._told(upload).get("by", "")) != by:
             raise NotFoundError("no such upload", received=upload)
+
+    def _told(self, upload: str) -> dict[str, Any]:
+        """What is stored beside an upload's file. Raises NotFoundError."""
+        path = self._root / upload / _META
+        if not _ID.fullmatch(upload) or not path.is_file():
+            raise NotFoundError("no such upload", received=upload)
+        return read_json(path)
 
     def tidy(self, keep_days: float) -> int:
         """Delete uploads older than `keep_days` and incomplete ones older than a day; returns how many."""

@@ -31,13 +31,6 @@ def _flat(source: str) -> str:
 
     Their text stays.
     """
-    depth = deepest = 0
-    for tag in _TAG.finditer(source):
-        if tag[2].lower() not in _NOT_NESTED:
-            depth = max(0, depth - 1) if tag[1] else depth + 1
-            deepest = max(deepest, depth)
-    if deepest <= _DEEPEST:
-        return source
     depth = 0
 
     def kept(tag: re.Match[str]) -> str:
