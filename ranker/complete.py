@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from hyblink.app.core.budget import carried
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
 from hyblink.app.core.types.ranking import FIRST_RANK, RankingProfile, Scored, Signal
 from hyblink.ranker.fusion import FUSIONS, FusionInput
@@ -66,7 +67,7 @@ def complete(
         if wanted.any():
             asked.append((of_leg, wanted, partial(leg.score, rows[wanted])))
     # This thread scores the first leg, and every leg that no pool thread has started by then.
-    begun = [pool.submit(score) if pool and number else None for number, (_, _, score) in enumerate(asked)]
+    begun = [pool.submit(carried(score)) if pool and number else None for number, (_, _, score) in enumerate(asked)]
     for (of_leg, wanted, score), future in zip(asked, begun, strict=True):
         scores = score() if future is None or future.cancel() else future.result()
         for at in of_leg:

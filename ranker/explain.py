@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.budget import within_budget
 from hyblink.app.core.ports.encoders import BagEncoder
 from hyblink.app.core.types.arrays import IdArray
 from hyblink.app.core.types.documents import Span
@@ -15,6 +17,8 @@ from hyblink.ranker.query_forms import QueryForms
 from hyblink.ranker.rerank import CrossScore
 from hyblink.ranker.signals.registry import SIGNALS
 
+_PART = 50_000
+_SPACE = re.compile(r"\s")
 NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
 
 
@@ -60,14 +64,32 @@ def token_contributions(
 
 
 def highlights(analyzer: Analyzer, terms: Sequence[str], text: str) -> tuple[Span, ...]:
-    """The spans of the query's terms in the text, in code points. Adjacent and overlapping spans are merged."""
+    """The spans of the query's terms in the text, in code points. Adjacent and overlapping spans are merged.
+
+    A long text is read in parts, as far as the request's budget goes.
+    """
     wanted = set(terms)
     spans: list[Span] = []
-    for token in analyzer.tokens(text):
-        if token.term not in wanted:
-            continue
-        if spans and token.start <= spans[-1].end:
-            spans[-1] = Span(spans[-1].start, max(spans[-1].end, token.end))
-        else:
-            spans.append(Span(token.start, token.end))
+    for begin, end in _parts(text):
+        if not within_budget("highlights in the later hits: ask for a smaller k, or for none with `highlight: false`"):
+            break
+        for token in analyzer.tokens(text[begin:end]):
+            if token.term not in wanted:
+                continue
+            if spans and begin + token.start <= spans[-1].end:
+                spans[-1] = Span(spans[-1].start, max(spans[-1].end, begin + token.end))
+            else:
+                spans.append(Span(begin + token.start, begin + token.end))
     return tuple(spans)
+
+
+def _parts(text: str) -> Iterator[tuple[int, int]]:
+    """The text in parts of about `_PART` characters, which end at white space."""
+    begin = 0
+    while len(text) - begin > _PART:
+        found = _SPACE.search(text, begin + _PART)
+        end = len(text) if found is None else found.end()
+        yield begin, end
+        begin = end
+    if begin < len(text) or not text:
+        yield begin, len(text)

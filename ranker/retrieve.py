@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 
+from hyblink.app.core.budget import carried, check_presence
 from hyblink.app.core.errors import DeadlineExceededError, HyblinkError
 from hyblink.app.core.types.arrays import IdArray
 from hyblink.app.core.types.ranking import EMPTY, Scored, Signal
@@ -59,7 +60,7 @@ def retrieve(
             took[signals] = (time.perf_counter() - begun) * 1e3
 
     for signals, run in legs.items():
-        futures[signals] = pool.submit(timed, signals, run)
+        futures[signals] = pool.submit(carried(timed), signals, run)
     found: dict[Signal, Scored] = {}
     reports: dict[Signal, LegReport] = {}
     errors: list[HyblinkError] = []
@@ -82,6 +83,7 @@ def retrieve(
                 continue
             candidates = len(found[signal]) if signal in found else 0
             reports[signal] = LegReport(signal, round(took.get(signals, deadline_s * 1e3), 3), candidates, error)
+    check_presence()
     if not found and any(report.error for report in reports.values()):
         if errors:
             raise errors[0]

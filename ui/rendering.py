@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +36,18 @@ STYLE = """
 def escape(text: object) -> str:
     """Escape text for HTML content and attribute values."""
     return html.escape(str(text), quote=True)
+
+
+_MARKDOWN = re.compile(r"[!-/:-@\[-`{-~]")
+
+
+def plain(text: object) -> str:
+    """The text for a widget that reads Markdown, so that it is shown as it is: no links, pictures, HTML or colours.
+
+    >>> print(plain("![a](http://b) :red[c] $d$"))
+    \\!\\[a\\]\\(http\\:\\/\\/b\\) \\:red\\[c\\] \\$d\\$
+    """
+    return _MARKDOWN.sub(lambda sign: f"\\{sign.group()}", str(text)).replace("\n", " ")
 
 
 def highlighted(text: str, spans: Sequence[Mapping[str, int]], limit: int = 450) -> str:

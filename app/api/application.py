@@ -23,6 +23,7 @@ from hyblink.app.api.metrics import Metrics, method_label
 from hyblink.app.api.routes.registry import ROUTERS
 from hyblink.app.api.warm_up import WarmUp
 from hyblink.app.application import App
+from hyblink.app.core.budget import Costs
 from hyblink.app.core.errors import ForbiddenError
 from hyblink.app.core.logs import new_request_id, request_id
 
@@ -82,6 +83,7 @@ def _service(app: App, listening: str, warm_up: WarmUp) -> Service:
         links=Slots("linking requests", settings.api.max_concurrent_links, metrics.linking),
         bodies=BodyMemory(settings.api.max_bodies_bytes),
         strangers=Grouped(60.0),
+        costs=Costs(settings.api.request_cpu_s, settings.api.request_plain_cpu_s, settings.api.request_memory_bytes),
         warm=warm_up.done,
     )
 

@@ -7,7 +7,6 @@ receive the authorized caller as a `Caller`.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import secrets
@@ -21,10 +20,9 @@ from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import Gauge
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.datastructures import Headers
 
 from hyblink.app.access.audit import Audit
@@ -33,10 +31,12 @@ from hyblink.app.access.keys import ApiKey, KeyStore, Role
 from hyblink.app.access.oidc import TokenVerifier
 from hyblink.app.access.rate_limits import RateLimits
 from hyblink.app.api.answers import Authorization
+from hyblink.app.api.bodies import ParsedRequest, budgeted, check_content_type, parsed, received
 from hyblink.app.api.limits import BODY, BodyMemory, not_of_this_machine
 from hyblink.app.api.metrics import Metrics
 from hyblink.app.application import App
-from hyblink.app.core.errors import ForbiddenError, HyblinkError, InvalidInputError, RateLimitedError
+from hyblink.app.core.budget import Costs, check_presence
+from hyblink.app.core.errors import ForbiddenError, HyblinkError, RateLimitedError
 from hyblink.app.core.names import COLLECTION_NAME, check_name
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,17 @@ class Access:
     """The route concerns the whole installation, so keys that are limited to collections are refused."""
     audited: bool = False
     """Calls are written to the audit log, refused ones too."""
+    budgeted: bool = False
+    """Calls have a budget of CPU time and memory (`core/budget.py`), and stop when the client leaves."""
 
 
 def requires(
-    role: Role | None, *, everywhere: bool = False, audited: bool = False, **collections: str | None
+    role: Role | None,
+    *,
+    everywhere: bool = False,
+    audited: bool = False,
+    budgeted: bool = False,
+    **collections: str | None,
 ) -> Callable[[_Endpoint], _Endpoint]:
     """Declare the access rule of a route: `@requires(Role.INGEST, collection="default")` under `@router.post(…)`.
 
@@ -69,7 +76,7 @@ def requires(
     """
 
     def declared(endpoint: _Endpoint) -> _Endpoint:
-        access = Access(role, tuple(collections.items()), everywhere, audited)
+        access = Access(role, tuple(collections.items()), everywhere, audited, budgeted)
         endpoint.__hyblink_access__ = access  # type: ignore[attr-defined]
         return endpoint
 
@@ -93,6 +100,7 @@ class Slots:
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Hold a slot during the request. Raises RateLimitedError if none is free."""
+        check_presence()
         if not self._slots.acquire(blocking=False):
             raise RateLimitedError(
                 f"too many {self._what} at once", expected=f"at most {self._limit}; retry in a second"
@@ -143,6 +151,7 @@ class Service:
     links: Slots
     bodies: BodyMemory
     strangers: Grouped
+    costs: Costs
     warm: threading.Event
 
     def open_to(self, headers: Headers) -> bool:
@@ -261,74 +270,22 @@ class GuardedRoute(APIRoute):
                 service.admit, request.headers, access, request.query_params.get
             )
             if read is None:
-                return await handle(request)
-            _check_content_type(request)
+                return await handled(request, service)
+            check_content_type(request)
             declared = BODY.get()
             with service.bodies.held() as take:
-                raw = await _received(request, 0 if declared is None else declared.declared, take)
-                parsed = None if not raw else await run_in_threadpool(_parsed, raw, read)
+                raw = await received(request, 0 if declared is None else declared.declared, take)
+                content = None if not raw else await run_in_threadpool(parsed, raw, read)
                 del raw
-                return await handle(ParsedRequest(request, parsed))
+                return await handled(ParsedRequest(request, content), service)
+
+        async def handled(request: Request, service: Service) -> Response:
+            if not access.budgeted:
+                return await handle(request)
+            async with budgeted(request, service.costs):
+                return await handle(request)
 
         return guarded
-
-
-class ParsedRequest(Request):
-    """A request whose body is parsed and validated already."""
-
-    def __init__(self, request: Request, parsed: object) -> None:
-        super().__init__(request.scope, request.receive)
-        self._parsed = parsed
-
-    async def body(self) -> bytes:
-        """Empty if there was no body."""
-        return b"" if self._parsed is None else b"{}"
-
-    async def json(self) -> object:
-        """The validated body."""
-        return self._parsed
-
-
-async def _received(request: Request, declared: int, take: Callable[[int], None]) -> bytes:
-    """The whole body. `take` is told of its bytes: of the declared ones before any is read."""
-    take(declared)
-    taken, seen = declared, 0
-    chunks = []
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        seen += len(chunk)
-        if seen > taken:
-            take(seen - taken)
-            taken = seen
-    return b"".join(chunks)
-
-
-def _check_content_type(request: Request) -> None:
-    """Refuse what is not JSON before it is read. Raises InvalidInputError."""
-    told = request.headers.get("content-type")
-    media = (told or "").partition(";")[0].strip().lower()
-    kind, _, form = media.partition("/")
-    if kind != "application" or not (form == "json" or form.endswith("+json")):
-        error = InvalidInputError(
-            "the body was not read as JSON", expected="Content-Type: application/json; see /openapi.json"
-        )
-        error.received = f"Content-Type: {told}"
-        raise error
-
-
-def _parsed(raw: bytes, read: TypeAdapter[Any]) -> object:
-    """The validated body. Raises RequestValidationError as FastAPI does. It takes long for a large body."""
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        at, said = (error.pos, error.msg) if isinstance(error, json.JSONDecodeError) else (0, str(error))
-        problem = {"type": "json_invalid", "loc": ("body", at), "msg": "", "input": {}, "ctx": {"error": said}}
-        raise RequestValidationError([problem]) from None
-    try:
-        return read.validate_python(value)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None
 
 
 def guarded_router() -> APIRouter:

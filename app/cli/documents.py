@@ -68,6 +68,8 @@ def ingest(
                 columns={target: column for target, column in names.items() if column},
                 max_row_bytes=limits.max_row_bytes,
                 max_chars=limits.max_document_chars,
+                file_seconds=limits.file_time_limit_s,
+                file_memory=limits.file_memory_bytes,
             )
         else:
             assert python_package is not None

@@ -9,6 +9,8 @@
     │   ├── ConflictError            the thing exists already, or its state does not allow the operation (409)
     │   ├── WriterConflictError      another process is writing to the same collection (409)
     │   ├── TooLargeError            the request is over a stated limit (413)
+    │   ├── OverBudgetError          the request costs more CPU time or memory than one may (422)
+    │   ├── RequestLeftError         the client closed the connection (499)
     │   ├── UnauthorizedError        no API key, or an unknown one (401)
     │   ├── ForbiddenError           the key's role does not allow the operation (403)
     │   └── RateLimitedError         too many requests for this key (429)
@@ -32,7 +34,9 @@ __all__ = [
     "HyblinkError",
     "InvalidInputError",
     "NotFoundError",
+    "OverBudgetError",
     "RateLimitedError",
+    "RequestLeftError",
     "StorageFullError",
     "TooLargeError",
     "UnauthorizedError",
@@ -133,6 +137,20 @@ class TooLargeError(UserError):
 
     code = "too_large"
     status = 413
+
+
+class OverBudgetError(UserError):
+    """A request costs more CPU time or memory than one request may."""
+
+    code = "over_budget"
+    status = 422
+
+
+class RequestLeftError(UserError):
+    """The client closed the connection before its answer was there."""
+
+    code = "request_left"
+    status = 499
 
 
 class UnauthorizedError(UserError):

@@ -79,6 +79,15 @@ class ApiSettings(_Section):
     body_timeout_s: float = Field(
         20, gt=0, description="Seconds in which a body must arrive, and a second more for each 50,000 bytes."
     )
+    request_cpu_s: float = Field(
+        10, gt=0, description="CPU seconds that one search or linking request may use; what it did not reach is said."
+    )
+    request_plain_cpu_s: float = Field(
+        2, gt=0, description="Of these, what may be used without models and linking: explanations, highlights, …"
+    )
+    request_memory_bytes: int = Field(
+        200_000_000, gt=0, description="Memory that one such request may fill; fewer hits or candidates are shown then."
+    )
     max_bulk_documents: int = Field(5000, gt=0, description="Most documents in one bulk request.")
     requests_per_minute: int = Field(
         0, ge=0, description="Requests of one key in a minute to one process, unless the key has its own; 0: no limit."
@@ -126,6 +135,10 @@ class IngestSettings(_Section):
 
     batch_documents: int = Field(2000, gt=0, description="Documents written in one transaction.")
     max_row_bytes: int = Field(16 * 2**20, gt=0, description="Longest row or file that a reader takes.")
+    file_time_limit_s: float = Field(60, gt=0, description="Longest time to read a file that is one document.")
+    file_memory_bytes: int = Field(
+        2 * 2**30, ge=2**29, description="Memory of the process that reads such files, libraries included."
+    )
     max_document_chars: int = Field(8_000_000, gt=0, description="Longest text of one document.")
     writer_wait_s: float = Field(10.0, ge=0, description="How long a write waits for another process's.")
 

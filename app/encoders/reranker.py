@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from hyblink.app.core.errors import EncoderUnavailableError
+from hyblink.app.core.budget import leave_out
+from hyblink.app.core.errors import EncoderUnavailableError, OverBudgetError
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
@@ -30,6 +31,7 @@ from hyblink.app.encoders.runtimes.transformer import Precision
 DEFAULT = WEIGHTS / "late-minilm"
 SHIPPED = ("late-minilm", "cross-minilm")
 """The names of the shipped rerankers, which the settings accept instead of a folder."""
+_SKIPPED = "re-ranking of the later candidates; the report on it has their number"
 _GROUP = 16
 """Pairs are scored in groups of this size, the best candidates first. A group that is cut off gets no scores at all.
 
@@ -154,6 +156,11 @@ class Reranker:
                     scores[order] = np.nan  # otherwise scored short passages would overtake longer, better ones
                     return scores
                 batch = order[first : first + batch_size]
-                with as_unavailable("the cross-encoder failed"):
-                    scores[batch] = scorer.score([pairs[at] for at in batch], idf)
+                try:
+                    with as_unavailable("the cross-encoder failed"):
+                        scores[batch] = scorer.score([pairs[at] for at in batch], idf)
+                except OverBudgetError:
+                    leave_out(_SKIPPED)
+                    scores[order] = np.nan
+                    return scores
         return scores

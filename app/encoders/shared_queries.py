@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hyblink.app.core.budget import check_models, unchecked
 from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery, HybridEncoder
 from hyblink.app.core.types.arrays import ScoreArray
+from hyblink.app.encoders.graphs.cache import threads
 
 _KEPT = 2048
 """The number of cached queries, each of about 4 kB."""
@@ -52,6 +54,7 @@ class SharedQueries:
             if known is not None:
                 self._known.move_to_end(text)
                 return known
+            check_models()
             mine = self._waiting.setdefault(text, _Asked())
             while mine.made is None and mine.error is None:
                 if self._busy:
@@ -72,7 +75,10 @@ class SharedQueries:
         made: list[EncodedQuery] = []
         error: BaseException | None = None
         try:
-            made = [self._encoder.encode_query(texts[0])] if len(texts) == 1 else self._encoder.encode_queries(texts)
+            with unchecked(threads() / len(texts)):
+                made = (
+                    [self._encoder.encode_query(texts[0])] if len(texts) == 1 else self._encoder.encode_queries(texts)
+                )
         except BaseException as failure:  # noqa: BLE001  # every query of the pass raises it
             error = failure
         finally:

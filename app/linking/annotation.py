@@ -12,11 +12,13 @@ from itertools import islice
 
 import numpy as np
 
+from hyblink.app.core.budget import report_of_budget, within_budget
 from hyblink.app.core.errors import TooLargeError
 from hyblink.app.core.filters import parse_filter
 from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.store import StoreReader
 from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.types.budget import BudgetReport
 from hyblink.app.core.types.collections import Annotation
 from hyblink.app.core.types.documents import Document, MetaValue
 from hyblink.app.core.types.linking import LinkRequest, Text
@@ -25,6 +27,7 @@ from hyblink.app.linking.service import LinkService
 from hyblink.indexer.ingest.documents import DocumentService
 
 _BATCH = 32
+_READ_TOGETHER = 2000
 _MOST = 1000
 """The largest number of entities stored for one document; the most often mentioned are kept."""
 
@@ -129,6 +132,8 @@ class Mentioned:
     documents: int
     shown: tuple[MentionedIn, ...]
     neighbours: tuple[FacetCount, ...]
+    budget: BudgetReport | None = None
+    """What the request used of its budget, and what is left out for that reason. None where none is set."""
 
 
 def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
@@ -142,12 +147,16 @@ def mentioned(snapshot: Snapshot, entity_id: str, limit: int = 20) -> Mentioned:
     passages = reader.passages(rows[first[:limit]])
     shown = tuple(MentionedIn(passages[row].doc_id, passages[row].title) for row in rows[first[:limit]].tolist())
     counted: Counter[str] = Counter()
-    for metadata in reader.metadata(keys):
-        found = metadata.get(LINKED_ENTITIES)
-        if isinstance(found, list):
-            counted.update(result for result in found if result != entity_id)
+    for at in range(0, len(keys), _READ_TOGETHER):
+        if not within_budget("neighbours in the later documents"):
+            break
+        for metadata in reader.metadata(keys[at : at + _READ_TOGETHER]):
+            found = metadata.get(LINKED_ENTITIES)
+            if isinstance(found, list):
+                counted.update(result for result in found if result != entity_id)
     best = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    return Mentioned(len(keys), shown, tuple(FacetCount(name, count) for name, count in best))
+    neighbours = tuple(FacetCount(name, count) for name, count in best)
+    return Mentioned(len(keys), shown, neighbours, report_of_budget())
 
 
 def _with(document: Document, kb: str, entities: Sequence[str]) -> Document:

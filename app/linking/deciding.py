@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hyblink.app.core.budget import check_budget, holds
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.ports.encoders import (
     EntityCross,
 )
 from hyblink.app.core.ports.views import Snapshot
-from hyblink.app.core.types.arrays import VectorArray
+from hyblink.app.core.types.arrays import IdArray, VectorArray
 from hyblink.app.core.types.linking import (
     Candidate,
     Link,
@@ -29,6 +30,9 @@ from hyblink.app.linking.knowledge_base import description_of
 from hyblink.app.linking.retrieval import LinkSession, Retrieved
 
 _SHOWN_CHARS = 300
+_BYTES_A_CANDIDATE = 6000
+"""Memory of a shown candidate: its lines by signal, and their JSON."""
+_READ_TOGETHER = 2048
 
 
 def score_with_cross_encoder(
@@ -100,35 +104,72 @@ def links_of(
             for item, utility, extra in zip(retrieved, utilities, extras, strict=True)
         ]
         utilities = [with_unit_coefficients(item, "coherence") for item in utilities]
-    return [
-        link_of(session, request, item, own, utility, threshold if request.threshold is None else request.threshold)
-        for item, own, utility, (_, threshold) in zip(retrieved, decided, utilities, chosen, strict=True)
-    ]
+    count = max(1, request.shown)
+    shown = [own.order[:count] if _fits(min(count, len(own.order))) else own.order[:1] for own in decided]
+    entities = _entities(
+        session.snapshot, [item.candidates.rows[list(own)] for item, own in zip(retrieved, shown, strict=True)]
+    )
+    made = []
+    for item, own, utility, (_, threshold), places in zip(retrieved, decided, utilities, chosen, shown, strict=True):
+        check_budget()
+        least = threshold if request.threshold is None else request.threshold
+        made.append(_link_of(request, item, own, utility, least, places, entities))
+    return made
 
 
-def link_of(
-    session: LinkSession,
+@dataclass(frozen=True, slots=True)
+class _Entity:
+    """What is shown of a candidate entity."""
+
+    id: str
+    title: str
+    kind: str
+    description: str
+
+
+def _fits(count: int) -> bool:
+    """Whether so many candidates fit into the request's memory."""
+    return holds(
+        count * _BYTES_A_CANDIDATE,
+        "candidates of the later mentions but the best: ask for fewer with `shown`, or send fewer mentions",
+    )
+
+
+def _entities(snapshot: Snapshot, rows: Sequence[IdArray]) -> dict[int, _Entity]:
+    """The entities of passage rows; each is read once, however many mentions show it."""
+    reader = snapshot.reader
+    found: dict[int, _Entity] = {}
+    every = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *rows]))
+    for at in range(0, len(every), _READ_TOGETHER):
+        check_budget()
+        some = every[at : at + _READ_TOGETHER]
+        keys = reader.document_keys(some)
+        passages = reader.passages(some)
+        for row, entity, metadata in zip(some.tolist(), reader.doc_ids(keys), reader.metadata(keys), strict=True):
+            passage = passages[row]
+            description = description_of(passage.text)[:_SHOWN_CHARS]
+            found[row] = _Entity(entity, passage.title, str(metadata.get("kind", "")), description)
+    return found
+
+
+def _link_of(
     request: LinkRequest,
     retrieved: Retrieved,
     decided: Decided,
     utility: Utility,
     threshold: float,
+    shown: Sequence[int],
+    entities: Mapping[int, _Entity],
 ) -> Link:
-    """Return the link of one decided mention with its shown candidates; NIL if the probability is below `threshold`."""
-    if not decided.order:
+    """The link of one decided mention with its shown candidates; NIL if the probability is below `threshold`."""
+    if not shown:
         return Link(retrieved.mention, None, "", 0.0, "no_candidates", ())
-    shown = decided.order[: max(1, request.shown)]
-    places = list(shown)
-    reader = session.snapshot.reader
-    passages = reader.passages(retrieved.candidates.rows[places])
-    ids = reader.doc_ids(retrieved.candidates.keys[places])
-    kinds = [str(metadata.get("kind", "")) for metadata in reader.metadata(retrieved.candidates.keys[places])]
     made = []
-    for rank, (place, entity, kind) in enumerate(zip(places, ids, kinds, strict=True), 1):
-        passage = passages[int(retrieved.candidates.rows[place])]
+    for rank, place in enumerate(shown, 1):
+        entity = entities[int(retrieved.candidates.rows[place])]
         made.append(
             Candidate(
-                rank, entity, passage.title, kind, description_of(passage.text)[:_SHOWN_CHARS],
+                rank, entity.id, entity.title, entity.kind, entity.description,
                 round(float(decided.probability_C[place]), 6), float(decided.utility_C[place]),
                 ledger(decided, retrieved.candidates, place, utility),
             )

@@ -16,6 +16,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from hyblink.app.core.budget import check_budget
 from hyblink.app.core.ports.store import PassageChange, StoreReader
 from hyblink.app.core.ports.views import Snapshot
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
@@ -42,6 +43,8 @@ _SHORT_WEIGHT = 0.25
 _FOLDED_WEIGHT = 0.5
 """The factor for a match that differs in case or in singular and plural."""
 _PARTS = 6
+_CHECKED = 4096
+"""After so many matches the request's budget is asked whether to go on."""
 
 Counts = Mapping[int, Mapping[str, float]]
 """How often a name (the key of its folded form) was judged to mean an entity (its id)."""
@@ -170,13 +173,15 @@ class DictionaryView:
         self._reader = reader
         self._later = later
 
-    def _living(self, rows: IdArray) -> dict[int, int]:
-        """The rows that exist in this snapshot, with their document keys."""
-        rows = rows[~np.isin(rows, self._removed)]
+    def _alive(self, rows: IdArray) -> npt.NDArray[np.bool_]:
+        """A mask of the rows that exist in this snapshot."""
+        alive: npt.NDArray[np.bool_] = self._reader.document_keys(rows) >= 0
+        if len(self._removed):
+            alive &= ~np.isin(rows, self._removed)
         if self._later:
-            rows = np.array(sorted(self._reader.passages(rows)), dtype=np.int64)
-        keys = self._reader.document_keys(rows) if len(rows) else rows
-        return {row: key for row, key in zip(rows.tolist(), keys.tolist(), strict=True) if key >= 0}
+            there = np.array(list(self._reader.passages(rows[alive])), dtype=np.int64)
+            alive &= np.isin(rows, there)
+        return alive
 
     def priors(
         self, names: Sequence[str], counts: Counts | None = None, counted: Sequence[str] | None = None
@@ -188,37 +193,48 @@ class DictionaryView:
         name ("" for none) whose count is reduced by 1: leave-one-out for a mention that was itself counted.
         """
         once = counted or [""] * len(names)
-        found = [self._weights(name, counts or {}, own) for name, own in zip(names, once, strict=True)]
-        living = self._living(np.unique(np.array([row for own in found for row in own], dtype=np.int64)))
-        return [_prior({row: weight for row, weight in own.items() if row in living}) for own in found]
+        made: dict[tuple[str, str], Scored] = {}
+        for pair in zip(names, once, strict=True):
+            if pair not in made:
+                made[pair] = self._prior(pair[0], counts or {}, pair[1])
+        return [made[pair] for pair in zip(names, once, strict=True)]
 
     def known(self, ids: set[str]) -> set[str]:
         """Return those of the ids that are entities in this snapshot."""
-        rows = {item: list(self._rows_of(item)) for item in ids}
-        living = self._living(np.unique(np.array([row for own in rows.values() for row in own], dtype=np.int64)))
-        return {item for item, own in rows.items() if any(row in living for row in own)}
+        return {item for item in ids if self._alive(self._rows_of(item)).any()}
 
-    def _rows_of(self, doc_id: str) -> Iterator[int]:
+    def _rows_of(self, doc_id: str) -> IdArray:
         key = _id_key(doc_id)
-        for part in self._parts:
-            yield from part.rows[part.find(key)].tolist()
+        return np.concatenate([part.rows[part.find(key)] for part in self._parts] or [np.zeros(0, dtype=np.int64)])
 
-    def _weights(self, name: str, counts: Counts, counted: str) -> dict[int, float]:
+    def _prior(self, name: str, counts: Counts, counted: str) -> Scored:
         made = keys_of(name)
-        weights: dict[int, float] = {}
         if made is None:
-            return weights
+            return EMPTY
+        rows: list[IdArray] = [np.zeros(0, dtype=np.int64)]
+        weights: list[npt.NDArray[np.float64]] = [np.zeros(0)]
         for part in self._parts:
             for key in {made.folded, made.singular}:
                 span = part.find(key)
-                own = _weights(part, span, made.exact).tolist()
-                for row, weight in zip(part.rows[span].tolist(), own, strict=True):
-                    weights[row] = max(weights.get(row, 0.0), weight)
+                rows.append(part.rows[span])
+                weights.append(_weights(part, span, made.exact))
+        found, at = np.unique(np.concatenate(rows), return_inverse=True)
+        best: npt.NDArray[np.float64] = np.zeros(len(found))
+        np.maximum.at(best, at, np.concatenate(weights))
+        more: dict[int, float] = {}
         for doc_id, seen in (counts.get(made.folded) or counts.get(made.singular) or {}).items():
             times = seen - (doc_id == counted)
-            for row in self._rows_of(doc_id) if times > 0 else ():
-                weights[row] = weights.get(row, 0.0) + times
-        return weights
+            for row in self._rows_of(doc_id).tolist() if times > 0 else ():
+                more[row] = more.get(row, 0.0) + times
+        if more:
+            found, at = np.unique(np.concatenate([found, np.array(list(more), dtype=np.int64)]), return_inverse=True)
+            best = np.bincount(at, np.concatenate([best, np.array(list(more.values()))])).astype(np.float64)
+        alive = self._alive(found)
+        found, best = found[alive], best[alive]
+        if not len(found):
+            return EMPTY
+        order = np.lexsort((found, -best))
+        return Scored(found[order], (best[order] / best.sum()).astype(np.float32))
 
     def names_in(self, text: str) -> list[tuple[int, int]]:
         """Return the (start, end) of every name in a text, overlapping ones included, ascending, in code points."""
@@ -248,14 +264,15 @@ class DictionaryView:
         return mentions
 
     def _names(self, made: Tokens) -> Iterator[tuple[int, int, float]]:
-        """(first token, length, weight) of every name of an entity that exists in this snapshot."""
+        """(first token, length, weight of the best entity) of every name of an entity that exists in this snapshot."""
         lengths = sorted(frozenset().union(*(part.lengths for part in self._parts)))
-        found = [match for length in lengths if 0 < length <= MAX_TOKENS for match in self._matches(made, length)]
-        living = self._living(np.unique(np.array([row for *_, row in found], dtype=np.int64)))
-        return ((start, length, weight) for start, length, weight, row in found if row in living)
+        for length in lengths:
+            if 0 < length <= MAX_TOKENS:
+                check_budget()
+                yield from self._matches(made, length)
 
-    def _matches(self, made: Tokens, length: int) -> Iterator[tuple[int, int, float, int]]:
-        """(first token, length, weight, row) of every name with `length` tokens."""
+    def _matches(self, made: Tokens, length: int) -> Iterator[tuple[int, int, float]]:
+        """(first token, length, weight of the best entity) of every name with `length` tokens."""
         plain = runs(made.folded_T, made.folded_T, length)
         single = runs(made.folded_T, made.singular_T, length)
         exact = runs(made.exact_T, made.exact_T, length)
@@ -265,32 +282,49 @@ class DictionaryView:
             for wanted in (plain, single) if not np.array_equal(plain, single) else (plain,):
                 at = np.searchsorted(part.keys, wanted)
                 at[at == len(part)] = 0
-                for start in np.flatnonzero(part.keys[at] == wanted).tolist():
+                meanings: dict[int, _Meanings] = {}  # many entities may share a name: they are looked at once
+                for number, start in enumerate(np.flatnonzero(part.keys[at] == wanted).tolist()):
+                    if not number % _CHECKED:
+                        check_budget()
                     if not _may_be_a_name(made.words[start : start + length]):
                         continue
-                    span = part.find(int(wanted[start]))
-                    own = _weights(part, span, int(exact[start]), strict=True)
-                    for row, weight in zip(part.rows[span].tolist(), own.tolist(), strict=True):
-                        if weight > 0:
-                            yield start, length, weight, row
+                    key = int(wanted[start])
+                    if key not in meanings:
+                        meanings[key] = self._meanings(part, part.find(key))
+                    weight = meanings[key].weight(int(exact[start]))
+                    if weight > 0:
+                        yield start, length, weight
+
+    def _meanings(self, part: _Part, span: slice) -> _Meanings:
+        alive = self._alive(part.rows[span])
+        flags, exact = part.flags[span][alive], part.exact[span][alive]
+        base = _base_weights(flags)
+        best: dict[int, float] = {}
+        for key, weight in zip(exact.tolist(), base.tolist(), strict=True):
+            best[key] = max(best.get(key, 0.0), weight)
+        any_case = base[(flags & _EXACT_CASE) == 0]
+        return _Meanings(best, _FOLDED_WEIGHT * float(any_case.max(initial=0.0)))
 
 
-def _prior(weights: Mapping[int, float]) -> Scored:
-    if not weights:
-        return EMPTY
-    rows = np.array(sorted(weights), dtype=np.int64)
-    score = np.array([weights[row] for row in rows.tolist()])
-    order = np.lexsort((rows, -score))
-    return Scored(rows[order], (score[order] / score.sum()).astype(np.float32))
+@dataclass(frozen=True, slots=True)
+class _Meanings:
+    """The best weight among the entities of a name: by exact form, and of those that another form may mean."""
+
+    exact: Mapping[int, float]
+    folded: float
+
+    def weight(self, exact: int) -> float:
+        """The weight of the best entity for a name in this exact form; 0 if none may be meant."""
+        return max(self.exact.get(exact, 0.0), self.folded)
 
 
-def _weights(part: _Part, span: slice, exact: int, *, strict: bool = False) -> npt.NDArray[np.float64]:
+def _base_weights(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    return np.where(flags & _TITLE, 1.0, np.where(flags & _SHORT, _SHORT_WEIGHT, _ALIAS_WEIGHT))
+
+
+def _weights(part: _Part, span: slice, exact: int) -> npt.NDArray[np.float64]:
     same = part.exact[span] == np.uint64(exact)
-    flags = part.flags[span]
-    weight = np.where(flags & _TITLE, 1.0, np.where(flags & _SHORT, _SHORT_WEIGHT, _ALIAS_WEIGHT))
-    weight = weight * np.where(same, 1.0, _FOLDED_WEIGHT)
-    if strict:
-        weight = np.where((flags & _EXACT_CASE).astype(bool) & ~same, 0.0, weight)
+    weight: npt.NDArray[np.float64] = _base_weights(part.flags[span]) * np.where(same, 1.0, _FOLDED_WEIGHT)
     return weight
 
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.budget import BUDGET, carried, check_budget, leave_out, linking_cost, uncharged
 from hyblink.app.core.checks import fold
-from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
+from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError, OverBudgetError
 from hyblink.app.core.filters import parse_filter
 from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.encoders import (
     InTextEncoder,
     JointDetector,
     MentionEncoder,
+    SpanDetector,
 )
 from hyblink.app.core.ports.engine import OpenedCollection
 from hyblink.app.core.ports.views import Snapshot
@@ -45,6 +47,10 @@ from hyblink.app.linking.mention_detection import (
 from hyblink.app.linking.surface_forms import keys_of, ordinary
 from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
 
+_TEXTS_TOGETHER = 16
+"""Texts that detectors read together in a request with a budget."""
+_DETECTION_SHARE = 0.5
+"""The share of the request's budget that finding mentions may use; linking them has the rest."""
 _CONTEXT_CHARS = 4000
 _NEAR_CHARS = 150
 """How many characters on each side of a mention count as near it, for the context features."""
@@ -101,9 +107,10 @@ class Retrieval:
 
     def open_session(self, collection: str) -> LinkSession:
         """Return the shared state for a new request on a collection, at its current snapshot."""
-        opened = self._collections.open(collection)
-        record, snapshot = opened.engine.record, opened.snapshot
-        dictionary = self._dictionaries.view(collection, record.id, snapshot)
+        with uncharged():  # what indexes have missed is caught up for all requests
+            opened = self._collections.open(collection)
+            record, snapshot = opened.engine.record, opened.snapshot
+            dictionary = self._dictionaries.view(collection, record.id, snapshot)
         missing: dict[str, str] = {}
         encoder = None
         if snapshot.has_vectors:
@@ -143,19 +150,40 @@ class Retrieval:
         names = self._settings.detectors if request.detectors is None else request.detectors
         if not names:
             raise InvalidInputError("no detector", received=list(names), expected=f"some of {', '.join(DETECTORS)}")
-        plain = [texts[at].text for at in unmarked]
+        detectors = [None if name == "dictionary" else self._encoders.span_detector(name) for name in names]
+        step = len(unmarked) if BUDGET.get() is None else _TEXTS_TOGETHER
+        with linking_cost(_DETECTION_SHARE):
+            for first in range(0, len(unmarked), step):
+                part = unmarked[first : first + step]
+                try:
+                    found = self._detected(session, [texts[at].text for at in part], request, detectors)
+                except OverBudgetError:
+                    leave_out(f"mentions in the texts from texts[{part[0]}] on: send fewer or shorter texts")
+                    break
+                for at, own in zip(part, found, strict=True):
+                    made[at] = own
+        return made
+
+    def _detected(
+        self,
+        session: LinkSession,
+        texts: Sequence[str],
+        request: LinkRequest,
+        detectors: Sequence[SpanDetector | None],
+    ) -> list[list[Mention]]:
+        """The mentions that the detectors (None: the dictionary) find together in each text."""
         found: list[list[list[Mention]]] = []
-        for name in names:
-            detector = None if name == "dictionary" else self._encoders.span_detector(name)
+        for detector in detectors:
             if detector is None:
-                found.append([session.dictionary.detect(text) for text in plain])
+                found.append([session.dictionary.detect(text) for text in texts])
             elif request.joint is not None and isinstance(detector, JointDetector):
-                found.append(detector.possible(plain, self._settings.span_floor))
+                found.append(detector.possible(texts, self._settings.span_floor))
             else:
-                found.append(detector.detect(plain))
-        for at, text, own in zip(unmarked, plain, zip(*found, strict=True), strict=True):
+                found.append(detector.detect(texts))
+        made = []
+        for text, own in zip(texts, zip(*found, strict=True), strict=True):
             whole = [[mention for mention in (_of_whole_characters(text, m) for m in part) if mention] for part in own]
-            made[at] = union(whole) if request.joint is None else together(whole)
+            made.append(union(whole) if request.joint is None else together(whole))
         return made
 
     def retrieve(
@@ -190,6 +218,7 @@ class Retrieval:
         k = request.candidates or self._settings.candidates
 
         def candidates_of(item: tuple[Text, Mention], vector: VectorArray | None, prior: Scored) -> Candidates:
+            check_budget()
             text, mention = item
             name = fold(mention.text)
             terms = tuple(dict.fromkeys(analyzer.terms(name)))[: self._settings.max_mention_terms]
@@ -205,7 +234,7 @@ class Retrieval:
         if len(items) == 1:
             made = [candidates_of(items[0], vectors[0], priors[0])]
         else:
-            made = list(self._pool.map(candidates_of, items, vectors, priors))
+            made = list(self._pool.map(carried(candidates_of), items, vectors, priors))
         session.took("candidates", before)
         evidence = [text.evidence for text, _ in items]
         return [Retrieved(*parts) for parts in zip(mentions, contexts, made, evidence, strict=True)]

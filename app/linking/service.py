@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from hyblink.app.core.errors import EncoderUnavailableError, TooLargeError
+from hyblink.app.core.budget import BUDGET, leave_out, linking_cost, report_of_budget
+from hyblink.app.core.errors import EncoderUnavailableError, OverBudgetError, TooLargeError
 from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.ports.encoders import (
     EntityCross,
@@ -30,6 +31,10 @@ from hyblink.app.linking.mention_detection import (
 from hyblink.app.linking.request import check_request
 from hyblink.app.linking.retrieval import LinkSession, Retrieval, Retrieved
 
+_BLOCK_OF_REQUEST = 64
+"""How many are processed at a time in a request with a budget, so that little is lost where it ends."""
+_CROSS_SHARE = 0.5
+"""The share of what is left of the budget that the cross-encoder may use for a block of mentions."""
 _BLOCK = 256
 """How many mentions are processed at a time, to bound the memory for their candidates."""
 
@@ -65,21 +70,28 @@ class LinkService:
         scored = skipped = 0
         cross_s = 0.0
         links: list[list[Link]] = [[] for _ in request.texts]
-        for block in _blocks(request.texts, found):
-            retrieved = self._retrieval.retrieve(session, request, [item for _, items in block for item in items])
-            extras: list[dict[Signal, Floats]] = [{} for _ in retrieved]
-            if cross is not None:
+        for block in _blocks(request.texts, found, _BLOCK if BUDGET.get() is None else _BLOCK_OF_REQUEST):
+            items = [item for _, some in block for item in some]
+            try:
+                retrieved = self._retrieval.retrieve(session, request, items)
+                extras: list[dict[Signal, Floats]] = [{} for _ in retrieved]
+                if cross is not None:
+                    before = time.perf_counter()
+                    most = self._settings.rerank_top
+                    with linking_cost(_CROSS_SHARE):
+                        done = score_with_cross_encoder(session, cross, retrieved, extras, deadline, most)
+                    scored, skipped = scored + done, skipped + len(retrieved) - done
+                    cross_s += time.perf_counter() - before
                 before = time.perf_counter()
-                done = score_with_cross_encoder(session, cross, retrieved, extras, deadline, self._settings.rerank_top)
-                scored, skipped = scored + done, skipped + len(retrieved) - done
-                cross_s += time.perf_counter() - before
-            before = time.perf_counter()
-            at = 0
-            for number, items in block:  # text by text: coherence uses neighbours in the same text only
-                part = slice(at, at + len(items))
-                links[number] += links_of(session, request, retrieved[part], extras[part])
-                at += len(items)
-            session.took("decide", before)
+                at = 0
+                for number, some in block:  # text by text: coherence uses neighbours in the same text only
+                    part = slice(at, at + len(some))
+                    links[number] += links_of(session, request, retrieved[part], extras[part])
+                    at += len(some)
+                session.took("decide", before)
+            except OverBudgetError:
+                links = _with_unreached(links, found)
+                break
         if request.joint is not None:
             links = [
                 jointly(own, request.joint) if text.mentions is None else own
@@ -107,6 +119,7 @@ class LinkService:
             session.missing,
             {name: round(value, 3) for name, value in session.timings.items()},
             report,
+            report_of_budget(),
         )
 
     def retrieve(
@@ -171,17 +184,29 @@ class LinkService:
             return None, CrossReport("", 0, 0, 0.0, str(error))
 
 
+def _with_unreached(links: Sequence[list[Link]], found: Sequence[Sequence[Mention]]) -> list[list[Link]]:
+    """The links so far, and one without candidates for each mention that the budget did not reach."""
+    left = sum(len(mentions) - len(own) for own, mentions in zip(links, found, strict=True))
+    leave_out(
+        f"candidates of {left} mentions, which have the reason not_reached: send fewer texts, or ask for less of each"
+    )
+    return [
+        own + [Link(mention, None, "", 0.0, "not_reached", ()) for mention in mentions[len(own) :]]
+        for own, mentions in zip(links, found, strict=True)
+    ]
+
+
 def _blocks(
-    texts: Sequence[Text], found: Sequence[Sequence[Mention]]
+    texts: Sequence[Text], found: Sequence[Sequence[Mention]], size: int
 ) -> Iterator[list[tuple[int, list[tuple[Text, Mention]]]]]:
-    """Blocks of (index of a text, its mentions) with about `_BLOCK` mentions each; longer texts are split."""
+    """Blocks of (index of a text, its mentions) with about `size` mentions each; longer texts are split."""
     block: list[tuple[int, list[tuple[Text, Mention]]]] = []
     count = 0
     for number, (text, mentions) in enumerate(zip(texts, found, strict=True)):
-        for at in range(0, len(mentions), _BLOCK):
-            block.append((number, [(text, mention) for mention in mentions[at : at + _BLOCK]]))
+        for at in range(0, len(mentions), size):
+            block.append((number, [(text, mention) for mention in mentions[at : at + size]]))
             count += len(block[-1][1])
-            if count >= _BLOCK:
+            if count >= size:
                 yield block
                 block, count = [], 0
     if block:

@@ -6,10 +6,15 @@ from collections import Counter
 from dataclasses import replace
 
 from hyblink.app.application import App
-from hyblink.app.core.errors import TooLargeError
+from hyblink.app.core.budget import check_budget, leave_out, linking_cost
+from hyblink.app.core.errors import OverBudgetError, TooLargeError
 from hyblink.app.core.types.linking import LinkRequest, Text
 from hyblink.app.core.types.search import LINKED_ENTITIES, LinkedEntity, SearchRequest
 
+_EVIDENCE_SHARE = 0.5
+"""The share of a request's budget that the searches for evidence may use."""
+_LINKING_SHARE = 0.5
+"""The share of a search's budget that the linking of its query may use."""
 EVIDENT_HITS = 10
 """How many top documents of a search are used as evidence for the entities of a query."""
 
@@ -25,12 +30,20 @@ def with_evidence(app: App, request: LinkRequest, collection: str, hits: int) ->
     most, wanted = app.settings.link.max_texts, sum(text.mentions != () for text in request.texts)
     if wanted > most:
         raise TooLargeError("too many texts to find evidence for", received=wanted, expected=f"at most {most}")
-    return replace(
-        request,
-        texts=tuple(
-            text if text.mentions == () else _with_evidence(app, text, collection, hits) for text in request.texts
-        ),
-    )
+    texts: list[Text] = []
+    with linking_cost(_EVIDENCE_SHARE):
+        for number, text in enumerate(request.texts):
+            if text.mentions == ():
+                texts.append(text)
+                continue
+            try:
+                check_budget()
+                texts.append(_with_evidence(app, text, collection, hits))
+            except OverBudgetError:
+                leave_out(f"evidence for the texts from texts[{number}] on: send fewer texts")
+                texts += request.texts[number:]
+                break
+    return replace(request, texts=tuple(texts))
 
 
 def _with_evidence(app: App, text: Text, collection: str, hits: int) -> Text:
@@ -56,9 +69,10 @@ def query_entities(
     feature of this weight.
     """
     request = LinkRequest((Text(query),), shown=1, rerank=False, threshold=threshold)
-    if evidence:
-        request = replace(with_evidence(app, request, documents, EVIDENT_HITS), evidence=evidence)
-    result = app.linker.link(kb, request)
+    with linking_cost(_LINKING_SHARE):
+        if evidence:
+            request = replace(with_evidence(app, request, documents, EVIDENT_HITS), evidence=evidence)
+        result = app.linker.link(kb, request)
     found: dict[str, LinkedEntity] = {}
     for link in result.texts[0].links:
         if link.entity_id is not None:

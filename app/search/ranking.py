@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.budget import uncharged
 from hyblink.app.core.checks import fold
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.filters import And, Filter, parse_filter
@@ -133,7 +134,8 @@ class Ranker:
         """
         clock = _Clock()
         tree = check_request(request, self._settings)
-        opened = self._collections.open(collection, request.generation)
+        with uncharged():  # what indexes have missed is caught up for all searches
+            opened = self._collections.open(collection, request.generation)
         engine, snapshot = opened.engine, opened.snapshot
         profile = profile_for(opened.profile, request)
         clock.took("snapshot")

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.budget import BUDGET, holds, models_may_go_on, within_budget
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.types.arrays import IdArray
 from hyblink.app.core.types.documents import DocId, Metadata, Passage
@@ -29,19 +30,32 @@ from hyblink.app.search.ranking import Ranked
 from hyblink.ranker.explain import highlights, token_contributions
 
 _MAX_FACET_VALUES = 20
+_BYTES_A_CHARACTER = 4
+"""Memory of a character of an answer: in the text, in the JSON, and as much again for other than Latin letters."""
+_BYTES_A_PASSAGE = 6000
+"""Memory of a passage of an answer without its text: the scores by signal, and their JSON."""
+_BYTES_A_TOKEN = 400
+"""Memory of a token's contribution in an answer: the object and its JSON."""
+_TOKENS_TOGETHER = 1 << 16
+_EXPLANATIONS = "the tokens of signals, for the later hits: ask for a smaller k, or explain a document alone"
+_CROSS_EXPLANATIONS = "the tokens of the re-ranker, for the later hits: ask for a smaller k, or re-rank fewer"
+Tokens = tuple[TokenContribution, ...]
 
 
 def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: EncoderPool) -> tuple[Hit, ...]:
     """Return the hits of a page, each with its best passages, their scores by signal and their highlights.
 
-    With `request.explain`, each signal's score is also split into the contributions of the query's tokens.
+    With `request.explain`, each signal's score is also split into the contributions of the query's tokens. Hits whose
+    texts do not fit into the request's memory are left out, except the first one, and what no CPU time is left for.
     """
-    keys = ranked.documents.keys_D[page.start : page.stop]
+    reader = ranked.snapshot.reader
     shown = [ranked.documents.columns(at)[: request.passages_per_document] for at in page]
+    kept = _that_fit(ranked, page, shown)
+    page, shown = page[:kept], shown[:kept]
+    keys = ranked.documents.keys_D[page.start : page.stop]
     columns = [column for own in shown for column in own]
     rows = ranked.fused.complete.rows[np.array(columns, dtype=np.int64)]
     place = {column: at for at, column in enumerate(columns)}
-    reader = ranked.snapshot.reader
     passages = reader.passages(rows)
     doc_ids, metadata = reader.doc_ids(keys), reader.metadata(keys)
     analyzer = Analyzer(ranked.engine.record.analyzer)
@@ -78,6 +92,27 @@ def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: Encod
     return tuple(hits)
 
 
+def _that_fit(ranked: Ranked, page: range, shown: Sequence[Sequence[int]]) -> int:
+    """How many hits of the page fit into the request's memory with their texts; one at least."""
+    budget = BUDGET.get()
+    if budget is None or not shown:
+        return len(shown)
+    columns = np.array([column for own in shown for column in own], dtype=np.int64)
+    lengths = ranked.snapshot.reader.passage_lengths(ranked.fused.complete.rows[columns]).tolist()
+    at = 0
+    for number, own in enumerate(shown):
+        size = sum(lengths[at : at + len(own)]) * _BYTES_A_CHARACTER + len(own) * _BYTES_A_PASSAGE
+        if not budget.hold(size) and number:
+            first = page.start + number
+            budget.leave_out(
+                f"hits from rank {first + FIRST_RANK} on: their texts do not fit into the request's memory "
+                f"(api.request_memory_bytes); ask for them with offset {first}"
+            )
+            return number
+        at += len(own)
+    return len(shown)
+
+
 def facets_of(ranked: Ranked, keys: Sequence[str]) -> dict[str, tuple[FacetCount, ...]]:
     """Count the values of metadata keys over all ranked documents, most frequent first, the 20 best of each key."""
     if not keys:
@@ -94,10 +129,20 @@ def _tokens(
     columns: Sequence[int],
     request: SearchRequest,
     encoders: EncoderPool,
-) -> dict[Signal, list[tuple[TokenContribution, ...]]]:
-    """By signal, each query token's contribution to each passage's score."""
+) -> dict[Signal, list[Tokens]]:
+    """By signal, each query token's contribution to each passage's score. Empty for passages beyond the budget."""
     bag = encoders.bag(ranked.engine.record.vdr_encoder)
-    made = {s: token_contributions(ranked.forms, rows, s, bag) for s in ranked.fused.complete.signals}
+    made: dict[Signal, list[Tokens]] = {s: [] for s in ranked.fused.complete.signals}
+    step = max(16, min(512, _TOKENS_TOGETHER // max(1, len(set(ranked.forms.query.terms)))))
+    for at in range(0, len(rows), step):
+        if not within_budget(_EXPLANATIONS):
+            break
+        part = {s: token_contributions(ranked.forms, rows[at : at + step], s, bag) for s in made}
+        if not holds(sum(len(own) for found in part.values() for own in found) * _BYTES_A_TOKEN, _EXPLANATIONS):
+            break
+        for signal, found in part.items():
+            made[signal] += found
+    made = {signal: found + [()] * (len(rows) - len(found)) for signal, found in made.items()}
     if ranked.cross:
         made[Signal.CROSS] = _cross_tokens(ranked, passages, columns, request, encoders)
     return made
@@ -105,13 +150,13 @@ def _tokens(
 
 def _cross_tokens(
     ranked: Ranked, passages: Sequence[Passage], columns: Sequence[int], request: SearchRequest, encoders: EncoderPool
-) -> list[tuple[TokenContribution, ...]]:
+) -> list[Tokens]:
     """The tokens' contributions to the re-ranker's score of each passage; empty if not re-ranked or if it fails."""
-    found: list[tuple[TokenContribution, ...]] = []
+    found: list[Tokens] = []
     idf = ranked.forms.token_idf() if ranked.cross else None
     for column, passage in zip(columns, passages, strict=True):
-        own: tuple[TokenContribution, ...] = ()
-        if column in ranked.cross:
+        own: Tokens = ()
+        if column in ranked.cross and models_may_go_on(_CROSS_EXPLANATIONS):
             with suppress(EncoderUnavailableError):
                 own = encoders.cross().contributions(request.query, passage.title, passage.text, idf)
         found.append(tuple(sorted(own, key=lambda item: -item.contribution)))

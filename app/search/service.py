@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from hyblink.app.core.budget import report_of_budget
 from hyblink.app.core.checks import check_text
 from hyblink.app.core.ports.collections import Collections
 from hyblink.app.core.settings import SearchSettings
@@ -56,6 +57,7 @@ class SearchService:
             {name: round(value, 3) for name, value in ranked.timings.items()},
             ranked.rerank,
             request.entities.entities if request.entities is not None else (),
+            budget=report_of_budget(),
         )
 
     def vocabulary(self, collection: str, text: str, passage: str | None = None, top: int = 50) -> Vocabulary:

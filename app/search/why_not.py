@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hyblink.app.core.budget import report_of_budget, within_budget
 from hyblink.app.core.errors import NotFoundError
 from hyblink.app.core.types.arrays import IdArray
+from hyblink.app.core.types.budget import BudgetReport
 from hyblink.app.core.types.ranking import (
     FIRST_RANK,
     Signal,
@@ -52,6 +54,11 @@ class WhyNot:
     last_shown_score: float | None
     legs: tuple[LegStanding, ...]
     signals: tuple[SignalValue, ...]
+    budget: BudgetReport | None = None
+    """What the request used of its budget, and what is left out for that reason. None where none is set."""
+
+
+_RANKS = "the exact rank in the later legs"
 
 
 def why_not(ranked: Ranked, request: SearchRequest, doc_id: str) -> WhyNot:
@@ -83,6 +90,7 @@ def why_not(ranked: Ranked, request: SearchRequest, doc_id: str) -> WhyNot:
         bar,
         standings,
         ranked.ledger(documents.columns(place)[0]),
+        report_of_budget(),
     )
 
 
@@ -96,7 +104,7 @@ def _standings(ranked: Ranked, rows: IdArray, depth: int) -> tuple[LegStanding, 
             LegStanding(
                 signal,
                 None if best is None else float(scores[best]),
-                None if best is None else leg.rank(signal, int(rows[best])),
+                leg.rank(signal, int(rows[best])) if best is not None and within_budget(_RANKS) else None,
                 depth,
                 bool(np.isin(rows, ranked.proposed[signal].rows).any()),
             )

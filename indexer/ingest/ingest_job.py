@@ -91,6 +91,8 @@ def source_of(
         columns=params.columns,
         max_row_bytes=limits.max_row_bytes,
         max_chars=limits.max_document_chars,
+        file_seconds=limits.file_time_limit_s,
+        file_memory=limits.file_memory_bytes,
         source_id=source_id,
         inside=None if params.upload else settings.jobs.roots,
     )

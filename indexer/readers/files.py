@@ -12,8 +12,8 @@ from hyblink.app.core.types.documents import Document
 from hyblink.indexer.ingest.prepare import parse_document
 from hyblink.indexer.readers.format import Format, Row
 from hyblink.indexer.readers.formats import FORMATS, detect_format
+from hyblink.indexer.readers.isolated import IsolatedReader
 from hyblink.indexer.readers.item import SourceItem
-from hyblink.indexer.readers.rows import read_bounded
 
 _RAW_SHOWN = 500
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -34,10 +34,14 @@ class FileSource:
         columns: Mapping[str, str] | None = None,
         max_row_bytes: int = 16 * 2**20,
         max_chars: int = 8_000_000,
+        file_seconds: float = 60,
+        file_memory: int = 2 * 2**30,
         source_id: str | None = None,
         inside: Sequence[Path] | None = None,
     ) -> None:
-        """Files whose links lead out of the folders `inside` are rejected (None: links are followed anywhere).
+        """`file_seconds` and `file_memory` (bytes) limit the reading of a file that is one document.
+
+        Files whose links lead out of the folders `inside` are rejected (None: links are followed anywhere).
 
         `format` None detects the format from each file name. `columns` maps id, title or text to a field name.
 
@@ -53,6 +57,8 @@ class FileSource:
         self._columns = dict(columns or {})
         self._max_row_bytes = max_row_bytes
         self._max_chars = max_chars
+        self._file_seconds = file_seconds
+        self._file_memory = file_memory
         self._inside = None if inside is None else [root.expanduser().resolve() for root in inside]
         self._id = source_id or f"files:{path.resolve()}"
         self._before, self._open = 0, cast("IO[bytes] | None", None)
@@ -112,14 +118,16 @@ class FileSource:
         if after:
             done_file, _, line = after.rpartition(":")
             done_line = int(line)
-        for path in self.files():
-            name = self._name(path)
-            if name >= done_file:
-                yield from self._file(path, name, done_line if name == done_file else -1)
-            self._before += path.stat().st_size
-            self._open = None
+        reader = IsolatedReader(seconds=self._file_seconds, memory=self._file_memory, max_bytes=self._max_row_bytes)
+        with reader:
+            for path in self.files():
+                name = self._name(path)
+                if name >= done_file:
+                    yield from self._file(path, name, done_line if name == done_file else -1, reader)
+                self._before += path.stat().st_size
+                self._open = None
 
-    def _file(self, path: Path, name: str, skip: int) -> Iterator[SourceItem]:
+    def _file(self, path: Path, name: str, skip: int, reader: IsolatedReader) -> Iterator[SourceItem]:
         if self._inside is not None and not any(path.resolve().is_relative_to(root) for root in self._inside):
             if skip < 0:
                 error = InvalidInputError("a link that leads out of the folders that jobs may read", received=name)
@@ -131,7 +139,7 @@ class FileSource:
                 if row.number > skip:
                     yield self._item(name, row)
         elif skip < 0:
-            yield self._whole(path, name, kind)
+            yield self._whole(path, name, kind, reader)
 
     def _item(self, name: str, row: Row) -> SourceItem:
         position = f"{name}:{row.number}"
@@ -175,12 +183,12 @@ class FileSource:
         metadata = {**row, **(given or {})}
         return parse_document({**known, "metadata": metadata}, self._max_chars)
 
-    def _whole(self, path: Path, name: str, kind: Format) -> SourceItem:
+    def _whole(self, path: Path, name: str, kind: Format, reader: IsolatedReader) -> SourceItem:
         """Read a file that is one document. The id is the file name; the title is the file's own, or its name."""
         position = f"{name}:0"
         assert kind.whole is not None
         try:
-            found = kind.whole(read_bounded(path, self._max_row_bytes))
+            found = reader.read(path, kind.whole)
             metadata = {"file": name, "format": kind.name, **found.metadata}
             row = {"id": name, "title": (found.title or path.stem)[:4096], "text": found.text, "metadata": metadata}
             return SourceItem(name, 0, position, document=parse_document(row, self._max_chars))

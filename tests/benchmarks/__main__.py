@@ -23,6 +23,7 @@ PARTS = (
     "linking",
     "scale",
     "load",
+    "dearest",
 )
 
 
@@ -37,6 +38,7 @@ def main() -> None:
         sys.exit(f"unknown parts {sorted(unknown)}; expected some of {', '.join(PARTS)}")
     data = Path(os.environ["HYBLINK_DATA"]) if os.environ.get("HYBLINK_DATA") else None
     from tests.benchmarks import (
+        dearest,
         dense,
         encode,
         installation,
@@ -68,10 +70,11 @@ def main() -> None:
         "linking": linking.run,
         "scale": scale.run,
         "load": load.run,
+        "dearest": dearest.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)
-        if data is None and part not in {"start", "load"}:
+        if data is None and part not in {"start", "load", "dearest"}:
             print("skipped: HYBLINK_DATA does not name a folder with benchmarks")
             continue
         runs[part](data, chosen.work, chosen.passages)

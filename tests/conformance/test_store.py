@@ -87,6 +87,8 @@ def test_passages_are_windows_of_the_document_as_it_was_sent(make_app: Callable[
             assert passage.text == document.text[passage.start : passage.end]
             assert passage.title == document.title
             assert passage.tier is Tier.INSTANT
+        lengths = [passages[row].end - passages[row].start for row in rows.tolist()]
+        assert reader.passage_lengths(np.append(rows, 10**15)).tolist() == [*lengths, 0]
         keys = reader.document_keys(rows)
         assert len(set(keys.tolist())) == 1
         assert reader.doc_ids(keys[:1]) == [document.id]

@@ -24,6 +24,7 @@ from hyblink.indexer.readers.entities.files import python_entities
 from hyblink.indexer.readers.python_package import PythonSource
 
 pytestmark = pytest.mark.services
+PICTURE = "![here](http://elsewhere.invalid/seen.png) **zebra** [here](http://elsewhere.invalid) :red[zebra] $x$"
 EVIL = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
 
 
@@ -52,6 +53,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ensure_collection(app, entity_spec("api"))
     app.entities.bulk("api", list(python_entities("json")), encode=False)
     app.entities.bulk("api", [{"id": "evil", "title": "zebra", "description": EVIL, "kind": EVIL}], encode=False)
+    app.entities.bulk("api", [{"id": "picture", "title": PICTURE, "description": PICTURE}], encode=False)
     encode_now(app, "api")
     app.close()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HYBLINK_")}
@@ -241,6 +243,19 @@ def test_an_entity_has_a_page_with_its_neighbours(page, ui: str) -> None:  # typ
     assert tab.title() != "pwned"
     tab.goto(f"{ui}/entity?kb=api&id=nothing")
     tab.get_by_text("no such").wait_for()
+    tab.close()
+
+
+def test_markdown_in_titles_stays_text_and_fetches_nothing(page, ui: str) -> None:  # type: ignore[no-untyped-def]
+    tab = page.context.new_page()
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(f"{ui}/entity?kb=api&id=picture")
+    tab.locator(".hb-done[data-state='picture']").wait_for(state="attached")
+    assert PICTURE in tab.locator("h1").first.inner_text()
+    assert tab.locator("h1 img, h1 a, h1 strong").count() == 0
+    assert any("entity" in url for url in asked)
+    assert not any("elsewhere.invalid" in url for url in asked)
     tab.close()
 
 

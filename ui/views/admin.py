@@ -36,7 +36,7 @@ def show(client: Client) -> None:
                 hide_index=True,
             )
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
 
 
 def _generations(client: Client, collection: str) -> None:
@@ -56,12 +56,12 @@ def _listed(client: Client, collection: str) -> None:
         for job in client.jobs(20):
             if job["kind"] == "rebuild" and job["collection"] == collection and job["state"] in {"queued", "running"}:
                 told = ", ".join(f"{count:,} {stage}" for stage, count in job["progress"].items())
-                st.caption(f"Being built: {told or job['state']}")
+                st.caption(f"Being built: {rendering.plain(told or job['state'])}")
         found = client.generations(collection)
         for result in reversed(found["generations"]):
             _generation(client, collection, result, result["id"] == found["current"])
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
 
 
 def _generation(client: Client, collection: str, item: dict[str, Any], answers: bool) -> None:
@@ -107,7 +107,7 @@ def _retrainings(client: Client, collection: str) -> None:
                     client.approve(job["id"]) if act == "approve" else client.change_job(job["id"], act)
                     st.rerun(scope="fragment")
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
 
 
 def _dead_letters(client: Client) -> None:

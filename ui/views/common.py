@@ -25,7 +25,7 @@ def collections_of(client: Client, kind: str) -> tuple[list[dict[str, Any]], lis
     try:
         everything = client.collections()
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
         return None
     found = [item for item in everything if item["kind"] == kind]
     if not found:
@@ -41,6 +41,15 @@ def signals_of(client: Client) -> Signals:
         try:
             known = st.session_state["signals"] = Signals(client.signals())
         except ApiError as error:
-            st.error(str(error))
+            st.error(rendering.plain(error))
             return Signals([])
     return known
+
+
+def what_is_left_out(report: dict[str, Any] | None) -> None:
+    """Say what an answer lacks because the request reached its budget."""
+    if report and report["left_out"]:
+        st.warning(
+            f"The request used its budget of {report['cpu_s']:g} CPU-seconds or its memory. Left out: "
+            + rendering.plain("; ".join(report["left_out"]))
+        )

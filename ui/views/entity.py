@@ -35,7 +35,7 @@ def show(client: Client, default_kb: str) -> None:
         else:
             st.info("Find an entity by its name or by what it is.")
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
 
 
 def _found(client: Client, kb: str, words: str) -> None:
@@ -52,7 +52,7 @@ def _found(client: Client, kb: str, words: str) -> None:
 
 def _entity(client: Client, kb: str, entity_id: str, documents: list[str]) -> None:
     entity = client.entity(kb, entity_id)
-    st.title(entity["title"], anchor=False)
+    st.html(f"<h1>{rendering.escape(entity['title'])}</h1>")
     st.html(rendering.entity_card(entity))
     if entity["metadata"]:
         with st.expander("Metadata"):

@@ -30,7 +30,7 @@ def show(client: Client) -> None:
             upload = client.upload(sent.name, sent.getvalue())
             client.begin({"collection": collection, "upload": upload["id"], "whole": whole})
         except ApiError as error:
-            st.error(str(error))
+            st.error(rendering.plain(error))
     _state(client)
 
 
@@ -40,7 +40,7 @@ def _formats(client: Client) -> list[dict[str, Any]]:
         try:
             st.session_state["formats"] = client.formats()
         except ApiError as error:
-            st.error(str(error))
+            st.error(rendering.plain(error))
             return []
     return list(st.session_state["formats"])
 
@@ -66,7 +66,7 @@ def _state(client: Client) -> None:
         if not jobs:
             st.caption("No job yet.")
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
 
 
 def _queues(client: Client) -> None:

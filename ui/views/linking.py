@@ -11,7 +11,7 @@ from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
 from hyblink.ui.examples import LINK_EXAMPLES
 from hyblink.ui.signals import Signals
-from hyblink.ui.views.common import collections_of, signals_of
+from hyblink.ui.views.common import collections_of, signals_of, what_is_left_out
 
 _SHOWN = 5
 _AS_SET = "as the server is set"
@@ -40,7 +40,7 @@ def show(client: Client, default_kb: str) -> None:
     try:
         result = client.link({**request, "text": text, "shown": _SHOWN})
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
         return
     _result(signals_of(client), request["collection"], text, result)
     state = json.dumps([text, request], sort_keys=True)
@@ -87,7 +87,8 @@ def _sidebar(bases: list[dict[str, Any]], default: str, documents: list[str]) ->
 def _result(signals: Signals, kb: str, text: str, result: dict[str, Any]) -> None:
     links = result["texts"][0]["links"]
     for part, why in result["missing"].items():
-        st.caption(f"Without {signals.label(part)}: {why}")
+        st.caption(f"Without {signals.label(part)}: {rendering.plain(why)}")
+    what_is_left_out(result["budget"])
     if not links:
         st.info("No mention found.")
         return
@@ -115,7 +116,8 @@ def _result(signals: Signals, kb: str, text: str, result: dict[str, Any]) -> Non
 def _link(signals: Signals, kb: str, number: int, link: dict[str, Any]) -> None:
     meaning = link["title"] if link["entity_id"] is not None else f"NIL, {link['reason'].replace('_', ' ')}"
     st.html(f"<div id='mention-{number}'></div>")
-    with st.expander(f"{link['mention']['text']} → {meaning} ({link['probability']:.0%})"):
+    name = f"{link['mention']['text']} → {meaning} ({link['probability']:.0%})"
+    with st.expander(rendering.plain(name)):
         best = max((sum(max(0.0, s["contribution"]) for s in c["signals"]) for c in link["candidates"]), default=1.0)
         for candidate in link["candidates"]:
             kind = f"<span class='hb-tier'>{rendering.escape(candidate['kind'])}</span>" if candidate["kind"] else ""

@@ -11,7 +11,7 @@ from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
 from hyblink.ui.examples import EXAMPLES
 from hyblink.ui.signals import Signals
-from hyblink.ui.views.common import collections_of, signals_of
+from hyblink.ui.views.common import collections_of, signals_of, what_is_left_out
 
 _PAGE = 10
 _CANDIDATES = 200
@@ -57,7 +57,7 @@ def show(client: Client, default_collection: str) -> None:
             }
         )
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
         return
     if fresh:
         st.session_state["shown"], st.session_state["search-id"] = shown, result["search_id"]
@@ -111,7 +111,7 @@ def _sidebar(collections: list[dict[str, Any]], bases: list[str], default: str, 
             try:
                 clauses.append(json.loads(raw))
             except ValueError as error:
-                st.error(f"The filter is not JSON: {error}")
+                st.error(f"The filter is not JSON: {rendering.plain(error)}")
         if clauses:
             request["filter"] = {"and": clauses}
     return request
@@ -126,13 +126,16 @@ def _result(
     st.html(signals.legend(shown))
     for leg in result["legs"]:
         if leg["error"]:
-            st.warning(f"{signals.label(leg['signal'])} did not answer: {leg['error']}")
+            st.warning(f"{signals.label(leg['signal'])} did not answer: {rendering.plain(leg['error'])}")
     if result["missing"] and not any(leg["error"] for leg in result["legs"]):
         st.caption("No vectors yet: passages are still being encoded.")
     if result["entities"]:
-        named = ", ".join(f"{item['title']} ({item['probability']:.0%})" for item in result["entities"])
+        named = ", ".join(
+            f"{rendering.plain(item['title'])} ({item['probability']:.0%})" for item in result["entities"]
+        )
         st.caption(f"The query mentions {named}.")
     _reranked(result["rerank"])
+    what_is_left_out(result["budget"])
     if not result["hits"]:
         st.info("Nothing found.")
     best = max((hit["score"] for hit in result["hits"]), default=1.0)
@@ -156,7 +159,7 @@ def _reranked(report: dict[str, Any] | None) -> None:
     if report is None:
         return
     if report["error"]:
-        st.caption(f"Not re-ranked: {report['error']}")
+        st.caption(f"Not re-ranked: {rendering.plain(report['error'])}")
         return
     left = f"; {report['skipped']} were not reached in time" if report["skipped"] else ""
     st.caption(f"{report['scored']} documents re-ranked in {report['took_ms']:.0f} ms{left}")
@@ -174,7 +177,7 @@ def _judge(client: Client, collection: str, query: str, document_id: str, key: s
     try:
         client.judge(collection, query, document_id, 3 if said else 0)
     except ApiError as error:
-        st.toast(f"Not judged: {error}")
+        st.toast(f"Not judged: {rendering.plain(error)}")
     else:
         st.toast("Judged.")
 
@@ -207,7 +210,7 @@ def _hit(
                     client.click(st.session_state["search-id"], hit["doc_id"])
                 document = client.document(request["collection"], hit["doc_id"])
             except ApiError as error:
-                st.error(str(error))
+                st.error(rendering.plain(error))
             else:
                 st.html(f"<div class='hb-text'>{rendering.escape(document['text'])}</div>")
 
@@ -229,9 +232,9 @@ def _why_not(client: Client, signals: Signals, request: dict[str, Any], query: s
         try:
             answer = client.explain({**request, "query": query, "k": _PAGE, "document_id": wanted.strip()})
         except ApiError as error:
-            st.error(str(error))
+            st.error(rendering.plain(error))
             return
-        st.write(answer["explanation"])
+        st.write(rendering.plain(answer["explanation"]))
         st.html(signals.ledger(answer["signals"], answer["score"]))
         for leg in answer["legs"]:
             score = "–" if leg["score"] is None else f"{leg['score']:.4f}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from hyblink.ui import rendering
 from hyblink.ui.client import ApiError, Client
 
 _ASKED = 401
@@ -28,14 +29,14 @@ def who(url: str, service_key: str | None) -> dict[str, Any] | None:
             state["who"] = state["client"].whoami()
         except ApiError as error:
             if error.status != _ASKED:
-                st.error(str(error))
+                st.error(rendering.plain(error))
                 return None
             _form(url)
             return None
     found: dict[str, Any] = state["who"]
     if state.get("signed-in"):
         with st.sidebar:
-            st.caption(f"Signed in: {found['role']} {found['note']}")
+            st.caption(f"Signed in: {found['role']} {rendering.plain(found['note'])}")
             st.button("Sign out", on_click=state.clear)
     return found
 
@@ -51,7 +52,7 @@ def _form(url: str) -> None:
     try:
         found = client.whoami()
     except ApiError as error:
-        st.error(str(error))
+        st.error(rendering.plain(error))
         return
     st.session_state.update({"client": client, "who": found, "signed-in": True})
     st.rerun()

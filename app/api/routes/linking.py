@@ -12,6 +12,7 @@ from hyblink.app.api.dependencies import AppDep, CallerDep, ServiceDep, guarded_
 from hyblink.app.api.routes.documents import removed, written
 from hyblink.app.api.schemas.documents import BulkAnswer, BulkItemAnswer
 from hyblink.app.api.schemas.linking import EntitiesBody, LinkBody
+from hyblink.app.core.budget import linking_cost
 from hyblink.app.core.checks import check_text
 from hyblink.app.core.names import COLLECTION_PATTERN
 from hyblink.app.core.types.linking import Entity, LinkResult
@@ -33,12 +34,12 @@ EntityId = Annotated[str, Path(description="The entity's id.", min_length=1, max
     responses={200: {"model": LinkResult}, **NOT_FOUND, **BUSY},
     response_model=None,
 )
-@requires(Role.SEARCH)
+@requires(Role.SEARCH, budgeted=True)
 def link(body: LinkBody, service: ServiceDep, caller: CallerDep) -> Response:
     caller.on(body.collection)
     if body.evidence is not None:
         caller.on(body.evidence.collection)
-    with service.links.taken():
+    with service.links.taken(), linking_cost():
         request = body.request()
         if body.evidence is not None:
             request = with_evidence(service.app, request, body.evidence.collection, body.evidence.hits)
@@ -73,7 +74,7 @@ def bulk_entities(
     responses={200: {"model": Mentioned}, **NOT_FOUND},
     response_model=None,
 )
-@requires(Role.SEARCH, documents="default")
+@requires(Role.SEARCH, budgeted=True, documents="default")
 def entity_mentions(
     entity_id: EntityId,
     app: AppDep,

@@ -39,7 +39,7 @@ def _request(app: App, caller: Caller, body: SearchBody) -> SearchRequest:
     responses={200: {"model": SearchResult}, **NOT_FOUND, **BUSY},
     response_model=None,
 )
-@requires(Role.SEARCH)
+@requires(Role.SEARCH, budgeted=True)
 def search(body: SearchBody, service: ServiceDep, caller: CallerDep) -> Response:
     app = service.app
     caller.on(body.collection)
@@ -62,7 +62,7 @@ def search(body: SearchBody, service: ServiceDep, caller: CallerDep) -> Response
     responses={200: {"model": WhyNot}, **NOT_FOUND, **BUSY},
     response_model=None,
 )
-@requires(Role.SEARCH)
+@requires(Role.SEARCH, budgeted=True)
 def explain(body: ExplainBody, service: ServiceDep, caller: CallerDep) -> Response:
     app = service.app
     caller.on(body.collection)
@@ -78,7 +78,7 @@ def explain(body: ExplainBody, service: ServiceDep, caller: CallerDep) -> Respon
     responses={200: {"model": Vocabulary}, **NOT_FOUND, **BUSY},
     response_model=None,
 )
-@requires(Role.SEARCH)
+@requires(Role.SEARCH, budgeted=True)
 def vocabulary(body: VocabularyBody, service: ServiceDep, caller: CallerDep) -> Response:
     caller.on(body.collection)
     with service.searches.taken():

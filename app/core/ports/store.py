@@ -91,6 +91,10 @@ class StoreReader(Protocol):
         """Row → passage, for those of `rows` that exist."""
         ...
 
+    def passage_lengths(self, rows: IdArray) -> IdArray:
+        """The number of characters of each row's passage, 0 for an unknown row; parallel to `rows`."""
+        ...
+
     def document_keys(self, rows: IdArray) -> IdArray:
         """The internal integer key (≥ 0) of each row's document, -1 for an unknown row; parallel to `rows`.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hyblink.app.core.errors import ConflictError, InvalidInputError
+from hyblink.app.core.types.budget import BudgetReport
 from hyblink.app.core.types.collections import Annotation, CollectionSpec
 from hyblink.app.core.types.documents import Metadata
 from hyblink.app.core.types.ranking import Signal, SignalValue
@@ -69,12 +70,14 @@ class Candidate:
     signals: tuple[SignalValue, ...]
 
 
-Reason = Literal["linked", "below_threshold", "no_candidates"]
+Reason = Literal["linked", "below_threshold", "no_candidates", "not_reached"]
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     """The linking decision for one mention. `entity_id` is None for NIL, and `reason` says why.
+
+    `not_reached`: the request's budget ended before this mention, so nothing was decided.
 
     `probability` is the probability that the best candidate is right. It is calibrated if the profile was fitted.
     """
@@ -169,6 +172,8 @@ class LinkResult:
     missing: Mapping[str, str]
     timings_ms: Mapping[str, float]
     cross: CrossReport | None = None
+    budget: BudgetReport | None = None
+    """What the request used of its budget, and what is left out for that reason. None where none is set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from hyblink.app.core.types.budget import BudgetReport
 from hyblink.app.core.types.documents import DocId, Metadata, Span, Tier
 from hyblink.app.core.types.ranking import (
     DEFAULT_SIGNALS,
@@ -148,3 +149,5 @@ class SearchResult:
     """The entities that the query was linked to, if the request asked for that."""
     search_id: str = ""
     """The id by which click events refer to this page; empty if the search was not logged."""
+    budget: BudgetReport | None = None
+    """What the request used of its budget, and what is left out for that reason. None where none is set."""

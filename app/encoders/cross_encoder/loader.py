@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hyblink.app.core.budget import forward_pass
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import TokenContribution
@@ -47,7 +48,10 @@ class TorchScorer:
 
     def score(self, pairs: Sequence[tuple[str, str]], idf: TokenIdf | None) -> ScoreArray:
         del idf
-        scores: ScoreArray = self.model.predict(list(pairs), batch_size=self._batch, show_progress_bar=False)
+        import torch
+
+        with forward_pass(torch.get_num_threads()):
+            scores: ScoreArray = self.model.predict(list(pairs), batch_size=self._batch, show_progress_bar=False)
         return scores
 
     def contributions(self, query: str, passage: str, idf: TokenIdf | None) -> tuple[TokenContribution, ...]:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hyblink.app.core.budget import forward_pass
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
@@ -161,7 +162,7 @@ def in_torch(model: str, device: str, tokens: int, *, bf16: bool = False) -> Lat
 
     def network(rows: Sequence[Sequence[int]]) -> list[_Made]:
         ids_BL, mask_BL = (torch.from_numpy(item).long().to(device) for item in padded(rows, 0))
-        with torch.inference_mode():
+        with forward_pass(torch.get_num_threads()), torch.inference_mode():
             vectors, learned, idf = (item.float().cpu().numpy() for item in module(ids_BL, mask_BL))
         return [(vectors[at, : len(row)], learned[at, : len(row)], idf[at, : len(row)]) for at, row in enumerate(rows)]
 

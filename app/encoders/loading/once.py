@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from hyblink.app.core.errors import EncoderUnavailableError, HyblinkError
+from hyblink.app.core.budget import uncharged
+from hyblink.app.core.errors import EncoderUnavailableError, HyblinkError, OverBudgetError, RequestLeftError
 
 RETRY_S = 30.0
 """A load that failed is tried again after this many seconds."""
@@ -42,7 +43,7 @@ class Once(Generic[_T]):
                 if self._failure is not None and time.monotonic() - self._failed_at < self._retry_s:
                     raise self._failure.with_traceback(None)
                 try:
-                    with as_unavailable(f"cannot load {self._what}"):
+                    with uncharged(), as_unavailable(f"cannot load {self._what}"):
                         self._made = self._load()
                 except EncoderUnavailableError as failure:
                     self._failure, self._failed_at = failure, time.monotonic()
@@ -64,7 +65,7 @@ def as_unavailable(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except EncoderUnavailableError:
+    except (EncoderUnavailableError, OverBudgetError, RequestLeftError):
         raise
     except HyblinkError as error:
         raise EncoderUnavailableError(f"{what}: {error}") from error

@@ -8,6 +8,7 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
+from hyblink.app.core.budget import check_models
 from hyblink.app.core.errors import EncoderUnavailableError
 from hyblink.app.core.types.linking import Mention
 
@@ -54,6 +55,7 @@ class SpacyDetector:
         found: list[Mention] = []
         with self._lock:
             for start, piece in pieces(text, _PIECE_CHARS):
+                check_models()
                 for ent in self._pipeline(piece).ents:
                     name = ent.text.strip()
                     if name and ent.label_ not in _NO_NAMES:

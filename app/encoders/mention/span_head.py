@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.analysis.sentences import sentence_ends
+from hyblink.app.core.budget import check_memory
 from hyblink.app.core.settings import EncodeSettings
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.core.types.linking import Mention, without_overlaps
@@ -224,7 +225,9 @@ class SpanHead:
 
     def _states(self, texts: Sequence[tuple[list[int], Offsets, list[Window]]]) -> list[Floats]:
         made, heads = self._loaded()
-        states = [np.zeros((len(ids), heads["projection"].shape[1]), dtype=np.float32) for ids, _, _ in texts]
+        hidden = heads["projection"].shape[1]
+        check_memory(sum(len(ids) for ids, _, _ in texts) * hidden * 4)
+        states = [np.zeros((len(ids), hidden), dtype=np.float32) for ids, _, _ in texts]
         parts = [(at, window) for at, (_, _, own) in enumerate(texts) for window in own]
         parts.sort(key=lambda part: part[1].start - part[1].end)  # longest first, so that batches have similar lengths
         for first in range(0, len(parts), self._settings.batch_size):

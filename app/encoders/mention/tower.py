@@ -96,4 +96,7 @@ class MentionTower:
         tokens, window = made.tokens, min(self.tokens, made.longest) - 2
         if not mentions:
             return np.empty((0, made.dimension), dtype=np.float32)
-        return made.vectors([tokens.row(ids[:window]) for ids in tokens.ids(self.texts(mentions))])
+        texts = self.texts(mentions)
+        different = {text: at for at, text in enumerate(dict.fromkeys(texts))}  # equal ones are read once
+        vectors = made.vectors([tokens.row(ids[:window]) for ids in tokens.ids(list(different))])
+        return vectors[[different[text] for text in texts]]

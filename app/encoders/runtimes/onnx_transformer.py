@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hyblink.app.core.budget import forward_pass
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.encoders.graphs.cache import OpenGraph, threads
 from hyblink.app.encoders.graphs.parts import Floats
@@ -44,7 +45,8 @@ def run(session: Any, tokens: TextTokens, rows: Sequence[Ids], types: Sequence[I
     given = {"input_ids": ids_BL, "attention_mask": mask_BL}
     if any(item.name == "token_type_ids" for item in session.get_inputs()):
         given["token_type_ids"] = np.zeros_like(ids_BL) if types is None else padded(types, 0)[0]
-    return session.run(None, given)[0]
+    with forward_pass(threads()):
+        return session.run(None, given)[0]
 
 
 def budget() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hyblink.app.core.budget import forward_pass
 from hyblink.app.core.types.arrays import VectorArray
 from hyblink.app.encoders.graphs.parts import Floats
 from hyblink.app.encoders.loading.tokens import Ids, TextTokens, padded
@@ -63,7 +64,7 @@ class TorchTransformer:
             group = order[first : first + self._batch_size]
             ids_BL, mask_BL = padded([rows[at] for at in group], self.tokens.padding)
             features = {"input_ids": torch.from_numpy(ids_BL), "attention_mask": torch.from_numpy(mask_BL).long()}
-            with torch.inference_mode():
+            with forward_pass(torch.get_num_threads()), torch.inference_mode():
                 out = self.model({name: value.to(self.model.device) for name, value in features.items()})
                 vectors = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1)
             yield group, out, vectors.cpu().numpy()

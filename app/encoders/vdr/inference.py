@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hyblink.app.core.budget import forward_pass
 from hyblink.app.core.errors import CorruptionError, EncoderUnavailableError
 from hyblink.app.core.manifest import read_json
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights
 from hyblink.app.core.weights import heaviest
 from hyblink.app.encoders.dense.backbone import TextStates
+from hyblink.app.encoders.graphs.cache import threads
 from hyblink.app.encoders.graphs.parts import Floats, Layer, Linear, Norm
 from hyblink.app.encoders.graphs.weights import read_arrays
 from hyblink.app.encoders.runtimes.onnx_transformer import unit
@@ -184,7 +186,11 @@ class VdrInference:
         more.
         """
         limit = QUERY_TOP_K if query else self._passage_weights
-        return [self._weights(text, query, limit) for text in texts]
+        made = []
+        for text in texts:
+            with forward_pass(threads()):
+                made.append(self._weights(text, query, limit))
+        return made
 
     def _weights(self, text: TextStates, query: bool, limit: int) -> TermWeights:
         config = self.config

@@ -143,6 +143,10 @@ class ClusterReader:
             self._heads.learn(passage.row >> ORDINAL_BITS, passage.doc_id, source["metadata"])
         return found
 
+    def passage_lengths(self, rows: IdArray) -> IdArray:
+        found = {item["row"]: item["end"] - item["start"] for item in self.sources(rows, ["start", "end"])}
+        return np.array([found.get(row, 0) for row in rows.tolist()], dtype=np.int64)
+
     def document_keys(self, rows: IdArray) -> IdArray:
         return rows >> ORDINAL_BITS
 

@@ -29,6 +29,7 @@ from hyblink.app.core.types.documents import (
     StoreCounts,
     Tier,
 )
+from hyblink.app.engines.embedded.store import texts
 from hyblink.app.engines.embedded.store.coding import decode_terms, decode_vectors, decode_weights
 from hyblink.app.engines.embedded.store.connection import connect, translated
 from hyblink.app.engines.embedded.store.filters import condition_of
@@ -111,15 +112,26 @@ class SqliteReader:
         found, title, text, lang, metadata = rows[0]
         return Document(DocId(found), text, title, lang, orjson.loads(metadata))
 
+    def _each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """The result rows one by one, so that only one is in memory. Other threads wait until the last one is read."""
+        with self._lock, translated():
+            yield from self._connection.execute(sql, values)
+
     def passages(self, rows: IdArray) -> dict[int, Passage]:
-        sql = (
-            'SELECT p.row, d.id, p.ordinal, p.start, p."end", d.title, d.text, p.vector_change '
-            "FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
-        )
+        sql = 'SELECT row, doc_pk, ordinal, start, "end", vector_change FROM passages WHERE row IN ({})'
+        found = list(self._in(sql, rows.tolist()))
+        own = texts.read(self._each, (texts.Place(row, key, start, end) for row, key, _, start, end, _ in found))
         return {
-            row: Passage(PassageRow(row), DocId(doc), ordinal, start, end, title, text[start:end], _tier(vector_change))
-            for row, doc, ordinal, start, end, title, text, vector_change in self._in(sql, rows.tolist())
-        }
+            row: Passage(
+                PassageRow(row), DocId(own[row].doc_id), ordinal, start, end, own[row].title, own[row].text,
+                _tier(vector_change),
+            )
+            for row, _, ordinal, start, end, vector_change in found
+        }  # fmt: skip
+
+    def passage_lengths(self, rows: IdArray) -> IdArray:
+        found = dict(self._in('SELECT row, "end" - start FROM passages WHERE row IN ({})', rows.tolist()))
+        return np.array([found.get(row, 0) for row in rows.tolist()], dtype=np.int64)
 
     def document_keys(self, rows: IdArray) -> IdArray:
         return self._owners.keys(rows)
@@ -159,15 +171,18 @@ class SqliteReader:
             last = batch[-1][0]
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
-        sql = (
-            'SELECT p.row, p.change, d.id, p.start, p."end", d.title, d.text FROM passages p '
-            "JOIN documents d ON d.pk = p.doc_pk WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
-        )
+        sql = 'SELECT row, change, doc_pk, start, "end" FROM passages WHERE change > ? AND row > ? ORDER BY row LIMIT ?'
         for batch in self._pages(sql, change):
-            yield [
-                PassageChange(row, at, doc_id, f"{title}\n{text[start:end]}" if title else text[start:end])
-                for row, at, doc_id, start, end, title, text in batch
-            ]
+            changes = {row: at for row, at, *_ in batch}
+            for part in texts.in_parts([texts.Place(row, key, start, end) for row, _, key, start, end in batch]):
+                own = texts.read(self._each, part)
+                yield [
+                    PassageChange(
+                        row, changes[row], own[row].doc_id,
+                        f"{own[row].title}\n{own[row].text}" if own[row].title else own[row].text,
+                    )
+                    for row, *_ in part
+                ]  # fmt: skip
 
     def encoded(self, rows: IdArray) -> BoolArray:
         sql = "SELECT row FROM passages WHERE row IN ({}) AND vector_change IS NOT NULL"
@@ -233,36 +248,45 @@ class SqliteReader:
 
     def export(self, only: Sequence[str] | None = None) -> Iterator[ExportedDocument]:
         if only is None:
-            yield from self._export("", [])
+            condition, bound = "", []
         else:
-            yield from self._export(
-                "AND d.id IN (SELECT value FROM json_each(?)) ", [orjson.dumps(list(only)).decode()]
-            )
-
-    def _export(self, condition: str, bound: list[str]) -> Iterator[ExportedDocument]:
+            condition = "AND d.id IN (SELECT value FROM json_each(?)) "
+            bound = [orjson.dumps(list(only)).decode()]
         sql = (
-            'SELECT d.pk, d.id, d.title, d.text, d.lang, d.metadata, d.content_hash, p.start, p."end", t.ids, '
-            "t.weights, v.vector, w.ids, w.weights FROM documents d JOIN passages p ON p.doc_pk = d.pk "
-            "JOIN terms t ON t.row = p.row LEFT JOIN vectors v ON v.row = p.row "
-            "LEFT JOIN weights w ON w.row = p.row "
-            f"WHERE d.pk > ? AND d.pk <= ? {condition}ORDER BY d.pk, p.ordinal"
+            "SELECT d.pk, count(*) FROM documents d JOIN passages p ON p.doc_pk = d.pk "
+            f"WHERE d.pk > ? {condition}GROUP BY d.pk ORDER BY d.pk LIMIT 512"
         )
-        # A selection is read in one query, everything in ranges of 512 keys.
-        last, step = 0, (2**62 if bound else 512)
-        newest = int(self._one("SELECT coalesce(max(pk), 0) FROM documents"))
-        while last < newest:
-            for _, group in groupby(self._all(sql, (last, last + step, *bound)), key=lambda row: row[0]):
-                rows = list(group)
-                _, doc_id, title, text, lang, metadata, content_hash = rows[0][:7]
-                yield ExportedDocument(
-                    Document(DocId(doc_id), text, title, lang, orjson.loads(metadata)),
-                    tuple((row[7], row[8]) for row in rows),
-                    tuple(decode_terms(row[9], row[10]) for row in rows),
-                    tuple(None if row[11] is None else decode_vectors([row[11]])[0] for row in rows),
-                    content_hash,
-                    tuple(None if row[12] is None else decode_terms(row[12], row[13]) for row in rows),
-                )
-            last += step
+        last = 0
+        while counts := self._all(sql, (last, *bound)):
+            begin = size = 0
+            for at, (_, count) in enumerate(counts):  # documents of together at most _BATCH passages, or a single one
+                if size and size + count > _BATCH:
+                    yield from self._exported([key for key, _ in counts[begin:at]])
+                    begin, size = at, 0
+                size += count
+            yield from self._exported([key for key, _ in counts[begin:]])
+            last = counts[-1][0]
+
+    def _exported(self, keys: Sequence[int]) -> Iterator[ExportedDocument]:
+        rows = self._in(
+            'SELECT p.doc_pk, p.start, p."end", t.ids, t.weights, v.vector, w.ids, w.weights FROM passages p '
+            "JOIN terms t ON t.row = p.row LEFT JOIN vectors v ON v.row = p.row "
+            "LEFT JOIN weights w ON w.row = p.row WHERE p.doc_pk IN ({}) ORDER BY p.doc_pk, p.ordinal",
+            keys,
+        )
+        for key, own in groupby(rows, key=lambda row: row[0]):
+            passages = list(own)
+            ((doc_id, title, text, lang, metadata, content_hash),) = self._all(
+                "SELECT id, title, text, lang, metadata, content_hash FROM documents WHERE pk = ?", (key,)
+            )
+            yield ExportedDocument(
+                Document(DocId(doc_id), text, title, lang, orjson.loads(metadata)),
+                tuple((row[1], row[2]) for row in passages),
+                tuple(decode_terms(row[3], row[4]) for row in passages),
+                tuple(None if row[5] is None else decode_vectors([row[5]])[0] for row in passages),
+                content_hash,
+                tuple(None if row[6] is None else decode_terms(row[6], row[7]) for row in passages),
+            )
 
     def integrity(self) -> list[str]:
         """Integrity problems as messages: those of SQLite's `quick_check`, and rows without their counterpart."""
