@@ -23,7 +23,9 @@ _R = TypeVar("_R")
 
 
 _MARGIN = 0.95
-"""Work ends at this share of what it may use: it asks between its steps, and a step takes some time."""
+"""Models and linking end at this share of what they may use: they ask between steps, and a step takes some time."""
+_PLAIN_MARGIN = 0.65
+"""Plain work that can be left out ends at this share, because the rest of the answer has to be made, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Budget:
         self._lock = threading.Lock()
         self._seen = threading.local()
         self._plain = self._dear = 0.0
-        self._plain_limit = costs.plain_cpu_s * _MARGIN
+        self._plain_limit = costs.plain_cpu_s * _PLAIN_MARGIN
         self._dear_limit = (costs.cpu_s - costs.plain_cpu_s) * _MARGIN
         self._bytes = 0
         self._left_out: dict[str, None] = {}

@@ -17,6 +17,7 @@ import numpy as np
 
 from hyblink.app.core.errors import CorruptionError, UnavailableError
 from hyblink.app.core.manifest import check_manifest, sync_directory, write_manifest
+from hyblink.app.core.ports.store import StoreReader
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
 from hyblink.app.core.types.ranking import Scored
 
@@ -26,7 +27,14 @@ T = TypeVar("T")
 
 
 class AheadError(Exception):
-    """The index on disk includes writes newer than the reader's snapshot. Retry with a newer reader."""
+    """The index includes writes up to `change`, newer than the reader's snapshot. Retry with a newer reader.
+
+    If the store itself does not reach that far, it was put back from a copy: the index has to be made anew.
+    """
+
+    def __init__(self, change: int) -> None:
+        super().__init__(f"the index stands at change {change}")
+        self.change = change
 
 
 @contextmanager
@@ -71,18 +79,34 @@ class Bases:
         self._format = format_version
         self._identity = identity
 
-    def open_newest(self, open_base: Callable[[int, Path, dict[str, Any]], T]) -> T | None:
-        """Call `open_base(change, folder, manifest)` on the newest valid build; return its result, or None."""
+    def open_newest(self, reader: StoreReader, open_base: Callable[[int, Path, dict[str, Any]], T]) -> T | None:
+        """Call `open_base(change, folder, manifest)` on the newest valid build; return its result, or None.
+
+        A build is valid for the reader's history only, see `StoreReader.moment`. Newer ones are left to `AheadError`.
+        """
         with index_lock(self._folder):
             for change, path in sorted(self._builds(), reverse=True):
                 try:
                     manifest = check_manifest(path)
-                    if manifest.get("format") == self._format and manifest.get("identity") == self._identity:
+                    own = manifest.get("format") == self._format and manifest.get("identity") == self._identity
+                    if own and manifest.get("change") != change:
+                        raise CorruptionError(f"{path.name} is the build of change {manifest.get('change')}")
+                    if own and (change > reader.change or reader.continues(change, manifest.get("moment", ""))):
                         return open_base(change, path, manifest)
+                    if own:
+                        log.warning(
+                            "deleting a build of the %s index: the store was put back from a copy", self._folder.name
+                        )
                 except (CorruptionError, OSError) as error:
                     log.warning("deleting a damaged build of the %s index: %s", self._folder.name, error)
                 shutil.rmtree(path, ignore_errors=True)
         return None
+
+    def clear(self) -> None:
+        """Delete all builds."""
+        with index_lock(self._folder):
+            for _, path in self._builds():
+                shutil.rmtree(path, ignore_errors=True)
 
     def newest_change(self) -> int:
         """The change counter of the newest published build; 0 if there is none."""
@@ -105,11 +129,12 @@ class Bases:
     def publish(
         self,
         change: int,
+        moment: str,
         write: Callable[[Path], Iterable[str]],
         open_base: Callable[[int, Path, dict[str, Any]], T],
         **fields: object,
     ) -> T:
-        """Publish a build at the counter `change` and delete older builds.
+        """Publish a build of the store at `change`, with the `moment` there, and delete older builds.
 
         `write` fills the given folder and returns the names of its files. `fields` are added to the manifest. Returns
         the result of `open_base` for exactly this build, even if other processes publish at the same time.
@@ -121,8 +146,9 @@ class Bases:
             try:
                 files = list(write(beside))
                 manifest = write_manifest(
-                    beside, files, format=self._format, identity=self._identity, change=change, **fields
-                )
+                    beside, files, format=self._format, identity=self._identity, change=change, moment=moment,
+                    **fields,
+                )  # fmt: skip
                 final = self._folder / f"base-{change}"
                 shutil.rmtree(final, ignore_errors=True)
                 beside.rename(final)

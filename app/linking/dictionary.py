@@ -123,11 +123,13 @@ class AliasDictionary:
         self._lock = threading.Lock()
         self._parts: tuple[_Part, ...] = ()
         self._removed: IdArray = np.zeros(0, dtype=np.int64)
-        self._change = -1
+        self._change, self._moment = -1, ""
 
     def at(self, reader: StoreReader) -> DictionaryView:
         """Return a view of the dictionary at the reader's snapshot, after reading the changes up to it."""
         with self._lock:
+            if 0 <= self._change <= reader.change and not reader.continues(self._change, self._moment):
+                self._change = -1  # the store was put back from a copy
             if reader.change > self._change:
                 self._catch_up(reader)
             return DictionaryView(self._parts, self._removed, reader, later=reader.change < self._change)
@@ -142,7 +144,7 @@ class AliasDictionary:
         large = parts and len(self._removed) * 10 > len(parts[0])
         if len(parts) > _PARTS or large or (len(parts) > 1 and len(parts[-1]) * 4 > len(parts[0])):
             parts, self._removed = [_without(_merged(parts), self._removed)], np.zeros(0, dtype=np.int64)
-        self._parts, self._change = tuple(parts), reader.change
+        self._parts, self._change, self._moment = tuple(parts), reader.change, reader.moment
 
 
 def _entries(change: PassageChange) -> list[tuple[int, int, int, int, int]]:

@@ -87,6 +87,18 @@ class StoreReader(Protocol):
         """The document with this id; None if there is none."""
         ...
 
+    @property
+    def moment(self) -> str:
+        """A digest of the snapshot's change and all before it. A store that is put back from a copy makes others."""
+        ...
+
+    def continues(self, change: int, moment: str) -> bool:
+        """Whether this snapshot's history has `moment` at `change`, so that what was made there still holds.
+
+        An empty moment is that of an index of an earlier release.
+        """
+        ...
+
     def passages(self, rows: IdArray) -> dict[int, Passage]:
         """Row → passage, for those of `rows` that exist."""
         ...

@@ -57,7 +57,7 @@ class FaissIndex:
         self._buffer = np.zeros((0, self._dimension), dtype=np.float32)
         self._rows: IdArray = np.zeros(0, dtype=np.int64)
         self._alive: Mask = _ALL
-        self._applied = -1
+        self._applied, self._moment = -1, ""
 
     def catch_up(self, reader: StoreReader) -> FaissView:
         """Apply the store's changes up to the reader's snapshot and return a view of exactly that snapshot.
@@ -65,10 +65,12 @@ class FaissIndex:
         Raises AheadError if the index already includes newer writes.
         """
         with self._lock:
+            if self._applied > 0 and self._applied <= reader.change and self._differs(reader):
+                self._applied = -1  # the store was put back from a copy
             if self._applied < 0:
-                self._load()
+                self._load(reader)
             if self._applied > reader.change:
-                raise AheadError
+                raise AheadError(self._applied)
             if self._applied < reader.change:
                 self._apply(reader)
             return FaissView(
@@ -81,10 +83,19 @@ class FaissIndex:
                 self._dimension,
             )
 
-    def _load(self) -> None:
+    def _differs(self, reader: StoreReader) -> bool:
+        return bool(self._moment) and not reader.continues(self._applied, self._moment)
+
+    def _load(self, reader: StoreReader) -> None:
         self._reset()
         self._applied = 0
-        self._bases.open_newest(self._open)
+        self._bases.open_newest(reader, self._open)
+
+    def forget(self) -> None:
+        """Delete all builds. The index is made anew from the store when it is next asked for."""
+        with self._lock:
+            self._bases.clear()
+            self._reset()
 
     def _open(self, change: int, path: Path, manifest: dict[str, Any]) -> None:
         import faiss
@@ -105,12 +116,12 @@ class FaissIndex:
             )
         on_gpu = on_first_gpu(index, vectors.array_BD, manifest["kind"], self._settings) if self._settings.gpu else None
         self._base = Base(manifest["kind"], rows, vectors, index, float(manifest["phi"]), on_gpu)
-        self._applied = change
+        self._applied, self._moment = change, str(manifest.get("moment", ""))
 
     def _apply(self, reader: StoreReader) -> None:
         removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
         if removed is None and self._applied < self._bases.newest_change() <= reader.change:
-            self._load()  # a build that another process published has these removals applied
+            self._load(reader)  # a build that another process published has these removals applied
             removed = reader.removed_since(self._applied)
         if removed is None:
             self.rebuild(reader)
@@ -129,7 +140,7 @@ class FaissIndex:
             self._append(np.concatenate(added_rows), np.concatenate(added))
         if len(removed):
             self._remove(removed)
-        self._applied = reader.change
+        self._applied, self._moment = reader.change, reader.moment
         base_rows = len(self._base.rows) if self._base else 0
         dead = int((~self._base_alive).sum())
         if max(len(self._rows), dead) > max(_REBASE_ROWS, _REBASE_SHARE * base_rows):
@@ -189,8 +200,9 @@ class FaissIndex:
                 return ["rows.npy", "vectors.npy", "index.faiss"]
 
             self._bases.publish(
-                reader.change, write, self._open, kind=chosen, phi=phi, rows=len(rows), dimension=self._dimension
-            )
+                reader.change, reader.moment, write, self._open,
+                kind=chosen, phi=phi, rows=len(rows), dimension=self._dimension,
+            )  # fmt: skip
 
     def published_change(self) -> int:
         """The change counter of the newest published base; 0 if there is none."""

@@ -33,6 +33,10 @@ from hyblink.app.engines.derived import AheadError, index_lock, top
 
 K1 = 1.2
 B = 0.75
+_SAMPLE, _TERMS = 300, 12
+"""fsck looks at so many passages, and at so many terms of each."""
+_SAMPLE, _TERMS = 300, 12
+"""`check` looks at about so many passages, and at so many terms of each."""
 LUCENE_FACTOR = K1 + 1.0
 FORMAT = 2
 _STATE = "applied.json"
@@ -135,7 +139,7 @@ class Bm25Index:
         self._folder = folder
         self._analyzer = analyzer
         self._index: Any = None
-        self._view: tuple[int, Bm25View] | None = None
+        self._view: tuple[tuple[int, str], Bm25View] | None = None
 
     def _state(self) -> dict[str, Any] | None:
         path = self._folder / _STATE
@@ -144,12 +148,14 @@ class Bm25Index:
         state = read_json(path)
         if state.get("format") != FORMAT or state.get("analyzer") != self._analyzer.id:
             return None
+        if not all(isinstance(state.get(name), int) for name in ("applied", "target", "dirty")):
+            return None
         return state
 
-    def _set_state(self, applied: int, target: int) -> None:
-        """Record that the index includes all changes up to `applied`.
+    def _set_state(self, applied: int, moment: str, target: int, *, dirty: bool) -> None:
+        """Record that the index includes all changes up to `applied`, where the store has this moment.
 
-        A `target` above it means that a write up to `target` has begun and may be incomplete.
+        If it is `dirty`, a write up to `target` has begun and may be incomplete.
         """
         write_json(
             self._folder / _STATE,
@@ -157,8 +163,9 @@ class Bm25Index:
                 "format": FORMAT,
                 "analyzer": self._analyzer.id,
                 "applied": applied,
+                "moment": moment,
                 "target": target,
-                "dirty": applied != target,
+                "dirty": dirty,
             },
         )
 
@@ -184,14 +191,16 @@ class Bm25Index:
 
         Raises AheadError if the index already includes newer writes.
         """
-        if self._view and self._view[0] == reader.change:
+        if self._view and self._view[0] == (reader.change, reader.moment):
             return self._view[1]
         with index_lock(self._folder):
             state = self._readable_state()
             if state is None:
                 self._build(reader)
             elif max(state["applied"], state["target"]) > reader.change:
-                raise AheadError
+                raise AheadError(max(state["applied"], state["target"]))
+            elif not reader.continues(state["applied"], state.get("moment", "")) and state["applied"]:
+                self._build(reader)  # the store was put back from a copy
             elif state["dirty"] and not state["applied"]:
                 self._build(reader)
             elif state["dirty"] or state["applied"] < reader.change:
@@ -203,7 +212,7 @@ class Bm25Index:
             except ValueError as error:
                 self._index = None
                 raise CorruptionError(f"tantivy cannot open the bm25 index: {error}") from error
-            self._view = (reader.change, Bm25View(searcher, self._index.schema, searcher.num_docs))
+            self._view = (reader.change, reader.moment), Bm25View(searcher, self._index.schema, searcher.num_docs)
             return self._view[1]
 
     def _readable_state(self) -> dict[str, Any] | None:
@@ -216,6 +225,12 @@ class Bm25Index:
             self._index = None
             return None
         return state
+
+    def forget(self) -> None:
+        """Delete the index. It is made anew from the store when it is next asked for."""
+        with index_lock(self._folder):
+            self._index, self._view = None, None
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def rebuild(self, reader: StoreReader) -> None:
         """Delete the index and rebuild it from the store."""
@@ -245,7 +260,7 @@ class Bm25Index:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._attach(tantivy.Index(_schema(), str(self._folder)))
-        self._set_state(0, max(1, reader.change))
+        self._set_state(0, "", reader.change, dirty=True)
         self._apply(reader, 0, replay=False)
 
     def _apply(self, reader: StoreReader, since: int, *, replay: bool) -> None:
@@ -253,7 +268,8 @@ class Bm25Index:
         if removed is None:
             self._build(reader)
             return
-        self._set_state(since, max(since + 1, reader.change))
+        state = self._state() or {}
+        self._set_state(since, state.get("moment", "") if since else "", reader.change, dirty=True)
         writer = self._index.writer(_HEAP_BYTES, 1)
         try:
             for row in removed.tolist():
@@ -270,7 +286,7 @@ class Bm25Index:
             writer.commit()
         finally:
             writer.wait_merging_threads()
-        self._set_state(reader.change, reader.change)
+        self._set_state(reader.change, reader.moment, reader.change, dirty=False)
 
     def _delete(self, writer: Any, row: int) -> None:
         # By query: `delete_documents_by_term` treats a Python integer as signed, which matches no unsigned field.
@@ -286,11 +302,42 @@ class Bm25Index:
         view = self.catch_up(reader)
         expected = reader.live_rows()
         found = _all_rows(view)
-        return [
+        problems = [
             *(f"bm25 misses {n} passages" for n in [len(np.setdiff1d(expected, found))] if n),
             *(f"bm25 has {n} passages that the store has not" for n in [len(np.setdiff1d(found, expected))] if n),
             *(f"bm25 has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
         ]
+        if not problems and len(expected):
+            wrong, looked_at = self._sampled(reader, view, len(expected))
+            if wrong:
+                problems.append(f"bm25 has other terms than the store for {wrong} of {looked_at} sampled passages")
+        return problems
+
+    def _sampled(self, reader: StoreReader, view: Bm25View, count: int) -> tuple[int, int]:
+        """How many of about `_SAMPLE` passages have other terms than their text, and how many were looked at.
+
+        A passage must have its own terms, and none of its neighbour in the sample that it has not.
+        """
+        step = max(1, count // _SAMPLE)
+        wrong = looked_at = seen = 0
+        before: list[str] = []
+        for batch in reader.texts_since(-1):
+            for change in batch[(-seen) % step :: step]:
+                own = list(dict.fromkeys(self._analyzer.terms(change.content)))
+                row = np.array([change.row])
+                found = self._has(view, own[:_TERMS], row)
+                others = [term for term in before[:_TERMS] if term not in set(own)]
+                wrong += len(found) < len(own[:_TERMS]) or bool(self._has(view, others, row))
+                looked_at += 1
+                before = own
+            seen += len(batch)
+        return wrong, looked_at
+
+    @staticmethod
+    def _has(view: Bm25View, terms: Sequence[str], row: IdArray) -> set[str]:
+        """Those of the terms that the row has in the index."""
+        (found,) = view.contributions(terms, row) if terms else ([],)
+        return {item.token for item in found}
 
 
 def _all_rows(view: Bm25View) -> IdArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import time
@@ -12,7 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hyblink.app.analysis.analyzer import Analyzer
+from hyblink.app.core.clock import now
 from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
+from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.ports.views import WAITING_COUNTED, Snapshot
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
@@ -23,6 +26,9 @@ from hyblink.app.engines.embedded.follower import Follower
 from hyblink.app.engines.embedded.sparse.index import SparseIndex
 from hyblink.app.engines.embedded.store.store import SqliteStore
 
+log = logging.getLogger(__name__)
+_SET_BACK = "set-back.json"
+"""Written when the store is found to have lost changes, read by `fsck`, removed by `fsck --repair`."""
 _TRIES = 200
 _RELEASE_S = 5.0
 
@@ -56,7 +62,10 @@ class EmbeddedEngine:
         self.folder = folder
         self.settings = settings
         self._record = record
-        self.store = SqliteStore(folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s)
+        finished = (folder / "generation.json").exists()
+        self.store = SqliteStore(
+            folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s, create=not finished
+        )
         self.bm25 = Bm25Index(folder / "bm25", Analyzer(record.analyzer))
         self.sparse = SparseIndex(folder / "sparse", record.vdr_encoder)
         self.vdr = SparseIndex(folder / "vdr", record.vdr_model, encoded=True) if record.vdr_model else None
@@ -95,18 +104,23 @@ class EmbeddedEngine:
     def _release(self) -> None:
         """Drop the latest snapshot if another process has written since."""
         latest = self._latest
-        if latest is not None and latest.change < self.store.change():
+        if latest is not None and latest.reader.moment != self.store.moment():
             self._let_go()
 
-    def snapshot(self) -> Snapshot:
+    def _current(self) -> Snapshot | None:
+        """The latest snapshot if the store still stands there."""
         latest = self._latest
-        if latest is not None and latest.change >= self.store.change():
-            return latest
+        return latest if latest is not None and latest.reader.moment == self.store.moment() else None
+
+    def snapshot(self) -> Snapshot:
+        current = self._current()
+        if current is not None:
+            return current
         with self._lock:
             for _ in range(_TRIES):
-                latest = self._latest
-                if latest is not None and latest.change >= self.store.change():
-                    return latest
+                current = self._current()
+                if current is not None:
+                    return current
                 try:
                     with _disk_errors():
                         reader = self.store.reader()
@@ -119,12 +133,35 @@ class EmbeddedEngine:
                             self.dense.catch_up(reader) if self.dense else None,
                             len(reader.unencoded(WAITING_COUNTED)) if self._record.vdr_model else 0,
                         )
-                except AheadError:
-                    time.sleep(0.01)  # another process has just applied a newer write
+                except AheadError as ahead:
+                    if ahead.change > self.store.change():
+                        self._set_back(ahead.change)
+                    else:
+                        time.sleep(0.01)  # another process has just applied a newer write
                     continue
                 self._latest = latest
                 return latest
         raise UnavailableError("the indexes did not settle on one moment of the store")
+
+    def _set_back(self, seen: int) -> None:
+        """Forget the indexes that know more than the store: it has lost writes, or was put back from a copy."""
+        stands = self.store.change()
+        log.error("the store of %s stands at change %d, an index had seen %d", self.folder.name, stands, seen)
+        write_json(self.folder / _SET_BACK, {"at": now(), "change": stands, "seen": seen})
+        for index in self._indexes():
+            index.forget()
+
+    def _noticed(self, *, repair: bool) -> list[str]:
+        """The notice that the store was set back, if there is one. `repair` takes it away."""
+        try:
+            found = read_json(self.folder / _SET_BACK)
+        except FileNotFoundError:
+            return []
+        if repair:
+            (self.folder / _SET_BACK).unlink(missing_ok=True)
+        stood = f"on {found.get('at')} the store stood at change {found.get('change')}"
+        said = f"{stood} though an index had seen {found.get('seen')}"
+        return [f"{said}: it was put back from a copy, or has lost writes"]
 
     def follow(self) -> Follower:
         """Start updating the indexes in the background while documents are written. The caller closes it."""
@@ -135,9 +172,13 @@ class EmbeddedEngine:
         with self._lock, self.store.writer(), _disk_errors():
             self._latest = None
             reader = self.store.reader()
-            problems = reader.integrity()
+            problems = [*self._noticed(repair=repair), *reader.integrity()]
             for index in self._indexes():
-                found = index.check(reader)
+                try:
+                    found = index.check(reader)
+                except AheadError as ahead:
+                    self._set_back(ahead.change)
+                    found = self._noticed(repair=repair)
                 problems += found
                 if found and repair:
                     index.rebuild(reader)

@@ -11,17 +11,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import filelock
+import orjson
 
-from hyblink.app.core.errors import InvalidInputError, WriterConflictError
+from hyblink.app.core.errors import CorruptionError, InvalidInputError, WriterConflictError
 from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.engines.embedded.engine import EmbeddedEngine
 from hyblink.app.engines.embedded.records import SqliteRecords
+
+_CHECKSUM = "checksum"
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 class FileRegistry:
@@ -43,12 +52,19 @@ class FileRegistry:
 
     def read(self, name: str, key: str) -> dict[str, Any] | None:
         try:
-            return read_json(self._path(name, key))
+            found = read_json(self._path(name, key))
         except FileNotFoundError:
             return None
+        told = found.pop(_CHECKSUM, None)  # files of earlier releases have none
+        if told is not None and told != _checksum(found):
+            raise CorruptionError(
+                f"{name}/{key}.json does not match its checksum",
+                expected=f"the file as it was written, or one without the field {_CHECKSUM!r}",
+            )
+        return found
 
     def write(self, name: str, key: str, value: dict[str, Any]) -> None:
-        write_json(self._path(name, key), value)
+        write_json(self._path(name, key), {**value, _CHECKSUM: _checksum(value)})
 
     def remove(self, name: str, key: str) -> None:
         self._path(name, key).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -21,7 +22,14 @@ from hyblink.app.engines.opensearch.passages import Bm25OnCluster, JointOnCluste
 from hyblink.app.engines.opensearch.reader import ClusterReader
 from hyblink.app.engines.opensearch.store import OpenSearchStore
 
+log = logging.getLogger(__name__)
 _TRIES = 200
+
+
+def _is_current(snapshot: Snapshot, state: Json) -> bool:
+    """Whether the store still stands where the snapshot was taken."""
+    moments = state.get("moments") or [(state["change"], "")]
+    return bool(snapshot.change == state["change"] and snapshot.reader.moment in {"", moments[-1][1]})
 
 
 class NoOpFollower:
@@ -81,12 +89,12 @@ class OpenSearchEngine:
     def snapshot(self) -> Snapshot:
         state = self._state()
         latest = self._latest
-        if latest is not None and latest.change >= state["change"]:
+        if latest is not None and _is_current(latest, state):
             return latest
         with self._lock:
             for _ in range(_TRIES):
                 latest = self._latest
-                if latest is not None and latest.change >= state["change"]:
+                if latest is not None and _is_current(latest, state):
                     return latest
                 reader = self.store.reader_at(state)
                 bags = PassageSignals(self._cluster, reader)
@@ -94,9 +102,13 @@ class OpenSearchEngine:
                 vdr = PassageSignals(self._cluster, reader, field=VDR, settled=not waiting)
                 try:
                     dense = self._dense(reader)
-                except AheadError:
-                    time.sleep(0.01)  # another process on this machine has just published a newer build
+                except AheadError as ahead:
                     state = self._state()
+                    if ahead.change > state["change"] and self.dense is not None:
+                        log.error("the store stands at change %d, an index had seen %d", state["change"], ahead.change)
+                        self.dense.forget()  # the store was put back from a copy
+                    else:
+                        time.sleep(0.01)  # another process on this machine has just published a newer build
                     continue
                 latest = Snapshot(
                     reader.change,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,9 +96,19 @@ class ClusterReader:
     """
 
     def __init__(
-        self, cluster: Cluster, names: Names, change: int, floor: Callable[[], int], heads: DocumentVersions
+        self,
+        cluster: Cluster,
+        names: Names,
+        change: int,
+        floor: Callable[[], int],
+        heads: DocumentVersions,
+        moments: Mapping[int, str],
     ) -> None:
-        """`floor` returns the change counter up to which removed passages have been purged."""
+        """`floor` returns the change counter up to which removed passages have been purged.
+
+        `moments` are those of the newest changes.
+        """
+        self._moments = moments
         self._cluster = cluster
         self._selected: OrderedDict[str, IdArray] = OrderedDict()
         self.names = names
@@ -109,6 +119,14 @@ class ClusterReader:
     @property
     def change(self) -> int:
         return self._change
+
+    @property
+    def moment(self) -> str:
+        return self._moments.get(self._change, "")
+
+    def continues(self, change: int, moment: str) -> bool:
+        known = self._moments.get(change)
+        return known is None or not moment or known == moment
 
     def _visible(self, filters: Sequence[Json] = (), must_not: Sequence[Json] = ()) -> Json:
         return build.seen_at(self._change, filters, must_not)

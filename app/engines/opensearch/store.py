@@ -8,10 +8,12 @@ are invisible, and the next writer rolls them back.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 
 import numpy as np
@@ -47,6 +49,8 @@ _KEYS_LEFT = 1 << 20
 """How many keys are skipped after a failed write: more than one write can use."""
 
 log = logging.getLogger(__name__)
+_MOMENTS = 64
+"""Moments of so many changes are known, see `StoreReader.moment`. What was made at an older one is trusted."""
 
 
 def new_state(uid: str) -> Json:
@@ -112,7 +116,8 @@ class OpenSearchStore:
 
     def reader_at(self, state: Json) -> ClusterReader:
         """A snapshot of the store at the change counter of a state document."""
-        return ClusterReader(self._cluster, self.names, int(state["change"]), self._floor, self.heads)
+        moments = {int(change): str(moment) for change, moment in state.get("moments", ())}
+        return ClusterReader(self._cluster, self.names, int(state["change"]), self._floor, self.heads, moments)
 
     def _floor(self) -> int:
         found = self._documents.get_many([self._path])[self._path]
@@ -149,7 +154,10 @@ class OpenSearchStore:
 
     def _commit(self, change: int, **changes: object) -> None:
         self._cluster.refresh(self.names.passages, self.names.documents)
-        self._lease.update({"change": change, **changes})
+        known = self._lease.value.get("moments", [])
+        before = known[-1][1] if known else self._lease.value["uid"]
+        moment = blake2b(f"{before} {change}".encode() + os.urandom(16), digest_size=16).hexdigest()
+        self._lease.update({"change": change, "moments": [*known, [change, moment]][-_MOMENTS:], **changes})
 
     @property
     def _aliases(self) -> Names:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.core.ports.store import StoreReader
-from hyblink.app.core.types.arrays import IdArray, TermBatch
+from hyblink.app.core.types.arrays import IdArray, TermBatch, TermWeights
 from hyblink.app.engines.derived import AheadError, Bases
 from hyblink.app.engines.embedded.sparse.segment import EMPTY_SEGMENT, Part, Segment, build_segment, merge_segments
 from hyblink.app.engines.embedded.sparse.view import SparseView, _member
@@ -29,6 +29,7 @@ FORMAT = 1
 _REBASE_ROWS = 20_000
 
 _REBASE_SHARE = 0.25
+_SAMPLE = 2000
 
 _ALL = np.zeros(0, dtype=np.bool_)
 
@@ -46,7 +47,7 @@ class SparseIndex:
         self._lock = threading.RLock()
         self._parts: list[Part] = []
         self._base_rows = 0
-        self._applied = -1
+        self._applied, self._moment = -1, ""
 
     def catch_up(self, reader: StoreReader) -> SparseView:
         """Apply the store's changes up to the reader's snapshot and return a view of exactly that snapshot.
@@ -54,10 +55,13 @@ class SparseIndex:
         Raises AheadError if the index already includes newer writes.
         """
         with self._lock:
+            known = self._moment and 0 < self._applied <= reader.change
+            if known and not reader.continues(self._applied, self._moment):
+                self._applied = -1  # the store was put back from a copy
             if self._applied < 0:
-                self._load()
+                self._load(reader)
             if self._applied > reader.change:
-                raise AheadError
+                raise AheadError(self._applied)
             if self._applied < reader.change:
                 self._apply(reader)
             return SparseView(tuple(self._parts))
@@ -65,19 +69,26 @@ class SparseIndex:
     def _since(self, reader: StoreReader, change: int) -> Iterator[TermBatch]:
         return reader.weights_since(change) if self._encoded else reader.terms_since(change)
 
-    def _load(self) -> None:
-        self._parts, self._base_rows, self._applied = [], 0, 0
-        self._bases.open_newest(self._open)
+    def _load(self, reader: StoreReader) -> None:
+        self._parts, self._base_rows, self._applied, self._moment = [], 0, 0, ""
+        self._bases.open_newest(reader, self._open)
 
-    def _open(self, change: int, path: Path, _manifest: dict[str, Any]) -> None:
+    def forget(self) -> None:
+        """Delete all builds. The index is made anew from the store when it is next asked for."""
+        with self._lock:
+            self._bases.clear()
+            self._parts, self._base_rows, self._applied, self._moment = [], 0, -1, ""
+
+    def _open(self, change: int, path: Path, manifest: dict[str, Any]) -> None:
         arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in Segment.__slots__}
         segment = Segment(**arrays)
         self._parts = [(segment, _ALL)]
         self._base_rows, self._applied = len(segment.rows), change
+        self._moment = str(manifest.get("moment", ""))
 
     def _apply(self, reader: StoreReader) -> None:
         if self._applied < self._bases.newest_change() <= reader.change:
-            self._load()  # another process has published a newer base
+            self._load(reader)  # another process has published a newer base
         removed = reader.removed_since(self._applied) if self._applied else np.zeros(0, dtype=np.int64)
         if removed is None:
             self.rebuild(reader)
@@ -85,16 +96,16 @@ class SparseIndex:
         parts = _gathered(self._parts, self._since(reader, self._applied), on_disk=self._base_rows > 0)
         if len(removed):
             parts = [(segment, _without(segment, alive, removed)) for segment, alive in parts]
-        self._parts, self._applied = parts, reader.change
+        self._parts, self._applied, self._moment = parts, reader.change, reader.moment
         loose = sum(len(segment.rows) for segment, _ in self._parts) - self._base_rows
         dead = sum(int((~alive).sum()) for _, alive in self._parts)
         if max(loose, dead) > max(_REBASE_ROWS, _REBASE_SHARE * self._base_rows):
-            self._publish(self._parts, self._applied)
+            self._publish(self._parts, self._applied, self._moment)
 
     def rebuild(self, reader: StoreReader) -> None:
         """Rebuild the index from the store and publish it as the new base."""
         with self._lock:
-            self._publish(_gathered([], self._since(reader, -1), on_disk=False), reader.change)
+            self._publish(_gathered([], self._since(reader, -1), on_disk=False), reader.change, reader.moment)
 
     def published_change(self) -> int:
         """The change counter of the newest published base; 0 if there is none."""
@@ -106,9 +117,9 @@ class SparseIndex:
             self.catch_up(reader)
             behind = self._bases.newest_change() < self._applied
             if behind or len(self._parts) != 1 or not self._base_rows or len(self._parts[0][1]):
-                self._publish(self._parts, self._applied)
+                self._publish(self._parts, self._applied, self._moment)
 
-    def _publish(self, parts: Sequence[Part], change: int) -> None:
+    def _publish(self, parts: Sequence[Part], change: int, moment: str) -> None:
         parts = list(parts) or [(EMPTY_SEGMENT, _ALL)]
         while len(parts) > 1:
             parts[-2:] = [(merge_segments(*parts[-2:]), _ALL)]
@@ -119,7 +130,7 @@ class SparseIndex:
                 np.save(folder / f"{name}.npy", getattr(segment, name), allow_pickle=False)
             return [f"{name}.npy" for name in Segment.__slots__]
 
-        self._bases.publish(change, write, self._open, rows=len(segment.rows), postings=len(segment.docs))
+        self._bases.publish(change, moment, write, self._open, rows=len(segment.rows), postings=len(segment.docs))
 
     def check(self, reader: StoreReader) -> list[str]:
         """The differences from the store and the defects of the files, as messages."""
@@ -132,7 +143,7 @@ class SparseIndex:
             or [np.zeros(0, dtype=np.int64)]
         )
         expected = reader.live_rows(encoded=self._encoded)
-        return [
+        problems = [
             *(f"{self._name} misses {n} passages" for n in [len(np.setdiff1d(expected, found))] if n),
             *(
                 f"{self._name} has {n} passages that the store has not"
@@ -141,6 +152,31 @@ class SparseIndex:
             ),
             *(f"{self._name} has {n} passages twice" for n in [len(found) - len(np.unique(found))] if n),
         ]
+        if not problems and len(expected):
+            wrong, looked_at = self._sampled(reader, view, len(expected))
+            if wrong:
+                other = f"{self._name} holds other weights than the store"
+                problems.append(f"{other} for {wrong} of {looked_at} sampled passages")
+        return problems
+
+    def _sampled(self, reader: StoreReader, view: SparseView, count: int) -> tuple[int, int]:
+        """How many of about `_SAMPLE` passages have other weights than the store, and how many were looked at."""
+        step = max(1, count // _SAMPLE)
+        wrong = looked_at = seen = 0
+        for batch in self._since(reader, -1):
+            at = np.arange((-seen) % step, len(batch.rows), step)
+            seen += len(batch.rows)
+            if not len(at):
+                continue
+            spans = [slice(int(batch.offsets[place]), int(batch.offsets[place + 1])) for place in at]
+            weights = [batch.weights[span] if len(batch.weights) else np.ones(span.stop - span.start) for span in spans]
+            tokens = np.unique(np.concatenate([batch.ids[span] for span in spans])).astype(np.int32)
+            everything = TermWeights(tokens, np.ones(len(tokens), dtype=np.float32))
+            stored = np.array([float(own.sum()) for own in weights])
+            scores = view.score(everything, batch.rows[at])
+            wrong += int((np.abs(scores - stored) > 1e-3 * np.maximum(1.0, stored)).sum())
+            looked_at += len(at)
+        return wrong, looked_at
 
 
 def _gathered(parts: Sequence[Part], batches: Iterable[TermBatch], *, on_disk: bool) -> list[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -29,12 +29,17 @@ from hyblink.app.core.types.documents import (
     StoreCounts,
     Tier,
 )
-from hyblink.app.engines.embedded.store import texts
+from hyblink.app.engines.embedded.store import checksums, texts
 from hyblink.app.engines.embedded.store.coding import decode_terms, decode_vectors, decode_weights
 from hyblink.app.engines.embedded.store.connection import connect, translated
 from hyblink.app.engines.embedded.store.filters import condition_of
+from hyblink.app.engines.embedded.store.schema import NEWEST_MOMENT
 
 _BATCH = 4096
+_COUNTERS = {
+    "next_row": "SELECT max(row) FROM (SELECT row FROM passages UNION ALL SELECT row FROM tombstones)",
+    "next_pk": "SELECT max(pk) FROM documents",
+}
 
 
 class RowOwners:
@@ -42,17 +47,25 @@ class RowOwners:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
         self._keys: IdArray = np.full(1024, -1, dtype=np.int64)
         self._next = 1
+        self._change, self._moment = 0, ""
 
-    def extend(self, query: Callable[[str, Sequence[Any]], list[Any]]) -> None:
-        """Read the rows added since the last call. `query` runs an SQL query and returns its rows."""
+    def extend(self, reader: SqliteReader) -> None:
+        """Read the rows added since the last call; all of them if the store was put back from a copy meanwhile."""
         with self._lock:
-            (end,) = query("SELECT value FROM meta WHERE key = 'next_row'", ())[0]
+            if self._moment and reader.change >= self._change and not reader.continues(self._change, self._moment):
+                self._forget()
+            if reader.change >= self._change:
+                self._change, self._moment = reader.change, reader.moment
+            (end,) = reader.query("SELECT value FROM meta WHERE key = 'next_row'", ())[0]
             if end <= self._next:
                 return
             found = np.array(
-                query("SELECT row, doc_pk FROM passages WHERE row >= ?", (self._next,)), dtype=np.int64
+                reader.query("SELECT row, doc_pk FROM passages WHERE row >= ?", (self._next,)), dtype=np.int64
             ).reshape(-1, 2)
             keys = self._keys
             if end > len(keys):
@@ -78,16 +91,35 @@ class SqliteReader:
             self._lock = threading.RLock()
             self._connection.execute("BEGIN")
             self._change = int(self._one("SELECT value FROM meta WHERE key = 'change'"))
-            owners.extend(self._all)
+            (newest,) = self._all(NEWEST_MOMENT)
+            self._moment = str(newest[1])
+            owners.extend(self)
 
     @property
     def change(self) -> int:
         return self._change
 
+    @property
+    def moment(self) -> str:
+        return self._moment
+
+    def continues(self, change: int, moment: str) -> bool:
+        if change == self._change:
+            return moment == self._moment or (not moment and change <= self._unbound_until())
+        known = self._one("SELECT moment FROM moments WHERE change = ?", (change,))
+        return bool(known == moment if moment else change <= self._unbound_until())
+
+    def _unbound_until(self) -> int:
+        return int(self._one("SELECT value FROM meta WHERE key = 'unbound_until'"))
+
     def __del__(self) -> None:
         if hasattr(self, "_connection"):
             with suppress(sqlite3.Error):
                 self._connection.close()
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows of an SQL query on this snapshot."""
+        return self._all(sql, values)
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, translated():
@@ -289,8 +321,8 @@ class SqliteReader:
             )
 
     def integrity(self) -> list[str]:
-        """Integrity problems as messages: those of SQLite's `quick_check`, and rows without their counterpart."""
-        problems = [str(row[0]) for row in self._all("PRAGMA quick_check") if row[0] != "ok"]
+        """Integrity problems as messages: SQLite's own, rows without their counterpart, rows that were changed."""
+        problems = [str(row[0]) for row in self._all("PRAGMA integrity_check") if row[0] != "ok"]
         orphans = {
             "passages without a document": "SELECT count(*) FROM passages WHERE doc_pk NOT IN "
             "(SELECT pk FROM documents)",
@@ -305,6 +337,14 @@ class SqliteReader:
             "tombstones of living passages": "SELECT count(*) FROM tombstones WHERE row IN (SELECT row FROM passages)",
         }
         problems += [f"{count} {what}" for what, sql in orphans.items() if (count := self._one(sql))]
+        problems += checksums.problems(self._each)
+        newest = self._one("SELECT max(change) FROM moments")
+        if newest != self._change:
+            problems.append(f"the change counter is {self._change}, the newest change is {newest}")
+        for key, sql in _COUNTERS.items():
+            counter, used = self._one("SELECT value FROM meta WHERE key = ?", (key,)), self._one(sql)
+            if used is not None and counter <= used:
+                problems.append(f"the counter {key} is {counter}, and {used} is taken")
         return problems
 
 

@@ -6,7 +6,7 @@ import sqlite3
 
 from hyblink.app.core.errors import CorruptionError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _V1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -53,7 +53,23 @@ ALTER TABLE documents ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX documents_by_change ON documents (change, id);
 """
 
-MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
+# The moment of each change, a digest over all changes up to it: it binds indexes to the history that they were made of.
+# Checksums of rows, which SQLite has only of its structure. Rows of before have none.
+_V6 = """
+CREATE TABLE moments (change INTEGER PRIMARY KEY, moment TEXT NOT NULL);
+INSERT INTO moments SELECT value, lower(hex(randomblob(16))) FROM meta WHERE key = 'change';
+INSERT INTO meta SELECT 'unbound_until', value FROM meta WHERE key = 'change';
+ALTER TABLE documents ADD COLUMN crc INTEGER;
+ALTER TABLE passages ADD COLUMN crc INTEGER;
+ALTER TABLE terms ADD COLUMN crc INTEGER;
+ALTER TABLE vectors ADD COLUMN crc INTEGER;
+ALTER TABLE weights ADD COLUMN crc INTEGER;
+ALTER TABLE progress ADD COLUMN crc INTEGER;
+"""
+
+NEWEST_MOMENT = "SELECT change, moment FROM moments ORDER BY change DESC LIMIT 1"
+
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6)
 """SQL scripts. Script n upgrades a store from schema version n to n + 1. A released script must not be edited."""
 
 

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,7 @@ import filelock
 import numpy as np
 import orjson
 
-from hyblink.app.core.errors import (
-    WriterConflictError,
-)
+from hyblink.app.core.errors import CorruptionError, WriterConflictError
 from hyblink.app.core.filters import facets_of
 from hyblink.app.core.ports.store import (
     PreparedDocument,
@@ -33,10 +32,11 @@ from hyblink.app.core.types.documents import (
     BulkResult,
     Metadata,
 )
+from hyblink.app.engines.embedded.store.checksums import checksum
 from hyblink.app.engines.embedded.store.coding import encode_terms
 from hyblink.app.engines.embedded.store.connection import connect, translated
 from hyblink.app.engines.embedded.store.reader import RowOwners, SqliteReader
-from hyblink.app.engines.embedded.store.schema import migrate
+from hyblink.app.engines.embedded.store.schema import NEWEST_MOMENT, migrate
 
 _MAX_VARIABLES = 30_000
 
@@ -56,7 +56,10 @@ class SqliteStore:
     `writer_wait_s` is how long a write waits for the lock, in seconds.
     """
 
-    def __init__(self, path: Path, *, writer_wait_s: float = 10.0) -> None:
+    def __init__(self, path: Path, *, writer_wait_s: float = 10.0, create: bool = True) -> None:
+        """Without `create`, raises CorruptionError if the file is missing or empty: a lost store is no empty one."""
+        if not create:
+            _check_there(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.after_change: Callable[[], None] = lambda: None
@@ -89,6 +92,11 @@ class SqliteStore:
     def change(self) -> int:
         with self._peek_lock, translated():
             return int(self._peek.execute("SELECT value FROM meta WHERE key = 'change'").fetchone()[0])
+
+    def moment(self) -> str:
+        """The digest of the newest change and all before it; see `StoreReader.moment`."""
+        with self._peek_lock, translated():
+            return str(self._peek.execute(NEWEST_MOMENT).fetchone()[1])
 
     @contextmanager
     def writer(self) -> Iterator[None]:
@@ -133,6 +141,14 @@ class SqliteStore:
         self.after_change()
 
     @staticmethod
+    def _advance(run: Callable[..., sqlite3.Cursor], change: int) -> None:
+        """Set the change counter, and chain the change's moment to the one before."""
+        _, before = run(NEWEST_MOMENT).fetchone()
+        moment = blake2b(f"{before} {change}".encode() + os.urandom(16), digest_size=16).hexdigest()
+        run("INSERT INTO moments VALUES (?, ?)", (change, moment))
+        run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))
+
+    @staticmethod
     def _meta(run: Callable[..., sqlite3.Cursor], key: str) -> int:
         return int(run("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
@@ -175,7 +191,9 @@ class SqliteStore:
                     if old[2] == metadata:
                         items.append(BulkItem(document.id, "unchanged", len(item.windows)))
                         continue
-                    run("UPDATE documents SET metadata = ?, change = ? WHERE pk = ?", (metadata, change, old[0]))
+                    crc = checksum(old[0], document.id, document.title, document.text, document.lang, metadata, old[1])
+                    sql = "UPDATE documents SET metadata = ?, change = ?, crc = ? WHERE pk = ?"
+                    run(sql, (metadata, change, crc, old[0]))
                     run("DELETE FROM facets WHERE doc_pk = ?", (old[0],))
                     new_facets += _facets(old[0], document.metadata)
                     items.append(BulkItem(document.id, "updated", len(item.windows)))
@@ -186,38 +204,33 @@ class SqliteStore:
                 touched = True
                 pk = next_pk
                 next_pk += 1
-                new_documents.append(
-                    (
-                        pk,
-                        document.id,
-                        document.title,
-                        document.text,
-                        document.lang,
-                        metadata,
-                        item.content_hash,
-                        change,
-                    )
-                )
+                values = (
+                    pk, document.id, document.title, document.text, document.lang, metadata, item.content_hash
+                )  # fmt: skip
+                new_documents.append((*values, change, checksum(*values)))
                 for ordinal, ((start, end), bag) in enumerate(zip(item.windows, item.bags, strict=True)):
-                    new_passages.append((next_row, pk, ordinal, start, end, change))
-                    new_terms.append((next_row, *encode_terms(bag)))
+                    crc = checksum(next_row, pk, ordinal, start, end)
+                    new_passages.append((next_row, pk, ordinal, start, end, change, crc))
+                    terms = encode_terms(bag)
+                    new_terms.append((next_row, *terms, checksum(next_row, *terms)))
                     next_row += 1
                 new_facets += _facets(pk, document.metadata)
                 items.append(BulkItem(document.id, "updated" if old else "created", len(item.windows)))
             many = self._connection.executemany
-            many("INSERT INTO documents VALUES (?,?,?,?,?,?,?,?)", new_documents)
+            many("INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?)", new_documents)
             many(
-                'INSERT INTO passages (row, doc_pk, ordinal, start, "end", change) VALUES (?,?,?,?,?,?)',
+                'INSERT INTO passages (row, doc_pk, ordinal, start, "end", change, crc) VALUES (?,?,?,?,?,?,?)',
                 new_passages,
             )
-            many("INSERT INTO terms VALUES (?,?,?)", new_terms)
+            many("INSERT INTO terms VALUES (?,?,?,?)", new_terms)
             many("INSERT INTO facets VALUES (?,?,?,?)", new_facets)
             run("UPDATE meta SET value = ? WHERE key = 'next_row'", (next_row,))
             run("UPDATE meta SET value = ? WHERE key = 'next_pk'", (next_pk,))
             if progress:
-                run("INSERT OR REPLACE INTO progress VALUES (?, ?)", (progress.source, progress.position))
+                crc = checksum(progress.source, progress.position)
+                run("INSERT OR REPLACE INTO progress VALUES (?, ?, ?)", (progress.source, progress.position, crc))
             if touched:
-                run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))
+                self._advance(run, change)
             else:
                 change -= 1
             rows = list(range(first_row, next_row))
@@ -247,7 +260,7 @@ class SqliteStore:
                 else:
                     items.append(BulkItem(doc_id, "deleted", self._remove(run, found[0], change)))
             if any(item.status == "deleted" for item in items):
-                run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))
+                self._advance(run, change)
             else:
                 change -= 1
         return BulkResult(tuple(items), change)
@@ -260,12 +273,14 @@ class SqliteStore:
             for at, row in enumerate(rows.tolist()):
                 sql = "UPDATE passages SET vector_change = ? WHERE row = ? AND vector_change IS NULL"
                 if run(sql, (change, row)).rowcount:
-                    run("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (row, blobs[at].tobytes()))
+                    vector = blobs[at].tobytes()
+                    run("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", (row, vector, checksum(row, vector)))
                     if weights:
-                        run("INSERT OR REPLACE INTO weights VALUES (?, ?, ?)", (row, *encode_terms(weights[at])))
+                        own = encode_terms(weights[at])
+                        run("INSERT OR REPLACE INTO weights VALUES (?, ?, ?, ?)", (row, *own, checksum(row, *own)))
                     stored += 1
             if stored:
-                run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))
+                self._advance(run, change)
         return stored
 
     def forget_tombstones(self, before: int) -> None:
@@ -275,11 +290,26 @@ class SqliteStore:
         """
         with self._peek_lock, translated():
             oldest = self._peek.execute("SELECT min(change) FROM tombstones").fetchone()[0]
-        if oldest is None or oldest > before:
+            first = self._peek.execute("SELECT min(change) FROM moments").fetchone()[0]
+        if (oldest is None or oldest > before) and first >= before:
             return
         with self._transaction() as run:
             run("DELETE FROM tombstones WHERE change <= ?", (before,))
             run("UPDATE meta SET value = max(value, ?) WHERE key = 'tombstone_floor'", (before,))
+            run("DELETE FROM moments WHERE change < ?", (before,))
+
+
+def _check_there(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        size = -1
+    if size <= 0:
+        raise CorruptionError(
+            f"the passage store of the generation {path.parent.name} is {'empty' if size == 0 else 'gone'}",
+            received=path.name,
+            expected="a backup (`hyblink restore`), or another generation (`hyblink generations rollback`)",
+        )
 
 
 def _facets(pk: int, metadata: Metadata) -> list[tuple[int, str, str | None, float | None]]:

@@ -1,0 +1,77 @@
+"""Checksums of the store's rows. SQLite checks its structure, but not what stands in a row."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from hyblink.app.core.filters import facets_of
+
+Query = Callable[[str, Sequence[Any]], Iterator[Any]]
+"""Runs an SQL query and returns its rows one by one."""
+
+COLUMNS = {
+    "documents": "pk, id, title, text, lang, metadata, content_hash",
+    "passages": 'row, doc_pk, ordinal, start, "end"',
+    "terms": "row, ids, weights",
+    "vectors": "row, vector",
+    "weights": "row, ids, weights",
+    "progress": "source, position",
+}
+"""The columns of each table that its checksum covers."""
+
+
+def checksum(*values: object) -> int:
+    """The CRC-32 of a row's values with their lengths and kinds.
+
+    >>> checksum(1, "a", None) == checksum(1, "a", None), checksum("ab", "c") == checksum("a", "bc")
+    (True, False)
+    """
+    found = 0
+    for value in values:
+        if isinstance(value, bytes):
+            kind, data = b"b", value
+        elif isinstance(value, str):
+            kind, data = b"s", value.encode("utf-8", "surrogatepass")
+        else:
+            kind, data = b"n", str(value).encode()
+        found = zlib.crc32(data, zlib.crc32(kind + len(data).to_bytes(8, "little"), found))
+    return found
+
+
+def problems(query: Query) -> list[str]:
+    """The rows that do not match their checksums, and documents whose facets are not those of their metadata."""
+    found = []
+    for table, columns in COLUMNS.items():
+        wrong = sum(
+            checksum(*values) != crc
+            for *values, crc in query(f"SELECT {columns}, crc FROM {table} WHERE crc IS NOT NULL", ())
+        )
+        if wrong:
+            found.append(f"{wrong} rows of {table} do not match their checksums")
+    wrong = _wrong_facets(query)
+    if wrong:
+        found.append(f"{wrong} documents have other facets than their metadata")
+    return found
+
+
+def _wrong_facets(query: Query) -> int:
+    wrong = 0
+    last = 0
+    while batch := list(query("SELECT pk, metadata FROM documents WHERE pk > ? ORDER BY pk LIMIT 2000", (last,))):
+        stored: dict[int, list[tuple[Any, ...]]] = {pk: [] for pk, _ in batch}
+        for pk, key, text, number in query(
+            "SELECT doc_pk, key, text, number FROM facets WHERE doc_pk BETWEEN ? AND ?", (batch[0][0], batch[-1][0])
+        ):
+            stored.setdefault(pk, []).append((key, text, number))
+        for pk, metadata in batch:
+            try:
+                own = [(key, *pair) for key, value in orjson.loads(metadata).items() for pair in facets_of(value)]
+                wrong += sorted(stored[pk], key=repr) != sorted(own, key=repr)
+            except (ValueError, AttributeError, TypeError):
+                wrong += 1  # its metadata cannot be read
+        last = batch[-1][0]
+    return wrong
