@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from hyblink.app.cli import (
+    backup,
     documents,
     evaluation,
     kb_data,
@@ -55,6 +56,8 @@ for command in (
     documents.collections,
     documents.encode,
     documents.fsck,
+    backup.backup,
+    backup.restore,
     evaluation.evaluate,
     evaluation.tune,
     link.link,

@@ -23,6 +23,7 @@ import re
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
@@ -116,6 +117,10 @@ class Catalog:
                 f"the description of the collection {name!r} is missing, its documents are there",
                 expected="`hyblink fsck --repair`, which restores it",
             )
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock for changing a collection. Raises WriterConflictError if it is not free in time."""
+        return self._registry.lock(check_name(name))
 
     def keep_copy(self, name: str) -> None:
         """Copy the collection's options into its current generation if they are not there, as in earlier releases."""
