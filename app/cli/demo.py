@@ -19,7 +19,7 @@ from hyblink.app.cli.local_server import LocalService
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.process import package_folder
 from hyblink.app.core.types.linking import LinkProfile
-from hyblink.app.engines.catalog import link_profile_from_json
+from hyblink.app.engines.profile_json import link_profile_from_json
 from hyblink.app.worker.local import GRACE_S, LocalWorkers
 
 COLLECTION = "python"

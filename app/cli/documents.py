@@ -160,12 +160,14 @@ def fsck(
 ) -> None:
     """Check that indexes match the store and that encoders can be loaded. Exits with 1 if problems are left."""
     with reported(as_json), opened() as app:
-        from hyblink.app.operations.collections import checked_names
+        from hyblink.app.operations.collections import RECORDS, checked_names, records_problems
         from hyblink.app.operations.collections import fsck as check
 
         names = [collection] if collection else checked_names(app)
         found = {name: check(app, name, repair=repair) for name in names}
-        left = {name: check(app, name) for name in names} if repair else found
+        left = {name: check(app, name) for name in names} if repair else dict(found)
+        if not collection and (problems := records_problems(app)):
+            found[RECORDS] = left[RECORDS] = problems
 
         def lines() -> list[str]:
             shown = []

@@ -79,7 +79,7 @@ def generations_rollback(collection: CollectionOption = "default") -> None:
 def profiles_list(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """List saved ranking profiles; the current one is marked."""
     with reported(as_json), opened() as app:
-        from hyblink.app.engines.catalog import profile_to_json
+        from hyblink.app.engines.profile_json import profile_to_json
 
         current = app.catalog.profile(collection, app.catalog.current(collection))
         saved = app.catalog.profiles(collection)
@@ -108,7 +108,7 @@ def profiles_save(
 ) -> None:
     """Save the current ranking profile with these changes, and use it. Signals that --weights leaves out get 0."""
     with reported(as_json), opened() as app, audited(app, f"profiles save {collection}"):
-        from hyblink.app.engines.catalog import profile_to_json
+        from hyblink.app.engines.profile_json import profile_to_json
         from hyblink.app.operations.profiles import save_profile
 
         saved = save_profile(

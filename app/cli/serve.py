@@ -7,13 +7,19 @@ from typing import Annotated
 import typer
 
 from hyblink.app.cli.console import opened, reported
+from hyblink.app.cli.supervise import restarted_after_faults
 
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; by default the setting api.host.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; by default the setting api.port.")] = None,
+    restart: Annotated[
+        bool, typer.Option(help="Start again after a fault of the machine, such as a mapped file that was cut short.")
+    ] = True,
 ) -> None:
     """Serve the HTTP API. Any address but loopback needs API keys."""
+    if restart:
+        restarted_after_faults()
     with reported(), opened() as app:
         import signal
         import sys

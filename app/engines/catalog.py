@@ -21,12 +21,10 @@ from __future__ import annotations
 import json
 import re
 import threading
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from hashlib import sha256
-from typing import Any
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.errors import ConflictError, CorruptionError, InvalidInputError, NotFoundError
@@ -35,9 +33,17 @@ from hyblink.app.core.ports.engine import Engine, OpenedCollection
 from hyblink.app.core.ports.jobs import Records
 from hyblink.app.core.settings import DenseSettings
 from hyblink.app.core.types.collections import Annotation, CollectionSpec, GenerationRecord
-from hyblink.app.core.types.linking import LinkProfile, NameCounts, Utility, check_annotation
-from hyblink.app.core.types.ranking import RankingProfile, Signal
+from hyblink.app.core.types.linking import LinkProfile, NameCounts, check_annotation
+from hyblink.app.core.types.ranking import RankingProfile
 from hyblink.app.engines.dense.kinds import choose_kind
+from hyblink.app.engines.profile_json import (
+    as_corruption,
+    counts_to_json,
+    digests,
+    link_profile_from_json,
+    profile_from_json,
+    profile_to_json,
+)
 from hyblink.app.engines.registry import Registry
 
 _GENERATION = re.compile(r"g\d{6}")
@@ -117,6 +123,15 @@ class Catalog:
                 f"the description of the collection {name!r} is missing, its documents are there",
                 expected="`hyblink fsck --repair`, which restores it",
             )
+
+    def has(self, name: str, generation: str | None = None) -> bool:
+        """Whether there is such a collection, damaged ones included, and such a finished generation of it."""
+        try:
+            if self._registry.read(check_name(name), "collection") is None:
+                return bool(self.missing(name))
+            return generation is None or any(record.id == generation for record in self.generations(name))
+        except CorruptionError:
+            return True
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock for changing a collection. Raises WriterConflictError if it is not free in time."""
@@ -349,7 +364,11 @@ class Catalog:
     def profile(self, name: str, generation: str) -> RankingProfile:
         """The ranking profile of a generation; the shipped default if it has none."""
         pointer = self._registry.read(check_name(name), f"generations/{generation}/profile")
-        return RankingProfile() if pointer is None else self._read_profile(name, int(pointer["version"]))
+        if pointer is None:
+            return RankingProfile()
+        with as_corruption("pointer to a ranking profile"):
+            version = int(pointer["version"])
+        return self._read_profile(name, version)
 
     def _read_profile(self, name: str, version: int) -> RankingProfile:
         found = self._registry.read(name, f"profiles/{version}")
@@ -413,7 +432,7 @@ class Catalog:
             if counts is None and saved.counted and self._registry.read(name, "name_counts") is None:
                 counts = self.name_counts(name)
             if counts is not None:
-                written = _counts_to_json(counts)
+                written = counts_to_json(counts)
                 saved = replace(saved, counted=sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16])
                 self._registry.write(name, "name_counts", written)
             self._registry.write(name, "link_profile", asdict(saved))
@@ -423,44 +442,6 @@ class Catalog:
         """The saved name counts of a knowledge base. Linking uses them only if the link profile's `counted` is set."""
         found = self._registry.read(check_name(name), "name_counts")
         if found is not None:
-            return NameCounts(found["names"], _digests(found["judged"]))
+            return NameCounts(found["names"], digests(found["judged"]))
         earlier = self._registry.read(name, "link_profile") or {}  # earlier releases stored the counts in the profile
         return NameCounts(earlier.get("counts") or {})
-
-
-def link_profile_from_json(value: dict[str, Any]) -> LinkProfile:
-    """The link profile from its stored JSON form."""
-    made = {
-        name: Utility(
-            value[name]["coefficients"], float(value[name]["nil"]), tuple((a, b) for a, b in value[name]["knots"])
-        )
-        for name in ("fast", "cross")
-    }
-    value = {**value, **made}
-    if value.pop("counts", None):  # a profile of an earlier release; see `name_counts`
-        value["counted"] = "earlier"
-    return LinkProfile(**value)
-
-
-def _counts_to_json(counts: NameCounts) -> dict[str, Any]:
-    judged = b"".join(item.to_bytes(8, "little") for item in sorted(counts.judged))
-    return {"names": {name: dict(own) for name, own in counts.names.items()}, "judged": b64encode(judged).decode()}
-
-
-def _digests(value: str) -> frozenset[int]:
-    raw = b64decode(value)
-    return frozenset(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
-
-
-def profile_to_json(profile: RankingProfile) -> dict[str, Any]:
-    """The ranking profile in its stored JSON form."""
-    return {
-        **asdict(profile),
-        "weights": {signal.value: weight for signal, weight in profile.weights.items()},
-    }
-
-
-def profile_from_json(value: dict[str, Any]) -> RankingProfile:
-    """The ranking profile from its stored JSON form; the inverse of `profile_to_json`."""
-    weights = {Signal(name): float(weight) for name, weight in value["weights"].items()}
-    return RankingProfile(**{**value, "weights": weights})

@@ -20,6 +20,7 @@ from hyblink.app.core.manifest import check_manifest, sync_directory, write_mani
 from hyblink.app.core.ports.store import StoreReader
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
 from hyblink.app.core.types.ranking import Scored
+from hyblink.app.engines.disk import disk_errors
 
 LOCK_WAIT_S = 60.0
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def index_lock(folder: Path) -> Iterator[None]:
 
     Raises UnavailableError if the lock is not free within `LOCK_WAIT_S` seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors():
+        folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
         lock.acquire(timeout=LOCK_WAIT_S)

@@ -52,13 +52,13 @@ class Claims:
     def live(self, engine: Engine) -> bool:
         """Return whether any live process has claimed passages of a generation."""
         found = self._records.get(KIND, f"{engine.record.collection}/{engine.record.id}")
-        return bool(found and _alive(found.body["claims"]))
+        return bool(found and _alive(found.body["claims"], self._records.time()))
 
     def _take(self, engine: Engine, name: str, most: int) -> tuple[IdArray, str]:
         for attempt in range(_TRIES):
             found = self._records.get(KIND, name)
             reader = engine.store.reader()  # opened after reading the claims: vectors are stored before a release
-            claims = _alive(found.body["claims"]) if found else []
+            claims = _alive(found.body["claims"], self._records.time()) if found else []
             taken = as_rows([row for claim in claims for row in claim["rows"]])
             rows, after = as_rows([]), 0
             while not len(rows):
@@ -68,7 +68,12 @@ class Claims:
                 after = int(waiting[-1])
                 rows = np.setdiff1d(waiting, taken)
             mark = f"{self._owner} {time.monotonic_ns()}"
-            mine = {"owner": self._owner, "mark": mark, "until": time.time() + self._lease_s, "rows": rows.tolist()}
+            mine = {
+                "owner": self._owner,
+                "mark": mark,
+                "until": self._records.time() + self._lease_s,
+                "rows": rows.tolist(),
+            }
             try:
                 self._put(found, name, [*claims, mine])
             except ConflictError:
@@ -96,6 +101,5 @@ class Claims:
         self._records.put(Record(KIND, name, {"claims": claims}, "", collection, found.version if found else 0))
 
 
-def _alive(claims: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    now = time.time()
+def _alive(claims: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
     return [claim for claim in claims if claim["until"] > now and not has_died(claim["owner"])]

@@ -7,7 +7,6 @@ finds the job running, and does nothing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -56,7 +55,7 @@ class JobRecords:
         Raises ConflictError if the collection can have one open job of this kind and has one.
         """
         with self._only_one(kind, collection) if kind in ALONE else nullcontext():
-            job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=time.time())
+            job = Job(sortable_id("j"), kind, collection, params, by, now(), heartbeat=self._records.time())
             job = self._table.put(job)
             self._jobs.run(job.id, job.kind)
             return job
@@ -150,7 +149,7 @@ class JobRecords:
                 state="running",
                 fence=job.fence + 1,
                 owner=self._owner,
-                heartbeat=time.time(),
+                heartbeat=self._records.time(),
                 started=job.started or now(),
                 # A worker that died while running the job counts as a failed attempt.
                 attempts=job.attempts + (job.state == "running"),
@@ -172,7 +171,7 @@ class JobRecords:
         return None
 
     def _alive(self, job: Job) -> bool:
-        return job.heartbeat > time.time() - self._silent_s and not has_died(job.owner)
+        return job.heartbeat > self._records.time() - self._silent_s and not has_died(job.owner)
 
     def sweep(self) -> int:
         """Queue jobs again whose task was lost or whose worker died; return how many jobs were changed.
@@ -184,7 +183,7 @@ class JobRecords:
             try:
                 if job.state == "queued":
                     # Queued for long without being taken: the task is lost or waits. A second task does no harm.
-                    if job.heartbeat > time.time() - self._silent_s or job.not_before > time.time():
+                    if job.heartbeat > self._records.time() - self._silent_s or job.not_before > self._records.time():
                         continue
                     self._queue(job)
                 elif self._alive(job):
@@ -232,7 +231,7 @@ class JobRecords:
         return DeadLetter(found.id, **found.body)
 
     def _queue(self, job: Job) -> Job:
-        queued = self._table.put(replace(job, state="queued", owner="", heartbeat=time.time(), not_before=0.0))
+        queued = self._table.put(replace(job, state="queued", owner="", heartbeat=self._records.time(), not_before=0.0))
         self._jobs.run(job.id, job.kind)
         return queued
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -88,7 +87,7 @@ class RunningJob:
     def _put(self, changes: dict[str, Any]) -> None:
         for _ in range(TRIES):
             try:
-                self.job = self._table.put(replace(self.job, heartbeat=time.time(), **changes))
+                self.job = self._table.put(replace(self.job, heartbeat=self._table.records.time(), **changes))
                 return
             except ConflictError:
                 there = self._table.get(self.job.id)
@@ -120,7 +119,7 @@ class RunningJob:
         if self.job.state == "cancelling":
             self.cancelled()
             return
-        self._change(state="queued", owner="", message=message, not_before=time.time() + delay_s)
+        self._change(state="queued", owner="", message=message, not_before=self._table.records.time() + delay_s)
         if self.job.state == "queued":
             self._jobs.run(self.job.id, self.job.kind, delay_s)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,7 +40,7 @@ class Schedules:
             raise InvalidInputError(
                 "every_hours is out of range", received=every_hours, expected=f"{_LEAST_H:g} to {_MOST_H:g}"
             )
-        made = Schedule(collection, every_hours, params, by, time.time() + every_hours * 3600)
+        made = Schedule(collection, every_hours, params, by, self._records.time() + every_hours * 3600)
         self._records.add([Record(_KIND, collection, _body(made), collection=collection)])
         return made
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,14 +27,14 @@ def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
     """Hold the lease `name`. Raises UnderWayError with the message "`what` already" if another process holds it."""
     owner = new_owner()
     found = records.get(_KIND, name)
-    if found is not None and found.body["until"] > time.time() and not has_died(found.body["owner"]):
+    if found is not None and found.body["until"] > records.time() and not has_died(found.body["owner"]):
         raise UnderWayError(f"{what} already", received=name, expected="one at a time")
 
     def held(version: int, until: float) -> Record:
         return records.put(Record(_KIND, name, {"owner": owner, "until": until}, version=version))
 
     try:
-        mine = held(found.version if found else 0, time.time() + _LEASE_S)
+        mine = held(found.version if found else 0, records.time() + _LEASE_S)
     except ConflictError:
         raise UnderWayError(f"{what} already", received=name, expected="one at a time") from None
     ended = threading.Event()
@@ -44,7 +43,7 @@ def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
         nonlocal mine
         while not ended.wait(_LEASE_S / 3):
             try:
-                mine = held(mine.version, time.time() + _LEASE_S)
+                mine = held(mine.version, records.time() + _LEASE_S)
             except HyblinkError as error:
                 log.warning("the lease of %s could not be renewed: %s", name, error)
 

@@ -24,7 +24,7 @@ from hyblink.app.engines.opensearch.registry import ClusterRegistry
 from hyblink.app.engines.opensearch.store import OpenSearchStore
 
 FORMAT = 1
-_RECORDS = "records.sqlite"
+_RECORDS, _INSTALLATION = "records.sqlite", "installation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ def back_up(app: App, folder: Path, repository: str | None = None) -> Backup:
                     copy_collection(settings.data_dir / "collections" / name, beside / "collections" / name)
             app.catalog.records().count("job")  # it is there, even if nothing was recorded yet
             copy_sqlite(settings.data_dir / _RECORDS, beside / _RECORDS)
+            shutil.copyfile(settings.data_dir / _INSTALLATION, beside / _INSTALLATION)
         files = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
         fields = {"format": FORMAT, "engine": settings.engine, "created": now(), "collections": list(names), **more}
         told = write_manifest(beside, files, **fields)
@@ -139,7 +140,7 @@ def _places(settings: Settings) -> dict[str, Path]:
     data = settings.data_dir
     places = {"models": settings.models_dir, "uploads": settings.jobs.uploads or data / "uploads"}
     if settings.engine != "opensearch":
-        places |= {_RECORDS: data / _RECORDS, "collections": data / "collections"}
+        places |= {name: data / name for name in (_RECORDS, _INSTALLATION, "collections")}
     return places
 
 

@@ -135,9 +135,23 @@ def checked_names(app: App) -> list[str]:
     return sorted({*app.catalog.names(), *app.catalog.damaged()})
 
 
+RECORDS = "(records)"
+"""The name under which `fsck` tells of keys, jobs, judgements and the like. No collection can have it."""
+
+
+def records_problems(app: App) -> list[str]:
+    """What is wrong with keys, jobs, judgements and the like, as messages."""
+    try:
+        return app.catalog.records().problems()
+    except CorruptionError as error:
+        return [str(error)]
+
+
 def check_all(app: App) -> dict[str, list[str]]:
     """Run `fsck` on every collection; return the problems by collection, and log each."""
     found = {name: fsck(app, name) for name in checked_names(app)}
+    if problems := records_problems(app):
+        found[RECORDS] = problems
     for name, problems in found.items():
         for problem in problems:
             log.error("collection %s: %s", name, problem)

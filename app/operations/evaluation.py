@@ -223,7 +223,7 @@ def tuned_as_json(tuned: TunedProfile) -> dict[str, Any]:
     """Return a tuning result as JSON-serialisable data."""
     from dataclasses import asdict
 
-    from hyblink.app.engines.catalog import profile_to_json
+    from hyblink.app.engines.profile_json import profile_to_json
 
     return {
         "profile": profile_to_json(tuned.profile),

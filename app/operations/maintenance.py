@@ -34,7 +34,7 @@ def sweep(app: App) -> None:
                 app.jobs.annotate(name)
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)
-    for due in app.schedules.take_due(time.time()):
+    for due in app.schedules.take_due(app.catalog.records().time()):
         try:
             start_retraining(app, due.collection, due.params, due.by)
         except UnavailableError as error:

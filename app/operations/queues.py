@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from typing import Any
 
@@ -22,7 +21,7 @@ def queues_of(app: App) -> dict[str, Any]:
     count jobs; `waiting` counts unencoded passages by collection.
     """
     workers: list[Record] = app.catalog.records().list(WORKER, limit=1000)
-    now = time.time()
+    now = app.catalog.records().time()
     waiting = {}
     for name in app.catalog.names():
         counts = app.catalog.engine(name).store.reader().counts()

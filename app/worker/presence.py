@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from typing import Any
 
 from hyblink.app.application import App
@@ -36,7 +35,7 @@ class Presence:
     def _run(self) -> None:
         while True:
             try:
-                body = {**self._body, "seen": time.time()}
+                body = {**self._body, "seen": self._records.time()}
                 self._records.add([Record(WORKER, self._id, body)])
             except HyblinkError as error:
                 log.warning("the worker's record could not be renewed: %s", error)

@@ -92,17 +92,30 @@ def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False
     @task(ENCODE)
     def encode(self: Task, collection: str, generation: str) -> None:
         def do(app: App) -> None:
-            encode_waiting(app, collection, generation, until_enough())
-            engine = app.catalog.engine(collection, generation)
-            left = engine.store.reader().unencoded(1)
-            if len(left) and app.catalog.current(collection) == generation and not app.claims.live(engine):
-                app.jobs.encode(collection, generation, left.tolist())
+            try:
+                encode_waiting(app, collection, generation, until_enough())
+                engine = app.catalog.engine(collection, generation)
+                left = engine.store.reader().unencoded(1)
+                if len(left) and app.catalog.current(collection) == generation and not app.claims.live(engine):
+                    app.jobs.encode(collection, generation, left.tolist())
+            except Exception as error:
+                if app.catalog.has(collection, generation):
+                    raise
+                log.info("%s of %s was dropped while it was being encoded: %s", generation, collection, error)
 
         attempt(self, (collection, generation), do)
 
     @task(ANNOTATE)
     def annotate(self: Task, collection: str) -> None:
-        attempt(self, (collection,), lambda app: annotate_waiting(app, collection, until_enough()))
+        def do(app: App) -> None:
+            try:
+                annotate_waiting(app, collection, until_enough())
+            except Exception as error:
+                if app.catalog.has(collection):
+                    raise
+                log.info("%s was deleted while it was being annotated: %s", collection, error)
+
+        attempt(self, (collection,), do)
 
     @task(RUN)
     def run(self: Task, job_id: str) -> None:

@@ -55,7 +55,9 @@ def _served(work: Path) -> Iterator[tuple[int, psutil.Process]]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     process = subprocess.Popen(
-        [sys.executable, "-m", "hyblink.app.cli.main", "serve", "--port", str(port)], env=environment, cwd=folder
+        [sys.executable, "-m", "hyblink.app.cli.main", "serve", "--no-restart", "--port", str(port)],
+        env=environment,
+        cwd=folder,
     )
     try:
         deadline = time.monotonic() + 120

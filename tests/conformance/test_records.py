@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError
 from hyblink.app.core.ports.jobs import Record, Records
+from hyblink.app.core.types.collections import CollectionSpec
+from hyblink.app.jobs.claims import KIND, Claims
+from hyblink.app.operations.collections import ensure_collection
 
 
 @pytest.fixture
@@ -82,3 +86,22 @@ def test_of_many_who_count_at_once_none_is_lost(make_app: Callable[..., App]) ->
     assert final is not None
     assert final.body["value"] == 40
     assert final.version == 41
+
+
+def test_time_is_that_of_the_store(
+    make_app: Callable[..., App], engine_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose clock is an hour ahead writes heartbeats and leases that others understand."""
+    if engine_kind == "embedded":
+        pytest.skip("all processes are on one machine, with one clock")
+    right = time.time()
+    monkeypatch.setattr("hyblink.app.engines.opensearch.client.time.time", lambda: right + 3600)
+    app = make_app()
+    assert abs(app.catalog.records().time() - right) < 30
+    ensure_collection(app, CollectionSpec("c"))
+    app.documents.bulk("c", [{"id": "a", "text": "x"}], encode=False)
+    claims = Claims(app.catalog.records(), lease_s=20)
+    with claims.some(app.catalog.engine("c"), 10):
+        found = app.catalog.records().get(KIND, "c/g000001")
+        assert found is not None
+        assert abs(found.body["claims"][0]["until"] - right - 20) < 30

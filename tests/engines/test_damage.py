@@ -6,6 +6,7 @@ What is answered is right, refused by name, or repaired. It is never wrong while
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import pytest
 from support.documents import random_documents
 from support.encoders import use_fake_encoder
 
+from hyblink.app.access.keys import KeyStore, Role
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
 from hyblink.app.core.errors import CorruptionError, HyblinkError
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.operations.collections import ensure_collection, fsck
+from hyblink.app.engines.embedded.records import SqliteRecords
+from hyblink.app.operations.collections import check_all, ensure_collection, fsck
 from hyblink.app.operations.encoding import encode_now
 
 QUERIES = ("red fox", "blue whale jumps", "engine")
@@ -48,6 +51,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Answer
     ensure_collection(app, CollectionSpec("default"))
     app.documents.bulk("default", random_documents(60, seed=1), encode=False)
     encode_now(app, "default")
+    KeyStore(app.catalog.records()).create(Role.ADMIN, created="2026-01-01")
     engine = app.catalog.engine("default")
     engine.compact()
     answers(app)
@@ -145,7 +149,7 @@ def _outcome(folder: Path, right: Answers) -> str:
         except HyblinkError:
             found = []
         try:
-            problems = fsck(app, "default")
+            problems = [text for own in check_all(app).values() for text in own]
         except HyblinkError as error:
             problems = [str(error)]
         if found and found != right and not problems:
@@ -206,6 +210,47 @@ def test_a_store_that_is_put_back_under_a_running_service(states: tuple[Path, Pa
     other = opened(tmp_path / "before")
     assert answers(other) == found
     other.close()
+
+
+def test_lost_or_emptied_records_do_not_open_the_door(states: tuple[Path, Path, Answers], tmp_path: Path) -> None:
+    _, today, _ = states
+
+    def missing(path: Path) -> None:
+        path.unlink()
+
+    def empty(path: Path) -> None:
+        path.write_bytes(b"")
+
+    def other(path: Path) -> None:
+        SqliteRecords(tmp_path / "elsewhere" / "records.sqlite").count("key")
+        shutil.copyfile(tmp_path / "elsewhere" / "records.sqlite", path)
+
+    for damage in (missing, empty, other):
+        folder = tmp_path / damage.__name__
+        shutil.copytree(today, folder)
+        damage(folder / "records.sqlite")
+        app = opened(folder)
+        with pytest.raises(CorruptionError, match="to begin anew without keys, delete"):
+            KeyStore(app.catalog.records()).any_active()
+        assert "records (keys, jobs, judgements) are" in check_all(app)["(records)"][0]
+        app.close()
+    (folder / "installation.json").unlink()
+    (folder / "records.sqlite").unlink()
+    app = opened(folder)
+    assert not KeyStore(app.catalog.records()).any_active()  # on purpose
+    assert "(records)" not in check_all(app)
+    app.close()
+
+
+def test_a_changed_record_is_said(states: tuple[Path, Path, Answers], tmp_path: Path) -> None:
+    _, today, _ = states
+    shutil.copytree(today, tmp_path / "data")
+    with sqlite3.connect(tmp_path / "data" / "records.sqlite") as connection:
+        assert connection.execute("UPDATE records SET body = replace(body, 'admin', 'bdmin')").rowcount
+    connection.close()
+    app = opened(tmp_path / "data")
+    assert check_all(app)["(records)"] == ["1 records do not match their checksums"]
+    app.close()
 
 
 def test_a_lost_store_is_no_empty_one(states: tuple[Path, Path, Answers], tmp_path: Path) -> None:

@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from support.documents import random_documents
+from support.encoders import use_fake_encoder
 from support.services import missing_service
 
+from hyblink.app.api.application import create_api
 from hyblink.app.application import App
-from hyblink.app.core.errors import StorageFullError
+from hyblink.app.bootstrap import build
+from hyblink.app.core.errors import StorageFullError, UnavailableError
+from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
-from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.collections import ensure_collection, fsck
 from hyblink.app.operations.encoding import encode_now
 
 pytestmark = pytest.mark.services
@@ -69,3 +74,72 @@ def test_everything_stored_before_the_disk_was_full_stays_and_is_found(
     assert engine.check() == []
     assert not app.documents.bulk("c", [{"id": "after", "text": "alpha0 again"}], encode=False).errors
     assert len(app.search.search("c", SearchRequest("alpha0", k=50)).hits) >= 21
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """A function that gives another name for a folder, under which it cannot be written. Mounting needs root."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> Path:
+        at = tmp_path / f"read-only-{len(mounted)}"
+        at.mkdir()
+        done = subprocess.run(["mount", "--bind", "-o", "ro", str(folder), str(at)], capture_output=True, check=False)
+        if done.returncode:
+            missing_service(f"the right to mount a file system ({done.stderr.decode().strip()})")
+        mounted.append(at)
+        return at
+
+    yield mount
+    for at in mounted:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def test_a_read_only_data_folder_searches(
+    read_only: Callable[[Path], Path], make_app: Callable[..., App], tmp_path: Path
+) -> None:
+    app = make_app()
+    ensure_collection(app, CollectionSpec("c"))
+    app.documents.bulk("c", random_documents(100, seed=5), encode=False)
+    encode_now(app, "c")
+    request = SearchRequest("red fox", k=20)
+    engine = app.catalog.engine("c")
+    engine.compact()
+    app.documents.bulk("c", random_documents(30, seed=9), encode=False)  # what indexes have not seen yet
+    right = [(hit.doc_id, round(hit.score, 5)) for hit in app.search.search("c", request).hits]
+    app.close()
+    at = read_only(tmp_path / "data")
+    app = build(Settings(data_dir=at))
+    use_fake_encoder(app)
+    assert [(hit.doc_id, round(hit.score, 5)) for hit in app.search.search("c", request).hits] == right
+    assert fsck(app, "c") == []
+    for write in (
+        lambda: app.documents.bulk("c", random_documents(3, seed=1), encode=False),
+        lambda: ensure_collection(app, CollectionSpec("new")),
+        lambda: app.catalog.delete("c"),
+        lambda: app.feedback.log_impressions("c", "q", {"a": 1}, generation="g000001", by=""),
+    ):
+        with pytest.raises(UnavailableError, match="data folder cannot be written"):
+            write()
+    with TestClient(create_api(app), base_url="http://127.0.0.1") as client:
+        assert client.post("/v1/search", json={"query": "red fox", "collection": "c"}).status_code == 200
+        answer = client.post("/v1/collections", json={"name": "new"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    app.close()
+
+
+def test_a_collection_is_not_half_made_on_a_full_disk(small_disk: Path, make_app: Callable[..., App]) -> None:
+    app = make_app()
+    app.catalog.records().count("key")
+    left = 24 << 20
+    while left > 512:  # until no file of even half a kilobyte fits
+        try:
+            with (small_disk / "ballast").open("ab") as ballast:
+                ballast.write(bytes(left))
+        except OSError:
+            left //= 2
+    with TestClient(create_api(app), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        answer = client.post("/v1/collections", json={"name": "new"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
+        (small_disk / "ballast").unlink()
+        assert client.post("/v1/collections", json={"name": "new"}).status_code == 201

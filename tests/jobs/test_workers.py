@@ -17,7 +17,7 @@ from support.workers import PATIENCE_S, Installation, all_encoded, rows, until, 
 from hyblink.app.application import App
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.logs import request_id
-from hyblink.app.jobs.celery_jobs import ENCODE, QUEUES, RUN, celery_for
+from hyblink.app.jobs.celery_jobs import ANNOTATE, ENCODE, QUEUES, RUN, celery_for
 from hyblink.app.operations.encoding import encode_now
 from hyblink.app.operations.jobs import start_ingestion, start_rebuild
 
@@ -109,6 +109,8 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
     evil = [
         (ENCODE, ["../../etc", "g000001"]),
         (ENCODE, ["nothing", "g000001"]),
+        (ENCODE, ["default", "g000099"]),
+        (ANNOTATE, ["nothing"]),
         (ENCODE, ["default"]),
         (ENCODE, [{"a": 1}, ["b"]]),
         (RUN, ["j' OR 1=1"]),
@@ -139,6 +141,9 @@ def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Instal
     until(lambda: "Refusing to deserialize" in log.read_text(), 30, installation)
     errors = [letter.error for letter in here.job_records.dead_letters()]
     assert any("a task with a bad id" in error for error in errors)
+    # What was dropped while its task waited is no failure.
+    told = [arg for letter in here.job_records.dead_letters() for arg in letter.args]
+    assert not {"nothing", "g000099"} & set(told)
     assert here.catalog.names() == ["default"]
 
 

@@ -218,7 +218,7 @@ def service(data: Path, **environment: str) -> Iterator[Measured]:
         "HYBLINK_DATA_DIR": str(data), "HYBLINK_API__PORT": "0", "HYBLINK_JOBS__WORKERS": "0",
         "HYBLINK_JOBS__BROKER": "filesystem",
     }  # fmt: skip
-    command = [sys.executable, "-m", "hyblink.app.cli.main", "serve"]
+    command = [sys.executable, "-m", "hyblink.app.cli.main", "serve", "--no-restart"]
     with subprocess.Popen(
         command, env={**os.environ, **more, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -25,6 +25,14 @@ class Record:
 class Records(Protocol):
     """The record store, shared by all processes of an installation."""
 
+    def problems(self) -> list[str]:
+        """What is wrong with the stored records, as messages; empty if nothing is."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since 1970 by the clock of the store, which all machines share: theirs may differ by hours."""
+        ...
+
     def get(self, kind: str, record_id: str) -> Record | None:
         """The stored record; None if there is none."""
         ...

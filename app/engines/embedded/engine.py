@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.core.clock import now
-from hyblink.app.core.errors import HyblinkError, StorageFullError, UnavailableError, WriterConflictError
+from hyblink.app.core.errors import HyblinkError, UnavailableError, WriterConflictError
 from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.ports.views import WAITING_COUNTED, Snapshot
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.engines.dense.index import FaissIndex
 from hyblink.app.engines.derived import AheadError
+from hyblink.app.engines.disk import disk_errors, writable
+from hyblink.app.engines.embedded.beside import indexes_beside
 from hyblink.app.engines.embedded.bm25 import Bm25Index
 from hyblink.app.engines.embedded.follower import Follower
 from hyblink.app.engines.embedded.sparse.index import SparseIndex
@@ -29,23 +29,9 @@ from hyblink.app.engines.embedded.store.store import SqliteStore
 log = logging.getLogger(__name__)
 _SET_BACK = "set-back.json"
 """Written when the store is found to have lost changes, read by `fsck`, removed by `fsck --repair`."""
+_NOT_INDEXED = "an index could not be brought up to date; nothing stored is lost"
 _TRIES = 200
 _RELEASE_S = 5.0
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Turn any error that means a full disk, from whatever library, into StorageFullError."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        # tantivy raises ValueError for every failure, with the system's error message in it
-        full = {errno.ENOSPC, errno.EDQUOT}
-        if getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full):
-            raise StorageFullError(
-                f"an index could not be brought up to date; nothing stored is lost: {error}"
-            ) from error
-        raise
 
 
 def _release_stale(release: weakref.WeakMethod[Callable[[], None]], closed: threading.Event) -> None:
@@ -66,13 +52,15 @@ class EmbeddedEngine:
         self.store = SqliteStore(
             folder / "store.sqlite", writer_wait_s=settings.ingest.writer_wait_s, create=not finished
         )
-        self.bm25 = Bm25Index(folder / "bm25", Analyzer(record.analyzer))
-        self.sparse = SparseIndex(folder / "sparse", record.vdr_encoder)
-        self.vdr = SparseIndex(folder / "vdr", record.vdr_model, encoded=True) if record.vdr_model else None
+        self._beside = None if writable(folder) else indexes_beside(folder)
+        indexes = folder if self._beside is None else Path(self._beside.name)
+        self.bm25 = Bm25Index(indexes / "bm25", Analyzer(record.analyzer))
+        self.sparse = SparseIndex(indexes / "sparse", record.vdr_encoder)
+        self.vdr = SparseIndex(indexes / "vdr", record.vdr_model, encoded=True) if record.vdr_model else None
         self.dense: FaissIndex | None = None
         if record.dense_dimension:
             self.dense = FaissIndex(
-                folder / "dense",
+                indexes / "dense",
                 record.dense_encoder,
                 record.dense_dimension,
                 record.dense_index,
@@ -122,7 +110,7 @@ class EmbeddedEngine:
                 if current is not None:
                     return current
                 try:
-                    with _disk_errors():
+                    with disk_errors(_NOT_INDEXED):
                         reader = self.store.reader()
                         latest = Snapshot(
                             reader.change,
@@ -147,7 +135,8 @@ class EmbeddedEngine:
         """Forget the indexes that know more than the store: it has lost writes, or was put back from a copy."""
         stands = self.store.change()
         log.error("the store of %s stands at change %d, an index had seen %d", self.folder.name, stands, seen)
-        write_json(self.folder / _SET_BACK, {"at": now(), "change": stands, "seen": seen})
+        if self._beside is None:
+            write_json(self.folder / _SET_BACK, {"at": now(), "change": stands, "seen": seen})
         for index in self._indexes():
             index.forget()
 
@@ -169,7 +158,8 @@ class EmbeddedEngine:
 
     def check(self, *, repair: bool = False) -> list[str]:
         """Compare store and indexes and return the problems as messages. `repair` rebuilds an index that differs."""
-        with self._lock, self.store.writer(), _disk_errors():
+        alone = self.store.writer() if self._beside is None else nullcontext()
+        with self._lock, alone, disk_errors(_NOT_INDEXED):
             self._latest = None
             reader = self.store.reader()
             problems = [*self._noticed(repair=repair), *reader.integrity()]
@@ -189,7 +179,7 @@ class EmbeddedEngine:
 
         If another process is writing, tombstones stay until the next call. `patience_s` is not used.
         """
-        with self._lock, _disk_errors():
+        with self._lock, disk_errors(_NOT_INDEXED):
             reader = self.store.reader()
             self.bm25.compact(reader)
             self.sparse.compact(reader)
@@ -208,7 +198,7 @@ class EmbeddedEngine:
 
     def publish_sparse(self) -> None:
         """Write the in-memory segments of the bag-of-tokens index to disk as a new base."""
-        with self._lock, _disk_errors():
+        with self._lock, disk_errors(_NOT_INDEXED):
             self.sparse.compact(self.store.reader())
             self._latest = None
 
@@ -217,3 +207,5 @@ class EmbeddedEngine:
         with self._lock:
             self._latest = None
             self.store.close()
+        if self._beside is not None:
+            self._beside.cleanup()

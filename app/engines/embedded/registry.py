@@ -22,6 +22,7 @@ from hyblink.app.core.errors import CorruptionError, InvalidInputError, WriterCo
 from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
+from hyblink.app.engines.disk import disk_errors
 from hyblink.app.engines.embedded.engine import EmbeddedEngine
 from hyblink.app.engines.embedded.records import SqliteRecords
 
@@ -64,10 +65,12 @@ class FileRegistry:
         return found
 
     def write(self, name: str, key: str, value: dict[str, Any]) -> None:
-        write_json(self._path(name, key), {**value, _CHECKSUM: _checksum(value)})
+        with disk_errors():
+            write_json(self._path(name, key), {**value, _CHECKSUM: _checksum(value)})
 
     def remove(self, name: str, key: str) -> None:
-        self._path(name, key).unlink(missing_ok=True)
+        with disk_errors():
+            self._path(name, key).unlink(missing_ok=True)
 
     def generations(self, name: str) -> list[str]:
         return sorted(path.name for path in (self._root / name / "generations").glob("g??????"))
@@ -88,10 +91,11 @@ class FileRegistry:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        self._root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self._root / f".{name}.lock")
         try:
-            lock.acquire(timeout=self._settings.ingest.writer_wait_s)
+            with disk_errors():
+                self._root.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=self._settings.ingest.writer_wait_s)
         except filelock.Timeout:
             raise WriterConflictError("another process is changing this collection", received=name) from None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from base64 import b64encode
 from collections import deque
@@ -41,6 +42,7 @@ _LONGEST_CALL = 3
 """A call is not retried after this many times the setting `timeout_s`."""
 
 _PLUGIN_KNOWN_S = 60.0
+_CLOCK_S = 60.0
 BULK_PATIENCE_S = 5
 """How many seconds the cluster may hold a bulk request that waits for a shard."""
 
@@ -144,6 +146,8 @@ class Cluster:
     def __init__(self, settings: OpenSearchSettings) -> None:
         self.settings = settings
         self.prefix = settings.prefix
+        self._clock = threading.Lock()
+        self._told: tuple[float, float] | None = None
         self._plugin_everywhere, self._plugin_known_until = False, 0.0
         self._away = False
         _quiet()
@@ -183,6 +187,23 @@ class Cluster:
 
     def _pause(self, attempt: int) -> None:
         time.sleep(min(self.settings.longest_pause_s, 0.1 * 2**attempt) * (0.5 + random.random() / 2))
+
+    def time(self) -> float:
+        """Seconds since 1970 by the cluster's clock, on which machines with other clocks agree. Asked once a minute.
+
+        This machine's own clock where the cluster does not tell.
+        """
+        with self._clock:
+            known = self._told
+            if known is None or time.monotonic() - known[1] > _CLOCK_S:
+                began = time.monotonic()
+                try:
+                    nodes = self.call(lambda: self.client.nodes.stats(node_id="_local", metric="os"))["nodes"]
+                    told = max(int(node["timestamp"]) for node in nodes.values()) / 1e3
+                    known = self._told = (told, (began + time.monotonic()) / 2)
+                except (HyblinkError, KeyError, ValueError) as error:
+                    log.debug("the cluster's clock is not known: %s", error)
+            return time.time() if known is None else known[0] + time.monotonic() - known[1]
 
     def check_version(self) -> tuple[int, ...]:
         """The server's version. Raises UnavailableError if it is too old or no OpenSearch."""

@@ -81,9 +81,11 @@ class Lease:
             if found is None:
                 raise NotFoundError("the collection or generation has been deleted", received=self._path)
             held = found.value
-            free = held["owner"] in {"", self._owner} or held["until"] < time.time() or has_died(held["owner"])
+            free = (
+                held["owner"] in {"", self._owner} or held["until"] < self._documents.time() or has_died(held["owner"])
+            )
             if free:
-                value = {**held, "owner": self._owner, "until": time.time() + self._lease_s}
+                value = {**held, "owner": self._owner, "until": self._documents.time() + self._lease_s}
                 with suppress(ConflictError):
                     self._document = self._documents.put(self._path, {**value, "clean": False}, after=found)
                     self._released.clear()
@@ -122,7 +124,7 @@ class Lease:
         with self._writing:
             if self._document is None:
                 raise WriterConflictError("the lease has been lost", expected="a writer that holds it")
-            value = {**self._document.value, **changes, "until": time.time() + self._lease_s}
+            value = {**self._document.value, **changes, "until": self._documents.time() + self._lease_s}
             try:
                 self._document = self._documents.put(self._path, value, after=self._document)
             except ConflictError:

@@ -35,6 +35,12 @@ class ClusterRecords:
     def _found(self, kind: str, record_id: str) -> Json | None:
         return next(iter(self._cluster.get_many(self._at(), [_path(kind, record_id)])), None)
 
+    def problems(self) -> list[str]:
+        return []  # the cluster checks its segments itself
+
+    def time(self) -> float:
+        return self._cluster.time()
+
     def get(self, kind: str, record_id: str) -> Record | None:
         found = self._found(kind, record_id)
         return None if found is None else _record(found["_source"])

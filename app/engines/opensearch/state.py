@@ -31,6 +31,10 @@ class StateDocuments:
         self.index = f"{cluster.prefix}-catalog"
         self._seen = threading.local()
 
+    def time(self) -> float:
+        """Seconds since 1970 by the cluster's clock."""
+        return self._cluster.time()
+
     def ensure(self) -> None:
         """Create the catalog index if it does not exist."""
         self._cluster.ensure_index(self.index)

@@ -349,7 +349,7 @@ class OpenSearchStore:
     def _removal(self, old: _Known, change: int) -> Iterator[tuple[Json, Json | None]]:
         """The bulk items that mark a document version and its passages as removed at the counter `change`."""
         aliases = self._aliases
-        mark = {"doc": {"removed": change, "removed_at": int(time.time())}}
+        mark = {"doc": {"removed": change, "removed_at": int(self._cluster.time())}}
         yield {"update": {"_index": aliases.documents, "_id": str(old.key)}}, mark
         for row in rows_of(old.key, old.passages).tolist():
             yield {"update": {"_index": aliases.passages, "_id": str(row)}}, mark
@@ -424,7 +424,7 @@ class OpenSearchStore:
         Searches that began before the removal still need them, so it must be longer than any search takes.
         """
         with self._transaction() as state:
-            bar = int(time.time() - older_than_s)
+            bar = int(self._cluster.time() - older_than_s)
             due = [{"range": {"removed_at": {"lte": bar}}}, {"range": {"removed": {"lte": state["change"]}}}]
             answer = self._cluster.search(
                 self.names.passages,

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from hyblink.app.core.errors import (
     CorruptionError,
@@ -14,6 +15,7 @@ from hyblink.app.core.errors import (
     UnavailableError,
     WriterConflictError,
 )
+from hyblink.app.engines.disk import read_only, writable
 
 _FULL_CODES = {sqlite3.SQLITE_FULL}
 
@@ -23,6 +25,8 @@ _CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 def translate(error: sqlite3.Error) -> HyblinkError:
     """The hyblink error for an SQLite error: disk full, corruption, writer conflict, or unavailable."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:
+        return read_only()
     if code in _FULL_CODES or (code == sqlite3.SQLITE_IOERR and "disk" in str(error)):
         return StorageFullError(f"the write was undone, the old state stands: {error}")
     if code in _CORRUPT_CODES:
@@ -42,10 +46,27 @@ def translated() -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection in WAL mode with durable commits. The caller begins and ends transactions itself."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+    """A connection in WAL mode with durable commits. The caller begins and ends transactions itself.
+
+    In a folder that cannot be written the file is read as it is. Raises UnavailableError if writes wait in its log.
+    """
+    if path.exists() and not writable(path.parent):
+        connection = _as_it_is(path)
+    else:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA mmap_size = 1073741824")
     return connection
+
+
+def _as_it_is(path: Path) -> sqlite3.Connection:
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise UnavailableError(
+            f"the last writes of {path.name} are still in its log", received=log.name,
+            expected="the folder opened once where it can be written",
+        )  # fmt: skip
+    address = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)

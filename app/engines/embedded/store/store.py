@@ -32,6 +32,7 @@ from hyblink.app.core.types.documents import (
     BulkResult,
     Metadata,
 )
+from hyblink.app.engines.disk import disk_errors
 from hyblink.app.engines.embedded.store.checksums import checksum
 from hyblink.app.engines.embedded.store.coding import encode_terms
 from hyblink.app.engines.embedded.store.connection import connect, translated
@@ -60,7 +61,8 @@ class SqliteStore:
         """Without `create`, raises CorruptionError if the file is missing or empty: a lost store is no empty one."""
         if not create:
             _check_there(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.after_change: Callable[[], None] = lambda: None
         """A callback that runs after each committed transaction."""
@@ -108,7 +110,8 @@ class SqliteStore:
             raise WriterConflictError("another thread is writing to this collection", expected="one writer at a time")
         try:
             try:
-                self._file_lock.acquire(timeout=self._wait)
+                with disk_errors():
+                    self._file_lock.acquire(timeout=self._wait)
             except filelock.Timeout:
                 owner = self._owner_file.read_text() if self._owner_file.exists() else "unknown"
                 raise WriterConflictError(
