@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 $(UPGRADE)
 EVERYTHING = --extra ui --extra worker --extra weights --extra aws --extra train --extra dev
 
-.PHONY: help install light .light demo test test-services soak lint format bench picture lock clean
+.PHONY: help install light .light demo test test-services soak lint format bench picture lock sbom pin-images clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -85,6 +85,19 @@ lock: ## Resolve the lock files again.
 	$(COMPILE) --extra gpu $(EVERYTHING) pyproject.toml -o requirements-gpu.lock
 	$(COMPILE) --extra local --extra ui --extra worker --extra weights -c requirements.lock pyproject.toml \
 	  -o requirements-light.lock
+
+sbom: install ## List what the production image contains, with versions and licences (CycloneDX): sbom.json.
+	@$(UV) venv --quiet --clear --python $(BIN)/python .sbom
+	@VIRTUAL_ENV=.sbom $(UV) pip sync --quiet --require-hashes requirements-light.lock
+	@VIRTUAL_ENV=.sbom $(UV) pip install --quiet --no-deps .
+	@$(UV) tool run --quiet --from 'cyclonedx-bom>=7' cyclonedx-py environment .sbom/bin/python --gather-license-texts \
+	  --pyproject pyproject.toml --output-reproducible -o sbom.json
+	@rm -rf .sbom
+	@$(BIN)/python -c "import json; found = json.load(open('sbom.json'))['components']; \
+	  print(f'sbom.json: {len(found)} components, {sum(not c.get(\"licenses\") for c in found)} without a stated licence')"
+
+pin-images: install ## Write the digests of the container images into compose.yaml and the Dockerfiles.
+	$(BIN)/python -m tests.support.pin_images $(ARGS)
 
 clean: ## Remove environments and the demo's data.
 	rm -rf $(VENV) $(TOOLS) .hyblink

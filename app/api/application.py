@@ -17,6 +17,7 @@ from hyblink.app.access.oidc import TokenVerifier
 from hyblink.app.access.rate_limits import RateLimits
 from hyblink.app.api.answers import ERRORS
 from hyblink.app.api.dependencies import Grouped, Service, Slots, access_of, one_call
+from hyblink.app.api.docs import serve_docs
 from hyblink.app.api.errors import answer_errors
 from hyblink.app.api.limits import BodyLimit, BodyMemory
 from hyblink.app.api.metrics import Metrics, method_label
@@ -42,7 +43,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         version="1",
         summary="Hybrid search over your own documents, with the reasons.",
         lifespan=warm_up.lifespan(),
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         responses=ERRORS,
     )
@@ -53,6 +54,7 @@ def create_api(app: App, *, host: str | None = None) -> FastAPI:
         BodyLimit, limit=settings.api.max_body_bytes, others=uploads, seconds=settings.api.body_timeout_s
     )
     _observe(api, service)
+    serve_docs(api)
     answer_errors(api)
     for router in ROUTERS.values():
         api.include_router(router.routes)
