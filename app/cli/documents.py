@@ -85,6 +85,7 @@ def ingest(
             "seconds": done.seconds,
             "encoded": done.encoded,
             "encode_seconds": done.encode_seconds,
+            "outdated": done.outdated,
             "collection": collection,
         }
         line = (
@@ -93,6 +94,11 @@ def ingest(
             f"in {done.seconds:.1f} s; {done.encoded} encoded in {done.encode_seconds:.1f} s"
         )
         notes = [f"rejected {rejected}" for rejected in report.rejects]
+        if done.outdated >= 0.001:
+            notes.append(
+                f"{done.outdated:.1%} of the entries that BM25 counts are of replaced passages; they go within minutes "
+                "where a worker runs, or with the next ingestion"
+            )
         if report.rejected:
             notes.append(f"all rejected rows: {done.rejects_file}")
         answer(shown, as_json, [line], notes)

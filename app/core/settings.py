@@ -135,6 +135,9 @@ class IngestSettings(_Section):
 
     batch_documents: int = Field(2000, gt=0, description="Documents written in one transaction.")
     max_row_bytes: int = Field(16 * 2**20, gt=0, description="Longest row or file that a reader takes.")
+    storage_wait_s: float = Field(
+        600.0, ge=0, description="How long `hyblink ingest` and `kb load` wait for a cluster that is away, each time."
+    )
     file_time_limit_s: float = Field(60, gt=0, description="Longest time to read a file that is one document.")
     file_memory_bytes: int = Field(
         2 * 2**30, ge=2**29, description="Memory of the process that reads such files, libraries included."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from hyblink.app.application import App
+from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.ports.store import SourceProgress
 from hyblink.app.core.progress import Progress, silent
 from hyblink.app.core.types.collections import CollectionSpec
@@ -16,10 +18,13 @@ from hyblink.app.core.types.documents import BulkItem, BulkResult, Document
 from hyblink.app.linking.knowledge_base import entity_spec
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.patience import patiently
 from hyblink.indexer.ingest.pipeline import IngestReport, RejectsFile, Source, ingest
 
 _BATCH = 2000
 _REJECTS_SHOWN = 20
+_MERGED_AFTER, _MERGE_PATIENCE_S = 0.005, 90.0
+"""A run that replaces more of a collection than this merges its index at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Ingested:
     seconds: float
     encoded: int
     encode_seconds: float
+    outdated: float = 0.0
+    """The share of replaced passages that BM25's statistics still count; see `Engine.outdated`."""
 
 
 def ingest_source(
@@ -70,32 +77,48 @@ def ingest_source(
     With `wait`, also encode every passage before returning. With `resume`, an interrupted run continues where it
     stopped. Raises UserError, ConflictError.
     """
-    ensure_collection(app, (new or NewCollection()).spec(collection))
-    engine = app.catalog.engine(collection)
+    patience = app.settings.ingest.storage_wait_s
+
+    def begun() -> Engine:
+        ensure_collection(app, (new or NewCollection()).spec(collection))
+        return app.catalog.engine(collection)
+
+    engine = patiently(begun, app.catalog.names, patience, progress)
     rejects = app.settings.data_dir / "rejects" / f"{collection}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
     started = time.perf_counter()
     advance, told = progress("documents"), 0
 
+    parts: list[IngestReport] = []  # one, and another for each time that the storage was away
+
     def tell(report: IngestReport) -> None:
         nonlocal told
-        advance(report.documents - told, f"{report.documents / (time.perf_counter() - started):,.0f}/s")
-        told = report.documents
+        if not parts or parts[-1] is not report:
+            parts.append(report)
+        done = sum(part.documents for part in parts)
+        advance(done - told, f"{done / (time.perf_counter() - started):,.0f}/s")
+        told = done
 
     def upsert(documents: list[Document | BulkItem], progress: SourceProgress) -> BulkResult:
         return app.documents.upsert(collection, documents, encode=False, progress=progress)
 
-    report = ingest(
-        source,
-        engine,
-        upsert,
-        rejects=RejectsFile(rejects),
-        batch_documents=app.settings.ingest.batch_documents,
-        resume=resume,
-        is_current=lambda: app.catalog.current(collection) == engine.record.id,
-        progress=tell,
-    )
+    def read() -> IngestReport:
+        return ingest(
+            source,
+            engine,
+            upsert,
+            rejects=RejectsFile(rejects),
+            batch_documents=app.settings.ingest.batch_documents,
+            resume=resume or bool(parts),
+            is_current=lambda: app.catalog.current(collection) == engine.record.id,
+            progress=tell,
+        )
+
+    report = _added_up(parts, patiently(read, engine.store.change, patience, progress))
     seconds, started = time.perf_counter() - started, time.perf_counter()
-    encoded = encode_with_progress(app, collection, progress) if wait else 0
+    encoded = 0
+    if wait:
+        encode = partial(encode_with_progress, app, collection, progress)
+        encoded = patiently(encode, engine.store.change, patience, progress)
     return Ingested(
         collection,
         report,
@@ -103,7 +126,23 @@ def ingest_source(
         seconds,
         encoded,
         time.perf_counter() - started,
+        engine.tidy(_MERGED_AFTER, patience_s=_MERGE_PATIENCE_S) if report.updated else engine.outdated(),
     )
+
+
+def _added_up(parts: Sequence[IngestReport], last: IngestReport) -> IngestReport:
+    """The report on a run that went on several times, as if it had been one."""
+    earlier = [part for part in parts if part is not last]
+    for part in earlier:
+        last.created += part.created
+        last.updated += part.updated
+        last.unchanged += part.unchanged
+        last.rejected += part.rejected
+        last.passages += part.passages
+    if earlier:
+        last.resumed_after = earlier[0].resumed_after
+        last.rejects = [text for part in (*earlier, last) for text in part.rejects][:_REJECTS_SHOWN]
+    return last
 
 
 def encode_with_progress(app: App, collection: str, progress: Progress = silent) -> int:
@@ -170,7 +209,8 @@ def load_entities(
         loaded.skipped += len(some) - len(batch)
         if no_aliases:
             batch = [{**row, "aliases": []} if isinstance(row, dict) else row for row in batch]
-        for item in app.entities.bulk(kb, batch, encode=False).items:
+        write = partial(app.entities.bulk, kb, batch, encode=False)
+        for item in patiently(write, app.catalog.names, app.settings.ingest.storage_wait_s, progress).items:
             setattr(loaded, item.status, getattr(loaded, item.status) + 1)
             if item.status == "rejected" and len(loaded.rejects) < _REJECTS_SHOWN:
                 loaded.rejects.append(f"{item.id}: {item.message}")

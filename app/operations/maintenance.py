@@ -32,6 +32,7 @@ def sweep(app: App) -> None:
                 app.jobs.encode(name, engine.record.id, engine.store.reader().unencoded(SWEPT).tolist())
             if app.catalog.annotation(name) is not None:
                 app.jobs.annotate(name)
+            engine.tidy()
         except HyblinkError as error:
             log.error("collection %s: %s", name, error)
     for due in app.schedules.take_due(app.catalog.records().time()):

@@ -32,6 +32,11 @@ class _Reader:
         for at in range(0, len(self._rows), 4096):
             yield self._rows[at : at + 4096], self._vectors[at : at + 4096].astype(np.float32)
 
+    moment = ""
+
+    def continues(self, _change: int, _moment: str) -> bool:
+        return True
+
     def removed_since(self, _change: int) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
 

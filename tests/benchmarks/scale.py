@@ -59,6 +59,11 @@ class _Repeated:
                 yield np.arange(row, row + len(block)), block.astype(np.float16).astype(np.float32)
                 row += len(block)
 
+    moment = ""
+
+    def continues(self, _change: int, _moment: str) -> bool:
+        return True
+
     def removed_since(self, _change: int) -> npt.NDArray[np.int64]:
         return np.zeros(0, dtype=np.int64)
 

@@ -30,6 +30,11 @@ class Vectors:
     ) -> None:
         self.rows, self.values, self.changes, self.removed, self.change = rows, vectors, changes, removed, change
 
+    moment = ""
+
+    def continues(self, _change: int, _moment: str) -> bool:
+        return True
+
     def vectors_since(self, change: int) -> Iterator[tuple[IdArray, VectorArray]]:
         keep = (self.changes > change) & ~np.isin(self.rows, list(self.removed))
         if keep.any():

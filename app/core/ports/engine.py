@@ -53,6 +53,21 @@ class Engine(Protocol):
         """
         ...
 
+    def outdated(self) -> float:
+        """The share of entries of replaced or deleted passages in the statistics of BM25, 0 to 1.
+
+        They are not found, but counted, so that scores differ a little, until they are merged away.
+        """
+        ...
+
+    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> float:
+        """Merge such entries away if their share is larger than `more_than`; return the share that is left.
+
+        None is a share that is worth the work while others search. What a search under way may still need stays.
+        Waits at most `patience_s` seconds until an engine lets go of what its replicas might need.
+        """
+        ...
+
     def compact(self, *, patience_s: float = 0.0) -> None:
         """Merge recent updates into the indexes and purge removed passages.
 

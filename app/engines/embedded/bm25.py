@@ -255,6 +255,15 @@ class Bm25Index:
             if state is None or any((segment.get("deletes") or {}).get("num_deleted_docs") for segment in segments):
                 self._build(reader)
 
+    def outdated(self) -> float:
+        """The share of deleted entries that the statistics still count, 0 to 1."""
+        try:
+            segments = read_json(self._folder / "meta.json")["segments"]
+            deleted = sum((segment.get("deletes") or {}).get("num_deleted_docs", 0) for segment in segments)
+            return float(deleted / max(1, sum(segment["max_doc"] for segment in segments)))
+        except (OSError, CorruptionError, KeyError, TypeError, AttributeError):
+            return 0.0  # there is no index yet, or one that will be made anew
+
     def _build(self, reader: StoreReader) -> None:
         self._index, self._view = None, None
         shutil.rmtree(self._folder, ignore_errors=True)

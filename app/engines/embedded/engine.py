@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _SET_BACK = "set-back.json"
 """Written when the store is found to have lost changes, read by `fsck`, removed by `fsck --repair`."""
 _NOT_INDEXED = "an index could not be brought up to date; nothing stored is lost"
+_WORTH_MERGING = 0.2
 _TRIES = 200
 _RELEASE_S = 5.0
 
@@ -191,6 +192,16 @@ class EmbeddedEngine:
             standing = [index.published_change() for index in self._indexes()]
         with suppress(WriterConflictError):
             self.store.forget_tombstones(min(*standing, reader.change))
+
+    def outdated(self) -> float:
+        return self.bm25.outdated()
+
+    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> float:  # noqa: ARG002
+        if self._beside is None and self.outdated() > (_WORTH_MERGING if more_than is None else more_than):
+            with self._lock, disk_errors(_NOT_INDEXED):
+                self.bm25.compact(self.store.reader())
+                self._latest = None
+        return self.outdated()
 
     def _indexes(self) -> list[Bm25Index | SparseIndex | FaissIndex]:
         """All indexes derived from the store."""

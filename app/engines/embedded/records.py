@@ -23,7 +23,7 @@ from hyblink.app.engines.embedded.store.connection import connect, translate
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
   kind TEXT NOT NULL, id TEXT NOT NULL, version INTEGER NOT NULL, state TEXT NOT NULL, collection TEXT NOT NULL,
-  body TEXT NOT NULL, PRIMARY KEY (kind, id)
+  body TEXT NOT NULL, crc INTEGER, PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS installation (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS records_by_state ON records (kind, state, id);
@@ -102,11 +102,17 @@ class SqliteRecords:
         if not writable(self._path.parent) and "installation" not in tables:
             return  # of an earlier release
         if writable(self._path.parent):
-            connection.executescript(_SCHEMA)
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(records)")}
-            if "crc" not in columns:
-                connection.execute("ALTER TABLE records ADD COLUMN crc INTEGER")
-            connection.execute("INSERT OR IGNORE INTO installation VALUES (1, ?)", (known or secrets.token_hex(8),))
+            connection.execute("BEGIN IMMEDIATE")  # other processes may open it at the same time
+            try:
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    connection.execute(statement)
+                if not any(row[1] == "crc" for row in connection.execute("PRAGMA table_info(records)")):
+                    connection.execute("ALTER TABLE records ADD COLUMN crc INTEGER")
+                connection.execute("INSERT OR IGNORE INTO installation VALUES (1, ?)", (known or secrets.token_hex(8),))
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
         (row,) = connection.execute("SELECT id FROM installation").fetchall() or [(None,)]
         if known is not None and row[0] != known:
             raise _gone(self._path, "of another installation")

@@ -23,6 +23,8 @@ from hyblink.app.engines.opensearch.reader import ClusterReader
 from hyblink.app.engines.opensearch.store import OpenSearchStore
 
 log = logging.getLogger(__name__)
+_WORTH_MERGING, _TIDY_PAUSE_S = 0.05, 300.0
+"""A larger share than this is merged away while others search, at most so often."""
 _TRIES = 200
 
 
@@ -69,6 +71,7 @@ class OpenSearchEngine:
             )
         self._lock = threading.Lock()
         self._latest: Snapshot | None = None
+        self._tidy_from = 0.0
 
     @property
     def record(self) -> GenerationRecord:
@@ -144,6 +147,18 @@ class OpenSearchEngine:
                 if found and repair:
                     self.dense.rebuild(reader)
             return problems
+
+    def outdated(self) -> float:
+        return self.store.outdated()
+
+    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> float:
+        if more_than is None and time.monotonic() < self._tidy_from:
+            return self.outdated()
+        if self.outdated() > (_WORTH_MERGING if more_than is None else more_than):
+            self._tidy_from = time.monotonic() + _TIDY_PAUSE_S
+            self.store.purge(self._cluster.settings.keep_removed_s)
+            merge(self._cluster, self.store.names, patience_s, expunge=True)
+        return self.outdated()
 
     def compact(self, *, patience_s: float = 0.0) -> None:
         """Purge removed passages, merge the cluster's segments and rebuild the dense index.

@@ -10,12 +10,15 @@ from hyblink.app.engines.opensearch.layout import Names
 _LOOK_S = 0.5
 
 
-def merge(cluster: Cluster, names: Names, patience_s: float) -> None:
+def merge(cluster: Cluster, names: Names, patience_s: float, *, expunge: bool = False) -> None:
     """Merge the passages and documents of a generation into one segment for each shard.
+
+    With `expunge`, only segments that hold deleted entries are merged.
 
     Waits at most `patience_s` seconds until no shard retains deleted entries for replicas.
     """
-    options = {"max_num_segments": 1, "request_timeout": 3600}
+    what = {"only_expunge_deletes": "true"} if expunge else {"max_num_segments": 1}
+    options = {**what, "request_timeout": 3600}
     index = f"{names.passages},{names.documents}"
     # Lucene also retains entries whose deletion is not committed yet, so flush first.
     cluster.call(lambda: cluster.client.indices.flush(index=index))

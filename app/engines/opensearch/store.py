@@ -407,6 +407,14 @@ class OpenSearchStore:
             fields[KNN] = vectors[at].astype(np.float16).astype(np.float32).tolist()
         return fields
 
+    def outdated(self) -> float:
+        """The share of entries of removed passages that the statistics still count, 0 to 1."""
+        stats = self._cluster.call(
+            lambda: self._cluster.client.indices.stats(index=self.names.passages, metric="docs")
+        )["_all"]["primaries"]["docs"]
+        entries = int(stats["count"]) + int(stats["deleted"])
+        return 1 - self.reader().counts().passages / entries if entries else 0.0
+
     def _purge_if_due(self) -> None:
         """Purge if many passages are removed. Errors are logged only, because the write itself is committed."""
         try:
