@@ -62,6 +62,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+_CHECKSUM = "checksum"
+
+
+def _checksum_of(value: Mapping[str, Any]) -> str:
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically, with a checksum of its fields."""
+    write_json(path, {**value, _CHECKSUM: _checksum_of(value)})
+
+
+def read_checked_json(path: Path) -> dict[str, Any]:
+    """Read what `write_checked_json` wrote. Raises CorruptionError if it was changed. Without a checksum it is trusted.
+
+    Files of earlier releases have none.
+    """
+    found = read_json(path)
+    told = found.pop(_CHECKSUM, None)
+    if told is not None and told != _checksum_of(found):
+        raise CorruptionError(
+            f"{path.parent.name}/{path.name} does not match its checksum",
+            expected=f"the file as it was written, or one without the field {_CHECKSUM!r}",
+        )
+    return found
+
+
 def sha256(path: Path) -> str:
     """The file's sha256 in hexadecimal."""
     with path.open("rb") as file:

@@ -260,3 +260,19 @@ def test_an_idle_snapshot_does_not_let_the_log_grow(
         time.sleep(0.1 if elsewhere else 0)
     log = app.catalog.engine("c").store.path.with_name("store.sqlite-wal")
     assert log.stat().st_size < 8 * 2**20
+
+
+def test_a_long_run_is_indexed_by_a_process_of_its_own(
+    make_app: Callable[..., App], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app()
+    ensure_collection(app, CollectionSpec("c"))
+    engine = app.catalog.engine("c")
+    follower = engine.follow()
+    for part in range(8):
+        app.documents.bulk("c", [{"id": f"{part}-{n}", "text": f"alpha {n}"} for n in range(50)], encode=False)
+        follower.nudge()
+    follower.close()
+    assert "indexing process" not in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+    assert app.search.search("c", SearchRequest("alpha", k=5)).hits

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from hyblink.app.core.manifest import read_json
+from hyblink.app.core.manifest import read_checked_json
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.engines.embedded.engine import EmbeddedEngine
@@ -20,7 +20,7 @@ def follow(folder: Path, source: BinaryIO) -> None:
     """
     settings = Settings.model_validate_json(source.readline())
     record = next(path for path in (folder / "generation.json", folder / "building.json") if path.exists())
-    engine = EmbeddedEngine(folder, GenerationRecord(**read_json(record)), settings)
+    engine = EmbeddedEngine(folder, GenerationRecord(**read_checked_json(record)), settings)
     while source.read1(65536):  # type: ignore[attr-defined]
         engine.snapshot()
     engine.snapshot()

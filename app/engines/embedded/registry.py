@@ -11,27 +11,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import filelock
-import orjson
 
-from hyblink.app.core.errors import CorruptionError, InvalidInputError, WriterConflictError
-from hyblink.app.core.manifest import read_json, write_json
+from hyblink.app.core.errors import InvalidInputError, WriterConflictError
+from hyblink.app.core.manifest import read_checked_json, write_checked_json
 from hyblink.app.core.settings import Settings
 from hyblink.app.core.types.collections import GenerationRecord
 from hyblink.app.engines.disk import disk_errors
 from hyblink.app.engines.embedded.engine import EmbeddedEngine
 from hyblink.app.engines.embedded.records import SqliteRecords
-
-_CHECKSUM = "checksum"
-
-
-def _checksum(value: dict[str, Any]) -> str:
-    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    return blake2b(data, digest_size=8).hexdigest()
 
 
 class FileRegistry:
@@ -53,20 +44,13 @@ class FileRegistry:
 
     def read(self, name: str, key: str) -> dict[str, Any] | None:
         try:
-            found = read_json(self._path(name, key))
+            return read_checked_json(self._path(name, key))
         except FileNotFoundError:
             return None
-        told = found.pop(_CHECKSUM, None)  # files of earlier releases have none
-        if told is not None and told != _checksum(found):
-            raise CorruptionError(
-                f"{name}/{key}.json does not match its checksum",
-                expected=f"the file as it was written, or one without the field {_CHECKSUM!r}",
-            )
-        return found
 
     def write(self, name: str, key: str, value: dict[str, Any]) -> None:
         with disk_errors():
-            write_json(self._path(name, key), {**value, _CHECKSUM: _checksum(value)})
+            write_checked_json(self._path(name, key), value)
 
     def remove(self, name: str, key: str) -> None:
         with disk_errors():

@@ -150,15 +150,17 @@ class SqliteReader:
             yield from self._connection.execute(sql, values)
 
     def passages(self, rows: IdArray) -> dict[int, Passage]:
-        sql = 'SELECT row, doc_pk, ordinal, start, "end", vector_change FROM passages WHERE row IN ({})'
+        sql = (
+            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.ordinal, p.vector_change '
+            "FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
+        )
         found = list(self._in(sql, rows.tolist()))
-        own = texts.read(self._each, (texts.Place(row, key, start, end) for row, key, _, start, end, _ in found))
+        own = texts.own_texts(self._each, found)
         return {
             row: Passage(
-                PassageRow(row), DocId(own[row].doc_id), ordinal, start, end, own[row].title, own[row].text,
-                _tier(vector_change),
+                PassageRow(row), DocId(doc_id), ordinal, start, end, title, own[row], _tier(vector_change)
             )
-            for row, _, ordinal, start, end, vector_change in found
+            for row, _, start, end, doc_id, title, _, ordinal, vector_change in found
         }  # fmt: skip
 
     def passage_lengths(self, rows: IdArray) -> IdArray:
@@ -203,18 +205,20 @@ class SqliteReader:
             last = batch[-1][0]
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
-        sql = 'SELECT row, change, doc_pk, start, "end" FROM passages WHERE change > ? AND row > ? ORDER BY row LIMIT ?'
-        for batch in self._pages(sql, change):
-            changes = {row: at for row, at, *_ in batch}
-            for part in texts.in_parts([texts.Place(row, key, start, end) for row, _, key, start, end in batch]):
-                own = texts.read(self._each, part)
+        sql = (
+            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.change '
+            "FROM passages p JOIN documents d ON d.pk = p.doc_pk "
+            "WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
+        )
+        last = 0
+        while batch := self._all(sql, (change, last, _BATCH)):
+            last = batch[-1][0]
+            for part in texts.in_parts(batch):
+                own = texts.own_texts(self._each, part)
                 yield [
-                    PassageChange(
-                        row, changes[row], own[row].doc_id,
-                        f"{own[row].title}\n{own[row].text}" if own[row].title else own[row].text,
-                    )
-                    for row, *_ in part
-                ]  # fmt: skip
+                    PassageChange(row, at, doc_id, f"{title}\n{own[row]}" if title else own[row])
+                    for row, _, _, _, doc_id, title, _, at in part
+                ]
 
     def encoded(self, rows: IdArray) -> BoolArray:
         sql = "SELECT row FROM passages WHERE row IN ({}) AND vector_change IS NOT NULL"

@@ -33,7 +33,7 @@ from hyblink.app.core.types.documents import (
     Metadata,
 )
 from hyblink.app.engines.disk import disk_errors
-from hyblink.app.engines.embedded.store.checksums import checksum
+from hyblink.app.engines.embedded.store.checksums import blob_checksum, checksum, document_checksum, place_checksum
 from hyblink.app.engines.embedded.store.coding import encode_terms
 from hyblink.app.engines.embedded.store.connection import connect, translated
 from hyblink.app.engines.embedded.store.reader import RowOwners, SqliteReader
@@ -194,7 +194,9 @@ class SqliteStore:
                     if old[2] == metadata:
                         items.append(BulkItem(document.id, "unchanged", len(item.windows)))
                         continue
-                    crc = checksum(old[0], document.id, document.title, document.text, document.lang, metadata, old[1])
+                    crc = document_checksum(
+                        old[0], document.id, document.title, document.text, document.lang, metadata, old[1]
+                    )
                     sql = "UPDATE documents SET metadata = ?, change = ?, crc = ? WHERE pk = ?"
                     run(sql, (metadata, change, crc, old[0]))
                     run("DELETE FROM facets WHERE doc_pk = ?", (old[0],))
@@ -210,12 +212,12 @@ class SqliteStore:
                 values = (
                     pk, document.id, document.title, document.text, document.lang, metadata, item.content_hash
                 )  # fmt: skip
-                new_documents.append((*values, change, checksum(*values)))
+                new_documents.append((*values, change, document_checksum(*values)))
                 for ordinal, ((start, end), bag) in enumerate(zip(item.windows, item.bags, strict=True)):
-                    crc = checksum(next_row, pk, ordinal, start, end)
+                    crc = place_checksum(next_row, pk, ordinal, start, end)
                     new_passages.append((next_row, pk, ordinal, start, end, change, crc))
                     terms = encode_terms(bag)
-                    new_terms.append((next_row, *terms, checksum(next_row, *terms)))
+                    new_terms.append((next_row, *terms, blob_checksum(next_row, *terms)))
                     next_row += 1
                 new_facets += _facets(pk, document.metadata)
                 items.append(BulkItem(document.id, "updated" if old else "created", len(item.windows)))
@@ -277,10 +279,10 @@ class SqliteStore:
                 sql = "UPDATE passages SET vector_change = ? WHERE row = ? AND vector_change IS NULL"
                 if run(sql, (change, row)).rowcount:
                     vector = blobs[at].tobytes()
-                    run("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", (row, vector, checksum(row, vector)))
+                    run("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", (row, vector, blob_checksum(row, vector)))
                     if weights:
                         own = encode_terms(weights[at])
-                        run("INSERT OR REPLACE INTO weights VALUES (?, ?, ?, ?)", (row, *own, checksum(row, *own)))
+                        run("INSERT OR REPLACE INTO weights VALUES (?, ?, ?, ?)", (row, *own, blob_checksum(row, *own)))
                     stored += 1
             if stored:
                 self._advance(run, change)
