@@ -80,6 +80,7 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     import uvicorn
 
     from hyblink.app.api.application import create_api
+    from hyblink.app.api.protocol import timed_protocol
     from hyblink.app.bootstrap import build
     from hyblink.app.cli.console import progress
     from hyblink.app.core.settings import Settings
@@ -98,7 +99,8 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     )
     port = free_port(port)
     api = create_api(app, host="127.0.0.1")
-    server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=port, log_level="warning"))
+    http = timed_protocol(settings.api.header_timeout_s)
+    server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=port, log_level="warning", http=http))
     thread = threading.Thread(target=server.run, name="hyblink-api", daemon=True)
     thread.start()
     ui: subprocess.Popen[bytes] | None = None
