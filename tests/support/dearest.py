@@ -196,6 +196,10 @@ class Measured:
         assert found is not None
         return int(found.group(1)) * 1024
 
+    def memory(self) -> int:
+        """Resident bytes of the process."""
+        return self._memory("VmRSS")
+
     def cost(self, request: Request) -> Cost:
         """Send a request and return what it cost."""
         body = json.dumps(request.body).encode()
