@@ -19,7 +19,14 @@ from hyblink.app.operations.collections import ensure_collection
 
 # By default, applications in tests run their jobs themselves, without a message broker.
 os.environ.setdefault("HYBLINK_JOBS__BROKER", "none")
-_KEPT = {"HYBLINK_DATA", "HYBLINK_SCREENSHOT", "HYBLINK_SOAK", "HYBLINK_SOAK_SECONDS", "HYBLINK_JOBS__BROKER", "HYBLINK_TEST_API"}
+_KEPT = {
+    "HYBLINK_DATA",
+    "HYBLINK_SCREENSHOT",
+    "HYBLINK_SOAK",
+    "HYBLINK_SOAK_SECONDS",
+    "HYBLINK_JOBS__BROKER",
+    "HYBLINK_TEST_API",
+}
 
 
 @pytest.fixture(autouse=True)

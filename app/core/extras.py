@@ -6,7 +6,7 @@ from hyblink.app.core.errors import HyblinkError
 
 _MODULES = {
     "local": (
-        "defusedxml", "fastapi", "starlette", "filelock", "markdown_it", "mwparserfromhell", "numba", "numpy", "onnx",
+        "defusedxml", "fastapi", "fastapi_offline", "starlette", "filelock", "markdown_it", "mwparserfromhell", "numba", "numpy", "onnx",
         "onnxruntime", "opensearchpy", "prometheus_client", "psutil", "jwt", "cryptography", "pypdf", "Stemmer",
         "regex", "safetensors", "selectolax", "tantivy", "tokenizers", "uvicorn", "faiss", "huggingface_hub",
     ),
