@@ -6,7 +6,8 @@ from hyblink.app.core.errors import HyblinkError
 
 _MODULES = {
     "local": (
-        "defusedxml", "fastapi", "fastapi_offline", "starlette", "filelock", "markdown_it", "mwparserfromhell", "numba", "numpy", "onnx",
+        "defusedxml", "fastapi", "fastapi_offline", "starlette", "filelock", "markdown_it", "mwparserfromhell", "numba",
+        "numpy", "onnx",
         "onnxruntime", "opensearchpy", "prometheus_client", "psutil", "jwt", "cryptography", "pypdf", "Stemmer",
         "regex", "safetensors", "selectolax", "tantivy", "tokenizers", "uvicorn", "faiss", "huggingface_hub",
     ),
