@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -60,11 +60,6 @@ class Budget:
 
     def enter(self) -> None:
         """Begin to count the CPU time of this thread from now on."""
-        self._seen.at = time.thread_time()
-        self._seen.factor = 0.0
-
-    def skip(self) -> None:
-        """Do not count this thread's time since it was last counted."""
         self._seen.at = time.thread_time()
 
     @property
@@ -213,10 +208,7 @@ def models_may_go_on(what: str) -> bool:
 
     Raises RequestLeftError if the client has gone.
     """
-    budget = BUDGET.get()
-    if budget is None:
-        return True
-    with budget.dear(1.0):
+    with linking_cost():
         return within_budget(what)
 
 
@@ -259,7 +251,7 @@ def uncharged() -> Iterator[None]:
     try:
         yield
     finally:
-        budget.skip()
+        budget.enter()
         BUDGET.reset(token)
 
 
@@ -270,16 +262,14 @@ def linking_cost(share: float = 1.0) -> Iterator[None]:
     if budget is None:
         yield
         return
-    with budget.dear(1.0), budget.part(share):
+    with budget.dear(1.0), budget.part(share) if share < 1 else nullcontext():
         yield
 
 
 def check_models() -> None:
     """Raise OverBudgetError if nothing is left for models and linking, and RequestLeftError if the client has gone."""
-    budget = BUDGET.get()
-    if budget is not None:
-        with budget.dear(1.0):
-            budget.check()
+    with linking_cost():
+        check_budget()
 
 
 def report_of_budget() -> BudgetReport | None:

@@ -22,6 +22,8 @@ from hyblink.app.core.types.arrays import IdArray, ScoreArray
 from hyblink.app.core.types.ranking import Scored
 from hyblink.app.engines.disk import disk_errors
 
+BASED = ("sparse", "vdr", "dense")
+"""The folders of the indexes that are published as `Bases`."""
 LOCK_WAIT_S = 60.0
 log = logging.getLogger(__name__)
 T = TypeVar("T")

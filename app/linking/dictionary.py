@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hyblink.app.core.budget import check_budget
-from hyblink.app.core.ports.store import PassageChange, StoreReader
+from hyblink.app.core.ports.store import PassageChange, StoreReader, is_of_another_history
 from hyblink.app.core.ports.views import Snapshot
 from hyblink.app.core.types.arrays import IdArray, ScoreArray
 from hyblink.app.core.types.linking import Mention
@@ -128,8 +128,8 @@ class AliasDictionary:
     def at(self, reader: StoreReader) -> DictionaryView:
         """Return a view of the dictionary at the reader's snapshot, after reading the changes up to it."""
         with self._lock:
-            if 0 <= self._change <= reader.change and not reader.continues(self._change, self._moment):
-                self._change = -1  # the store was put back from a copy
+            if is_of_another_history(reader, self._change, self._moment):
+                self._change = -1
             if reader.change > self._change:
                 self._catch_up(reader)
             return DictionaryView(self._parts, self._removed, reader, later=reader.change < self._change)

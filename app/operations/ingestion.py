@@ -119,6 +119,8 @@ def ingest_source(
     if wait:
         encode = partial(encode_with_progress, app, collection, progress)
         encoded = patiently(encode, engine.store.change, patience, progress)
+    if report.updated:
+        engine.tidy(_MERGED_AFTER, patience_s=_MERGE_PATIENCE_S)
     return Ingested(
         collection,
         report,
@@ -126,7 +128,7 @@ def ingest_source(
         seconds,
         encoded,
         time.perf_counter() - started,
-        engine.tidy(_MERGED_AFTER, patience_s=_MERGE_PATIENCE_S) if report.updated else engine.outdated(),
+        engine.outdated(),
     )
 
 

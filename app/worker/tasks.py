@@ -7,7 +7,8 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from hyblink.app.application import App
@@ -92,28 +93,20 @@ def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False
     @task(ENCODE)
     def encode(self: Task, collection: str, generation: str) -> None:
         def do(app: App) -> None:
-            try:
+            with _unless_dropped(app, collection, generation):
                 encode_waiting(app, collection, generation, until_enough())
                 engine = app.catalog.engine(collection, generation)
                 left = engine.store.reader().unencoded(1)
                 if len(left) and app.catalog.current(collection) == generation and not app.claims.live(engine):
                     app.jobs.encode(collection, generation, left.tolist())
-            except Exception as error:
-                if app.catalog.has(collection, generation):
-                    raise
-                log.info("%s of %s was dropped while it was being encoded: %s", generation, collection, error)
 
         attempt(self, (collection, generation), do)
 
     @task(ANNOTATE)
     def annotate(self: Task, collection: str) -> None:
         def do(app: App) -> None:
-            try:
+            with _unless_dropped(app, collection):
                 annotate_waiting(app, collection, until_enough())
-            except Exception as error:
-                if app.catalog.has(collection):
-                    raise
-                log.info("%s was deleted while it was being annotated: %s", collection, error)
 
         attempt(self, (collection,), do)
 
@@ -142,6 +135,17 @@ def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False
         attempt(self, (), check_all)
 
     return celery, mine
+
+
+@contextmanager
+def _unless_dropped(app: App, collection: str, generation: str | None = None) -> Iterator[None]:
+    """Let errors pass silently if the collection or generation is gone: it was dropped during the work on it."""
+    try:
+        yield
+    except Exception as error:
+        if app.catalog.has(collection, generation):
+            raise
+        log.info("%s %s was dropped during the work on it: %s", collection, generation or "", error)
 
 
 def _bury(mine: WorkerApp, task: str, ids: list[str], error: Exception) -> None:

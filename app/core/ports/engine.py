@@ -60,8 +60,8 @@ class Engine(Protocol):
         """
         ...
 
-    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> float:
-        """Merge such entries away if their share is larger than `more_than`; return the share that is left.
+    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> None:
+        """Merge such entries away if their share is larger than `more_than`.
 
         None is a share that is worth the work while others search. What a search under way may still need stays.
         Waits at most `patience_s` seconds until an engine lets go of what its replicas might need.

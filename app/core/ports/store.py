@@ -6,9 +6,11 @@ with every committed write, and an index is brought up to date by reading what w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Protocol
 
 from hyblink.app.core.errors import ConflictError
@@ -203,6 +205,19 @@ class SourceProgress:
     source: str
     before: str | None
     position: str
+
+
+def next_moment(before: str, change: int) -> str:
+    """The moment of a new change, chained to the one before it; see `StoreReader.moment`."""
+    return blake2b(f"{before} {change}".encode() + os.urandom(16), digest_size=16).hexdigest()
+
+
+def is_of_another_history(reader: StoreReader, change: int, moment: str) -> bool:
+    """Whether what was made at `change` is of a history that the store has no more: it was put back from a copy.
+
+    False for what is newer than the reader's snapshot, and for what notes no moment.
+    """
+    return bool(moment) and 0 <= change <= reader.change and not reader.continues(change, moment)
 
 
 def check_progress(progress: SourceProgress, stored: str | None) -> None:

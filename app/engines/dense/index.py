@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hyblink.app.core.errors import CorruptionError
-from hyblink.app.core.ports.store import StoreReader
+from hyblink.app.core.ports.store import StoreReader, is_of_another_history
 from hyblink.app.core.settings import DenseSettings
 from hyblink.app.core.types.arrays import IdArray, VectorArray
 from hyblink.app.engines.dense.kinds import build, choose_kind, on_first_gpu
@@ -65,8 +65,8 @@ class FaissIndex:
         Raises AheadError if the index already includes newer writes.
         """
         with self._lock:
-            if self._applied > 0 and self._applied <= reader.change and self._differs(reader):
-                self._applied = -1  # the store was put back from a copy
+            if is_of_another_history(reader, self._applied, self._moment):
+                self._applied = -1
             if self._applied < 0:
                 self._load(reader)
             if self._applied > reader.change:
@@ -82,9 +82,6 @@ class FaissIndex:
                 self._settings,
                 self._dimension,
             )
-
-    def _differs(self, reader: StoreReader) -> bool:
-        return bool(self._moment) and not reader.continues(self._applied, self._moment)
 
     def _load(self, reader: StoreReader) -> None:
         self._reset()

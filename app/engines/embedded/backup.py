@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hyblink.app.core.errors import UnavailableError
+from hyblink.app.engines.derived import BASED
 from hyblink.app.engines.embedded.store.connection import translated
 
 STORE = "store.sqlite"
-_DERIVED = ("sparse", "vdr", "dense")
 
 
 def copy_collection(folder: Path, target: Path) -> None:
@@ -36,7 +36,7 @@ def copy_collection(folder: Path, target: Path) -> None:
 
 
 def _copy_generation(folder: Path, target: Path) -> None:
-    for name in _DERIVED:
+    for name in BASED:
         for build in (folder / name).glob("base-*"):
             _copy_build(build, target / name / build.name)
     for path in folder.glob("*.json"):

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_LINKED = ("sparse", "vdr", "dense")
+from hyblink.app.engines.derived import BASED
 
 
 def indexes_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
@@ -18,7 +18,7 @@ def indexes_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
     target = Path(made.name)
     if (folder / "bm25").is_dir():
         shutil.copytree(folder / "bm25", target / "bm25")
-    for name in _LINKED:
+    for name in BASED:
         (target / name).mkdir()
         for build in (folder / name).glob("base-*"):
             (target / name / build.name).symlink_to(build.resolve())

@@ -34,8 +34,6 @@ from hyblink.app.engines.derived import AheadError, index_lock, top
 K1 = 1.2
 B = 0.75
 _SAMPLE, _TERMS = 300, 12
-"""fsck looks at so many passages, and at so many terms of each."""
-_SAMPLE, _TERMS = 300, 12
 """`check` looks at about so many passages, and at so many terms of each."""
 LUCENE_FACTOR = K1 + 1.0
 FORMAT = 2
@@ -251,8 +249,7 @@ class Bm25Index:
             self.catch_up(reader)  # apply pending deletions first
         with index_lock(self._folder):
             state = self._readable_state()
-            segments = read_json(self._folder / "meta.json")["segments"] if state is not None else []
-            if state is None or any((segment.get("deletes") or {}).get("num_deleted_docs") for segment in segments):
+            if state is None or self.outdated() > 0:
                 self._build(reader)
 
     def outdated(self) -> float:

@@ -196,12 +196,11 @@ class EmbeddedEngine:
     def outdated(self) -> float:
         return self.bm25.outdated()
 
-    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> float:  # noqa: ARG002
+    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> None:  # noqa: ARG002
         if self._beside is None and self.outdated() > (_WORTH_MERGING if more_than is None else more_than):
             with self._lock, disk_errors(_NOT_INDEXED):
                 self.bm25.compact(self.store.reader())
                 self._latest = None
-        return self.outdated()
 
     def _indexes(self) -> list[Bm25Index | SparseIndex | FaissIndex]:
         """All indexes derived from the store."""

@@ -151,14 +151,13 @@ class OpenSearchEngine:
     def outdated(self) -> float:
         return self.store.outdated()
 
-    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> float:
+    def tidy(self, more_than: float | None = None, *, patience_s: float = 0.0) -> None:
         if more_than is None and time.monotonic() < self._tidy_from:
-            return self.outdated()
+            return
+        self._tidy_from = time.monotonic() + _TIDY_PAUSE_S
         if self.outdated() > (_WORTH_MERGING if more_than is None else more_than):
-            self._tidy_from = time.monotonic() + _TIDY_PAUSE_S
             self.store.purge(self._cluster.settings.keep_removed_s)
             merge(self._cluster, self.store.names, patience_s, expunge=True)
-        return self.outdated()
 
     def compact(self, *, patience_s: float = 0.0) -> None:
         """Purge removed passages, merge the cluster's segments and rebuild the dense index.

@@ -8,18 +8,16 @@ are invisible, and the next writer rolls them back.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import islice
 
 import numpy as np
 
 from hyblink.app.core.errors import HyblinkError, NotFoundError, UnavailableError
-from hyblink.app.core.ports.store import PreparedDocument, SourceProgress, check_progress
+from hyblink.app.core.ports.store import PreparedDocument, SourceProgress, check_progress, next_moment
 from hyblink.app.core.types.arrays import IdArray, TermWeights, VectorArray
 from hyblink.app.core.types.documents import BulkItem, BulkResult
 from hyblink.app.engines.opensearch import query_builder as build
@@ -156,8 +154,8 @@ class OpenSearchStore:
         self._cluster.refresh(self.names.passages, self.names.documents)
         known = self._lease.value.get("moments", [])
         before = known[-1][1] if known else self._lease.value["uid"]
-        moment = blake2b(f"{before} {change}".encode() + os.urandom(16), digest_size=16).hexdigest()
-        self._lease.update({"change": change, "moments": [*known, [change, moment]][-_MOMENTS:], **changes})
+        moments = [*known, [change, next_moment(before, change)]][-_MOMENTS:]
+        self._lease.update({"change": change, "moments": moments, **changes})
 
     @property
     def _aliases(self) -> Names:

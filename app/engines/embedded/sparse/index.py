@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hyblink.app.core.ports.store import StoreReader
+from hyblink.app.core.ports.store import StoreReader, is_of_another_history
 from hyblink.app.core.types.arrays import IdArray, TermBatch, TermWeights
 from hyblink.app.engines.derived import AheadError, Bases
 from hyblink.app.engines.embedded.sparse.segment import EMPTY_SEGMENT, Part, Segment, build_segment, merge_segments
@@ -55,9 +55,8 @@ class SparseIndex:
         Raises AheadError if the index already includes newer writes.
         """
         with self._lock:
-            known = self._moment and 0 < self._applied <= reader.change
-            if known and not reader.continues(self._applied, self._moment):
-                self._applied = -1  # the store was put back from a copy
+            if is_of_another_history(reader, self._applied, self._moment):
+                self._applied = -1
             if self._applied < 0:
                 self._load(reader)
             if self._applied > reader.change:

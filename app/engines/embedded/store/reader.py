@@ -17,6 +17,7 @@ from hyblink.app.core.filters import Filter
 from hyblink.app.core.ports.store import (
     ExportedDocument,
     PassageChange,
+    is_of_another_history,
 )
 from hyblink.app.core.selection import RowSelection
 from hyblink.app.core.types.arrays import BoolArray, IdArray, TermBatch, VectorArray
@@ -57,7 +58,7 @@ class RowOwners:
     def extend(self, reader: SqliteReader) -> None:
         """Read the rows added since the last call; all of them if the store was put back from a copy meanwhile."""
         with self._lock:
-            if self._moment and reader.change >= self._change and not reader.continues(self._change, self._moment):
+            if is_of_another_history(reader, self._change, self._moment):
                 self._forget()
             if reader.change >= self._change:
                 self._change, self._moment = reader.change, reader.moment

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from hyblink.app.core.ports.store import (
     PreparedDocument,
     SourceProgress,
     check_progress,
+    next_moment,
 )
 from hyblink.app.core.types.arrays import IdArray, TermWeights, VectorArray
 from hyblink.app.core.types.documents import (
@@ -147,8 +147,7 @@ class SqliteStore:
     def _advance(run: Callable[..., sqlite3.Cursor], change: int) -> None:
         """Set the change counter, and chain the change's moment to the one before."""
         _, before = run(NEWEST_MOMENT).fetchone()
-        moment = blake2b(f"{before} {change}".encode() + os.urandom(16), digest_size=16).hexdigest()
-        run("INSERT INTO moments VALUES (?, ?)", (change, moment))
+        run("INSERT INTO moments VALUES (?, ?)", (change, next_moment(before, change)))
         run("UPDATE meta SET value = ? WHERE key = 'change'", (change,))
 
     @staticmethod
