@@ -61,6 +61,7 @@ def celery_for(settings: Settings) -> Celery:
 
     jobs = settings.jobs
     url = jobs.broker.get_secret_value()
+    broker = url
     options: dict[str, Any] = {}
     if url == "filesystem":
         from hyblink.app.jobs.filesystem_transport import SCHEME
@@ -68,7 +69,7 @@ def celery_for(settings: Settings) -> Celery:
         folder = settings.data_dir.resolve() / "broker"
         control = folder / "control"
         control.mkdir(parents=True, exist_ok=True)
-        url = f"{SCHEME}://localhost"
+        broker = f"{SCHEME}://localhost"
         options = {
             "data_folder_in": str(folder),
             "data_folder_out": str(folder),
@@ -76,6 +77,9 @@ def celery_for(settings: Settings) -> Celery:
             "polling_interval": 0.2,
         }
     elif url.startswith("redis"):
+        from hyblink.app.jobs import redis_transport
+
+        broker = f"{redis_transport.SCHEME}:{url.partition(':')[2]}"
         options = {
             "visibility_timeout": jobs.visibility_timeout_s,
             "global_keyprefix": "hyblink:",
@@ -83,7 +87,7 @@ def celery_for(settings: Settings) -> Celery:
             "socket_connect_timeout": 5,
             "health_check_interval": 30,
         }
-    celery = Celery("hyblink", broker=url, set_as_current=False)
+    celery = Celery("hyblink", broker=broker, set_as_current=False)
     limit = jobs.slice_s + _LIMIT_SLACK_S
     celery.conf.update(
         task_serializer="json",

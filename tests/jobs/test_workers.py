@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import suppress
 
 import httpx
 import numpy as np
 import pytest
+from kombu.exceptions import OperationalError
 from support.brokers import Files
 from support.encoders import FakeDense
 from support.services import SOAK
@@ -20,6 +22,7 @@ from hyblink.app.core.logs import request_id
 from hyblink.app.jobs.celery_jobs import ANNOTATE, ENCODE, QUEUES, RUN, celery_for
 from hyblink.app.operations.encoding import encode_now
 from hyblink.app.operations.jobs import start_ingestion, start_rebuild
+from hyblink.app.operations.queues import queues_of
 
 ROWS = 20_000 if SOAK else 2_000
 KILLS = 30 if SOAK else 4
@@ -101,6 +104,30 @@ def test_a_generation_is_built_although_its_worker_dies(installation: Installati
     counts = engine.store.reader().counts()
     assert (counts.documents, counts.passages - counts.encoded) == (401, 0)
     assert engine.check() == []
+
+
+def test_workers_outlive_a_broker_that_is_killed_with_their_tasks(installation: Installation, here: App) -> None:
+    """Killed at any moment: with tasks taken, running, finished and not yet confirmed."""
+    if isinstance(installation.broker, Files):
+        pytest.skip("a folder does not end")
+    draw = random.Random(5)
+    here.documents.bulk("default", rows(50, 1), encode=False)
+    for name in ("w1", "w2"):
+        installation.start_worker(name)
+    until(lambda: len(queues_of(here)["workers"]) == 2, 60, installation)
+    for _ in range(80 if SOAK else 8):
+        celery = celery_for(installation.settings)
+        with suppress(OperationalError):  # a broker that listens already, and does not yet answer
+            for late in draw.choices([None, None, 1, 3], k=40):
+                celery.send_task(ENCODE, args=["default", "g000001"], queue="encode", countdown=late)
+        celery.close()
+        time.sleep(draw.uniform(0, 2.5))
+        installation.broker.kill()
+        time.sleep(draw.uniform(0, 1.5))
+        installation.broker.start()
+        assert [one.poll() for one in installation.processes.values()] == [None, None], installation.logs()
+    here.documents.bulk("default", [{"id": "late", "text": "zebra"}])
+    until(lambda: all_encoded(here), 90, installation)
 
 
 def test_poisoned_messages_are_refused_and_the_worker_lives(installation: Installation, here: App) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,22 @@ class Installation:
         self.start("api", "api", str(self.port))
 
     def kill(self, name: str) -> None:
-        """`kill -9` of a process and all of its children."""
+        """`kill -9` of a process and all of its children. Fails where it has ended by itself."""
         process = self.processes.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        status = process.poll()
+        if status is None:
+            with suppress(ProcessLookupError):  # so young that it leads no group yet
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+        assert status is None, f"{name} had ended by itself with {status}:\n{self.logs()}"
 
     def close(self) -> None:
-        for name in list(self.processes):
-            self.kill(name)
-        self.broker.stop()
+        try:
+            for name in list(self.processes):
+                self.kill(name)
+        finally:
+            self.broker.stop()
 
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
