@@ -13,6 +13,8 @@ from hyblink.app.core.process import has_died, new_owner
 
 _KIND = "lease"
 _LEASE_S = 60.0
+_not_given_back: set[str] = set()
+"""Leases of this process that ended and that a full disk, say, kept it from giving back. It may take them again."""
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +29,7 @@ def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
     """Hold the lease `name`. Raises UnderWayError with the message "`what` already" if another process holds it."""
     owner = new_owner()
     found = records.get(_KIND, name)
-    if found is not None and found.body["until"] > records.time() and not has_died(found.body["owner"]):
+    if found is not None and found.body["until"] > records.time() and not _ended(found.body["owner"]):
         raise UnderWayError(f"{what} already", received=name, expected="one at a time")
 
     def held(version: int, until: float) -> Record:
@@ -57,4 +59,9 @@ def single_flight(records: Records, name: str, what: str) -> Iterator[None]:
         try:
             held(mine.version, 0.0)
         except HyblinkError as error:
+            _not_given_back.add(owner)
             log.warning("the lease of %s could not be given back, it will run out: %s", name, error)
+
+
+def _ended(owner: str) -> bool:
+    return owner in _not_given_back or has_died(owner)

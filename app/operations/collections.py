@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hyblink.app.core.errors import (
     ConflictError,
     CorruptionError,
     EncoderUnavailableError,
+    HyblinkError,
     NotFoundError,
     WriterConflictError,
 )
@@ -147,9 +150,40 @@ def records_problems(app: App) -> list[str]:
         return [str(error)]
 
 
+@contextmanager
+def unless_dropped(app: App, collection: str, generation: str | None = None) -> Iterator[None]:
+    """Let errors pass, with a line in the log, if the collection or generation was dropped during the work on it."""
+    try:
+        yield
+    except Exception as error:
+        if app.catalog.has(collection, generation):
+            raise
+        log.info("%s %s was dropped during the work on it: %s", collection, generation or "", error)
+
+
+def for_each_collection(app: App, do: Callable[[str], object]) -> None:
+    """Call a function with the name of each collection. An error is raised after all have been called: the first one.
+
+    A collection that is dropped meanwhile is passed over.
+    """
+    failed: list[HyblinkError] = []
+    for name in app.catalog.names():
+        try:
+            with unless_dropped(app, name):
+                do(name)
+        except HyblinkError as error:
+            log.error("collection %s: %s", name, error)
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
 def check_all(app: App) -> dict[str, list[str]]:
     """Run `fsck` on every collection; return the problems by collection, and log each."""
-    found = {name: fsck(app, name) for name in checked_names(app)}
+    found = {}
+    for name in checked_names(app):
+        with unless_dropped(app, name):
+            found[name] = fsck(app, name)
     if problems := records_problems(app):
         found[RECORDS] = problems
     for name, problems in found.items():

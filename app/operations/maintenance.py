@@ -9,6 +9,7 @@ import time
 from hyblink.app.access.audit import Audit
 from hyblink.app.application import App
 from hyblink.app.core.errors import HyblinkError, UnavailableError
+from hyblink.app.operations.collections import for_each_collection, unless_dropped
 from hyblink.app.operations.retraining import discard_candidate, start_retraining
 
 log = logging.getLogger(__name__)
@@ -52,13 +53,13 @@ def tidy(app: App) -> None:
     This is old generations, uploads, ended jobs, dead letters, work folders, cached hidden states, and the old part of
     clicks and of the audit log.
     """
-    for name in app.catalog.names():
-        app.catalog.drop_old(name, app.settings.keep_generations)
+    for_each_collection(app, lambda name: app.catalog.drop_old(name, app.settings.keep_generations))
     app.uploads.tidy(app.settings.jobs.keep_days)
     app.job_records.tidy(app.settings.jobs.keep_days)
     for job in app.job_records.list(states=("cancelled", "refused"), limit=SWEPT):
         if job.kind == "retrain" and job.collection in app.catalog.names():
-            discard_candidate(app.catalog, job)  # the worker that should have deleted it died
+            with unless_dropped(app, job.collection):
+                discard_candidate(app.catalog, job)  # the worker that should have deleted it died
     for folder in app.settings.work_dir.glob("j*"):
         if not app.job_records.exists(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
@@ -72,5 +73,4 @@ def tidy(app: App) -> None:
 
 def merge(app: App) -> None:
     """Merge the segments and buffers of every collection's current indexes."""
-    for name in app.catalog.names():
-        app.catalog.engine(name).compact()
+    for_each_collection(app, lambda name: app.catalog.engine(name).compact())

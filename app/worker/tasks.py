@@ -7,8 +7,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from hyblink.app.application import App
@@ -19,7 +18,7 @@ from hyblink.app.core.settings import Settings
 from hyblink.app.jobs.celery_jobs import ANNOTATE, CHECK, ENCODE, MERGE, RUN, RUN_LONG, SWEEP, TIDY, celery_for
 from hyblink.app.jobs.in_process import TRY_AGAIN
 from hyblink.app.operations.annotation import annotate_waiting
-from hyblink.app.operations.collections import check_all
+from hyblink.app.operations.collections import check_all, unless_dropped
 from hyblink.app.operations.encoding import encode_waiting
 from hyblink.app.operations.jobs import run_job
 from hyblink.app.operations.maintenance import merge as merge_app
@@ -93,7 +92,7 @@ def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False
     @task(ENCODE)
     def encode(self: Task, collection: str, generation: str) -> None:
         def do(app: App) -> None:
-            with _unless_dropped(app, collection, generation):
+            with unless_dropped(app, collection, generation):
                 encode_waiting(app, collection, generation, until_enough())
                 engine = app.catalog.engine(collection, generation)
                 left = engine.store.reader().unencoded(1)
@@ -105,7 +104,7 @@ def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False
     @task(ANNOTATE)
     def annotate(self: Task, collection: str) -> None:
         def do(app: App) -> None:
-            with _unless_dropped(app, collection):
+            with unless_dropped(app, collection):
                 annotate_waiting(app, collection, until_enough())
 
         attempt(self, (collection,), do)
@@ -135,17 +134,6 @@ def worker_celery(settings: Settings, ending: Callable[[], bool] = lambda: False
         attempt(self, (), check_all)
 
     return celery, mine
-
-
-@contextmanager
-def _unless_dropped(app: App, collection: str, generation: str | None = None) -> Iterator[None]:
-    """Let errors pass silently if the collection or generation is gone: it was dropped during the work on it."""
-    try:
-        yield
-    except Exception as error:
-        if app.catalog.has(collection, generation):
-            raise
-        log.info("%s %s was dropped during the work on it: %s", collection, generation or "", error)
 
 
 def _bury(mine: WorkerApp, task: str, ids: list[str], error: Exception) -> None:

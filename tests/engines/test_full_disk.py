@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.operations.collections import ensure_collection, fsck
 from hyblink.app.operations.encoding import encode_now
+from hyblink.app.operations.generations import rebuild
+from hyblink.app.operations.maintenance import sweep
 
 pytestmark = pytest.mark.services
 
@@ -74,6 +77,35 @@ def test_everything_stored_before_the_disk_was_full_stays_and_is_found(
     assert engine.check() == []
     assert not app.documents.bulk("c", [{"id": "after", "text": "alpha0 again"}], encode=False).errors
     assert len(app.search.search("c", SearchRequest("alpha0", k=50)).hits) >= 21
+
+
+@pytest.mark.parametrize("left", [100_000, 500_000, 1_200_000])
+def test_a_generation_that_finds_the_disk_full_leaves_the_one_that_serves(
+    small_disk: Path, make_app: Callable[..., App], left: int
+) -> None:
+    """The disk fills while a rebuild copies, encodes or indexes; afterwards the same rebuild succeeds."""
+    app = make_app()
+    ensure_collection(app, CollectionSpec("c"))
+    app.documents.bulk("c", [{"id": f"d{n}", "text": f"alpha{n} " + "beta " * 300} for n in range(600)], encode=False)
+    encode_now(app, "c")
+    before = app.search.search("c", SearchRequest("alpha7 beta", k=20))
+    ballast = small_disk / "ballast"
+    free = os.statvfs(small_disk)
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - left))
+    with pytest.raises(StorageFullError, match="disk is full"):
+        rebuild(app, "c")
+    assert app.catalog.current("c") == "g000001"
+    during = app.search.search("c", SearchRequest("alpha7 beta", k=20))
+    assert [(hit.doc_id, hit.score) for hit in during.hits] == [(hit.doc_id, hit.score) for hit in before.hits]
+    ballast.unlink()
+    sweep(app)
+    rebuild(app, "c")
+    assert app.catalog.current("c") != "g000001"
+    after = app.search.search("c", SearchRequest("alpha7 beta", k=20))
+    assert [(hit.doc_id, hit.score) for hit in after.hits] == [(hit.doc_id, hit.score) for hit in before.hits]
+    assert fsck(app, "c") == []
+    folders = {path.name for path in (small_disk / "collections" / "c").rglob("g0*") if path.is_dir()}
+    assert folders == {one.id for one in app.catalog.generations("c")}, "nothing half-built takes up the disk"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from support.encoders import FakeDense
 
@@ -44,6 +45,13 @@ tasks.build = run.build = build  # type: ignore[attr-defined]
 
 if sys.argv[1] == "worker":
     sys.exit(run.run_worker(Settings(), sys.argv[2].split(","), concurrency=1, beat="beat" in sys.argv))
+elif sys.argv[1] == "load":
+    from hyblink.app.operations.ingestion import load_entities
+    from hyblink.indexer.readers.entities.files import read_entities
+
+    made = build()
+    load_entities(made, "kb", read_entities(Path(sys.argv[2])), wait=False)
+    made.close()
 else:
     import uvicorn
 

@@ -21,7 +21,7 @@ from support.services import SOAK, missing_service
 
 from hyblink.app.application import App
 from hyblink.app.bootstrap import build
-from hyblink.app.core.settings import IngestSettings, JobsSettings, Settings
+from hyblink.app.core.settings import IngestSettings, JobsSettings, OpenSearchSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.operations.collections import ensure_collection
 
@@ -57,9 +57,18 @@ class Installation:
         )
         ingest = IngestSettings(batch_documents=50, writer_wait_s=30)
         self.settings = Settings(data_dir=folder / "data", jobs=jobs, ingest=ingest)
+        self._engine: dict[str, str] = {}
         self.slow_s = 0.0
         self.encoder = FakeDense.id
         self.processes: dict[str, processes.Process] = {}
+
+    def use_opensearch(self, cluster: OpenSearchSettings) -> None:
+        """Keep passages and records in a cluster instead of files."""
+        self.settings = self.settings.model_copy(update={"engine": "opensearch", "opensearch": cluster})
+        self._engine = {"HYBLINK_ENGINE": "opensearch"}
+        for name, value in cluster.model_dump(exclude_unset=True).items():
+            told = json.dumps(value) if isinstance(value, list | tuple) else str(value)
+            self._engine[f"HYBLINK_OPENSEARCH__{name.upper()}"] = told
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HYBLINK_")}
@@ -74,6 +83,7 @@ class Installation:
             "HYBLINK_INGEST__BATCH_DOCUMENTS": "50",
             "HYBLINK_INGEST__WRITER_WAIT_S": "30",
             "HYBLINK_DATA_DIR": str(self.folder / "data"),
+            **self._engine,
             "SLOW_S": str(self.slow_s),
             "FAKE_ID": self.encoder,
             "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "tests")]),

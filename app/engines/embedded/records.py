@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hyblink.app.core.manifest import read_json, write_json
 from hyblink.app.core.ports.jobs import Record
 from hyblink.app.engines.disk import disk_errors, writable
 from hyblink.app.engines.embedded.store.checksums import checksum
-from hyblink.app.engines.embedded.store.connection import connect, translate
+from hyblink.app.engines.embedded.store.connection import connect, transaction, translate
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -102,17 +102,12 @@ class SqliteRecords:
         if not writable(self._path.parent) and "installation" not in tables:
             return  # of an earlier release
         if writable(self._path.parent):
-            connection.execute("BEGIN IMMEDIATE")  # other processes may open it at the same time
-            try:
+            with transaction(connection):  # other processes may open it at the same time
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     connection.execute(statement)
                 if not any(row[1] == "crc" for row in connection.execute("PRAGMA table_info(records)")):
                     connection.execute("ALTER TABLE records ADD COLUMN crc INTEGER")
                 connection.execute("INSERT OR IGNORE INTO installation VALUES (1, ?)", (known or secrets.token_hex(8),))
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
         (row,) = connection.execute("SELECT id FROM installation").fetchall() or [(None,)]
         if known is not None and row[0] != known:
             raise _gone(self._path, "of another installation")
@@ -132,15 +127,8 @@ class SqliteRecords:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
+        with self._open() as connection, transaction(connection):
+            yield connection
 
     def time(self) -> float:
         return time.time()  # all processes are on this machine

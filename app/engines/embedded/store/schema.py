@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from hyblink.app.core.errors import CorruptionError
+from hyblink.app.engines.embedded.store.connection import transaction
 
 SCHEMA_VERSION = 6
 
@@ -92,14 +93,9 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...] = MIGRAT
         )
     if found == len(migrations):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         for number in range(version(connection), len(migrations)):
             for statement in migrations[number].split(";"):
                 if statement.strip():
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number + 1}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise

@@ -35,7 +35,7 @@ from hyblink.app.core.types.documents import (
 from hyblink.app.engines.disk import disk_errors
 from hyblink.app.engines.embedded.store.checksums import blob_checksum, checksum, document_checksum, place_checksum
 from hyblink.app.engines.embedded.store.coding import encode_terms
-from hyblink.app.engines.embedded.store.connection import connect, translated
+from hyblink.app.engines.embedded.store.connection import connect, transaction, translated
 from hyblink.app.engines.embedded.store.reader import RowOwners, SqliteReader
 from hyblink.app.engines.embedded.store.schema import NEWEST_MOMENT, migrate
 
@@ -130,17 +130,8 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        with self.writer(), translated():
-            run = self._connection.execute
-            run("BEGIN IMMEDIATE")
-            try:
-                yield run
-                run("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    with suppress(sqlite3.Error):
-                        run("ROLLBACK")
-                raise
+        with self.writer(), translated(), transaction(self._connection):
+            yield self._connection.execute
         self.after_change()
 
     @staticmethod
