@@ -150,6 +150,12 @@ def job_line(job: Mapping[str, Any]) -> str:
             f"{told[name]:,} {name}" for name in ("created", "updated", "unchanged", "rejected") if told.get(name)
         ]
         parts.append(escape(", ".join(counts)))
+        files = [
+            f"{told[f'files_{what}']:,} {what}" for what in ("read", "skipped", "rejected") if told.get(f"files_{what}")
+        ]
+        if files:
+            parts.append(escape(f"files: {', '.join(files)}"))
+    parts += [f"<div class='hb-text'>{escape(note)}</div>" for note in told.get("notes", ())]
     if job["state"] in {"queued", "running"} and "eta_s" in told:
         parts.append(f"about {told['eta_s']:.0f} s left")
     trouble = f"<div class='hb-text'>{escape(job['error'] or job['message'])}</div>"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyblink.app.cli.console import answer, emit, opened, progress, reported, say
+from hyblink.app.cli.console import answer, audited, emit, opened, parse_json, progress, reported, say
+from hyblink.app.cli.ingestion import lines_of, notes_of, previewed, report_of
 from hyblink.app.cli.local_service import reads
-from hyblink.app.cli.options import CollectionOption, FormatOption, JsonOption, WaitOption
+from hyblink.app.cli.options import CollectionOption, FilterOption, FormatOption, JsonOption, WaitOption
+
+if TYPE_CHECKING:
+    from hyblink.app.core.filters import Filter
 
 
 def ingest(
-    path: Annotated[Path | None, typer.Argument(help="A file, a folder of files, or a BEIR folder.")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH…", help="Files and folders, archives and mailboxes among them, or a BEIR folder."),
+    ] = None,
     python_package: Annotated[
         str | None,
         typer.Option(help="Ingest this installed Python package instead of a path; `python`: the standard library."),
@@ -22,7 +30,17 @@ def ingest(
     format: FormatOption = None,
     id_column: Annotated[str | None, typer.Option(help="Name of the column or field with the document's id.")] = None,
     title_column: Annotated[str | None, typer.Option(help="Name of the column or field with the title.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Name of the column or field with the text.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Name of the column or field with the text; several: separated by commas.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of text files, such as cp1252; by default it is found out for each.")
+    ] = None,
+    no_header: Annotated[bool, typer.Option("--no-header", help="The first row of a table is data.")] = False,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Show the first 20 documents as they would be, and store nothing."),
+    ] = False,
     whole: Annotated[
         bool, typer.Option("--whole", help="Index each document as one passage (only for a new collection).")
     ] = False,
@@ -46,62 +64,60 @@ def ingest(
 ) -> None:
     """Ingest documents into a collection, which is created if it does not exist.
 
-    An interrupted run is resumed when the command is run again.
+    An interrupted run is resumed when the command is run again. What is not read is listed with the reason. The exit
+    code is 1 if nothing could be read.
     """
     with reported(as_json), opened() as app:
-        from dataclasses import asdict
-
         from hyblink.app.core.errors import InvalidInputError
-        from hyblink.app.operations.ingestion import NewCollection, ingest_source
+        from hyblink.app.operations.ingestion import Ingested, NewCollection, added_up, ingest_source
+        from hyblink.app.operations.sources import source_prefix
         from hyblink.indexer.readers.files import FileSource
         from hyblink.indexer.readers.python_package import PythonSource
 
-        if (path is None) == (python_package is None):
-            raise InvalidInputError("nothing to ingest", expected="either a path or --python-package NAME")
+        if bool(paths) == (python_package is not None):
+            raise InvalidInputError("nothing to ingest", expected="either paths or --python-package NAME")
         limits = app.settings.ingest
-        source: FileSource | PythonSource
-        if path is not None:
-            names = {"id": id_column, "title": title_column, "text": text_column}
-            source = FileSource(
+        names = {"id": id_column, "title": title_column, "text": text_column}
+
+        def files(path: Path) -> FileSource:
+            return FileSource(
                 path,
                 format=format,
                 columns={target: column for target, column in names.items() if column},
+                encoding=encoding,
+                header=not no_header,
                 max_row_bytes=limits.max_row_bytes,
+                max_file_bytes=limits.max_file_bytes,
                 max_chars=limits.max_document_chars,
                 file_seconds=limits.file_time_limit_s,
                 file_memory=limits.file_memory_bytes,
+                prefix=source_prefix(app, collection, path),
             )
-        else:
-            assert python_package is not None
-            source = PythonSource(python_package, max_chars=limits.max_document_chars)
-        new = NewCollection(whole or source.is_beir, analyzer, dense_index, no_dense)
+
+        def sources() -> Iterator[FileSource | PythonSource]:
+            if python_package is not None:
+                yield PythonSource(python_package, max_chars=limits.max_document_chars)
+            for path in paths or ():
+                yield files(path)
+
+        if preview:
+            shown, lines, notes = previewed(sources())
+            answer(shown, as_json, lines, notes)
+            return
+        for path in paths or ():  # a path that is not there is told before anything is stored
+            files(path)
+        parts: list[Ingested] = []
         with progress(as_json) as bars:
-            done = ingest_source(app, source, collection, new, wait=wait, resume=not restart, progress=bars)
-        report = done.report
-        shown = {
-            **asdict(report),
-            "rejects_file": done.rejects_file,
-            "documents": report.documents,
-            "seconds": done.seconds,
-            "encoded": done.encoded,
-            "encode_seconds": done.encode_seconds,
-            "outdated": done.outdated,
-            "collection": collection,
-        }
-        line = (
-            f"{report.documents} documents ({report.created} new, {report.updated} changed, "
-            f"{report.unchanged} unchanged, {report.rejected} rejected), {report.passages} passages written "
-            f"in {done.seconds:.1f} s; {done.encoded} encoded in {done.encode_seconds:.1f} s"
-        )
-        notes = [f"rejected {rejected}" for rejected in report.rejects]
-        if done.outdated >= 0.001:
-            notes.append(
-                f"{done.outdated:.1%} of the entries that BM25 counts are of replaced passages; they go within minutes "
-                "where a worker runs, or with the next ingestion"
-            )
-        if report.rejected:
-            notes.append(f"all rejected rows: {done.rejects_file}")
-        answer(shown, as_json, [line], notes)
+            for source in sources():
+                new = NewCollection(whole or source.is_beir, analyzer, dense_index, no_dense)
+                last = len(parts) + 1 == len(paths or [""])
+                parts.append(
+                    ingest_source(app, source, collection, new, wait=wait and last, resume=not restart, progress=bars)
+                )
+        done = added_up(parts)
+        answer(report_of(done), as_json, [*lines_of(done)], notes_of(done))
+        if done.nothing_read:
+            raise typer.Exit(1)
 
 
 @reads
@@ -113,13 +129,77 @@ def get(document_id: str, collection: CollectionOption = "default") -> None:
         emit(asdict(app.documents.get(collection, document_id)))
 
 
-def delete(document_ids: list[str], collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
-    """Delete documents by id. Exits with 2 if a document does not exist."""
+def documents(
+    collection: CollectionOption = "default",
+    filter: FilterOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of documents to list.")] = 50,
+    after: Annotated[str, typer.Option(help="List only ids after this one, the last of the page before.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List documents by id, all or those that pass a filter."""
     with reported(as_json), opened() as app:
-        result = app.documents.delete(collection, document_ids)
+        from bisect import bisect_right
+        from dataclasses import asdict
+
+        from hyblink.app.operations.listing import listed, matching_ids
+
+        ids = matching_ids(app, collection, _filter(filter))
+        page = ids[bisect_right(ids, after) if after else 0 :][:limit]
+        found = list(listed(app, collection, page))
+        left = len(ids) - (bisect_right(ids, page[-1]) if page else 0)
+        notes = [f"{len(ids)} documents; {left} after these: --after {page[-1]!r}"] if left > 0 else []
+        shown = {"documents": [asdict(one) for one in found], "total": len(ids)}
+        answer(shown, as_json, [f"{one.id}  {one.title}  ({len(one.text)} characters)" for one in found], notes)
+
+
+def delete(
+    document_ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.")] = None,
+    collection: CollectionOption = "default",
+    filter: FilterOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete documents by id, or all that pass a filter. Exits with 2 if an id does not exist."""
+    with reported(as_json), opened() as app:
+        from hyblink.app.core.errors import InvalidInputError
+        from hyblink.app.operations.listing import delete_all, matching_ids
+
+        if bool(document_ids) == bool(filter):
+            raise InvalidInputError("what to delete?", expected="either ids or --filter")
+        ids = document_ids or matching_ids(app, collection, _filter(filter))
+        if dry_run:
+            answer({"would_delete": ids}, as_json, ids, [f"{len(ids)} documents would be deleted"])
+            return
+        if filter:
+            with audited(app, f"delete {len(ids)} documents of {collection} by a filter"):
+                gone = delete_all(app, collection, ids)
+            answer({"deleted": gone}, as_json, [f"{gone} documents deleted"])
+            return
+        result = app.documents.delete(collection, ids)
         answer(result, as_json, [f"{item.id}: {item.status}" for item in result.items])
         if any(item.status == "not_found" for item in result.items):
             raise typer.Exit(2)
+
+
+def drop(
+    collection: Annotated[str, typer.Argument(help="The collection to remove, with all its generations.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a collection for good. Its documents are gone; `hyblink export` keeps them."""
+    with reported(), opened() as app:
+        count = app.catalog.engine(collection).store.reader().counts().documents
+        if not yes:
+            typer.confirm(f"Remove {collection} with {count} documents?", abort=True)
+        with audited(app, f"drop {collection}"):
+            app.catalog.delete(collection)
+        say(f"{collection} with {count} documents removed")
+
+
+def _filter(given: str | None) -> Filter | None:
+    """The filter of an option. Raises InvalidInputError."""
+    from hyblink.app.core.filters import parse_filter
+
+    return parse_filter(parse_json(given, "--filter")) if given else None
 
 
 @reads

@@ -37,6 +37,9 @@ RECIPES_HELP = "RECIPES"
 """A placeholder that `help.py` replaces by the list of registered recipes."""
 FORMAT_HELP = "FORMATS"
 """A placeholder that `help.py` replaces by the list of registered formats."""
+FilterOption = Annotated[
+    str | None, typer.Option(help='Metadata filter as JSON, such as {"term": {"kind": "function"}}.')
+]
 FormatOption = Annotated[str | None, typer.Option(help=FORMAT_HELP)]
 SIGNALS_HELP = "SIGNALS"
 """A placeholder that `help.py` replaces by the list of registered signals."""

@@ -11,6 +11,7 @@ from hyblink.app.cli.console import answer, note, opened, parse_json, parse_weig
 from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import (
     CollectionOption,
+    FilterOption,
     FusionOption,
     GenerationOption,
     JsonOption,
@@ -39,9 +40,7 @@ def search(
         int | None, typer.Option(help="Number of passages that each leg retrieves; by default the setting.")
     ] = None,
     signals: SignalsOption = "bm25,vdr,dense",
-    filter: Annotated[
-        str | None, typer.Option(help='Metadata filter as JSON, such as {"term": {"kind": "function"}}.')
-    ] = None,
+    filter: FilterOption = None,
     facet: Annotated[
         list[str] | None, typer.Option(help="A metadata key whose values are counted; may be repeated.")
     ] = None,

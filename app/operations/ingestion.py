@@ -22,7 +22,7 @@ from hyblink.app.operations.patience import patiently
 from hyblink.indexer.ingest.pipeline import IngestReport, RejectsFile, Source, ingest
 
 _BATCH = 2000
-_REJECTS_SHOWN = 20
+_REJECTS_SHOWN, _SKIPPED_SHOWN = 20, 100
 _MERGED_AFTER, _MERGE_PATIENCE_S = 0.005, 90.0
 """A run that replaces more of a collection than this merges its index at its end."""
 
@@ -60,6 +60,13 @@ class Ingested:
     encode_seconds: float
     outdated: float = 0.0
     """The share of replaced passages that BM25's statistics still count; see `Engine.outdated`."""
+
+    @property
+    def nothing_read(self) -> bool:
+        """Whether there was something to read, and none of it could be."""
+        report = self.report
+        read = report.created + report.updated + report.unchanged + report.files_read
+        return not read and not report.resumed_after
 
 
 def ingest_source(
@@ -124,7 +131,7 @@ def ingest_source(
     return Ingested(
         collection,
         report,
-        str(rejects) if report.rejected else "",
+        str(rejects) if report.rejected or report.files_skipped else "",
         seconds,
         encoded,
         time.perf_counter() - started,
@@ -141,10 +148,31 @@ def _added_up(parts: Sequence[IngestReport], last: IngestReport) -> IngestReport
         last.unchanged += part.unchanged
         last.rejected += part.rejected
         last.passages += part.passages
+        last.replaced += part.replaced
+        last.files_read += part.files_read
+        last.files_skipped += part.files_skipped
+        last.files_rejected += part.files_rejected
     if earlier:
         last.resumed_after = earlier[0].resumed_after
         last.rejects = [text for part in (*earlier, last) for text in part.rejects][:_REJECTS_SHOWN]
+        last.skipped = [text for part in (*earlier, last) for text in part.skipped][:_SKIPPED_SHOWN]
     return last
+
+
+def added_up(parts: Sequence[Ingested]) -> Ingested:
+    """The outcome of several ingestions into one collection, one after the other, as if they had been one."""
+    last = parts[-1]
+    if len(parts) == 1:
+        return last
+    notes = [note for part in parts for note in part.report.notes]
+    rows = sum(part.report.rows for part in parts)
+    report = replace(_added_up([part.report for part in parts], last.report), notes=notes, rows=rows)
+    return replace(
+        last,
+        report=report,
+        seconds=sum(part.seconds for part in parts),
+        rejects_file=next((part.rejects_file for part in reversed(parts) if part.rejects_file), ""),
+    )
 
 
 def encode_with_progress(app: App, collection: str, progress: Progress = silent) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hyblink.app.application import App
@@ -16,6 +17,7 @@ from hyblink.app.jobs.running import RunningJob
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.generations import rebuild
 from hyblink.app.operations.retraining import Retraining, discard_candidate
+from hyblink.app.operations.sources import source_prefix
 from hyblink.indexer.ingest.ingest_job import check_params, run_ingest_job
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
     checked = check_params(params, app.settings, app.uploads, by)
     if ensure_collection(app, checked.spec(collection)).kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
+    if checked.folder:
+        params = {**params, "prefix": source_prefix(app, collection, Path(checked.folder))}
     return app.job_records.create("ingest", collection, params, by)
 
 

@@ -21,9 +21,13 @@ from hyblink.indexer.ingest.uploads import Uploads
 from hyblink.indexer.readers.files import FileSource
 from hyblink.indexer.readers.python_package import PythonSource
 
-_COUNTS = ("created", "updated", "unchanged", "rejected", "passages")
+_COUNTS = (
+    "created", "updated", "unchanged", "rejected", "passages", "replaced", "files_read", "files_skipped",
+    "files_rejected",
+)  # fmt: skip
 _LOOK_S = 2.0
 _BUSY_S = 5.0
+_NOTES_KEPT = 20
 
 
 class Documents(Protocol):
@@ -39,7 +43,8 @@ class IngestParams:
     """The parameters of an ingestion job.
 
     Exactly one source must be set: an `upload` id, a `folder` below one of `jobs.roots`, a Python `package`, or a
-    `url`. `columns` names the fields that hold id, title and text. `whole` keeps each document as one passage. The last
+    `url`. `columns` names the fields that hold id, title and text. `encoding` and `header` are
+    those of `FileSource`; `prefix` stands before the ids of files. `whole` keeps each document as one passage. The last
     three fields are settings of a new collection.
     """
 
@@ -49,6 +54,9 @@ class IngestParams:
     url: str = ""
     format: str | None = None
     columns: Mapping[str, str] | None = None
+    encoding: str | None = None
+    header: bool = True
+    prefix: str = ""
     whole: bool = False
     analyzer: str = "english"
     dense_index: str = "auto"
@@ -89,7 +97,11 @@ def source_of(
         path,
         format=params.format,
         columns=params.columns,
+        encoding=params.encoding,
+        header=params.header,
+        prefix=params.prefix,
         max_row_bytes=limits.max_row_bytes,
+        max_file_bytes=limits.max_file_bytes,
         max_chars=limits.max_document_chars,
         file_seconds=limits.file_time_limit_s,
         file_memory=limits.file_memory_bytes,
@@ -163,6 +175,8 @@ def run_ingest_job(
             "seconds": round(seconds, 3),
             "rows_per_s": round(report.rows / seconds, 1),
         }
+        if isinstance(source, FileSource) and source.notes:
+            found["notes"] = [*dict.fromkeys([*before.get("notes", []), *source.notes])][:_NOTES_KEPT]
         if total and isinstance(source, FileSource):
             read = min(total, source.bytes_read)
             found |= {"bytes": read, "bytes_total": total}

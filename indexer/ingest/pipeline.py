@@ -61,6 +61,15 @@ class IngestReport:
     finished: bool = False
     rejects: list[str] = field(default_factory=list)
     """Messages about the first 10 rejected rows."""
+    replaced: int = 0
+    """How many rows had the id of a later row of the same run, which stays."""
+    files_read: int = 0
+    files_skipped: int = 0
+    files_rejected: int = 0
+    skipped: list[str] = field(default_factory=list)
+    """The first 100 files that were left out, each with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """What was guessed, or read otherwise than it stands in the files."""
 
     @property
     def documents(self) -> int:
@@ -68,12 +77,14 @@ class IngestReport:
         return self.created + self.updated + self.unchanged + self.rejected
 
 
-_FEW = 10
+_FEW, _SKIPPED_SHOWN = 10, 100
+_REMEMBERED = 5_000_000
+"""So many ids of a run are remembered, to tell how many came twice."""
 
 
 def is_done(position: str | None) -> bool:
     """Whether a stored position means that the source has been read to its end."""
-    return bool(position) and str(position).partition(_ROWS)[0] == _DONE
+    return bool(position) and str(position).rpartition(_ROWS)[0] == _DONE
 
 
 class RejectsFile:
@@ -117,15 +128,16 @@ def ingest(
         if not is_current():
             raise ConflictError("another generation was published while this run waited", expected="try again")
         before = engine.store.progress(source.id)
-        after, _, rows = (before or "").partition(_ROWS)
+        after, _, rows = (before or "").rpartition(_ROWS)
         if not resume or after == _DONE:
             after, rows = "", ""
         report.resumed_after = after
         report.rows = int(rows or 0)
         follower = engine.follow()
         try:
-            batch: list[Document | BulkItem] = []
-            places: list[tuple[str, int]] = []
+            batch: dict[str, Document] = {}
+            places: dict[str, tuple[str, int]] = {}
+            seen: set[int] = set()
             refused: list[Reject] = []
             chars, last = 0, after
 
@@ -136,14 +148,27 @@ def ingest(
                     few = [f"{row.file}:{row.line}: {row.message}" for row in rows]
                     report.rejects = [*report.rejects, *few][:_FEW]
 
+            def account(item: SourceItem) -> None:
+                """Count what became of a file. The report of rejects has all skipped files too."""
+                match item.outcome:
+                    case "read":
+                        report.files_read += 1
+                    case "rejected":
+                        report.files_rejected += 1
+                    case _:
+                        report.files_skipped += 1
+                        if len(report.skipped) < _SKIPPED_SHOWN:
+                            report.skipped.append(f"{item.file}: {item.why}")
+                        rejects([Reject(item.file, 0, "skipped", item.why, "")])
+
             def flush(at: str) -> None:
                 nonlocal chars, before
                 refuse(list(refused))  # report them before the stored position moves past them
                 refused.clear()
                 position = f"{at}{_ROWS}{report.rows}"
-                result = upsert(list(batch), SourceProgress(source.id, before, position))
+                result = upsert(list(batch.values()), SourceProgress(source.id, before, position))
                 before = position
-                for item, (file, line) in zip(result.items, places, strict=True):
+                for item, (file, line) in zip(result.items, places.values(), strict=True):
                     report.passages += item.passages if item.status in {"created", "updated"} else 0
                     match item.status:
                         case "created":
@@ -168,17 +193,26 @@ def ingest(
                         flush(last)
                     return report
                 last = item.position
-                report.rows += 1
-                if item.document is None:
-                    error = item.error
-                    assert error is not None
-                    refused.append(Reject(item.file, item.line, error.code, str(error), item.raw))
-                else:
-                    batch.append(item.document)
-                    places.append((item.file, item.line))
+                report.rows += item.is_row
+                if item.outcome:
+                    account(item)
+                if item.error is not None:
+                    refused.append(Reject(item.file, item.line, item.error.code, str(item.error), item.raw))
+                elif item.document is not None:
+                    ident = item.document.id
+                    if hash(ident) in seen:
+                        report.replaced += 1
+                        if ident in batch:
+                            chars -= len(batch.pop(ident).text)
+                            places.pop(ident)
+                    elif len(seen) < _REMEMBERED:
+                        seen.add(hash(ident))
+                    batch[ident] = item.document
+                    places[ident] = (item.file, item.line)
                     chars += len(item.document.text)
                 if len(batch) + len(refused) >= batch_documents or chars >= _BATCH_CHARS:
                     flush(last)
+            report.notes = list(getattr(source, "notes", []))
             flush(_DONE)
             report.finished = True
         finally:

@@ -19,8 +19,8 @@ from hyblink.app.core.manifest import read_json, write_json
 from hyblink.indexer.readers.formats import detect_format
 
 _ID = re.compile(r"u\d{8}T\d{12}-[0-9a-f]{6}")
-_NAME = re.compile(r"[\w][\w .()+@=-]{0,199}")
-_META = "upload.json"
+_META, _OLD_META = ".upload.json", "upload.json"
+_LONGEST_NAME_BYTES = 200
 _DAY = 86_400
 
 
@@ -70,12 +70,16 @@ class Uploads:
         self._max_bytes = max_bytes
 
     def check(self, name: str) -> None:
-        """Raises InvalidInputError if a file name is not plain or its suffix is not of a known format."""
-        if not _NAME.fullmatch(name) or detect_format(Path(name)) is None:
+        """Raises InvalidInputError if a name cannot be a file's, or its suffix is of no known format."""
+        if not name.isprintable() or {"/", "\\"} & set(name) or not 0 < len(name.encode()) <= _LONGEST_NAME_BYTES:
             raise InvalidInputError(
                 "bad file name",
                 received=name,
-                expected="a plain name ending in .jsonl, .csv, .tsv, .md, .txt, .html, .pdf (.gz)",
+                expected=f"1 to {_LONGEST_NAME_BYTES} bytes of printable characters, no slashes",
+            )
+        if name.startswith((".", "~$")) or (Path(name).suffix and detect_format(Path(name)) is None):
+            raise InvalidInputError(
+                "nothing reads such a file", received=name, expected="a suffix of a format that GET /v1/formats lists"
             )
 
     async def receive(self, name: str, chunks: AsyncIterator[bytes], by: str = "") -> Upload:
@@ -121,6 +125,8 @@ class Uploads:
     def _told(self, upload: str) -> dict[str, Any]:
         """What is stored beside an upload's file. Raises NotFoundError."""
         path = self._root / upload / _META
+        if _ID.fullmatch(upload) and not path.is_file():
+            path = path.with_name(_OLD_META)  # of an earlier release
         if not _ID.fullmatch(upload) or not path.is_file():
             raise NotFoundError("no such upload", received=upload)
         return read_json(path)

@@ -18,13 +18,14 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 import orjson
 
 from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
 from hyblink.app.core.process import module_command, module_environment
-from hyblink.indexer.readers.format import WholeFile
+from hyblink.indexer.readers.encodings import told_encodings
+from hyblink.indexer.readers.format import Member, Section, Unpack, WholeFile
 from hyblink.indexer.readers.rows import read_bounded
 
 _LENGTH = struct.Struct("<Q")
@@ -71,11 +72,30 @@ class IsolatedReader:
                 stream.close()
         process.wait()
 
-    def read(self, path: Path, whole: Whole) -> WholeFile:
-        """Read a file. Raises UserError if it cannot be read, not in time, or not in this memory."""
+    def read(self, path: Path, whole: Whole, encoding: str | None = None) -> tuple[WholeFile, list[str]]:
+        """(the document, the names of encodings that were guessed) of a file.
+
+        Raises UserError if it cannot be read, not in time, or not in this memory.
+        """
+        answer = self._asked(path, whole, encoding=encoding)
+        if answer is None:  # a function that only this process has
+            with told_encodings(encoding) as guesses:
+                return whole(read_bounded(path, self._max_bytes)), guesses
+        sections = tuple(Section(start, tuple(path), place) for start, path, place in answer["sections"])
+        return WholeFile(answer["title"], answer["text"], answer["metadata"], sections), answer["guesses"]
+
+    def unpack(self, path: Path, how: Unpack, folder: Path) -> list[Member]:
+        """The files that a file holds, written to `folder`. Raises UserError if it cannot be unpacked, as `read`."""
+        answer = self._asked(path, how, folder=os.fsencode(folder).hex())
+        if answer is None:
+            return list(how(path, folder))
+        return [Member(*member) for member in answer["members"]]
+
+    def _asked(self, path: Path, do: Whole | Unpack, **more: object) -> dict[str, Any] | None:
+        """The answer of the process; None if it does not have the function `do`."""
         request = {
-            "path": os.fsencode(path).hex(), "module": whole.__module__, "name": whole.__qualname__,
-            "max_bytes": self._max_bytes,
+            "path": os.fsencode(path).hex(), "module": do.__module__, "name": do.__qualname__,
+            "max_bytes": self._max_bytes, **more,
         }  # fmt: skip
         try:
             process = self._started()
@@ -93,11 +113,11 @@ class IsolatedReader:
                 f"the file ended the process that read it ({_said(status)})",
                 expected=f"a file that can be read in {self._memory} bytes (ingest.file_memory_bytes)",
             ) from failure
-        if "unfound" in answer:  # a function that only this process has
-            return whole(read_bounded(path, self._max_bytes))
+        if "unfound" in answer:
+            return None
         if "error" in answer:
             raise _error(answer["error"])
-        return WholeFile(answer["title"], answer["text"], answer["metadata"])
+        return cast("dict[str, Any]", answer)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -176,14 +196,29 @@ def _next(requests: IO[bytes]) -> bytes | None:
 
 def _answered(request: dict[str, Any]) -> bytes:
     try:
-        whole: Any = import_module(request["module"])
+        do: Any = import_module(request["module"])
         for name in request["name"].split("."):
-            whole = getattr(whole, name)
+            do = getattr(do, name)
     except (ImportError, AttributeError):
         return orjson.dumps({"unfound": True})
     try:
-        found: WholeFile = whole(read_bounded(Path(os.fsdecode(bytes.fromhex(request["path"]))), request["max_bytes"]))
-        return orjson.dumps({"title": found.title, "text": found.text, "metadata": found.metadata})
+        path = Path(os.fsdecode(bytes.fromhex(request["path"])))
+        if "folder" in request:
+            members = do(path, Path(os.fsdecode(bytes.fromhex(request["folder"]))))
+            return orjson.dumps({"members": [_storable([one.name, one.file, one.error]) for one in members]})
+        with told_encodings(request["encoding"]) as guesses:
+            found: WholeFile = do(read_bounded(path, request["max_bytes"]))
+        answer: dict[str, Any] = {
+            "title": found.title,
+            "text": found.text,
+            "metadata": found.metadata,
+            "sections": [(one.start, one.path, one.place) for one in found.sections],
+            "guesses": guesses,
+        }
+        try:
+            return orjson.dumps(answer)
+        except TypeError:  # single surrogates, or a number over 64 bits
+            return orjson.dumps(_storable(answer))
     except UserError as error:
         told = {
             "code": error.code, "message": error.message, "received": error.received, "expected": error.expected
@@ -195,6 +230,17 @@ def _answered(request: dict[str, Any]) -> bytes:
         message = f"the file cannot be read: {type(error).__name__}: {error}".encode("utf-8", "replace").decode()
         told = {"code": "invalid_input", "message": message[:500], "received": None, "expected": "a readable file"}
         return orjson.dumps({"error": told})
+
+
+def _storable(value: Any) -> Any:
+    """A value with what JSON in UTF-8 cannot hold replaced: single surrogates, integers over 64 bits."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_storable(key): _storable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(inner) for inner in value]
+    return str(value) if isinstance(value, int) and value.bit_length() > 63 else value
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
+from hyblink.indexer.readers.encodings import as_utf8, decoded
 
 _CHUNK = 1 << 20
 _BOMB_BYTES = 256 * 2**20
@@ -49,22 +51,35 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def decode(data: bytes) -> str:
+    """The text of bytes in any encoding; see `encodings.decoded`. Raises InvalidInputError for broken UTF-8."""
+    return decoded(data)
+
+
+def utf8(line: bytes) -> str:
     """Decode UTF-8 with or without a byte order mark. Raises InvalidInputError that names the first bad byte."""
     try:
-        return data.decode("utf-8-sig")
+        return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"not UTF-8 at byte {error.start}",
-            received=data[error.start : error.start + 8],
-            expected="UTF-8 text",
+            received=line[error.start : error.start + 8],
+            expected="UTF-8 text, or --encoding with the name of another",
         ) from error
 
 
 def lines(
-    path: Path, limit: int, opened: Callable[[IO[bytes]], None] = lambda _: None
+    path: Path,
+    limit: int,
+    opened: Callable[[IO[bytes]], None] = lambda _: None,
+    encoding: str | None = None,
+    noted: Callable[[str], None] = lambda _: None,
+    *,
+    guess: bool = True,
 ) -> Iterator[tuple[int, bytes | UserError]]:
-    """Yield (line number from 1, line without its line break), or (line number, error).
+    """Yield (line number from 1, line in UTF-8 without its line break), or (line number, error).
 
+    Text in another encoding, `encoding` or the one that is found, is read as UTF-8. `noted` is told if it was guessed;
+    without `guess` it is UTF-8 or UTF-16.
     A line over `limit` bytes yields TooLargeError and is not held in memory. A broken gzip stream or a decompression
     bomb yields InvalidInputError and ends the iteration.
     """
@@ -79,7 +94,10 @@ def lines(
             raise gzip.BadGzipFile(f"{packed} bytes unpack to more than {most}")
 
     try:
-        with open_bytes(path, opened) as file:
+        with open_bytes(path, opened) as packed_file:
+            file, found = as_utf8(packed_file, encoding, guess=guess)
+            if found.guessed:
+                noted(f"read as {found.name}, which was guessed; --encoding names another")
             while line := file.readline(limit + 2):
                 number += 1
                 check(len(line))
@@ -97,7 +115,7 @@ def lines(
                         ),
                     )
                     continue
-                yield number, line.rstrip(b"\r\n")
+                yield number, line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         yield (
             number + 1,

@@ -163,3 +163,33 @@ def test_help_imports_nothing_heavy() -> None:
         )
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_documents_of_all_kinds_are_listed_previewed_and_deleted(hyblink, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "parts.csv").write_text("SKU;Name;Details;Price\nA1;Drill;18 V drill;12,50\nA2;Saw;for green wood;9,00\n")
+    (folder / "note.md").write_text("---\ntitle: A note\ntags: [x]\n---\nText.\n")
+    (folder / "old.txt").write_bytes("Größe und Maß".encode("cp1252"))
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
+    shown = json.loads(hyblink("ingest", str(folder), "--preview", "--json"))
+    assert [one["id"] for one in shown["documents"]] == ["note.md", "old.txt", "A1", "A2"]
+    assert shown["left_out"] == ["skipped photo.png: nothing reads .png files; --format names a format"]
+    assert any("id = SKU, title = Name, text = Details" in note for note in shown["notes"])
+    assert json.loads(hyblink("collections", "--json")) == [], "a preview stores nothing"
+    done = json.loads(hyblink("ingest", str(folder / "note.md"), str(folder), "--no-dense", "--json"))
+    assert (done["files_read"], done["files_skipped"], done["created"], done["unchanged"]) == (4, 1, 4, 1)
+    assert any("cp1252" in note for note in done["notes"])
+    hyblink("ingest", str(folder / "photo.png"), "--no-dense", status=1)
+    listed = json.loads(hyblink("documents", "--filter", '{"range": {"Price": {"gt": 10}}}', "--json"))
+    assert [one["id"] for one in listed["documents"]] == ["A1"]
+    assert listed["total"] == 1
+    page = json.loads(hyblink("documents", "--limit", "2", "--after", "A1", "--json"))
+    assert ([one["id"] for one in page["documents"]], page["total"]) == (["A2", "note.md"], 4)
+    told = json.loads(hyblink("delete", "--filter", '{"term": {"format": "text"}}', "--dry-run", "--json"))
+    assert told == {"would_delete": ["old.txt"]}
+    assert json.loads(hyblink("delete", "--filter", '{"term": {"format": "text"}}', "--json")) == {"deleted": 1}
+    assert json.loads(hyblink("documents", "--json"))["total"] == 3
+    hyblink("delete", status=2)
+    hyblink("drop", "default", "--yes")
+    assert json.loads(hyblink("collections", "--json")) == []

@@ -65,7 +65,7 @@ def test_a_bad_line_is_rejected_in_its_place(app: App, tmp_path: Path) -> None:
     ensure_collection(app, entity_spec(KB))
     result = app.entities.bulk(KB, list(read_entities(file)))
     assert [one.status for one in result.items] == ["created", "rejected", "created"]
-    assert "kb.jsonl:2 is not JSON" in result.items[1].message
+    assert "kb.jsonl:2: not JSON" in result.items[1].message
 
 
 def test_a_bulk_answers_item_by_item(app: App) -> None:
@@ -94,7 +94,7 @@ def test_readers_of_entities(tmp_path: Path) -> None:
     broken.write_text('{"id": "a", "title": "A"}\nnot json\n')
     good, bad = read_entities(broken)
     assert good == {"id": "a", "title": "A"}
-    assert "broken.jsonl:2 is not JSON" in str(bad)
+    assert "broken.jsonl:2: not JSON" in str(bad)
     with pytest.raises(InvalidInputError, match="unknown form"):
         read_entities(blink.rename(tmp_path / "kb.txt"))
     with pytest.raises(NotFoundError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.documentation import ROOT, matches, run, steps
 
-from hyblink.indexer.readers.formats import FORMATS
+from hyblink.indexer.readers.formats import formats_table
 
 PAGES = ("README.md", "docs/search.md", "docs/linking.md", "docs/how-to.md")
 
@@ -33,12 +33,8 @@ def test_pages_have_commands() -> None:
     assert all(len(steps(ROOT / page)) >= 3 for page in PAGES)
 
 
-def test_the_readme_lists_every_format() -> None:
-    rows = re.findall(
-        r"^\| `(\w+)`: (.*?) \| (.*?) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
-    shown = {name: (tuple(re.findall(r"`(\.\w+)`", files)), read_as) for name, files, read_as in rows}
-    assert shown == {row.name: (row.suffixes, row.about) for row in FORMATS.values()}
+def test_the_table_of_formats_is_the_registry() -> None:
+    assert formats_table() in (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere() -> None:

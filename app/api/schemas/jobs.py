@@ -26,11 +26,13 @@ class JobBody(StrictBody):
         "", max_length=2000, description="A file on another server, one of `jobs.url_hosts`; http or https."
     )
     format: StrictStr | None = Field(
-        None, max_length=20, description="jsonl, csv, tsv, markdown, text, html, pdf, beir."
+        None, max_length=20, description="A format of `GET /v1/formats`; by default that of each file."
     )
     columns: dict[Literal["id", "title", "text"], StrictStr] | None = Field(
-        None, description="Which fields hold the id, the title and the text."
+        None, description="Which fields hold the id, the title and the text; several texts separated by commas."
     )
+    encoding: StrictStr | None = Field(None, max_length=40, description="Encoding of text files; else it is found out.")
+    header: StrictBool = Field(True, description="Whether the first row of a table names its columns.")
     whole: StrictBool = Field(False, description="Do not cut documents (a new collection only).")
     analyzer: StrictStr = Field("english", max_length=20, description="english or standard (a new collection only).")
     dense_index: StrictStr = Field("auto", max_length=20, description="The dense index (a new collection only).")

@@ -2,34 +2,48 @@
 
 Formats:
 
-- JSONL with our own fields: `id, title, description, aliases, kind, world, lang, metadata`. `text` may stand for
-  `description`.
+- JSONL or a JSON array with our own fields: `id, title, description, aliases, kind, world, lang, metadata`, or the
+  names that usually stand for them. Other fields become metadata.
 - BLINK's JSONL: `text, idx, title, entity`.
 - Zeshel's documents: `document_id, title, text`. Each file is one world.
-- CSV or TSV with a header. Aliases are joined by `|` in one column. Unknown columns become metadata.
+- CSV or TSV with a header and any separator. Aliases are joined by `|` or `;` in one column.
 - A Wikipedia dump, Wikidata's JSON, and the files of DICT servers.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, TooLargeError, UserError
+from hyblink.indexer.readers import delimited, jsonl
 from hyblink.indexer.readers.entities.dictd import dict_entities
 from hyblink.indexer.readers.entities.wikidata import wikidata_entities
 from hyblink.indexer.readers.entities.wikipedia import page_props_beside, wikipedia_entities
+from hyblink.indexer.readers.fields import metadata, plain
+from hyblink.indexer.readers.format import Options, Row
 from hyblink.indexer.readers.python_package import PythonSource
-from hyblink.indexer.readers.rows import decode, lines, open_packed
+from hyblink.indexer.readers.rows import open_packed
 
 _MAX_ROW = 16 * 2**20
 _OURS = ("id", "title", "description", "aliases", "kind", "world", "lang", "metadata")
+_NAMES = {
+    "id": ("id", "_id", "idx", "document_id", "qid", "entity_id", "wikidata_id", "item", "uri", "iri"),
+    "title": ("title", "label", "name", "entity", "pref_label", "preferred_label", "item_label"),
+    "description": ("description", "text", "desc", "definition", "abstract", "summary", "gloss", "item_description"),
+    "aliases": ("aliases", "alias", "alt_label", "alt_labels", "synonyms", "synonym", "also_known_as", "other_names"),
+    "kind": ("kind",),
+    "world": ("world",),
+    "lang": ("lang",),
+}
+"""Our fields and the names that stand for them, in any case and with any separators, the plainest first."""
+_EMPTY = (None, "")
+_ITEM = re.compile(rb'"(?:labels|claims|sitelinks)"\s*:\s*[\[{]|"type"\s*:\s*"(?:item|property|lexeme)"')
+_LOOKED_AT = 1 << 16
 _CURID = re.compile(r"[?&]curid=(\d+)\b")
 
 
@@ -54,7 +68,7 @@ def read_entities(path: Path, lang: str = "en") -> Iterator[object]:
     if path.name.endswith((".xml", ".xml.bz2", ".xml.gz")):
         return iter(wikipedia_entities(path, page_props_beside(path)))
     if path.name.endswith((".json", ".json.gz", ".json.bz2")):
-        return _zeshel(path) if _is_zeshel(path) else _wikidata(path, lang)
+        return _zeshel(path) if _is_zeshel(path) else _wikidata(path, lang) if _is_wikidata(path) else _array(path)
     if path.suffix == ".index":
         return dict_entities(path)
     raise InvalidInputError(
@@ -83,115 +97,126 @@ def _is_zeshel(path: Path) -> bool:
         return b'"document_id"' in file.readline(_MAX_ROW)
 
 
+def _is_wikidata(path: Path) -> bool:
+    """Whether a JSON file is Wikidata's: by its name, or by the fields that its items have."""
+    if "wikidata" in path.name or path.name.startswith("latest-") or path.suffix == ".bz2":
+        return True
+    with _whole(path), open_packed(path) as file:
+        return bool(_ITEM.search(file.read(_LOOKED_AT)))
+
+
+def _array(path: Path) -> Iterator[object]:
+    return _normal(path, jsonl.array_rows(path, _options()))
+
+
 def _zeshel(path: Path) -> Iterator[object]:
     world = path.name.partition(".")[0]
     for row in _jsonl(path):
         yield {**row, "world": world} if isinstance(row, Mapping) else row
 
 
+def _options() -> Options:
+    return Options(max_row_bytes=_MAX_ROW)
+
+
 def _jsonl(path: Path) -> Iterator[object]:
-    for number, line in lines(path, _MAX_ROW):
-        if not isinstance(line, bytes):
-            if not isinstance(line, TooLargeError):
-                raise line  # broken gzip: the rest of the file cannot be read
-            yield line
-            continue
-        bare = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if not bare.strip():
-            continue
-        try:
-            row = orjson.loads(bare)
-        except orjson.JSONDecodeError as error:
-            yield InvalidInputError(
-                f"{path.name}:{number} is not JSON ({error})", received=line[:80], expected="an object"
+    return _normal(path, jsonl.rows(path, _options()))
+
+
+def _table(path: Path) -> Iterator[object]:
+    """Yield the rows of a CSV or TSV file, with any usual separator and encoding, and a header."""
+    tabs = path.name.removesuffix(".gz").endswith(".tsv")
+    rows = (delimited.tab_rows if tabs else delimited.comma_rows)(path, _options())
+    first = next(rows, None)
+    if first is None:
+        raise InvalidInputError("the file is empty", received=path.name, expected="a header with id and title")
+    if first.fields is not None:
+        names = {plain(name) for name in first.fields}
+        if not names & {plain(name) for name in _NAMES["title"]}:
+            raise InvalidInputError(
+                "no column of titles", received=list(first.fields), expected=f"one of {', '.join(_NAMES['title'])}"
             )
+    return _normal(path, chain([first], rows))
+
+
+def _normal(path: Path, rows: Iterator[Row]) -> Iterator[object]:
+    for row in rows:
+        if row.fields is not None:
+            try:
+                yield normalised(row.fields)
+            except InvalidInputError as error:
+                yield _placed(path, row.line, error)
             continue
-        yield normalised(row) if isinstance(row, Mapping) else row
+        assert row.error is not None
+        if "gzip" in row.error.message:
+            raise row.error  # the rest of the file cannot be read
+        yield row.error if isinstance(row.error, TooLargeError) else _placed(path, row.line, row.error)
+
+
+def _placed(path: Path, line: int, error: UserError) -> InvalidInputError:
+    return InvalidInputError(f"{path.name}:{line}: {error.message}", received=error.received, expected=error.expected)
 
 
 def normalised(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Map a row of any known format to our field names.
+    """Map a row of any known format to our field names; the other fields become metadata.
 
     In BLINK's rows `idx` is the URL of a Wikipedia page. Its page number becomes the id. `kb_idx` is the Wikidata item.
+    A row without an id has its title as the id. Raises InvalidInputError for metadata that is no object.
 
     >>> normalised({"text": "A language.", "idx": "https://x/wiki?curid=12", "title": "Lisp", "kb_idx": "Q132874"})
     {'id': '12', 'title': 'Lisp', 'description': 'A language.', 'metadata': {'page': 12, 'wikidata': 'Q132874'}}
     """
-    found = {name: row[name] for name in _OURS if name in row}
-    if "id" not in found:
-        given = row.get("idx", row.get("document_id"))
-        page = _CURID.search(str(given))
-        if given is not None:
-            found = {"id": page.group(1) if page else given, **found}
-        beside = {"page": int(page.group(1))} if page else {}
-        beside |= {"wikidata": row["kb_idx"]} if isinstance(row.get("kb_idx"), str) and row["kb_idx"] else {}
-        if beside and "metadata" not in found:
-            found["metadata"] = beside
-    if "description" not in found and "text" in row:
-        found["description"] = row["text"]
-    if not found.get("title") and row.get("entity"):
-        found["title"] = row["entity"]
-    if isinstance(found.get("id"), int) and not isinstance(found["id"], bool):
-        found["id"] = str(found["id"])
+    found: dict[str, Any] = {}
+    used: set[str] = set()
+    by_plain = {plain(name): name for name in reversed(list(row))}
+    for ours, names in _NAMES.items():
+        name = next((by_plain[plain(one)] for one in names if row.get(by_plain.get(plain(one), "")) not in _EMPTY), "")
+        if name:
+            used.add(name)
+            found[ours] = row[name]
+    page = _CURID.search(str(found.get("id", "")))
+    beside: dict[str, Any] = {}
+    if page:
+        found["id"] = page.group(1)
+        beside["page"] = int(page.group(1))
+    if isinstance(row.get("kb_idx"), str) and row["kb_idx"]:
+        beside["wikidata"] = row["kb_idx"]
+    for name in ("id", "title"):
+        if isinstance(found.get(name), int | float) and not isinstance(found[name], bool):
+            found[name] = str(found[name])
+    if "id" not in found and isinstance(found.get("title"), str):
+        found["id"] = found["title"]
+    if isinstance(found.get("aliases"), str):
+        found["aliases"] = _split(found["aliases"], commas=bool({"altLabel", "altLabels"} & used))
+    elif isinstance(found.get("aliases"), list):
+        found["aliases"] = [one for one in found["aliases"] if one is not None]
+    given = row.get("metadata")
+    if isinstance(given, str) and given.strip():
+        try:
+            given = jsonl.loads(given.encode())
+        except ValueError:
+            raise InvalidInputError("bad metadata", received=given, expected="a JSON object") from None
+    if given is not None and given != "" and not isinstance(given, Mapping):
+        raise InvalidInputError("bad metadata", received=given, expected="an object")
+    others = {name: value for name, value in row.items() if name not in {*used, "metadata", "kb_idx"}}
+    # Another name that says the same, such as BLINK's `entity` beside `title`, says nothing more.
+    same = {
+        name for ours in ("id", "title") for name in others
+        if plain(name) in map(plain, _NAMES[ours]) and str(row[name]) in {str(found.get(ours)), ""}
+    }  # fmt: skip
+    others = {name: value for name, value in others.items() if name not in same}
+    kept = metadata({**beside, **others, **(given or {})}, lambda _: None)
+    if kept:
+        found["metadata"] = kept
     return {name: found[name] for name in _OURS if name in found}
 
 
-def _table(path: Path) -> Iterator[object]:
-    """Yield the rows of a CSV file (RFC 4180) or a TSV file. In TSV a quotation mark has no special meaning."""
-    csv.field_size_limit(_MAX_ROW)
-    tabs = path.name.removesuffix(".gz").endswith(".tsv")
-
-    def text() -> Iterator[str]:
-        for number, line in lines(path, _MAX_ROW):
-            if not isinstance(line, bytes):
-                raise line
-            try:
-                yield decode(line) + "\n"
-            except UserError as error:
-                raise InvalidInputError(f"{path.name}:{number}: {error}") from None
-
-    reader = csv.reader(text(), delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text(), strict=True)
-    header: list[str] | None = None
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            yield InvalidInputError(
-                f"{path.name}:{reader.line_num}: bad row: {error}", expected="fields as in RFC 4180"
-            )
-            continue
-        if fields is None:
-            break
-        if header is None:
-            header = [field.strip().lower() for field in fields]
-            if not {"id", "title"} <= set(header):
-                raise InvalidInputError(
-                    "no column of ids or of titles", received=header, expected="a header with id and title"
-                )
-        elif any(fields):
-            yield _of_columns(header, fields, f"{path.name}:{reader.line_num}")
-    if header is None:
-        raise InvalidInputError("the file is empty", received=path.name, expected="a header with id and title")
-
-
-def _of_columns(header: list[str], fields: list[str], place: str) -> object:
-    if len(fields) != len(header):
-        return InvalidInputError(
-            f"{place}: the row has another number of fields than the header", received=fields[:8],
-            expected=f"{len(header)} fields",
-        )  # fmt: skip
-    row = {name: value for name, value in zip(header, fields, strict=True) if name and value}
-    others = {name: row[name] for name in row if name not in {*_OURS, "text"}}
-    made = normalised({name: value for name, value in row.items() if name != "metadata"})
-    if "aliases" in made:
-        made["aliases"] = [part.strip() for part in made["aliases"].split("|") if part.strip()]
-    try:
-        given = orjson.loads(row["metadata"]) if "metadata" in row else {}
-    except orjson.JSONDecodeError:
-        given = None
-    if not isinstance(given, Mapping):
-        return InvalidInputError(f"{place}: bad metadata", received=row["metadata"], expected="a JSON object")
-    return {**made, "metadata": {**others, **given}} if others or given else made
+def _split(aliases: str, *, commas: bool) -> list[str]:
+    """Several aliases in one text: apart at `|`, `;` or line ends, at commas only where Wikidata joined them so."""
+    found = next((aliases.split(sign) for sign in ("|", "\n", ";") if sign in aliases), [aliases])
+    if commas and len(found) == 1:
+        found = aliases.split(", ")
+    return [name.strip() for name in found if name.strip()]
 
 
 _IMPORTED_AS = {

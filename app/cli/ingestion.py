@@ -1,0 +1,98 @@
+"""What `hyblink ingest` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hyblink.app.operations.ingestion import Ingested
+    from hyblink.indexer.readers.files import FileSource
+    from hyblink.indexer.readers.python_package import PythonSource
+
+_PREVIEWED, _SHOWN_CHARS = 20, 300
+
+
+def report_of(done: Ingested) -> dict[str, Any]:
+    """The outcome of an ingestion as JSON."""
+    from dataclasses import asdict
+
+    return {
+        **asdict(done.report),
+        "rejects_file": done.rejects_file,
+        "documents": done.report.documents,
+        "seconds": done.seconds,
+        "encoded": done.encoded,
+        "encode_seconds": done.encode_seconds,
+        "outdated": done.outdated,
+        "collection": done.collection,
+    }
+
+
+def lines_of(done: Ingested) -> list[str]:
+    """The lines for people."""
+    report = done.report
+    files = f"{report.files_read} files read, {report.files_skipped} skipped, {report.files_rejected} rejected"
+    documents = (
+        f"{report.documents} documents ({report.created} new, {report.updated} changed, "
+        f"{report.unchanged} unchanged, {report.rejected} rejected), {report.passages} passages written "
+        f"in {done.seconds:.1f} s; {done.encoded} encoded in {done.encode_seconds:.1f} s"
+    )
+    return [documents, *([files] if report.files_read + report.files_skipped + report.files_rejected else [])]
+
+
+def notes_of(done: Ingested) -> list[str]:
+    """What was left out, guessed or read otherwise, and what to do about it."""
+    report = done.report
+    notes = [f"skipped {skipped}" for skipped in report.skipped]
+    if report.files_skipped > len(report.skipped):
+        notes.append(f"and {report.files_skipped - len(report.skipped)} more, all in {done.rejects_file}")
+    notes += [f"rejected {rejected}" for rejected in report.rejects]
+    notes += report.notes
+    if report.replaced:
+        notes.append(f"{report.replaced} rows had the id of a later row, which stays")
+    if done.outdated >= 0.001:
+        notes.append(
+            f"{done.outdated:.1%} of the entries that BM25 counts are of replaced passages; they go within minutes "
+            "where a worker runs, or with the next ingestion"
+        )
+    if report.rejected:
+        notes.append(f"all rejected rows: {done.rejects_file}")
+    if done.nothing_read:
+        notes.append("nothing could be read")
+    return notes
+
+
+def previewed(sources: Iterable[FileSource | PythonSource]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(as JSON, lines, notes) of the first documents as they would be stored, and of what would be left out."""
+    documents: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    notes: list[str] = []
+    for source in sources:
+        for item in source.items():
+            if item.document is not None:
+                one = item.document
+                documents.append(
+                    {
+                        "id": one.id,
+                        "title": one.title,
+                        "text": one.text[:_SHOWN_CHARS] + ("…" if len(one.text) > _SHOWN_CHARS else ""),
+                        "lang": one.lang,
+                        "metadata": dict(one.metadata),
+                    }
+                )
+            elif item.error is not None:
+                left_out.append(f"rejected {item.file}:{item.line}: {item.error}")
+            elif item.outcome == "skipped":
+                left_out.append(f"skipped {item.file}: {item.why}")
+            if len(documents) >= _PREVIEWED:
+                break
+        notes += getattr(source, "notes", [])
+        if len(documents) >= _PREVIEWED:
+            notes.append(f"only the first {_PREVIEWED} documents are shown; nothing was stored")
+            break
+    lines = []
+    for shown in documents:
+        fields = ", ".join(f"{key} = {value!r}" for key, value in shown["metadata"].items())
+        lines += [f"{shown['id']}  {shown['title']}", f"    {shown['text']!r}", *([f"    {fields}"] if fields else [])]
+    return {"documents": documents, "left_out": left_out, "notes": notes}, lines, [*left_out, *notes]

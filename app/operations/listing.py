@@ -1,0 +1,38 @@
+"""Lists and deletes the documents of a collection, all or those that pass a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hyblink.app.application import App
+from hyblink.app.core.filters import Filter
+from hyblink.app.core.types.documents import Document
+
+_AT_ONCE = 1000
+
+
+def matching_ids(app: App, collection: str, tree: Filter | None = None) -> list[str]:
+    """The ids of the documents that pass a filter (None: of all), sorted. Raises NotFoundError."""
+    reader = app.catalog.engine(collection).store.reader()
+    rows = reader.live_rows() if tree is None else reader.select(tree).rows()
+    return sorted(reader.doc_ids(np.unique(reader.document_keys(rows))))
+
+
+def listed(app: App, collection: str, ids: list[str]) -> Iterator[Document]:
+    """The documents with these ids, in this order; one that is gone meanwhile is passed over."""
+    reader = app.catalog.engine(collection).store.reader()
+    for ident in ids:
+        found = reader.get_document(ident)
+        if found is not None:
+            yield found
+
+
+def delete_all(app: App, collection: str, ids: list[str]) -> int:
+    """Delete documents, a thousand at a time; return how many there were. Raises NotFoundError, WriterConflictError."""
+    deleted = 0
+    for start in range(0, len(ids), _AT_ONCE):
+        result = app.documents.delete(collection, ids[start : start + _AT_ONCE])
+        deleted += sum(item.status == "deleted" for item in result.items)
+    return deleted
