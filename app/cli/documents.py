@@ -87,6 +87,7 @@ def ingest(
                 encoding=encoding,
                 header=not no_header,
                 max_row_bytes=limits.max_row_bytes,
+                languages=limits.detect_language,
                 max_file_bytes=limits.max_file_bytes,
                 max_chars=limits.max_document_chars,
                 file_seconds=limits.file_time_limit_s,

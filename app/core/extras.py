@@ -6,11 +6,11 @@ from hyblink.app.core.errors import HyblinkError
 
 _MODULES = {
     "local": (
-        "charset_normalizer", "defusedxml", "docutils", "lxml", "openpyxl", "oxmsg", "py7zr", "pypdfium2", "striprtf",
-        "xlrd", "yaml", "fastapi", "fastapi_offline", "starlette", "filelock", "markdown_it", "mwparserfromhell",
-        "numba", "numpy", "onnx",
-        "onnxruntime", "opensearchpy", "prometheus_client", "psutil", "jwt", "cryptography", "Stemmer",
-        "regex", "safetensors", "selectolax", "tantivy", "tokenizers", "uvicorn", "faiss", "huggingface_hub",
+        "charset_normalizer", "defusedxml", "docutils", "lxml", "openpyxl", "oxmsg", "py3langid", "py7zr",
+        "pypdfium2", "striprtf", "xlrd", "yaml", "fastapi", "fastapi_offline", "starlette", "filelock", "markdown_it",
+        "mwparserfromhell", "numba", "numpy", "onnx", "onnxruntime", "opensearchpy", "prometheus_client", "psutil",
+        "jwt", "cryptography", "Stemmer", "regex", "safetensors", "selectolax", "tantivy", "tokenizers", "uvicorn",
+        "faiss", "huggingface_hub",
     ),
     "ui": ("streamlit", "altair"),
     "worker": ("celery", "kombu", "redis"),

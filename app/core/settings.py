@@ -136,6 +136,9 @@ class IngestSettings(_Section):
     batch_documents: int = Field(2000, gt=0, description="Documents written in one transaction.")
     max_row_bytes: int = Field(16 * 2**20, gt=0, description="Longest row, and largest JSON file that is one value.")
     max_file_bytes: int = Field(512 * 2**20, gt=0, description="Largest file that is one document, unpacked.")
+    detect_language: bool = Field(
+        True, description="Say the language of each document of a file, which is `lang` in its metadata."
+    )
     storage_wait_s: float = Field(
         600.0, ge=0, description="How long `hyblink ingest` and `kb load` wait for a cluster that is away, each time."
     )

@@ -101,6 +101,7 @@ def source_of(
         header=params.header,
         prefix=params.prefix,
         max_row_bytes=limits.max_row_bytes,
+        languages=limits.detect_language,
         max_file_bytes=limits.max_file_bytes,
         max_chars=limits.max_document_chars,
         file_seconds=limits.file_time_limit_s,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, UserError
 from hyblink.app.core.types.documents import Document
@@ -18,6 +18,7 @@ from hyblink.indexer.readers.format import Format, Options, Row
 from hyblink.indexer.readers.formats import FORMATS, format_of
 from hyblink.indexer.readers.isolated import IsolatedReader
 from hyblink.indexer.readers.item import SourceItem
+from hyblink.indexer.readers.language import language_of
 from hyblink.indexer.readers.walk import Found, printable, walk
 
 _RAW_SHOWN = 500
@@ -25,6 +26,7 @@ _DEEPEST_ARCHIVE = 4
 _INNER = "\x1f"
 """Between the name of a file and the place in it, in positions."""
 _MOST_NOTES = 100
+_NO_LANGUAGE = ("code", "yaml")
 
 
 class FileSource:
@@ -49,6 +51,7 @@ class FileSource:
         file_memory: int = 2 * 2**30,
         source_id: str | None = None,
         prefix: str = "",
+        languages: bool = True,
         inside: Sequence[Path] | None = None,
     ) -> None:
         """`file_seconds` and `file_memory` (bytes) limit the reading of a file that is one document.
@@ -57,7 +60,8 @@ class FileSource:
 
         `format` None detects the format of each file. `columns` maps id, title or text to a field name. `encoding` None
         finds out the encoding of each text file. `header` False: the first row of a table is data. `prefix` is put
-        before the ids of files and rows that have none of their own.
+        before the ids of files and rows that have none of their own. `languages`: the metadata of every document
+        say its language as `lang`, the given one or else the one that its text is in.
 
         Raises NotFoundError if the path does not exist, InvalidInputError for an unknown format or encoding, or a
         folder that is not of the named format.
@@ -82,6 +86,7 @@ class FileSource:
         self._inside = None if inside is None else [root.expanduser().resolve() for root in inside]
         self._id = source_id or f"files:{path.resolve()}"
         self._prefix = f"{prefix}/" if prefix else ""
+        self._languages = languages
         self._before, self._open = 0, cast("IO[bytes] | None", None)
         self._fields: dict[tuple[str, ...], fields.Fields] = {}
         self._noted: Counter[str] = Counter()
@@ -243,7 +248,14 @@ class FileSource:
         made = fields.document(row.fields, found, default, lambda text: self._note(f"{name}: {text}"))
         if not row.number and not made["title"]:
             made["title"] = Path(name).stem
+        self._say_language(made)
         return parse_document(made, self._max_chars)
+
+    def _say_language(self, row: dict[str, Any]) -> None:
+        if self._languages and "lang" not in row["metadata"]:
+            found = row["lang"] or language_of(row["text"] or row["title"])
+            if found:
+                row["metadata"]["lang"] = found
 
     def _whole(self, path: Path, name: str, at: str, kind: Format, reader: IsolatedReader) -> SourceItem:
         """Read a file that is one document. The id is the file name; the title is the file's own, or its name."""
@@ -258,13 +270,15 @@ class FileSource:
                 return SourceItem(name, 0, position, outcome="skipped", why=why)
             kept = dict(found.metadata)
             lang = kept.pop("lang", "")
-            row = {
+            row: dict[str, Any] = {
                 "id": f"{self._prefix}{name}",
                 "title": (found.title or Path(name).stem)[:4096],
                 "text": found.text,
                 "lang": lang if isinstance(lang, str) and len(lang) <= 35 else "",
                 "metadata": {"file": name, "format": kind.name, **fields.metadata(kept, lambda _: None)},
             }
+            if kind.name not in _NO_LANGUAGE:
+                self._say_language(row)
             return SourceItem(name, 0, position, document=parse_document(row, self._max_chars), outcome="read")
         except UserError as error:
             return SourceItem(name, 0, position, error=error, outcome="rejected")
