@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hyblink.app.cli.console import answer, audited, emit, opened, parse_json, progress, reported, say
-from hyblink.app.cli.ingestion import lines_of, notes_of, previewed, report_of
+from hyblink.app.cli.ingestion import lines_of, notes_of, previewed, report_of, synced_report
 from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import CollectionOption, FilterOption, FormatOption, JsonOption, WaitOption
 
@@ -70,7 +70,7 @@ def ingest(
     with reported(as_json), opened() as app:
         from hyblink.app.core.errors import InvalidInputError
         from hyblink.app.operations.ingestion import Ingested, NewCollection, added_up, ingest_source
-        from hyblink.app.operations.sources import source_prefix
+        from hyblink.app.operations.sources import source_name, source_prefix
         from hyblink.indexer.readers.files import FileSource
         from hyblink.indexer.readers.python_package import PythonSource
 
@@ -80,6 +80,7 @@ def ingest(
         names = {"id": id_column, "title": title_column, "text": text_column}
 
         def files(path: Path) -> FileSource:
+            prefix = source_prefix(app, collection, path)
             return FileSource(
                 path,
                 format=format,
@@ -92,7 +93,8 @@ def ingest(
                 max_chars=limits.max_document_chars,
                 file_seconds=limits.file_time_limit_s,
                 file_memory=limits.file_memory_bytes,
-                prefix=source_prefix(app, collection, path),
+                prefix=prefix,
+                name=source_name(path, prefix) if path.is_dir() else "",
             )
 
         def sources() -> Iterator[FileSource | PythonSource]:
@@ -119,6 +121,52 @@ def ingest(
         answer(report_of(done), as_json, [*lines_of(done)], notes_of(done))
         if done.nothing_read:
             raise typer.Exit(1)
+
+
+def sync(
+    path: Annotated[Path, typer.Argument(help="The folder to keep the collection in step with.")],
+    collection: CollectionOption = "default",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Remove documents even if more than half of them are gone from the folder.")
+    ] = False,
+    watch: Annotated[
+        float, typer.Option(min=0, help="Look again every so many seconds, until it is stopped; 0: once.")
+    ] = 0.0,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a collection in step with a folder: ingest what is new or changed, remove what is gone.
+
+    Documents of files that cannot be read stay. Other sources of the collection are not touched.
+    """
+    import time
+
+    while True:
+        with reported(as_json), opened() as app, progress(as_json) as bars:
+            from hyblink.app.operations.sources import source_name, source_prefix
+            from hyblink.app.operations.sync import sync as run
+            from hyblink.indexer.readers.files import FileSource
+
+            limits = app.settings.ingest
+            prefix = source_prefix(app, collection, path)
+            source = FileSource(
+                path,
+                max_row_bytes=limits.max_row_bytes,
+                max_file_bytes=limits.max_file_bytes,
+                max_chars=limits.max_document_chars,
+                languages=limits.detect_language,
+                file_seconds=limits.file_time_limit_s,
+                file_memory=limits.file_memory_bytes,
+                prefix=prefix,
+                name=source_name(path, prefix),
+            )
+            done = run(app, collection, source, dry_run=dry_run, force=force, wait=wait, progress=bars)
+            shown, lines, notes = synced_report(done)
+            answer(shown, as_json, lines, notes)
+        if not watch:
+            return
+        time.sleep(watch)
 
 
 @reads

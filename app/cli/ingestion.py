@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyblink.app.operations.ingestion import Ingested
+    from hyblink.app.operations.sync import Synced
     from hyblink.indexer.readers.files import FileSource
     from hyblink.indexer.readers.python_package import PythonSource
 
@@ -96,3 +97,19 @@ def previewed(sources: Iterable[FileSource | PythonSource]) -> tuple[dict[str, A
         fields = ", ".join(f"{key} = {value!r}" for key, value in shown["metadata"].items())
         lines += [f"{shown['id']}  {shown['title']}", f"    {shown['text']!r}", *([f"    {fields}"] if fields else [])]
     return {"documents": documents, "left_out": left_out, "notes": notes}, lines, [*left_out, *notes]
+
+
+def synced_report(done: Synced) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(as JSON, lines, notes) of a sync."""
+    shown: dict[str, Any] = {"removed": done.removed, "kept": done.kept}
+    notes = [f"removed {ident}" for ident in done.removed[:_PREVIEWED]]
+    if len(done.removed) > _PREVIEWED:
+        notes.append(f"and {len(done.removed) - _PREVIEWED} more")
+    if done.kept:
+        notes.append(f"{len(done.kept)} documents are of files that cannot be read now, and stay")
+    if done.ingested is None:
+        shown |= {"added": done.added, "changed": done.changed}
+        line = f"{len(done.added)} new, {len(done.changed)} changed, {len(done.removed)} gone; nothing was written"
+        return shown, [line], [*(f"new {ident}" for ident in done.added[:_PREVIEWED]), *notes]
+    shown |= report_of(done.ingested)
+    return shown, [*lines_of(done.ingested), f"{len(done.removed)} removed"], [*notes, *notes_of(done.ingested)]

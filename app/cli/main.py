@@ -50,6 +50,7 @@ for name, group in {
     cli.add_typer(group, name=name)
 for command in (
     documents.ingest,
+    documents.sync,
     search.search,
     search.vocabulary,
     documents.get,

@@ -39,3 +39,14 @@ def source_prefix(app: App, collection: str, path: Path) -> str:
         name = free
     records.add([Record(_KIND, ident, {"name": name, "root": str(root)}, collection=collection)])
     return name
+
+
+def source_name(path: Path, prefix: str) -> str:
+    """The name of a folder as a source: its prefix, or for a collection's first source the folder's own name."""
+    root = path.resolve() if path.is_dir() else path.resolve().parent
+    return prefix or root.name or "root"
+
+
+def sources(app: App, collection: str) -> int:
+    """How many named sources a collection has."""
+    return len(app.catalog.records().list(_KIND, collection=collection, limit=100_000))

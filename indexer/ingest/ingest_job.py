@@ -43,9 +43,8 @@ class IngestParams:
     """The parameters of an ingestion job.
 
     Exactly one source must be set: an `upload` id, a `folder` below one of `jobs.roots`, a Python `package`, or a
-    `url`. `columns` names the fields that hold id, title and text. `encoding` and `header` are
-    those of `FileSource`; `prefix` stands before the ids of files. `whole` keeps each document as one passage. The last
-    three fields are settings of a new collection.
+    `url`. `columns` names the fields that hold id, title and text. `encoding`, `header`, `prefix` and `name` are those
+    of `FileSource`. `whole` keeps each document as one passage. The last three fields are settings of a new collection.
     """
 
     upload: str = ""
@@ -57,6 +56,7 @@ class IngestParams:
     encoding: str | None = None
     header: bool = True
     prefix: str = ""
+    name: str = ""
     whole: bool = False
     analyzer: str = "english"
     dense_index: str = "auto"
@@ -100,6 +100,7 @@ def source_of(
         encoding=params.encoding,
         header=params.header,
         prefix=params.prefix,
+        name=params.name,
         max_row_bytes=limits.max_row_bytes,
         languages=limits.detect_language,
         max_file_bytes=limits.max_file_bytes,

@@ -52,6 +52,7 @@ class FileSource:
         source_id: str | None = None,
         prefix: str = "",
         languages: bool = True,
+        name: str = "",
         inside: Sequence[Path] | None = None,
     ) -> None:
         """`file_seconds` and `file_memory` (bytes) limit the reading of a file that is one document.
@@ -61,7 +62,8 @@ class FileSource:
         `format` None detects the format of each file. `columns` maps id, title or text to a field name. `encoding` None
         finds out the encoding of each text file. `header` False: the first row of a table is data. `prefix` is put
         before the ids of files and rows that have none of their own. `languages`: the metadata of every document
-        say its language as `lang`, the given one or else the one that its text is in.
+        say its language as `lang`, the given one or else the one that its text is in. With a `name`, those of a folder
+        also say it as `source`, and the document's file as `file`.
 
         Raises NotFoundError if the path does not exist, InvalidInputError for an unknown format or encoding, or a
         folder that is not of the named format.
@@ -92,6 +94,7 @@ class FileSource:
         self._noted: Counter[str] = Counter()
         self._corpus = self._folder_format()
         self.is_beir = self._corpus is not None
+        self.name = "" if self.is_beir else name
         if format is not None and FORMATS.of(format).folder is not None and self._corpus is None:
             raise InvalidInputError(
                 "not a BEIR folder", received=str(path), expected="corpus.jsonl or corpus.jsonl.gz in it"
@@ -249,6 +252,8 @@ class FileSource:
         if not row.number and not made["title"]:
             made["title"] = Path(name).stem
         self._say_language(made)
+        if self.name:
+            made["metadata"] |= {"source": self.name, "file": name}
         return parse_document(made, self._max_chars)
 
     def _say_language(self, row: dict[str, Any]) -> None:
@@ -277,6 +282,8 @@ class FileSource:
                 "lang": lang if isinstance(lang, str) and len(lang) <= 35 else "",
                 "metadata": {"file": name, "format": kind.name, **fields.metadata(kept, lambda _: None)},
             }
+            if self.name:
+                row["metadata"]["source"] = self.name
             if kind.name not in _NO_LANGUAGE:
                 self._say_language(row)
             return SourceItem(name, 0, position, document=parse_document(row, self._max_chars), outcome="read")
