@@ -94,7 +94,7 @@ def ingest(
                 file_seconds=limits.file_time_limit_s,
                 file_memory=limits.file_memory_bytes,
                 prefix=prefix,
-                name=source_name(path, prefix) if path.is_dir() else "",
+                name=source_name(path, prefix),
             )
 
         def sources() -> Iterator[FileSource | PythonSource]:

@@ -35,7 +35,7 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
     if checked.folder:
         path = Path(checked.folder)
         prefix = source_prefix(app, collection, path)
-        params = {**params, "prefix": prefix, "name": source_name(path, prefix) if path.is_dir() else ""}
+        params = {**params, "prefix": prefix, "name": source_name(path, prefix)}
     return app.job_records.create("ingest", collection, params, by)
 
 

@@ -62,8 +62,8 @@ class FileSource:
         `format` None detects the format of each file. `columns` maps id, title or text to a field name. `encoding` None
         finds out the encoding of each text file. `header` False: the first row of a table is data. `prefix` is put
         before the ids of files and rows that have none of their own. `languages`: the metadata of every document
-        say its language as `lang`, the given one or else the one that its text is in. With a `name`, those of a folder
-        also say it as `source`, and the document's file as `file`.
+        say its language as `lang`, the given one or else the one that its text is in. With a `name`, documents also
+        say it as `source`; rows only where the path is a folder, with their file as `file`.
 
         Raises NotFoundError if the path does not exist, InvalidInputError for an unknown format or encoding, or a
         folder that is not of the named format.
@@ -252,7 +252,7 @@ class FileSource:
         if not row.number and not made["title"]:
             made["title"] = Path(name).stem
         self._say_language(made)
-        if self.name:
+        if self.name and not self._path.is_file():
             made["metadata"] |= {"source": self.name, "file": name}
         return parse_document(made, self._max_chars)
 
