@@ -17,7 +17,7 @@ def source_prefix(app: App, collection: str, path: Path) -> str:
     It is remembered for each folder. A file belongs to the folder that it is in. Folders of the same name are numbered.
     Raises UserError if the collection cannot be opened.
     """
-    root = path.resolve() if path.is_dir() else path.resolve().parent
+    root = _root(path)
     if not app.catalog.has(collection):
         return ""
     records = app.catalog.records()
@@ -43,10 +43,10 @@ def source_prefix(app: App, collection: str, path: Path) -> str:
 
 def source_name(path: Path, prefix: str) -> str:
     """The name of a folder as a source: its prefix, or for a collection's first source the folder's own name."""
-    root = path.resolve() if path.is_dir() else path.resolve().parent
+    root = _root(path)
     return prefix or root.name or "root"
 
 
-def sources(app: App, collection: str) -> int:
-    """How many named sources a collection has."""
-    return len(app.catalog.records().list(_KIND, collection=collection, limit=100_000))
+def _root(path: Path) -> Path:
+    """The folder that a path is, or is in."""
+    return path.resolve() if path.is_dir() else path.resolve().parent

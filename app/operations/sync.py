@@ -12,7 +12,6 @@ from hyblink.app.core.progress import Progress, silent
 from hyblink.app.core.types.documents import Document
 from hyblink.app.operations.ingestion import Ingested, NewCollection, ingest_source
 from hyblink.app.operations.listing import delete_all, listed, matching_ids
-from hyblink.app.operations.sources import sources
 from hyblink.indexer.readers.files import FileSource
 from hyblink.indexer.readers.item import SourceItem
 
@@ -79,7 +78,7 @@ def sync(
     is not mounted looks like an empty folder. What is new is stored then, and nothing is removed.
     """
     watched = _Watched(source)
-    stored = _stored(app, collection, source.name)
+    stored = _stored(app, collection, source)
     found = Synced()
     if dry_run:
         for item in watched.items():
@@ -108,13 +107,17 @@ def sync(
     return found
 
 
-def _stored(app: App, collection: str, name: str) -> list[str]:
-    """The ids of a source's documents. Those of before sources had names are its, if it is the only source."""
+def _stored(app: App, collection: str, source: FileSource) -> list[str]:
+    """The ids of a source's documents.
+
+    Files that were read before sources had names are its too, if the collection has had no other source.
+    """
     try:
-        ids = matching_ids(app, collection, Terms("source", (name,)))
-        if sources(app, collection) == 1:
-            unnamed = And((Exists("file"), Not(Exists("source"))))
-            ids = sorted({*ids, *matching_ids(app, collection, unnamed)})
+        ids = matching_ids(app, collection, Terms("source", (source.name,)))
+        if set(app.catalog.engine(collection).store.sources()) == {source.id}:
+            unnamed = matching_ids(app, collection, And((Exists("file"), Not(Exists("source")))))
+            files = [one.id for one in listed(app, collection, unnamed) if one.metadata["file"] == one.id]
+            ids = sorted({*ids, *files})
     except NotFoundError:
         return []
     return ids

@@ -93,6 +93,24 @@ def test_a_folder_that_was_ingested_before_is_in_step_too(make_app: Callable[...
     assert set(stored(app)) == {"b.md", "two/a.md", "two/b.md"}, "the other source is not touched"
 
 
+def test_documents_of_another_source_without_a_name_are_not_taken_for_its_own(
+    make_app: Callable[..., App], tmp_path: Path
+) -> None:
+    """Read before sources had names, or with a field that is called `file`."""
+    app, one, two = make_app(), tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "a.md").write_text(f"# {folder.name}")
+    ingest_source(app, FileSource(one), "c", wait=False)
+    app.documents.bulk("c", [{"id": "own", "text": "by hand", "metadata": {"file": "x"}}], encode=False)
+    run(app, two)
+    (two / "a.md").unlink()
+    run(app, two)
+    assert set(stored(app)) == {"a.md", "own"}
+    run(app, one)
+    assert set(stored(app)) == {"a.md", "own"}
+
+
 def test_any_history_ends_equal_to_the_folder(make_app: Callable[..., App], tmp_path: Path) -> None:
     app, folder = make_app(), tmp_path / "notes"
     folder.mkdir()
