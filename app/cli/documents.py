@@ -71,6 +71,7 @@ def ingest(
         from hyblink.app.core.errors import InvalidInputError
         from hyblink.app.operations.ingestion import Ingested, NewCollection, added_up, ingest_source
         from hyblink.app.operations.sources import source_name, source_prefix
+        from hyblink.indexer.ingest.ingest_job import reading_limits
         from hyblink.indexer.readers.files import FileSource
         from hyblink.indexer.readers.python_package import PythonSource
 
@@ -87,12 +88,7 @@ def ingest(
                 columns={target: column for target, column in names.items() if column},
                 encoding=encoding,
                 header=not no_header,
-                max_row_bytes=limits.max_row_bytes,
-                languages=limits.detect_language,
-                max_file_bytes=limits.max_file_bytes,
-                max_chars=limits.max_document_chars,
-                file_seconds=limits.file_time_limit_s,
-                file_memory=limits.file_memory_bytes,
+                **reading_limits(limits),
                 prefix=prefix,
                 name=source_name(path, prefix),
             )
@@ -118,7 +114,7 @@ def ingest(
                     ingest_source(app, source, collection, new, wait=wait and last, resume=not restart, progress=bars)
                 )
         done = added_up(parts)
-        answer(report_of(done), as_json, [*lines_of(done)], notes_of(done))
+        answer(report_of(done), as_json, lines_of(done), notes_of(done))
         if done.nothing_read:
             raise typer.Exit(1)
 
@@ -146,18 +142,14 @@ def sync(
         with reported(as_json), opened() as app, progress(as_json) as bars:
             from hyblink.app.operations.sources import source_name, source_prefix
             from hyblink.app.operations.sync import sync as run
+            from hyblink.indexer.ingest.ingest_job import reading_limits
             from hyblink.indexer.readers.files import FileSource
 
             limits = app.settings.ingest
             prefix = source_prefix(app, collection, path)
             source = FileSource(
                 path,
-                max_row_bytes=limits.max_row_bytes,
-                max_file_bytes=limits.max_file_bytes,
-                max_chars=limits.max_document_chars,
-                languages=limits.detect_language,
-                file_seconds=limits.file_time_limit_s,
-                file_memory=limits.file_memory_bytes,
+                **reading_limits(limits),
                 prefix=prefix,
                 name=source_name(path, prefix),
             )
@@ -193,7 +185,7 @@ def documents(
         from hyblink.app.operations.listing import listed, matching_ids
 
         ids = matching_ids(app, collection, _filter(filter))
-        page = ids[bisect_right(ids, after) if after else 0 :][:limit]
+        page = ids[bisect_right(ids, after) :][:limit]
         found = list(listed(app, collection, page))
         left = len(ids) - (bisect_right(ids, page[-1]) if page else 0)
         notes = [f"{len(ids)} documents; {left} after these: --after {page[-1]!r}"] if left > 0 else []

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from hyblink.app.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.ports.store import SourceProgress
-from hyblink.app.core.settings import Settings
+from hyblink.app.core.settings import IngestSettings, Settings
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import BulkItem, BulkResult, Document
 from hyblink.app.jobs.running import RunningJob
@@ -78,6 +78,18 @@ class IngestParams:
         return replace(spec, chunk_chars=0, chunk_overlap_chars=0) if self.whole else spec
 
 
+def reading_limits(limits: IngestSettings) -> dict[str, Any]:
+    """The settings of ingestion as arguments of `FileSource`."""
+    return {
+        "max_row_bytes": limits.max_row_bytes,
+        "max_file_bytes": limits.max_file_bytes,
+        "max_chars": limits.max_document_chars,
+        "file_seconds": limits.file_time_limit_s,
+        "file_memory": limits.file_memory_bytes,
+        "languages": limits.detect_language,
+    }
+
+
 def source_of(
     params: IngestParams, settings: Settings, uploads: Uploads, source_id: str | None = None
 ) -> FileSource | PythonSource:
@@ -101,12 +113,7 @@ def source_of(
         header=params.header,
         prefix=params.prefix,
         name=params.name,
-        max_row_bytes=limits.max_row_bytes,
-        languages=limits.detect_language,
-        max_file_bytes=limits.max_file_bytes,
-        max_chars=limits.max_document_chars,
-        file_seconds=limits.file_time_limit_s,
-        file_memory=limits.file_memory_bytes,
+        **reading_limits(limits),
         source_id=source_id,
         inside=None if params.upload else settings.jobs.roots,
     )

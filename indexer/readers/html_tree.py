@@ -84,7 +84,7 @@ class Element:
         return " ".join("".join(parts).split())
 
 
-def flat(source: str) -> str:
+def flat(source: str, deepest: int = _DEEPEST) -> str:
     """The page without elements that are nested deeper than browsers nest them, for which parsers need quadratic time.
 
     Their text stays.
@@ -96,7 +96,7 @@ def flat(source: str) -> str:
         if tag[2].lower() in _NOT_NESTED:
             return tag[0]
         depth = max(0, depth - 1) if tag[1] else depth + 1
-        return tag[0] if depth + bool(tag[1]) <= _DEEPEST else "\n"
+        return tag[0] if depth + bool(tag[1]) <= deepest else "\n"
 
     return _TAG.sub(kept, source)
 

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from hyblink.indexer.readers.blocks import Blocks, flat, joined
+from hyblink.indexer.readers.html_tree import flat as without_depths
 from hyblink.indexer.readers.packed import local
 
 _HIDDEN = frozenset(("script", "style", "noscript", "template", "head", "svg", "math", "object", "select", "iframe"))
@@ -21,12 +22,8 @@ _NAMED = re.compile(r"&([A-Za-z][A-Za-z0-9]{1,31});")
 _OF_XML = frozenset(("amp", "lt", "gt", "quot", "apos"))
 _EMPTY = re.compile(r"<(title|script|style|a|div|span|p|i|b|em|td|iframe|textarea)((?:\s[^<>]*)?)/>", re.IGNORECASE)
 _DECLARED = re.compile(r"^\s*<\?xml[^>]{0,200}\?>")
-_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)[^<>]*>")
-_NOT_NESTED = frozenset(
-    ("br", "hr", "img", "input", "link", "meta", "col", "p", "li", "dt", "dd", "td", "th", "tr", "area", "base")
-)
-"""Elements without an end, and those that end where the next one begins."""
 _DEEPEST = 400
+"""At more the parser would stop."""
 
 
 def page(source: str) -> Any:
@@ -44,23 +41,11 @@ def page(source: str) -> Any:
     # In HTML an element cannot end itself: a title that tries to would hide the whole page.
     lenient = etree.HTMLParser(no_network=True, remove_comments=True, encoding="utf-8", huge_tree=True)
     try:
-        return etree.fromstring(_shallow(_EMPTY.sub(r"<\1\2></\1>", source)).encode("utf-8", "replace"), lenient)
+        return etree.fromstring(
+            without_depths(_EMPTY.sub(r"<\1\2></\1>", source), _DEEPEST).encode("utf-8", "replace"), lenient
+        )
     except (etree.XMLSyntaxError, etree.ParserError):
         return None
-
-
-def _shallow(source: str) -> str:
-    """The page without the tags of elements nested too deeply, at which the parser would stop. Their text stays."""
-    depth = 0
-
-    def kept(tag: re.Match[str]) -> str:
-        nonlocal depth
-        if tag[2].lower() in _NOT_NESTED:
-            return tag[0]
-        depth = max(0, depth - 1) if tag[1] else depth + 1
-        return tag[0] if depth + bool(tag[1]) <= _DEEPEST else "\n"
-
-    return _TAG.sub(kept, source)
 
 
 def page_title(root: Any) -> str:
