@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
+from support.growth import assert_linear
 
 from hyblink.app.analysis.analyzer import Analyzer
 from hyblink.app.analysis.sentences import sentence_ends
@@ -48,26 +48,12 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
 }
 
 
-def seconds(function: Callable[[str], object], text: str) -> float:
-    """CPU time of one call, the best of two."""
-    best = float("inf")
-    for _ in range(2):
-        began = time.process_time()
-        function(text)
-        best = min(best, time.process_time() - began)
-    return best
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_time_grows_with_the_text_only(name: str) -> None:
     function = FUNCTIONS[name]
     function("A first call, which compiles and loads.")
     for pattern in _PATTERNS:
-        short = (pattern * _SHORT)[:_SHORT]
-        long = (pattern * _SHORT * _TIMES)[: _SHORT * _TIMES]
-        took = seconds(function, short)
-        most = 2.5 * _TIMES * took + 0.15  # quadratic would be `_TIMES` ** 2
-        assert seconds(function, long) < most, f"{pattern!r}: {_SHORT} characters take {took:.3f} s"
+        assert_linear(function, (pattern * _SHORT)[:_SHORT], (pattern * _SHORT * _TIMES)[: _SHORT * _TIMES], _TIMES)
 
 
 def test_underscores_belong_to_the_word_behind_them() -> None:

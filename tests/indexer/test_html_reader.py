@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
+from support.growth import assert_linear
 
 from hyblink.indexer.readers.format import Section, WholeFile
 from hyblink.indexer.readers.html import html_text, read, read_everything
@@ -198,11 +198,6 @@ def test_xhtml() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("start", ["", "<?xml version='1.0'?>"])
 def test_time_grows_with_the_page_only(pattern: str, start: str) -> None:
-    def seconds(size: int) -> float:
-        data = (start + (pattern * size)[:size]).encode()
-        began = time.process_time()
-        read(data)
-        return time.process_time() - began
-
-    seconds(100)
-    assert seconds(80_000) < 10 * min(seconds(20_000), seconds(20_000)) + 0.2
+    short, long = ((start + (pattern * size)[:size]).encode() for size in (20_000, 80_000))
+    read(short[:100])
+    assert_linear(read, short, long, 4)

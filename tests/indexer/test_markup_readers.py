@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.growth import assert_linear
 from support.reader_files import check
 
 from hyblink.indexer.readers.blocks import Blocks, clean, given_title
@@ -263,13 +264,8 @@ def test_odd_sources(read: Read) -> None:
 )
 def test_time_is_linear(part: str) -> None:
     for read in READERS[1:]:
-        taken = []
-        for size in (25_000, 100_000):
-            source = (part * (size // len(part))).encode()
-            started = time.process_time()
-            read(source)
-            taken.append(time.process_time() - started)
-        assert taken[1] < 8 * taken[0] + 0.5
+        short, long = ((part * (size // len(part))).encode() for size in (25_000, 100_000))
+        assert_linear(read, short, long, 4, slack=0.5)
 
 
 def test_blocks() -> None:
