@@ -31,7 +31,7 @@ def encode_rows(engine: Engine, encoder: HybridEncoder, rows: IdArray) -> int:
     passages = list(reader.passages(waiting).values())
     if not passages:
         return 0
-    made = encoder.encode_passages([p.title for p in passages], [p.text for p in passages])
+    made = encoder.encode_passages([p.heading for p in passages], [p.text for p in passages])
     return engine.store.put_vectors(as_rows([p.row for p in passages]), made.vectors_ND, made.weights)
 
 
@@ -54,7 +54,7 @@ def other_vectors(engine: Engine, encoder: HybridEncoder, sample: int = 8) -> fl
     if not pairs:
         return None
     passages = [passage for _, passage in pairs]
-    made = encoder.encode_passages([p.title for p in passages], [p.text for p in passages]).vectors_ND
+    made = encoder.encode_passages([p.heading for p in passages], [p.text for p in passages]).vectors_ND
     old = np.stack([vector for vector, _ in pairs])
     lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(made, axis=1)
     cosine = float((np.einsum("nd,nd->n", old, made) / lengths).min())

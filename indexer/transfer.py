@@ -29,7 +29,7 @@ from hyblink.app.core.ports.engine import Engine
 from hyblink.app.core.ports.store import ExportedDocument
 from hyblink.app.core.types.arrays import TermWeights
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.documents import DocId, Document
+from hyblink.app.core.types.documents import DocId, Document, Section
 from hyblink.indexer.generations.build import check_importable, copy_documents
 
 FORMAT = 2
@@ -169,7 +169,8 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Iterator[ExportedDocument]:
             )
             weights = tuple(vdr(at + n) if has and vdr is not None else None for n, has in enumerate(encoded))
             at += len(windows)
-            document = Document(DocId(row["id"]), row["text"], row["title"], row["lang"], row["metadata"])
+            sections = tuple(Section(one["start"], tuple(one["path"]), one["place"]) for one in row.get("sections", ()))
+            document = Document(DocId(row["id"]), row["text"], row["title"], row["lang"], row["metadata"], sections)
             yield ExportedDocument(document, windows, bags, found, content_hash, weights)
 
 

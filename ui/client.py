@@ -32,13 +32,21 @@ class Client:
         self._http = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT_S, transport=transport)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self._answer(method, path, **options)
+        try:
+            return cast("dict[str, Any]", answer.json())
+        except ValueError as error:
+            raise ApiError(f"the service at {self._http.base_url} did not answer: {type(error).__name__}") from error
+
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer to a request. Raises ApiError if there is none, or if it says an error."""
         try:
             answer = self._http.request(method, path, **options)
+            if answer.is_success:
+                return answer
             body = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise ApiError(f"the service at {self._http.base_url} did not answer: {type(error).__name__}") from error
-        if answer.is_success:
-            return cast("dict[str, Any]", body)
         detail = body.get("error", {}) if isinstance(body, dict) else {}
         expected = f" (expected {detail['expected']})" if detail.get("expected") else ""
         raise ApiError(f"{detail.get('message', answer.reason_phrase)}{expected}", answer.status_code)
@@ -149,6 +157,12 @@ class Client:
     def replay(self, letter: str) -> None:
         """Run the task of a dead letter again."""
         self._call("POST", f"/v1/admin/dead-letters/{quote(letter, safe='')}/replay")
+
+    def source(self, collection: str, document_id: str) -> tuple[bytes, str]:
+        """(the file that a document was read from, its media type). Where the file is gone: its stored text."""
+        path = f"/v1/documents/{quote(document_id, safe='')}/source"
+        answer = self._answer("GET", path, params={"collection": collection})
+        return answer.content, answer.headers.get("content-type", "")
 
     def document(self, collection: str, document_id: str) -> dict[str, Any]:
         """The stored document."""

@@ -18,6 +18,7 @@ STYLE = """
 .hb-text mark {background:#fde68a;color:#111;border-radius:3px;padding:0 .1em}
 .hb-later {opacity:.35}
 .hb-verdict td, .hb-verdict th {padding:.1em .8em .1em 0;text-align:left}
+.hb-where {font-size:.8rem;opacity:.75}
 .hb-tier {font-size:.7rem;border:1px solid rgba(128,128,128,.5);border-radius:4px;padding:0 .35em;margin-left:.5em}
 .hb-ledger {border-collapse:collapse;font-size:.85rem;width:100%}
 .hb-ledger td,.hb-ledger th {padding:.15rem .6rem;border-bottom:1px solid rgba(128,128,128,.25);text-align:right}
@@ -169,6 +170,13 @@ _COMPARED = (
     ("signal", "held-out questions, this signal alone"),
 )
 _STAGES = ("data", "negatives", "train", "encode", "evaluate", "approve", "switch")
+
+
+def where(passage: Mapping[str, Any], title: str) -> str:
+    """The headings over a passage, without the title, and its place in the original."""
+    steps = [step for step in passage["path"] if step != title]
+    told = " › ".join(steps) + (f" ({passage['place']})" if passage["place"] else "")
+    return f"<div class='hb-where'>{escape(told.strip())}</div>" if told else ""
 
 
 def retraining(job: Mapping[str, Any]) -> str:

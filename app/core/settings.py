@@ -92,6 +92,9 @@ class ApiSettings(_Section):
     requests_per_minute: int = Field(
         0, ge=0, description="Requests of one key in a minute to one process, unless the key has its own; 0: no limit."
     )
+    serve_originals: bool = Field(
+        True, description="Serve the files that documents were read from (`GET /v1/documents/{id}/source`)."
+    )
     keep_audit_days: float = Field(730, gt=0, description="How long entries of the audit log are kept.")
     max_concurrent_searches: int = Field(16, gt=0, description="Searches at once; more are answered 429.")
     max_concurrent_links: int = Field(8, gt=0, description="Linking requests at once; more are answered 429.")

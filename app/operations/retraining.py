@@ -18,7 +18,9 @@ from typing import Any
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from hyblink.app.core.manifest import read_json, write_json
+from hyblink.app.core.sections import sections_of
 from hyblink.app.core.settings import Settings
+from hyblink.app.core.types.documents import heading_of
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS
 from hyblink.app.engines.catalog import Catalog
 from hyblink.app.jobs.job import Job
@@ -124,7 +126,8 @@ class Retraining:
         texts = []
         for item in self._app.catalog.engine(self._collection, source).store.reader().export():
             document = item.document
-            texts += [Text(document.text[start:end], document.title).joined for start, end in item.windows]
+            for (start, end), section in zip(item.windows, sections_of(document, item.windows), strict=True):
+                texts.append(Text(document.text[start:end], heading_of(document.title, section.path)).joined)
         return texts
 
     def _data(self, source: str) -> Data:
@@ -140,7 +143,7 @@ class Retraining:
 
         def text_of(document_id: str) -> Text | None:
             found = reader.passages(reader.document_rows(document_id)[:1])
-            return next((Text(result.text, result.title, document_id) for result in found.values()), None)
+            return next((Text(result.text, result.heading, document_id) for result in found.values()), None)
 
         since = ""
         if self._plan.days:

@@ -9,6 +9,8 @@ from hyblink.app.application import App
 from hyblink.app.core.ports.jobs import Record
 
 _KIND = "source"
+_FILES = "files:"
+"""The beginning of the ids of sources that are files or folders."""
 
 
 def source_prefix(app: App, collection: str, path: Path) -> str:
@@ -26,8 +28,8 @@ def source_prefix(app: App, collection: str, path: Path) -> str:
     if found is not None:
         return str(found.body["name"])
     named = records.list(_KIND, collection=collection, limit=100_000)
-    read = [name for name in app.catalog.engine(collection).store.sources() if name.startswith("files:")]
-    mine = f"files:{root}"
+    read = [name for name in app.catalog.engine(collection).store.sources() if name.startswith(_FILES)]
+    mine = f"{_FILES}{root}"
     if (not named and not read) or any(name == mine or name.startswith(f"{mine}/") for name in read):
         name = ""  # the first one, or one of before sources had names
     else:
@@ -45,6 +47,19 @@ def source_name(path: Path, prefix: str) -> str:
     """The name of a folder as a source: its prefix, or for a collection's first source the folder's own name."""
     root = _root(path)
     return prefix or root.name or "root"
+
+
+def roots_of(app: App, collection: str, name: str) -> list[Path]:
+    """The folders that a source of a collection was read from, by the name that its documents say."""
+    found: dict[Path, str] = {}
+    for one in app.catalog.records().list(_KIND, collection=collection, limit=100_000):
+        root = Path(str(one.body["root"]))
+        found[root] = source_name(root, str(one.body["name"]))
+    for read in app.catalog.engine(collection).store.sources():
+        if read.startswith(_FILES):
+            root = _root(Path(read.removeprefix(_FILES)))
+            found.setdefault(root, source_name(root, ""))
+    return [root for root, own in found.items() if own == name]
 
 
 def _root(path: Path) -> Path:

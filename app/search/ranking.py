@@ -229,7 +229,7 @@ class Ranker:
         def texts(columns: Sequence[int]) -> list[tuple[str, str]]:
             rows = scores.rows[np.array(columns, dtype=np.int64)]
             found = snapshot.reader.passages(rows)
-            return [(found[row].title, found[row].text) for row in rows.tolist()]
+            return [(found[row].heading, found[row].text) for row in rows.tolist()]
 
         return rerank(
             query, documents, asked, profile.cross_weight, self._encoders.cross, texts, self._recent,

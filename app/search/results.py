@@ -84,6 +84,8 @@ def page_of(ranked: Ranked, page: range, request: SearchRequest, encoders: Encod
                     passage.tier,
                     lines,
                     highlights(analyzer, ranked.forms.query.terms, passage.text) if request.highlight else (),
+                    passage.path,
+                    passage.place,
                 )
             )
         title = passages[int(ranked.fused.complete.rows[own[0]])].title
@@ -158,7 +160,7 @@ def _cross_tokens(
         own: Tokens = ()
         if column in ranked.cross and models_may_go_on(_CROSS_EXPLANATIONS):
             with suppress(EncoderUnavailableError):
-                own = encoders.cross().contributions(request.query, passage.title, passage.text, idf)
+                own = encoders.cross().contributions(request.query, passage.heading, passage.text, idf)
         found.append(tuple(sorted(own, key=lambda item: -item.contribution)))
     return found
 

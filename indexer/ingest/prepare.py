@@ -10,14 +10,15 @@ from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
 from hyblink.app.core.filters import check_metadata
 from hyblink.app.core.ports.encoders import BagEncoder
 from hyblink.app.core.ports.store import PreparedDocument
+from hyblink.app.core.sections import parse_sections, sections_of
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.documents import BulkItem, DocId, Document
+from hyblink.app.core.types.documents import BulkItem, DocId, Document, heading_of
 from hyblink.indexer.ingest.chunking import windows
 
 MAX_ID_CHARS = 512
 MAX_TITLE_CHARS = 4096
 MAX_LANG_CHARS = 64
-_FIELDS = {"id", "title", "text", "lang", "metadata"}
+_FIELDS = {"id", "title", "text", "lang", "metadata", "sections"}
 
 
 _JOINERS = {0x200C: None, 0x200D: None}
@@ -54,13 +55,17 @@ def parse_document(row: object, max_chars: int) -> Document:
         raise TooLargeError("the text is too long", received=len(text), expected=f"{max_chars} characters")
     if not title.strip() and not text.strip():
         raise InvalidInputError("the document is empty", received=row, expected="a title or a text")
-    return Document(DocId(doc_id), text, title, lang, check_metadata(row.get("metadata") or {}))
+    sections = parse_sections(row["sections"], len(text)) if row.get("sections") else ()
+    return Document(DocId(doc_id), text, title, lang, check_metadata(row.get("metadata") or {}), sections)
 
 
 def content_hash(document: Document, spans: Sequence[tuple[int, int]]) -> str:
-    """The SHA-256 (hex) of title, text, language and windows: everything that passages depend on, without metadata."""
+    """The SHA-256 (hex) of everything that passages depend on: all but the metadata."""
     digest = hashlib.sha256()
-    for part in (document.title, document.text, document.lang, repr(tuple(spans))):
+    parts = [document.title, document.text, document.lang, repr(tuple(spans))]
+    if document.sections:
+        parts.append(repr([(one.start, one.path, one.place) for one in document.sections]))
+    for part in parts:
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
@@ -86,9 +91,11 @@ def prepare(
             cut.append(BulkItem(element.id, "rejected", 0, "duplicate_id", message))
             continue
         seen.add(element.id)
-        spans = windows(element.text, spec.chunk_chars, spec.chunk_overlap_chars)
+        spans = windows(element.text, spec.chunk_chars, spec.chunk_overlap_chars, element.sections)
         cut.append((element, spans))
-        contents += [f"{element.title}\n{element.text[a:b]}" if element.title else element.text[a:b] for a, b in spans]
+        for (start, end), section in zip(spans, sections_of(element, spans), strict=True):
+            heading, own = heading_of(element.title, section.path), element.text[start:end]
+            contents.append(f"{heading}\n{own}" if heading else own)
     bags = bag.encode_passages(contents)
     prepared: list[PreparedDocument | BulkItem] = []
     at = 0

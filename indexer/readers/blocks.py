@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from hyblink.app.core.errors import InvalidInputError, UserError
-from hyblink.indexer.readers.format import Section, WholeFile
+from hyblink.app.core.types.documents import Section
+from hyblink.indexer.readers.format import WholeFile
 
 # Control characters say nothing, and a soft hyphen would split a word for the search.
 _DROPPED = dict.fromkeys([*range(9), *range(14, 32), 127, 0xAD, 0x200B, 0xFEFF])

@@ -286,7 +286,8 @@ class FileSource:
                 row["metadata"]["source"] = self.name
             if kind.name not in _NO_LANGUAGE:
                 self._say_language(row)
-            return SourceItem(name, 0, position, document=parse_document(row, self._max_chars), outcome="read")
+            document = replace(parse_document(row, self._max_chars), sections=found.sections)
+            return SourceItem(name, 0, position, document=document, outcome="read")
         except UserError as error:
             return SourceItem(name, 0, position, error=error, outcome="rejected")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hyblink.app.core.errors import UserError
+from hyblink.app.core.types.documents import Section
 from hyblink.indexer.readers.fields import Fields
 
 Opened = Callable[[IO[bytes]], None]
@@ -48,19 +49,6 @@ class Options:
     encoding: str | None = None
     header: bool = True
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a document, from `start` (code points into its text) to the next section.
-
-    `path` holds the headings above and over it, outermost first. `place` is where it is found in the original, such as
-    `page 3`, `slide 2` or `sheet Prices`; empty if it has no place of its own.
-    """
-
-    start: int
-    path: tuple[str, ...] = ()
-    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hyblink.indexer.readers.format import Section, WholeFile
+from hyblink.app.core.types.documents import Section
+from hyblink.indexer.readers.format import WholeFile
 from hyblink.indexer.readers.html_charset import decoded
 from hyblink.indexer.readers.html_content import without_boilerplate
 from hyblink.indexer.readers.html_lines import Writer

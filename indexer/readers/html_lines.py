@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from hyblink.indexer.readers.format import Section
+from hyblink.app.core.types.documents import Section
 from hyblink.indexer.readers.html_tree import Element
 
 _SPACES = re.compile(r"[ \t\n\r\f\u00a0\u2000-\u200a\u202f\u205f]+")

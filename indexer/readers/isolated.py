@@ -24,8 +24,9 @@ import orjson
 
 from hyblink.app.core.errors import InvalidInputError, TooLargeError, UserError
 from hyblink.app.core.process import module_command, module_environment
+from hyblink.app.core.types.documents import Section
 from hyblink.indexer.readers.encodings import told_encodings
-from hyblink.indexer.readers.format import Member, Section, Unpack, WholeFile
+from hyblink.indexer.readers.format import Member, Unpack, WholeFile
 from hyblink.indexer.readers.rows import read_bounded
 
 _LENGTH = struct.Struct("<Q")

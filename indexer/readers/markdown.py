@@ -27,8 +27,9 @@ def read(data: bytes) -> WholeFile:
 
 def read_mdx(data: bytes) -> WholeFile:
     """An MDX file: Markdown without its `import` and `export` lines; components keep their text."""
-    fields, rest = split_front_matter(decode(data).replace("\r\n", "\n"))
-    return _page(fields, _IMPORTS.sub("", rest))
+    source = decode(data).replace("\r\n", "\n")
+    fields, rest = split_front_matter(source)
+    return _page(fields, _IMPORTS.sub("", rest), source.count("\n") - rest.count("\n"))
 
 
 def markdown_text(source: str) -> tuple[str, str]:
@@ -42,10 +43,13 @@ def markdown_text(source: str) -> tuple[str, str]:
 
 
 def _read(source: str) -> WholeFile:
-    return _page(*split_front_matter(source.replace("\r\n", "\n")))
+    source = source.replace("\r\n", "\n")
+    fields, rest = split_front_matter(source)
+    return _page(fields, rest, source.count("\n") - rest.count("\n"))
 
 
-def _page(fields: dict[str, Any], source: str) -> WholeFile:
+def _page(fields: dict[str, Any], source: str, above: int = 0) -> WholeFile:
+    """The document. `above`: so many lines stand before `source` in the file."""
     from markdown_it import MarkdownIt
 
     blocks = Blocks()
@@ -69,6 +73,7 @@ def _page(fields: dict[str, Any], source: str) -> WholeFile:
             case "inline":
                 words = _inline(token.children or [])
                 if in_heading:
+                    blocks.place(f"line {above + token.map[0] + 1}" if token.map else "", keep_headings=True)
                     blocks.heading(level, words)
                     first = first or (" ".join(words.split()) if level == 1 else "")
                 elif in_table:

@@ -7,7 +7,8 @@ from contextlib import closing
 from typing import Any
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.indexer.readers.format import Section, WholeFile
+from hyblink.app.core.types.documents import Section
+from hyblink.indexer.readers.format import WholeFile
 from hyblink.indexer.readers.pdf_about import author_of, date_of, outline, plain, title_of
 from hyblink.indexer.readers.pdf_layout import Line, page_lines
 from hyblink.indexer.readers.pdf_words import join_words, without_ligatures, without_repeated

@@ -24,6 +24,7 @@ PARTS = (
     "scale",
     "load",
     "dearest",
+    "structure",
 )
 
 
@@ -51,6 +52,7 @@ def main() -> None:
         scale,
         speed,
         start,
+        structure,
         training,
     )
 
@@ -71,10 +73,11 @@ def main() -> None:
         "scale": scale.run,
         "load": load.run,
         "dearest": dearest.run,
+        "structure": structure.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)
-        if data is None and part not in {"start", "load", "dearest"}:
+        if data is None and part not in {"start", "load", "dearest", "structure"}:
             print("skipped: HYBLINK_DATA does not name a folder with benchmarks")
             continue
         runs[part](data, chosen.work, chosen.passages)

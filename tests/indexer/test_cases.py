@@ -15,7 +15,7 @@ import pytest
 
 from hyblink.app.application import App
 from hyblink.app.core.filters import parse_filter
-from hyblink.app.core.types.documents import Document
+from hyblink.app.core.types.documents import Document, Passage
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.operations.ingestion import Ingested, ingest_source, load_entities
@@ -55,6 +55,11 @@ class Run:
         found = [one for one in self.documents.values() if one.metadata.get("file") == name or one.id == f"{name}:1"]
         assert len(found) == 1, (name, sorted(self.documents))
         return found[0]
+
+    def passages(self, name: str) -> list[Passage]:
+        """The passages of a document or file."""
+        reader = self.app.catalog.engine(self.collection).store.reader()
+        return list(reader.passages(reader.document_rows(self.of(name).id)).values())
 
     def total(self, field: str) -> int:
         return sum(getattr(part.report, field) for part in self.parts)
@@ -105,6 +110,13 @@ def look(run: Run, expected: dict[str, Any]) -> None:
     for name, words in expected.get("words_found", {}).items():
         for word in words:
             assert run.of(name).id in [hit.doc_id for hit in search(run, word)], word
+    for name, headings in expected.get("sections", {}).items():
+        own = [passage.path for passage in run.passages(name)]
+        assert all(any(heading in path for path in own) for heading in headings), own
+    for name, pages in expected.get("pages", {}).items():
+        for word, page in pages.items():
+            hit = next(hit for hit in search(run, word) if hit.doc_id == run.of(name).id)
+            assert hit.passages[0].place == f"page {page}"
     for one in expected.get("find", []):
         hits = search(run, one["query"])
         if "first" in one:

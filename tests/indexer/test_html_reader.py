@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support.growth import assert_linear
 
-from hyblink.indexer.readers.format import Section, WholeFile
+from hyblink.app.core.types.documents import Section
+from hyblink.indexer.readers.format import WholeFile
 from hyblink.indexer.readers.html import html_text, read, read_everything
 
 CASES = Path(__file__).parents[1] / "data" / "cases" / "html"

@@ -9,7 +9,8 @@ import pytest
 from support.growth import assert_linear
 
 from hyblink.app.core.errors import InvalidInputError
-from hyblink.indexer.readers.format import Section, WholeFile
+from hyblink.app.core.types.documents import Section
+from hyblink.indexer.readers.format import WholeFile
 from hyblink.indexer.readers.pdf import read
 from hyblink.indexer.readers.pdf_about import author_of, date_of, title_of
 

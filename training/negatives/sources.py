@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyblink.app.core.types.documents import heading_of
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.search.service import SearchService
@@ -44,6 +45,11 @@ class CollectionSource:
             generation=self._generation,
         )
         return [
-            Proposal(Text(hit.passages[0].text, hit.title, hit.doc_id), self._name, hit.rank, hit.score)
+            Proposal(
+                Text(hit.passages[0].text, heading_of(hit.title, hit.passages[0].path), hit.doc_id),
+                self._name,
+                hit.rank,
+                hit.score,
+            )
             for hit in self._service.search(self._collection, request).hits
         ]

@@ -190,7 +190,7 @@ def _hit(
         title = rendering.escape(hit["title"] or hit["doc_id"])
         tier = rendering.escape(passage["tier"])
         st.html(
-            f"<b>{hit['rank']}. {title}</b><span class='hb-tier'>{tier}</span>"
+            f"<b>{hit['rank']}. {title}</b><span class='hb-tier'>{tier}</span>{rendering.where(passage, hit['title'])}"
             + signals.bar(passage["signals"], best)
             + f"<div class='hb-text'>{rendering.highlighted(passage['text'], passage['highlights'])}</div>"
         )
@@ -212,7 +212,21 @@ def _hit(
             except ApiError as error:
                 st.error(rendering.plain(error))
             else:
+                _original(client, request["collection"], hit["doc_id"], document)
                 st.html(f"<div class='hb-text'>{rendering.escape(document['text'])}</div>")
+
+
+def _original(client: Client, collection: str, document_id: str, document: dict[str, Any]) -> None:
+    """A button that saves the file that the document was read from."""
+    if "file" not in document["metadata"] or "source" not in document["metadata"]:
+        return
+    try:
+        content, media_type = client.source(collection, document_id)
+    except ApiError as error:
+        st.caption(rendering.plain(error))
+        return
+    name = str(document["metadata"]["file"]).rsplit("/", 1)[-1]
+    st.download_button("Save the original", content, name, media_type, key=f"original-{document_id}")
 
 
 def _facets(result: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Path, Response
+from fastapi.responses import FileResponse
 
 from hyblink.app.access.keys import Role
 from hyblink.app.api.answers import CONFLICT, NOT_FOUND, Collection, json_answer
@@ -15,8 +17,10 @@ from hyblink.app.core.errors import ConflictError, NotFoundError
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import BulkResult
 from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.originals import Original, original_of
 
 router = guarded_router()
+_INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "X-Content-Type-Options": "nosniff"}
 DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]
 
 
@@ -58,6 +62,40 @@ def bulk(body: BulkBody, service: ServiceDep, caller: CallerDep, collection: Col
     if ensure_collection(app, CollectionSpec(collection)).kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
     return written(service, collection, app.documents.bulk(collection, body.documents))
+
+
+@router.get(
+    "/v1/documents/{document_id:path}/source",
+    tags=["documents"],
+    summary="The file that a document was read from",
+    description="A PDF, plain text, or bytes to save; browsers run nothing of it. Where the file is gone, the stored "
+    "text; the header `Hyblink-Source` says which: `file`, or `text` and why. "
+    "`api.serve_originals` turns it off.",
+    responses={200: {"content": {"*/*": {}}, "description": "The file, or the stored text."}, **NOT_FOUND},
+    response_model=None,
+)
+@requires(Role.SEARCH, collection="default")
+def get_source(document_id: DocumentId, app: AppDep, caller: CallerDep, collection: Collection = "default") -> Response:
+    caller.on(collection)
+    try:
+        document = app.documents.get(collection, document_id)
+    except NotFoundError:
+        with suppress(NotFoundError):  # a document whose own id ends like this
+            return json_answer(app.documents.get(collection, f"{document_id}/source"))
+        raise
+    original = Original("", why="api.serve_originals is off")
+    if app.settings.api.serve_originals:
+        original = original_of(app, collection, document)
+    if original.path is None:
+        headers = {"Hyblink-Source": f"text; {original.why}", **_INERT}
+        return Response(document.text, media_type="text/plain; charset=utf-8", headers=headers)
+    return FileResponse(
+        original.path,
+        media_type=original.content_type,
+        filename=original.name,
+        content_disposition_type="attachment" if original.content_type == "application/octet-stream" else "inline",
+        headers={"Hyblink-Source": "file", **_INERT},
+    )
 
 
 @router.get(

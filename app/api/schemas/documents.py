@@ -16,7 +16,7 @@ class BulkBody(StrictBody):
     """Documents to upsert. Each is checked by itself: a bad one is reported in its place, the others are stored."""
 
     documents: list[Any] = Field(
-        description="Objects with id, title, text, lang, metadata.",
+        description="Objects with id, title, text, lang, metadata, sections.",
         json_schema_extra={
             "items": {
                 "type": "object",
@@ -27,6 +27,23 @@ class BulkBody(StrictBody):
                     "text": {"type": "string"},
                     "lang": {"type": "string"},
                     "metadata": {"type": "object"},
+                    "sections": {
+                        "type": "array",
+                        "description": "The document's structure. Passages end where a section ends.",
+                        "items": {
+                            "type": "object",
+                            "required": ["start"],
+                            "properties": {
+                                "start": {
+                                    "type": "integer",
+                                    "minimum": 0,
+                                    "description": "In code points.",
+                                },
+                                "path": {"type": "array", "items": {"type": "string"}, "description": "Headings."},
+                                "place": {"type": "string", "description": "Such as `page 3` or `#install`."},
+                            },
+                        },
+                    },
                 },
             }
         },
@@ -52,6 +69,14 @@ class BulkAnswer(BaseModel):
     items: list[BulkItemAnswer]
 
 
+class SectionAnswer(BaseModel):
+    """A part of a document: where it begins in the text, the headings over it, and where it is in the original."""
+
+    start: int
+    path: list[str]
+    place: str
+
+
 class DocumentAnswer(BaseModel):
     """A document as it was sent."""
 
@@ -60,3 +85,4 @@ class DocumentAnswer(BaseModel):
     text: str
     lang: str
     metadata: dict[str, Any]
+    sections: list[SectionAnswer]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NewType
@@ -18,6 +18,15 @@ MetaScalar = str | int | float | bool
 MetaValue = MetaScalar | dt.date | dt.datetime | list[str]
 
 Metadata = Mapping[str, MetaValue]
+
+
+def heading_of(title: str, path: Sequence[str]) -> str:
+    """The title of a document and the headings over a passage as one line. Headings like the title are left out.
+
+    >>> heading_of("Guide", ("Guide", "Install", "Linux"))
+    'Guide › Install › Linux'
+    """
+    return " › ".join([part for part in (title, *(step for step in path if step != title)) if part])
 
 
 class SparseForm(StrEnum):
@@ -42,14 +51,31 @@ class Tier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a document, from `start` (code points into its text) to the next section.
+
+    `path` holds the headings above and over it, outermost first. `place` is where it is found in the original, such as
+    `page 3`, `slide 2` or `sheet Prices`; empty if it has no place of its own.
+    """
+
+    start: int
+    path: tuple[str, ...] = ()
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """A document as the user sends it. `metadata` is flat: strings, numbers, booleans, dates, lists of strings."""
+    """A document as the user sends it. `metadata` is flat: strings, numbers, booleans, dates, lists of strings.
+
+    `sections` are in the order of the text, the first at 0. There are none if its structure is not known.
+    """
 
     id: DocId
     text: str
     title: str = ""
     lang: str = ""
     metadata: Metadata = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +90,7 @@ class Span:
 class Passage:
     """A chunk of a document, as the store holds it. `text` is `document.text[start:end]`, in code points.
 
-    `ordinal` is the passage's place within its document, from 0.
+    `ordinal` is the passage's position within its document, from 0. `path` and `place` are those of its section.
     """
 
     row: PassageRow
@@ -75,6 +101,8 @@ class Passage:
     title: str
     text: str
     tier: Tier
+    path: tuple[str, ...] = ()
+    place: str = ""
 
     @property
     def id(self) -> str:
@@ -83,8 +111,14 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """The text that BM25 and the bag of tokens index: the title, a newline and the passage's text."""
-        return f"{self.title}\n{self.text}" if self.title else self.text
+        """The text that BM25 and the bag of tokens index: the heading, a newline and the passage's text."""
+        heading = self.heading
+        return f"{heading}\n{self.text}" if heading else self.text
+
+    @property
+    def heading(self) -> str:
+        """The document's title and the passage's path as one line; see `heading_of`."""
+        return heading_of(self.title, self.path)
 
 
 @dataclass(frozen=True, slots=True)

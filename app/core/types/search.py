@@ -34,6 +34,10 @@ class PassageHit:
     tier: Tier
     signals: tuple[SignalValue, ...]
     highlights: tuple[Span, ...] = ()
+    path: tuple[str, ...] = ()
+    """The headings over it, outermost first."""
+    place: str = ""
+    """Where it is in the original, such as `page 3`; empty if it has no place of its own."""
 
 
 @dataclass(frozen=True, slots=True)

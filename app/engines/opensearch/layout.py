@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyblink.app.core.checks import fold
+from hyblink.app.core.sections import decode_sections, encode_sections, sections_of
 from hyblink.app.core.types.arrays import IdArray, TermWeights, VectorArray
-from hyblink.app.core.types.documents import DocId, Document, Metadata, Passage, PassageRow, Tier
+from hyblink.app.core.types.documents import DocId, Document, Metadata, Passage, PassageRow, Tier, heading_of
 from hyblink.app.engines.opensearch import query_builder as build
 from hyblink.app.engines.opensearch.client import Json
 
@@ -88,6 +89,7 @@ def document_source(document: Document, key: int, passages: int, content_hash: s
         "text": document.text,
         "lang": document.lang,
         "metadata": dict(document.metadata),
+        "sections": encode_sections(document.sections),
         "content_hash": content_hash,
         "passages": passages,
         "change": change,
@@ -99,9 +101,9 @@ def passage_sources(
 ) -> Iterator[tuple[int, Json]]:
     """The passage index's entries of a document version, as (row, source).
 
-    The analyzed field `content` holds title and text in Unicode NFC. The original text is stored too if it differs.
+    The analyzed field `content` holds heading and text in Unicode NFC. The original text is stored too if it differs.
     """
-    folded_title = fold(document.title)
+    sections = sections_of(document, windows)
     shared = {
         "doc_id": document.id,
         "title": document.title,
@@ -111,23 +113,31 @@ def passage_sources(
         **build.metadata_fields(document.metadata),
     }
     for ordinal, ((start, end), bag) in enumerate(zip(windows, bags, strict=True)):
+        section = next(sections)
         text = document.text[start:end]
-        folded = fold(text)
+        heading, folded = fold(heading_of(document.title, section.path)), fold(text)
         source = {
             **shared,
             "row": key << ORDINAL_BITS | ordinal,
             "ordinal": ordinal,
             "start": start,
             "end": end,
-            "content": f"{folded_title}\n{folded}" if folded_title else folded,
+            "content": f"{heading}\n{folded}" if heading else folded,
             BAG: weights_field(bag),
         }
         if folded != text:
             source["text"] = text
+        if section.path:
+            source["path"] = list(section.path)
+        if section.place:
+            source["place"] = section.place
         yield source["row"], source
 
 
-PASSAGE_FIELDS = ["row", "doc_id", "ordinal", "start", "end", "title", "text", "content", "vector_change", "metadata"]
+PASSAGE_FIELDS = [
+    "row", "doc_id", "ordinal", "start", "end", "title", "text", "content", "vector_change", "metadata",
+    "path", "place",
+]  # fmt: skip
 """The fields that `read_passage` needs."""
 
 
@@ -136,8 +146,9 @@ def read_passage(source: Mapping[str, object], change: int) -> Passage:
     fields: Json = dict(source)
     title = fields["title"]
     text = fields.get("text")
+    path = tuple(fields.get("path", ()))
     if text is None:
-        folded = fold(title)
+        folded = fold(heading_of(title, path))
         text = fields["content"][len(folded) + 1 :] if folded else fields["content"]
     return Passage(
         PassageRow(fields["row"]),
@@ -148,6 +159,8 @@ def read_passage(source: Mapping[str, object], change: int) -> Passage:
         title,
         text,
         Tier.FULL if fields.get("vector_change", NEVER) <= change else Tier.INSTANT,
+        path,
+        fields.get("place", ""),
     )
 
 
@@ -155,7 +168,8 @@ def read_document(source: Mapping[str, object]) -> Document:
     """The document of a document index's entry."""
     fields: Json = dict(source)
     metadata: Metadata = fields["metadata"]
-    return Document(DocId(fields["doc_id"]), fields["text"], fields["title"], fields["lang"], metadata)
+    sections = decode_sections(fields.get("sections", ""))
+    return Document(DocId(fields["doc_id"]), fields["text"], fields["title"], fields["lang"], metadata, sections)
 
 
 def is_visible(source: Mapping[str, object], change: int) -> bool:

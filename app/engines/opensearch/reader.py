@@ -135,7 +135,7 @@ class ClusterReader:
         return {"range": {"vector_change": {"lte": self._change}}}
 
     def get_document(self, doc_id: str) -> Document | None:
-        source = self._document(doc_id, ["doc_id", "title", "text", "lang", "metadata"])
+        source = self._document(doc_id, ["doc_id", "title", "text", "lang", "metadata", "sections"])
         return None if source is None else read_document(source)
 
     def _document(self, doc_id: str, fields: list[str]) -> Json | None:

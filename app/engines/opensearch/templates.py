@@ -14,6 +14,9 @@ _FOLDER = package_folder() / "opensearch" / "templates"
 _ANALYSIS = "analysis"
 INDEX_TEMPLATES = ("catalog", "documents", "passages", "records")
 
+_ADDED = {"documents": ("sections",), "passages": ("path", "place")}
+"""Fields that have been added to templates after their first release."""
+
 
 def read_template(name: str, prefix: str = "hyblink") -> dict[str, Any]:
     """The JSON of a template, `analysis` or one of `INDEX_TEMPLATES`, for indexes whose names begin with `prefix`."""
@@ -45,7 +48,17 @@ def install_templates(cluster: Cluster) -> None:
         body = read_template(name, prefix)
         installed = f"{prefix}-{name}"
         if _outdated(installed, versions, body["version"]):
+            _add_fields(cluster, name, body)
             cluster.call(lambda at=installed, body=body: client.indices.put_index_template(name=at, body=body))  # type: ignore[misc]
+
+
+def _add_fields(cluster: Cluster, name: str, body: dict[str, Any]) -> None:
+    """Give indexes of an earlier release the fields that have come since."""
+    fields = {field: body["template"]["mappings"]["properties"][field] for field in _ADDED.get(name, ())}
+    if fields:
+        index, params = body["index_patterns"], {"allow_no_indices": "true", "ignore_unavailable": "true"}
+        client = cluster.client
+        cluster.call(lambda: client.indices.put_mapping(index=index, body={"properties": fields}, params=params))
 
 
 def _outdated(name: str, versions: dict[str, int], ours: int) -> bool:

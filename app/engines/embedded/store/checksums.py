@@ -14,8 +14,8 @@ Query = Callable[[str, Sequence[Any]], Iterator[Any]]
 """Runs an SQL query and returns its rows one by one."""
 
 COLUMNS = {
-    "documents": "pk, id, title, text, lang, metadata, content_hash",
-    "passages": 'row, doc_pk, ordinal, start, "end"',
+    "documents": "pk, id, title, text, lang, metadata, content_hash, sections",
+    "passages": 'row, doc_pk, ordinal, start, "end", path, place',
     "terms": "row, ids, weights",
     "vectors": "row, vector",
     "weights": "row, ids, weights",
@@ -38,9 +38,9 @@ def checksum(*values: object) -> int:
     return found
 
 
-def document_checksum(key: int, doc_id: str, title: str, text: str, lang: str, metadata: str, content_hash: str) -> int:
-    """The CRC-32 of a document's key and its fields."""
-    return zlib.crc32("\x1f".join((str(key), doc_id, title, text, lang, metadata, content_hash)).encode())
+def document_checksum(key: int, *fields: str) -> int:
+    """The CRC-32 of a document's key and its fields. An empty last one, its sections, does not count."""
+    return zlib.crc32("\x1f".join((str(key), *(fields if fields[-1] else fields[:-1]))).encode())
 
 
 def blob_checksum(row: int, first: bytes, second: bytes | None = b"") -> int:
@@ -48,9 +48,10 @@ def blob_checksum(row: int, first: bytes, second: bytes | None = b"") -> int:
     return zlib.crc32(second or b"", zlib.crc32(first, row & 0xFFFFFFFF))
 
 
-def place_checksum(row: int, document: int, ordinal: int, start: int, end: int) -> int:
-    """The CRC-32 of a passage's row, document and place."""
-    return zlib.crc32(b"%d %d %d %d %d" % (row, document, ordinal, start, end))
+def place_checksum(row: int, document: int, ordinal: int, start: int, end: int, path: str, place: str) -> int:
+    """The CRC-32 of a passage's row, document and place. An empty path and an empty place do not count."""
+    found = zlib.crc32(b"%d %d %d %d %d" % (row, document, ordinal, start, end))
+    return zlib.crc32(f"{path}\x1f{place}".encode(), found) if path or place else found
 
 
 _CHECKSUMS: dict[str, Callable[..., int]] = {

@@ -1,12 +1,23 @@
-"""Binary encoding of term weights and vectors in SQLite: int32 ids, float32 weights, float16 vectors, little-endian."""
+"""Encoding of SQLite's values: paths as JSON; int32 ids, float32 weights and float16 vectors, little-endian."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import orjson
 
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, VectorArray
+
+
+def encode_path(path: Sequence[str]) -> str:
+    """A passage's path as JSON; an empty one as an empty text."""
+    return orjson.dumps(path).decode() if path else ""
+
+
+def decode_path(path: str) -> tuple[str, ...]:
+    """The inverse of `encode_path`."""
+    return tuple(orjson.loads(path)) if path else ()
 
 
 def decode_terms(ids: bytes, weights: bytes | None) -> TermWeights:

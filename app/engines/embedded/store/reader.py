@@ -19,6 +19,7 @@ from hyblink.app.core.ports.store import (
     PassageChange,
     is_of_another_history,
 )
+from hyblink.app.core.sections import decode_sections
 from hyblink.app.core.selection import RowSelection
 from hyblink.app.core.types.arrays import BoolArray, IdArray, TermBatch, VectorArray
 from hyblink.app.core.types.documents import (
@@ -29,9 +30,15 @@ from hyblink.app.core.types.documents import (
     PassageRow,
     StoreCounts,
     Tier,
+    heading_of,
 )
 from hyblink.app.engines.embedded.store import checksums, texts
-from hyblink.app.engines.embedded.store.coding import decode_terms, decode_vectors, decode_weights
+from hyblink.app.engines.embedded.store.coding import (
+    decode_path,
+    decode_terms,
+    decode_vectors,
+    decode_weights,
+)
 from hyblink.app.engines.embedded.store.connection import connect, translated
 from hyblink.app.engines.embedded.store.filters import condition_of
 from hyblink.app.engines.embedded.store.schema import NEWEST_MOMENT
@@ -139,11 +146,11 @@ class SqliteReader:
         return iter(found)
 
     def get_document(self, doc_id: str) -> Document | None:
-        rows = self._all("SELECT id, title, text, lang, metadata FROM documents WHERE id = ?", (doc_id,))
+        rows = self._all("SELECT id, title, text, lang, metadata, sections FROM documents WHERE id = ?", (doc_id,))
         if not rows:
             return None
-        found, title, text, lang, metadata = rows[0]
-        return Document(DocId(found), text, title, lang, orjson.loads(metadata))
+        found, title, text, lang, metadata, sections = rows[0]
+        return Document(DocId(found), text, title, lang, orjson.loads(metadata), decode_sections(sections))
 
     def _each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """The result rows one by one, so that only one is in memory. Other threads wait until the last one is read."""
@@ -152,16 +159,17 @@ class SqliteReader:
 
     def passages(self, rows: IdArray) -> dict[int, Passage]:
         sql = (
-            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.ordinal, p.vector_change '
-            "FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
+            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.ordinal, p.vector_change, '
+            "p.path, p.place FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
         )
         found = list(self._in(sql, rows.tolist()))
         own = texts.own_texts(self._each, found)
         return {
             row: Passage(
-                PassageRow(row), DocId(doc_id), ordinal, start, end, title, own[row], _tier(vector_change)
+                PassageRow(row), DocId(doc_id), ordinal, start, end, title, own[row], _tier(vector_change),
+                decode_path(path), place,
             )
-            for row, _, start, end, doc_id, title, _, ordinal, vector_change in found
+            for row, _, start, end, doc_id, title, _, ordinal, vector_change, path, place in found
         }  # fmt: skip
 
     def passage_lengths(self, rows: IdArray) -> IdArray:
@@ -207,7 +215,7 @@ class SqliteReader:
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
         sql = (
-            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.change '
+            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.change, p.path '
             "FROM passages p JOIN documents d ON d.pk = p.doc_pk "
             "WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
         )
@@ -216,10 +224,11 @@ class SqliteReader:
             last = batch[-1][0]
             for part in texts.in_parts(batch):
                 own = texts.own_texts(self._each, part)
-                yield [
-                    PassageChange(row, at, doc_id, f"{title}\n{own[row]}" if title else own[row])
-                    for row, _, _, _, doc_id, title, _, at in part
-                ]
+                changes = []
+                for row, _, _, _, doc_id, title, _, at, path in part:
+                    heading = heading_of(title, decode_path(path)) if path else title
+                    changes.append(PassageChange(row, at, doc_id, f"{heading}\n{own[row]}" if heading else own[row]))
+                yield changes
 
     def encoded(self, rows: IdArray) -> BoolArray:
         sql = "SELECT row FROM passages WHERE row IN ({}) AND vector_change IS NOT NULL"
@@ -313,11 +322,11 @@ class SqliteReader:
         )
         for key, own in groupby(rows, key=lambda row: row[0]):
             passages = list(own)
-            ((doc_id, title, text, lang, metadata, content_hash),) = self._all(
-                "SELECT id, title, text, lang, metadata, content_hash FROM documents WHERE pk = ?", (key,)
+            ((doc_id, title, text, lang, metadata, content_hash, sections),) = self._all(
+                "SELECT id, title, text, lang, metadata, content_hash, sections FROM documents WHERE pk = ?", (key,)
             )
             yield ExportedDocument(
-                Document(DocId(doc_id), text, title, lang, orjson.loads(metadata)),
+                Document(DocId(doc_id), text, title, lang, orjson.loads(metadata), decode_sections(sections)),
                 tuple((row[1], row[2]) for row in passages),
                 tuple(decode_terms(row[3], row[4]) for row in passages),
                 tuple(None if row[5] is None else decode_vectors([row[5]])[0] for row in passages),

@@ -7,7 +7,7 @@ import sqlite3
 from hyblink.app.core.errors import CorruptionError
 from hyblink.app.engines.embedded.store.connection import transaction
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _V1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -68,9 +68,16 @@ ALTER TABLE weights ADD COLUMN crc INTEGER;
 ALTER TABLE progress ADD COLUMN crc INTEGER;
 """
 
+# The structure of documents, and the section of each passage.
+_V7 = """
+ALTER TABLE documents ADD COLUMN sections TEXT NOT NULL DEFAULT '';
+ALTER TABLE passages ADD COLUMN path TEXT NOT NULL DEFAULT '';
+ALTER TABLE passages ADD COLUMN place TEXT NOT NULL DEFAULT '';
+"""
+
 NEWEST_MOMENT = "SELECT change, moment FROM moments ORDER BY change DESC LIMIT 1"
 
-MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6)
+MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 """SQL scripts. Script n upgrades a store from schema version n to n + 1. A released script must not be edited."""
 
 

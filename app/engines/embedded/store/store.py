@@ -26,6 +26,7 @@ from hyblink.app.core.ports.store import (
     check_progress,
     next_moment,
 )
+from hyblink.app.core.sections import encode_sections, sections_of
 from hyblink.app.core.types.arrays import IdArray, TermWeights, VectorArray
 from hyblink.app.core.types.documents import (
     BulkItem,
@@ -33,8 +34,14 @@ from hyblink.app.core.types.documents import (
     Metadata,
 )
 from hyblink.app.engines.disk import disk_errors
-from hyblink.app.engines.embedded.store.checksums import blob_checksum, checksum, document_checksum, place_checksum
-from hyblink.app.engines.embedded.store.coding import encode_terms
+from hyblink.app.engines.embedded.store.checksums import (
+    COLUMNS,
+    blob_checksum,
+    checksum,
+    document_checksum,
+    place_checksum,
+)
+from hyblink.app.engines.embedded.store.coding import encode_path, encode_terms
 from hyblink.app.engines.embedded.store.connection import connect, transaction, translated
 from hyblink.app.engines.embedded.store.reader import RowOwners, SqliteReader
 from hyblink.app.engines.embedded.store.schema import NEWEST_MOMENT, migrate
@@ -185,8 +192,9 @@ class SqliteStore:
                         items.append(BulkItem(document.id, "unchanged", len(item.windows)))
                         continue
                     crc = document_checksum(
-                        old[0], document.id, document.title, document.text, document.lang, metadata, old[1]
-                    )
+                        old[0], document.id, document.title, document.text, document.lang, metadata, old[1],
+                        encode_sections(document.sections),
+                    )  # fmt: skip
                     sql = "UPDATE documents SET metadata = ?, change = ?, crc = ? WHERE pk = ?"
                     run(sql, (metadata, change, crc, old[0]))
                     run("DELETE FROM facets WHERE doc_pk = ?", (old[0],))
@@ -200,23 +208,23 @@ class SqliteStore:
                 pk = next_pk
                 next_pk += 1
                 values = (
-                    pk, document.id, document.title, document.text, document.lang, metadata, item.content_hash
+                    pk, document.id, document.title, document.text, document.lang, metadata, item.content_hash,
+                    encode_sections(document.sections),
                 )  # fmt: skip
                 new_documents.append((*values, change, document_checksum(*values)))
+                sections = sections_of(document, item.windows)
                 for ordinal, ((start, end), bag) in enumerate(zip(item.windows, item.bags, strict=True)):
-                    crc = place_checksum(next_row, pk, ordinal, start, end)
-                    new_passages.append((next_row, pk, ordinal, start, end, change, crc))
+                    section = next(sections)
+                    place = (next_row, pk, ordinal, start, end, encode_path(section.path), section.place)
+                    new_passages.append((*place, change, place_checksum(*place)))
                     terms = encode_terms(bag)
                     new_terms.append((next_row, *terms, blob_checksum(next_row, *terms)))
                     next_row += 1
                 new_facets += _facets(pk, document.metadata)
                 items.append(BulkItem(document.id, "updated" if old else "created", len(item.windows)))
             many = self._connection.executemany
-            many("INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?)", new_documents)
-            many(
-                'INSERT INTO passages (row, doc_pk, ordinal, start, "end", change, crc) VALUES (?,?,?,?,?,?,?)',
-                new_passages,
-            )
+            many(f"INSERT INTO documents ({COLUMNS['documents']}, change, crc) VALUES ({_marks(10)})", new_documents)
+            many(f"INSERT INTO passages ({COLUMNS['passages']}, change, crc) VALUES ({_marks(9)})", new_passages)
             many("INSERT INTO terms VALUES (?,?,?,?)", new_terms)
             many("INSERT INTO facets VALUES (?,?,?,?)", new_facets)
             run("UPDATE meta SET value = ? WHERE key = 'next_row'", (next_row,))
