@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= true
 unexport PYTHONDONTWRITEBYTECODE
 
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 $(UPGRADE)
-EVERYTHING = --extra ui --extra worker --extra weights --extra aws --extra train --extra dev
+EVERYTHING = --extra ui --extra worker --extra weights --extra aws --extra sources --extra train --extra dev
 
 .PHONY: help install light .light demo test test-services soak lint format bench picture lock sbom pin-images clean
 

@@ -70,7 +70,7 @@ def ingest(
     with reported(as_json), opened() as app:
         from hyblink.app.core.errors import InvalidInputError
         from hyblink.app.operations.ingestion import Ingested, NewCollection, added_up, ingest_source
-        from hyblink.app.operations.sources import source_name, source_prefix
+        from hyblink.app.operations.sources import named
         from hyblink.indexer.ingest.ingest_job import reading_limits
         from hyblink.indexer.readers.files import FileSource
         from hyblink.indexer.readers.python_package import PythonSource
@@ -81,7 +81,7 @@ def ingest(
         names = {"id": id_column, "title": title_column, "text": text_column}
 
         def files(path: Path) -> FileSource:
-            prefix = source_prefix(app, collection, path)
+            own = named(app, collection, path, remember=not preview)
             return FileSource(
                 path,
                 format=format,
@@ -89,8 +89,8 @@ def ingest(
                 encoding=encoding,
                 header=not no_header,
                 **reading_limits(limits),
-                prefix=prefix,
-                name=source_name(path, prefix),
+                prefix=own.prefix,
+                name=own.name,
             )
 
         def sources() -> Iterator[FileSource | PythonSource]:
@@ -120,7 +120,13 @@ def ingest(
 
 
 def sync(
-    path: Annotated[Path, typer.Argument(help="The folder to keep the collection in step with.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, a web page, sitemap or list of addresses (https://…), a bucket (s3://…), a database's "
+            "address (with --query), or the name of a source in the settings.",
+        ),
+    ],
     collection: CollectionOption = "default",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     force: Annotated[
@@ -129,10 +135,14 @@ def sync(
     watch: Annotated[
         float, typer.Option(min=0, help="Look again every so many seconds, until it is stopped; 0: once.")
     ] = 0.0,
+    query: Annotated[str, typer.Option(help="The query of a database whose rows are documents.")] = "",
+    id_column: Annotated[str, typer.Option(help="The column with the id of a row.")] = "",
+    title_column: Annotated[str, typer.Option(help="The column with the title.")] = "",
+    text_column: Annotated[str, typer.Option(help="The column with the text; several with commas.")] = "",
     wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a collection in step with a folder: ingest what is new or changed, remove what is gone.
+    """Keep a collection in step with a source: ingest what is new or changed, remove what is gone.
 
     Documents of files that cannot be read stay. Other sources of the collection are not touched.
     """
@@ -140,20 +150,14 @@ def sync(
 
     while True:
         with reported(as_json), opened() as app, progress(as_json) as bars:
-            from hyblink.app.operations.sources import source_name, source_prefix
+            from hyblink.app.operations.sources import described, opened_source
             from hyblink.app.operations.sync import sync as run
-            from hyblink.indexer.ingest.ingest_job import reading_limits
-            from hyblink.indexer.readers.files import FileSource
 
-            limits = app.settings.ingest
-            prefix = source_prefix(app, collection, path)
-            source = FileSource(
-                path,
-                **reading_limits(limits),
-                prefix=prefix,
-                name=source_name(path, prefix),
-            )
-            done = run(app, collection, source, dry_run=dry_run, force=force, wait=wait, progress=bars)
+            name, told = described(source, app.settings, query)
+            given = {"id": id_column, "title": title_column, "text": text_column}
+            columns = {target: column for target, column in given.items() if column}
+            found = opened_source(app, collection, name, told, remember=not dry_run, columns=columns)
+            done = run(app, collection, found, dry_run=dry_run, force=force, wait=wait, progress=bars)
             shown, lines, notes = synced_report(done)
             answer(shown, as_json, lines, notes)
         if not watch:

@@ -185,6 +185,10 @@ class UnavailableError(HyblinkError):
     status = 503
 
 
+class SourceUnavailableError(UnavailableError):
+    """A source of documents does not answer."""
+
+
 class EncoderUnavailableError(UnavailableError):
     """The encoder's packages or weights are not installed here."""
 

@@ -15,6 +15,7 @@ _MODULES = {
     "ui": ("streamlit", "altair"),
     "worker": ("celery", "kombu", "redis"),
     "aws": ("boto3", "botocore"),
+    "sources": ("fsspec", "s3fs", "sqlalchemy", "psycopg"),
     "spacy": ("spacy",),
     "train": (
         "torch", "transformers", "sentence_transformers", "peft", "accelerate", "ir_measures", "matplotlib",

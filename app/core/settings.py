@@ -348,6 +348,20 @@ class OpenSearchSettings(_Section):
     )
 
 
+class SourceSettings(_Section):
+    """A source of documents, by the name that commands and jobs call it: one of folder, url, bucket and database."""
+
+    folder: Path | None = Field(None, description="A folder of files.")
+    url: str = Field("", description="A web page, a sitemap, or a text with an address a line.")
+    hosts: Listed[str] = Field((), description="Other hosts whose pages a sitemap or list may name.")
+    bucket: str = Field("", description="A bucket that fsspec has a driver for, such as s3://papers/2024.")
+    database: str = Field("", description="SQLAlchemy's address of a database.")
+    query: str = Field("", description="The query whose rows are documents, one with an id.")
+    id_column: str = Field("", description="The column with the id; by default found by its name.")
+    title_column: str = Field("", description="The column with the title.")
+    text_column: str = Field("", description="The column with the text; several with commas.")
+
+
 class Settings(BaseSettings):
     """All of hyblink's settings."""
 
@@ -373,6 +387,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, with request ids.")
     extensions: Listed[str] = Field(
         (), description="Modules that are imported at the start: they add signals, formats, families, recipes, routes."
+    )
+    sources: dict[str, SourceSettings] = Field(
+        {}, description="Sources by name, for `hyblink sync NAME` and jobs."
     )
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
     api: ApiSettings = ApiSettings()

@@ -17,7 +17,7 @@ from hyblink.app.jobs.running import RunningJob
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.generations import rebuild
 from hyblink.app.operations.retraining import Retraining, discard_candidate
-from hyblink.app.operations.sources import source_name, source_prefix
+from hyblink.app.operations.sources import named
 from hyblink.indexer.ingest.ingest_job import check_params, run_ingest_job
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
     if checked.folder:
         path = Path(checked.folder)
-        prefix = source_prefix(app, collection, path)
-        params = {**params, "prefix": prefix, "name": source_name(path, prefix)}
+        own = named(app, collection, path)
+        params = {**params, "prefix": own.prefix, "name": own.name}
     return app.job_records.create("ingest", collection, params, by)
 
 

@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hyblink.app.core.errors import DeadlineExceededError, EncoderUnavailableError, HyblinkError, UnavailableError
+from hyblink.app.core.errors import (
+    DeadlineExceededError,
+    EncoderUnavailableError,
+    HyblinkError,
+    SourceUnavailableError,
+    UnavailableError,
+)
 from hyblink.app.core.progress import Progress
 
 _R = TypeVar("_R")
@@ -24,7 +30,7 @@ def patiently(run: Callable[[], _R], answers: Callable[[], object], wait_s: floa
     while True:
         try:
             return run()
-        except (EncoderUnavailableError, DeadlineExceededError):
+        except (EncoderUnavailableError, DeadlineExceededError, SourceUnavailableError):
             raise
         except UnavailableError as error:
             if wait_s <= 0 or not _waited(answers, wait_s, progress, error):

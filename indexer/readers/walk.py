@@ -52,7 +52,7 @@ def _walked(root: Path) -> Iterator[Found]:
             except OSError as error:
                 yield Found(name, path, f"cannot be read: {error.strerror or error}", broken=True)
                 continue
-            why = _left_out(entry.name, is_folder=is_folder)
+            why = left_out(entry.name, is_folder=is_folder)
             if why:
                 yield Found(name, path, why)
             elif is_folder:
@@ -65,7 +65,8 @@ def _walked(root: Path) -> Iterator[Found]:
                 yield Found(name, path, "no regular file")
 
 
-def _left_out(name: str, *, is_folder: bool) -> str:
+def left_out(name: str, *, is_folder: bool) -> str:
+    """Why a file or folder of this name is not read; "" if it is."""
     folded = name.casefold()
     if name.startswith("."):
         return f"hidden{' folder' if is_folder else ''}; name it in the command to read it"

@@ -13,7 +13,7 @@ from hyblink.app.api.application import create_api
 from hyblink.app.application import App
 from hyblink.app.core.settings import ApiSettings
 from hyblink.app.operations.ingestion import ingest_source
-from hyblink.app.operations.sources import source_name, source_prefix
+from hyblink.app.operations.sources import named
 from hyblink.indexer.readers.files import FileSource
 
 __all__ = ["client"]
@@ -21,8 +21,8 @@ CASES = Path(__file__).parents[1] / "data" / "cases"
 
 
 def read(app: App, folder: Path) -> None:
-    prefix = source_prefix(app, "notes", folder)
-    source = FileSource(folder, prefix=prefix, name=source_name(folder, prefix))
+    prefix = named(app, "notes", folder).prefix
+    source = FileSource(folder, prefix=prefix, name=named(app, "notes", folder).name)
     ingest_source(app, source, "notes", wait=False)
 
 

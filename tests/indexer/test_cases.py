@@ -19,7 +19,7 @@ from hyblink.app.core.types.documents import Document, Passage
 from hyblink.app.core.types.ranking import Signal
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.operations.ingestion import Ingested, ingest_source, load_entities
-from hyblink.app.operations.sources import source_prefix
+from hyblink.app.operations.sources import named
 from hyblink.indexer.readers.entities.files import read_entities
 from hyblink.indexer.readers.files import FileSource
 
@@ -43,7 +43,7 @@ class Run:
         self.parts: list[Ingested] = []
         paths = [one for one in sorted(path.iterdir()) if one.name != "expected.json"] if but else [path]
         for one in paths:
-            source = FileSource(one, prefix=source_prefix(app, collection, one))
+            source = FileSource(one, prefix=named(app, collection, one).prefix)
             self.parts.append(ingest_source(app, source, collection, wait=False))
         store = app.catalog.engine(collection).store.reader()
         self.documents: dict[str, Document] = {item.document.id: item.document for item in store.export()}

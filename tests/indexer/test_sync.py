@@ -14,7 +14,7 @@ from support.services import SOAK
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, NotFoundError
 from hyblink.app.operations.ingestion import ingest_source
-from hyblink.app.operations.sources import source_name, source_prefix
+from hyblink.app.operations.sources import named
 from hyblink.app.operations.sync import Synced, sync
 from hyblink.indexer.readers.files import FileSource
 
@@ -22,8 +22,8 @@ HISTORIES = 1000 if SOAK else 25
 
 
 def run(app: App, folder: Path, **options: bool) -> Synced:
-    prefix = source_prefix(app, "c", folder)
-    source = FileSource(folder, prefix=prefix, name=source_name(folder, prefix))
+    prefix = named(app, "c", folder).prefix
+    source = FileSource(folder, prefix=prefix, name=named(app, "c", folder).name)
     return sync(app, "c", source, wait=False, **options)
 
 
@@ -86,7 +86,7 @@ def test_a_folder_that_was_ingested_before_is_in_step_too(make_app: Callable[...
         folder.mkdir()
         for name in ("a.md", "b.md"):
             (folder / name).write_text(f"# {folder.name} {name}")
-        ingest_source(app, FileSource(folder, prefix=source_prefix(app, "c", folder)), "c", wait=False)
+        ingest_source(app, FileSource(folder, prefix=named(app, "c", folder).prefix), "c", wait=False)
         run(app, folder)
     (one / "a.md").unlink()
     run(app, one)

@@ -16,7 +16,7 @@ import pytest
 
 from hyblink.app.application import App
 from hyblink.app.operations.ingestion import ingest_source
-from hyblink.app.operations.sources import source_prefix
+from hyblink.app.operations.sources import named
 from hyblink.indexer.readers.files import FileSource
 
 
@@ -177,7 +177,7 @@ def test_two_folders_never_collide_and_keep_their_names(make_app: Callable[..., 
     for _ in range(2):
         for where in ("one/docs", "two/docs", "three/notes", "two/docs/README.md"):
             path = tmp_path / where
-            ingest_source(app, FileSource(path, prefix=source_prefix(app, "c", path)), "c", wait=False)
+            ingest_source(app, FileSource(path, prefix=named(app, "c", path).prefix), "c", wait=False)
     stored = {one.document.id: one.document.text for one in app.catalog.engine("c").store.reader().export()}
     assert stored == {"README.md": "first", "docs/README.md": "second", "notes/README.md": "third"}
 
