@@ -5,14 +5,17 @@ All functions are idempotent: a passage that has a vector is skipped.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from hyblink.app.core.ports.encoders import MIXED_COSINE, HybridEncoder
 from hyblink.app.core.ports.engine import Engine
+from hyblink.app.core.ports.store import StoreReader
 from hyblink.app.core.types.arrays import IdArray, as_rows
+from hyblink.app.core.types.documents import Document, Passage, encoded_title, heading_of
 from hyblink.app.jobs.claims import BLOCK, Claims
 
 _POLL_S = 0.2
@@ -31,8 +34,50 @@ def encode_rows(engine: Engine, encoder: HybridEncoder, rows: IdArray) -> int:
     passages = list(reader.passages(waiting).values())
     if not passages:
         return 0
-    made = encoder.encode_passages([p.heading for p in passages], [p.text for p in passages])
+    made = encoder.encode_passages(_headings(reader, passages), [p.text for p in passages])
     return engine.store.put_vectors(as_rows([p.row for p in passages]), made.vectors_ND, made.weights)
+
+
+def _headings(reader: StoreReader, passages: Sequence[Passage]) -> list[str]:
+    """What stands before the texts of passages when they are encoded: title and path."""
+    metadata = reader.metadata(reader.document_keys(as_rows([p.row for p in passages])))
+    return [heading_of(encoded_title(p.title, own), p.path) for p, own in zip(passages, metadata, strict=True)]
+
+
+def reuse_vectors(engine: Engine, gone: Sequence[str], new: Sequence[str]) -> int:
+    """Give new documents the vectors of gone ones with the same text, such as those of renamed files; returns how many.
+
+    `gone` are ids of documents that are still stored.
+    """
+    reader = engine.store.reader()
+    old: dict[str, str] = {}
+    for name in gone:
+        document = reader.get_document(name)
+        if document is not None:
+            old.setdefault(_encoded(document), name)
+    copied = 0
+    for name in new if old else ():
+        document = reader.get_document(name)
+        source = old.get(_encoded(document)) if document is not None else None
+        if source is None:
+            continue
+        for found in reader.export([source]):
+            vectors = [vector for vector in found.vectors if vector is not None]
+            rows = reader.document_rows(name)
+            if len(vectors) == len(rows):
+                weights = [own for own in found.weights if own is not None]
+                engine.store.put_vectors(rows, np.stack(vectors), weights if len(weights) == len(rows) else ())
+                copied += 1
+    return copied
+
+
+def _encoded(document: Document) -> str:
+    """A digest of what encoders read of a document."""
+    digest = hashlib.sha256()
+    paths = repr([(one.start, one.path) for one in document.sections])
+    for part in (encoded_title(document.title, document.metadata), document.text, paths):
+        digest.update(f"{len(part)} {part}".encode())
+    return digest.hexdigest()
 
 
 def other_vectors(engine: Engine, encoder: HybridEncoder, sample: int = 8) -> float | None:
@@ -54,10 +99,16 @@ def other_vectors(engine: Engine, encoder: HybridEncoder, sample: int = 8) -> fl
     if not pairs:
         return None
     passages = [passage for _, passage in pairs]
-    made = encoder.encode_passages([p.heading for p in passages], [p.text for p in passages]).vectors_ND
     old = np.stack([vector for vector, _ in pairs])
-    lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(made, axis=1)
-    cosine = float((np.einsum("nd,nd->n", old, made) / lengths).min())
+    best = np.full(len(passages), -1.0)
+    # Earlier releases encoded names of files as titles.
+    for headings in (_headings(reader, passages), [p.heading for p in passages]):
+        made = encoder.encode_passages(headings, [p.text for p in passages]).vectors_ND
+        lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(made, axis=1)
+        best = np.maximum(best, np.einsum("nd,nd->n", old, made) / lengths)
+        if best.min() >= least:
+            return None
+    cosine = float(best.min())
     return None if cosine >= least else cosine
 
 

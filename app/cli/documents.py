@@ -154,6 +154,8 @@ def sync(
             from hyblink.app.operations.sync import sync as run
 
             name, told = described(source, app.settings, query)
+            if name and collection == "default":
+                collection = told.collection or name
             given = {"id": id_column, "title": title_column, "text": text_column}
             columns = {target: column for target, column in given.items() if column}
             found = opened_source(app, collection, name, told, remember=not dry_run, columns=columns)

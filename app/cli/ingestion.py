@@ -111,5 +111,7 @@ def synced_report(done: Synced) -> tuple[dict[str, Any], list[str], list[str]]:
         shown |= {"added": done.added, "changed": done.changed}
         line = f"{len(done.added)} new, {len(done.changed)} changed, {len(done.removed)} gone; nothing was written"
         return shown, [line], [*(f"new {ident}" for ident in done.added[:_PREVIEWED]), *notes]
-    shown |= report_of(done.ingested)
+    shown |= {**report_of(done.ingested), "renamed": done.renamed}
+    if done.renamed:
+        notes.append(f"{done.renamed} documents are those of renamed files, and keep their vectors")
     return shown, [*lines_of(done.ingested), f"{len(done.removed)} removed"], [*notes, *notes_of(done.ingested)]

@@ -360,6 +360,8 @@ class SourceSettings(_Section):
     id_column: str = Field("", description="The column with the id; by default found by its name.")
     title_column: str = Field("", description="The column with the title.")
     text_column: str = Field("", description="The column with the text; several with commas.")
+    collection: str = Field("", description="The collection that it belongs to; by default the source's own name.")
+    every_hours: float = Field(0, ge=0, description="A worker keeps the collection in step every so many hours; 0: no.")
 
 
 class Settings(BaseSettings):
@@ -388,9 +390,7 @@ class Settings(BaseSettings):
     extensions: Listed[str] = Field(
         (), description="Modules that are imported at the start: they add signals, formats, families, recipes, routes."
     )
-    sources: dict[str, SourceSettings] = Field(
-        {}, description="Sources by name, for `hyblink sync NAME` and jobs."
-    )
+    sources: dict[str, SourceSettings] = Field({}, description="Sources by name, for `hyblink sync NAME` and jobs.")
     keep_generations: int = Field(3, ge=1, description="Generations kept per collection, the current one included.")
     api: ApiSettings = ApiSettings()
     oidc: OidcSettings = OidcSettings()

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 ENCODE, ANNOTATE, RUN, RUN_LONG = "hyblink.encode", "hyblink.annotate", RUN_TASK, RUN_LONG_TASK
 SWEEP, TIDY, MERGE, CHECK = "hyblink.sweep", "hyblink.tidy", "hyblink.merge", "hyblink.check"
 QUEUES = ("ingest", "encode", "train", "maintenance")
-QUEUE_OF_JOB = {"ingest": "ingest", "rebuild": "maintenance", "retrain": "train"}
+QUEUE_OF_JOB = {"ingest": "ingest", "sync": "ingest", "rebuild": "maintenance", "retrain": "train"}
 """The queue of each kind of job."""
-LONG_JOBS = ("rebuild", "retrain")
+LONG_JOBS = ("rebuild", "retrain", "sync")
 """Kinds of jobs that cannot be split into time slices.
 
 Their tasks have no time limit and are acknowledged early: a broker redelivers tasks that stay unacknowledged too long.

@@ -16,7 +16,7 @@ State = Literal["queued", "running", "waiting", "cancelling", "cancelled", "done
 STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("cancelled", "done", "refused", "failed")
 OPEN: tuple[State, ...] = ("queued", "running", "waiting", "cancelling")
-ALONE = ("retrain",)
+ALONE = ("retrain", "sync")
 """Kinds of jobs of which a collection can have only one open at a time."""
 
 

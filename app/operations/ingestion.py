@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -77,12 +77,13 @@ def ingest_source(
     *,
     wait: bool = True,
     resume: bool = True,
+    stored: Callable[[], None] = lambda: None,
     progress: Progress = silent,
 ) -> Ingested:
     """Ingest a source into a collection, which is created with the options `new` if it does not exist.
 
-    With `wait`, also encode every passage before returning. With `resume`, an interrupted run continues where it
-    stopped. Raises UserError, ConflictError.
+    With `wait`, also encode every passage before returning; `stored` is called before that. With `resume`, an
+    interrupted run continues where it stopped. Raises UserError, ConflictError.
     """
     patience = app.settings.ingest.storage_wait_s
 
@@ -123,6 +124,7 @@ def ingest_source(
     report = _added_up(parts, patiently(read, engine.store.change, patience, progress))
     seconds, started = time.perf_counter() - started, time.perf_counter()
     encoded = 0
+    stored()
     if wait:
         encode = partial(encode_with_progress, app, collection, progress)
         encoded = patiently(encode, engine.store.change, patience, progress)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyblink.app.application import App
-from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputError
+from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputError, NotFoundError
+from hyblink.app.core.progress import Advance
+from hyblink.app.core.settings import SourceSettings
+from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.jobs.celery_jobs import ANNOTATE, ENCODE, QUEUE_OF_JOB
 from hyblink.app.jobs.in_process import TRY_AGAIN
 from hyblink.app.jobs.job import RUN_LONG_TASK, RUN_TASK, DeadLetter, Job, JobCancelledError, TakenOverError
@@ -17,10 +21,13 @@ from hyblink.app.jobs.running import RunningJob
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.generations import rebuild
 from hyblink.app.operations.retraining import Retraining, discard_candidate
-from hyblink.app.operations.sources import named
-from hyblink.indexer.ingest.ingest_job import check_params, run_ingest_job
+from hyblink.app.operations.sources import named, opened_source
+from hyblink.app.operations.sync import MostlyGoneError, sync
+from hyblink.indexer.ingest.ingest_job import COUNTS, allowed_folder, check_params, run_ingest_job
 
 log = logging.getLogger(__name__)
+_REPORT_S = 2.0
+_NOTES = 100
 
 
 def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
@@ -37,6 +44,36 @@ def start_ingestion(app: App, collection: str, params: Mapping[str, Any], by: st
         own = named(app, collection, path)
         params = {**params, "prefix": own.prefix, "name": own.name}
     return app.job_records.create("ingest", collection, params, by)
+
+
+def start_sync(app: App, collection: str, params: Mapping[str, Any], by: str = "") -> Job:
+    """Create and queue a job that keeps a collection in step with a source.
+
+    `params` are `source`, the name of one in the settings that belongs to this collection, or `folder`, below one of
+    `jobs.roots`; and `force`. Raises UserError for others, ConflictError while another sync of the collection is open.
+    """
+    _synced(app, collection, params)
+    if ensure_collection(app, CollectionSpec(collection)).kind == "entities":
+        raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
+    return app.job_records.create("sync", collection, params, by)
+
+
+def _synced(app: App, collection: str, params: Mapping[str, Any]) -> tuple[str, SourceSettings]:
+    """(name or "", description) of the source of a sync job."""
+    name, folder = str(params.get("source") or ""), str(params.get("folder") or "")
+    if bool(name) == bool(folder):
+        raise InvalidInputError("sync with what?", received=dict(params), expected="either source or folder")
+    if folder:
+        return "", SourceSettings(folder=allowed_folder(folder, app.settings.jobs.roots))
+    told = app.settings.sources.get(name)
+    if told is None or (told.collection or name) != collection:
+        mine = [one for one, other in app.settings.sources.items() if (other.collection or one) == collection]
+        raise NotFoundError(
+            "no such source of this collection",
+            received=name,
+            expected=f"one of the settings: {', '.join(mine) or 'none'}",
+        )
+    return name, told
 
 
 def start_rebuild(app: App, collection: str, note: str = "", by: str = "") -> Job:
@@ -81,6 +118,46 @@ def _ingest(app: App, running: RunningJob, stop: Callable[[], bool]) -> None:
     )
 
 
+def _sync(app: App, running: RunningJob, stop: Callable[[], bool]) -> None:
+    del stop
+    collection, params = running.job.collection, running.job.params
+    name, told = _synced(app, collection, params)
+    counts: dict[str, int] = {}
+
+    def progress(stage: str, total: int | None = None) -> Advance:
+        del total
+
+        def advance(count: int = 1, note: str = "") -> None:
+            del note
+            counts[stage] = counts.get(stage, 0) + count
+            if time.monotonic() - reported[0] > _REPORT_S:
+                reported[0] = time.monotonic()
+                running.report(stage="reading", progress=counts)
+
+        return advance
+
+    reported = [time.monotonic()]
+    inside = app.settings.jobs.roots if params.get("folder") else None
+    with running.alive(app.settings.jobs.silent_s / 3):
+        source = opened_source(app, collection, name, told, inside=inside)
+        try:
+            done = sync(app, collection, source, force=bool(params.get("force")), wait=False, progress=progress)
+        except MostlyGoneError as error:  # it would not pass
+            raise InvalidInputError(error.message, received=error.received, expected="force") from error
+    engine = app.catalog.engine(collection)
+    if engine.record.dense_dimension:
+        app.jobs.encode(collection, engine.record.id, engine.store.reader().unencoded(1).tolist())
+    assert done.ingested is not None
+    report = done.ingested.report
+    shown = {field: getattr(report, field) for field in COUNTS}
+    running.done(
+        {
+            **shown, "removed": len(done.removed), "kept": len(done.kept), "renamed": done.renamed,
+            "notes": [*report.skipped, *report.rejects, *report.notes][:_NOTES],
+        }
+    )  # fmt: skip
+
+
 def _rebuild(app: App, running: RunningJob, stop: Callable[[], bool]) -> None:
     del stop
     told: dict[str, int] = {}
@@ -106,6 +183,7 @@ _RUNS: Mapping[str, Callable[[App, RunningJob, Callable[[], bool]], None]] = {
     "ingest": _ingest,
     "rebuild": _rebuild,
     "retrain": _retrain,
+    "sync": _sync,
 }
 
 

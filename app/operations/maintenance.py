@@ -8,12 +8,15 @@ import time
 
 from hyblink.app.access.audit import Audit
 from hyblink.app.application import App
-from hyblink.app.core.errors import HyblinkError, UnavailableError
+from hyblink.app.core.errors import ConflictError, HyblinkError, UnavailableError
+from hyblink.app.core.ports.jobs import Record
 from hyblink.app.operations.collections import for_each_collection, unless_dropped
+from hyblink.app.operations.jobs import start_sync
 from hyblink.app.operations.retraining import discard_candidate, start_retraining
 
 log = logging.getLogger(__name__)
 
+_SYNCED = "synced"
 SWEPT = 2048
 """The largest number of unencoded passages that a sweep queues per collection; each block of them is one task."""
 _DAY_S = 86_400
@@ -44,7 +47,26 @@ def sweep(app: App) -> None:
             log.warning("the scheduled retraining of %s has to wait: %s", due.collection, error)
         except HyblinkError as error:
             log.warning("the scheduled retraining of %s did not begin: %s", due.collection, error)
+    _sync_what_is_due(app)
     app.job_records.sweep()
+
+
+def _sync_what_is_due(app: App) -> None:
+    """Begin the syncs of the settings' sources whose time has come."""
+    records = app.catalog.records()
+    for name, told in app.settings.sources.items():
+        if not told.every_hours:
+            continue
+        last = records.get(_SYNCED, name)
+        if last is not None and records.time() - float(last.body["at"]) < told.every_hours * 3600:
+            continue
+        try:
+            start_sync(app, told.collection or name, {"source": name})
+            records.add([Record(_SYNCED, name, {"at": records.time()}, collection=told.collection or name)])
+        except ConflictError as error:
+            log.info("the sync of %s has to wait: %s", name, error)
+        except HyblinkError as error:
+            log.warning("the sync of %s did not begin: %s", name, error)
 
 
 def tidy(app: App) -> None:

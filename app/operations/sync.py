@@ -12,6 +12,7 @@ from hyblink.app.core.progress import Progress, silent
 from hyblink.app.core.types.documents import Document
 from hyblink.app.operations.ingestion import Ingested, NewCollection, ingest_source
 from hyblink.app.operations.listing import delete_all, listed, matching_ids
+from hyblink.indexer.encode import reuse_vectors
 from hyblink.indexer.readers.files import FileSource
 from hyblink.indexer.readers.item import SourceItem
 
@@ -32,6 +33,12 @@ class Synced:
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     ingested: Ingested | None = None
+    renamed: int = 0
+    """Documents that are encoded already under another name."""
+
+
+class MostlyGoneError(ConflictError):
+    """Most documents of a source are gone."""
 
 
 class _Watched:
@@ -74,8 +81,8 @@ def sync(
     """Make the documents of a source in a collection those that are in its folder now. `source` must have a name.
 
     Documents of files that cannot be read stay. With `dry_run` nothing is written. Raises NotFoundError if the folder
-    is gone, and ConflictError if more than half of the source's documents would be removed, unless `force`: a disk that
-    is not mounted looks like an empty folder. What is new is stored then, and nothing is removed.
+    is gone, and MostlyGoneError if more than half of the source's documents would be removed, unless `force`: a disk
+    that is not mounted looks like an empty folder. What is new is stored then, and nothing is removed.
     """
     watched = _Watched(source)
     stored = _stored(app, collection, source)
@@ -85,7 +92,17 @@ def sync(
             if item.document is not None:
                 _compare(app, collection, item.document, found)
     else:
-        found.ingested = ingest_source(app, watched, collection, new, wait=wait, resume=False, progress=progress)
+        known = set(stored)
+
+        def renamed() -> None:
+            engine = app.catalog.engine(collection)
+            added = [ident for ident in watched.given if ident not in known]
+            if engine.record.dense_dimension and added and known - watched.given:
+                found.renamed = reuse_vectors(engine, sorted(known - watched.given), sorted(added))
+
+        found.ingested = ingest_source(
+            app, watched, collection, new, wait=wait, resume=False, stored=renamed, progress=progress
+        )
     gone = [ident for ident in stored if ident not in watched.given]
     if watched.unreadable:
         for document in listed(app, collection, gone):
@@ -97,7 +114,7 @@ def sync(
     found.added.sort()
     found.changed.sort()
     if len(found.removed) > max(_FEW, _LARGE_SHARE * len(stored)) and not force:
-        raise ConflictError(
+        raise MostlyGoneError(
             "most documents of this source are gone, and none was removed",
             received=f"{len(found.removed)} of {len(stored)} documents are in no file any more",
             expected="the folder as it was, or --force",

@@ -21,10 +21,11 @@ from hyblink.indexer.ingest.uploads import Uploads
 from hyblink.indexer.readers.files import FileSource
 from hyblink.indexer.readers.python_package import PythonSource
 
-_COUNTS = (
+COUNTS = (
     "created", "updated", "unchanged", "rejected", "passages", "replaced", "files_read", "files_skipped",
     "files_rejected",
 )  # fmt: skip
+"""The counts of a report that a job tells."""
 _LOOK_S = 2.0
 _BUSY_S = 5.0
 _NOTES_KEPT = 20
@@ -176,7 +177,7 @@ def run_ingest_job(
 
     def so_far(report: IngestReport) -> dict[str, Any]:
         seconds = float(before.get("seconds", 0.0)) + time.monotonic() - began
-        counts = {name: int(before.get(name, 0)) + getattr(report, name) for name in _COUNTS}
+        counts = {name: int(before.get(name, 0)) + getattr(report, name) for name in COUNTS}
         found = {
             **kept,
             **counts,

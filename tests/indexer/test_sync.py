@@ -13,6 +13,8 @@ from support.services import SOAK
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import ConflictError, NotFoundError
+from hyblink.app.core.types.ranking import Signal
+from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.operations.ingestion import ingest_source
 from hyblink.app.operations.sources import named
 from hyblink.app.operations.sync import Synced, sync
@@ -137,3 +139,45 @@ def test_any_history_ends_equal_to_the_folder(make_app: Callable[..., App], tmp_
         expected = {one.document.id: one.document.text for one in FileSource(folder).items() if one.document}
         assert stored(app) == expected, history
     assert app.catalog.engine("c").check() == []
+
+
+def test_renamed_files_are_not_encoded_again(make_app: Callable[..., App], tmp_path: Path) -> None:
+    app, folder = make_app(), tmp_path / "notes"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"note {number}.txt").write_text(f"text of note {number} " * 200)
+    (folder / "titled.md").write_text("# Travel\n\nto the sea")
+
+    def in_step() -> tuple[Synced, int]:
+        own = named(app, "c", folder)
+        done = sync(app, "c", FileSource(folder, prefix=own.prefix, name=own.name))
+        assert done.ingested is not None
+        return done, done.ingested.encoded
+
+    _, encoded = in_step()
+    counts = app.catalog.engine("c").store.reader().counts()
+    assert encoded == counts.passages > 24
+    before = vectors(app)
+    (folder / "note 3.txt").rename(folder / "moved.txt")
+    (folder / "titled.md").rename(folder / "other.md")
+    (folder / "deep").mkdir()
+    (folder / "note 4.txt").rename(folder / "deep" / "note 4.txt")
+    done, encoded = in_step()
+    assert (done.renamed, encoded) == (3, 0)
+    assert done.removed == ["note 3.txt", "note 4.txt", "titled.md"]
+    after = vectors(app)
+    for old, new in (("note 3.txt", "moved.txt"), ("titled.md", "other.md"), ("note 4.txt", "deep/note 4.txt")):
+        assert after[new] == before[old]
+    assert app.catalog.engine("c").check() == []
+    # The new name is searched; the old one is not.
+    first = app.search.search("c", SearchRequest("moved", signals=(Signal.BM25,))).hits
+    assert [hit.doc_id for hit in first] == ["moved.txt"]
+    (folder / "moved.txt").write_text("a new text")
+    assert in_step()[1] == 1
+
+
+def vectors(app: App) -> dict[str, list[list[float]]]:
+    return {
+        one.document.id: [vector.tolist() for vector in one.vectors if vector is not None]
+        for one in app.catalog.engine("c").store.reader().export()
+    }

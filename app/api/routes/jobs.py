@@ -24,7 +24,7 @@ from hyblink.app.api.schemas.jobs import (
 from hyblink.app.application import App
 from hyblink.app.core.names import COLLECTION_PATTERN
 from hyblink.app.jobs.job import Job
-from hyblink.app.operations.jobs import cancel_job, start_ingestion
+from hyblink.app.operations.jobs import cancel_job, start_ingestion, start_sync
 from hyblink.app.operations.jobs import replay as replay_task
 from hyblink.app.operations.queues import queues_of
 
@@ -43,7 +43,7 @@ def seen(app: App, caller: Caller, job_id: str, *, change: bool = False) -> Job:
     NotFoundError, ForbiddenError.
     """
     job = app.job_records.get(job_id)
-    of_admins = change and job.kind != "ingest"
+    of_admins = change and job.kind not in ("ingest", "sync")
     caller.on(job.collection, Role.ADMIN if of_admins else Role.INGEST)
     return job
 
@@ -85,7 +85,8 @@ async def upload(
 @requires(Role.INGEST)
 def create(body: JobBody, app: AppDep, caller: CallerDep) -> Response:
     caller.on(body.collection)
-    job = start_ingestion(app, body.collection, body.params(), caller.id)
+    start = start_sync if body.kind == "sync" else start_ingestion
+    job = start(app, body.collection, body.params(), caller.id)
     return json_answer(shown_job(job), 202)
 
 

@@ -12,12 +12,16 @@ from pydantic import (
 )
 
 from hyblink.app.api.schemas.common import COLLECTION, StrictBody
+from hyblink.app.core.errors import InvalidInputError
 
 
 class JobBody(StrictBody):
-    """An ingestion job: one of `upload`, `folder`, `package` and `url` is read into a collection."""
+    """A job: one of `upload`, `folder`, `package` and `url` is read into a collection.
 
-    kind: Literal["ingest"] = "ingest"
+    With the kind `sync`, a collection is kept in step with a `folder` or a `source`: what is gone there is removed.
+    """
+
+    kind: Literal["ingest", "sync"] = "ingest"
     collection: StrictStr = COLLECTION
     upload: StrictStr = Field("", max_length=100, description="The id of an upload.")
     folder: StrictStr = Field("", max_length=4096, description="A file or folder on the server, below `jobs.roots`.")
@@ -25,6 +29,10 @@ class JobBody(StrictBody):
     url: StrictStr = Field(
         "", max_length=2000, description="A file on another server, one of `jobs.url_hosts`; http or https."
     )
+    source: StrictStr = Field(
+        "", max_length=200, description="A source in the settings that belongs to the collection; for sync only."
+    )
+    force: StrictBool = Field(False, description="Remove documents even if most of them are gone; for sync only.")
     format: StrictStr | None = Field(
         None, max_length=20, description="A format of `GET /v1/formats`; by default that of each file."
     )
@@ -40,7 +48,13 @@ class JobBody(StrictBody):
 
     def params(self) -> dict[str, Any]:
         """Return the parameters to store in the job."""
-        return self.model_dump(exclude={"kind", "collection"})
+        if self.kind == "sync":
+            return self.model_dump(include={"source", "folder", "force"})
+        if self.source or self.force:
+            raise InvalidInputError(
+                "source and force are for jobs of the kind sync", received=self.kind, expected="sync"
+            )
+        return self.model_dump(exclude={"kind", "collection", "source", "force"})
 
 
 class UploadAnswer(BaseModel):

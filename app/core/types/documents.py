@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Literal, NewType
 
 DocId = NewType("DocId", str)
@@ -18,6 +19,18 @@ MetaScalar = str | int | float | bool
 MetaValue = MetaScalar | dt.date | dt.datetime | list[str]
 
 Metadata = Mapping[str, MetaValue]
+
+
+def encoded_title(title: str, metadata: Metadata) -> str:
+    """The title as encoders read it: "" if it is only the name of the document's file.
+
+    So a renamed file needs no new vectors. The words of its name are searched all the same.
+
+    >>> encoded_title("notes 2", {"file": "a/notes 2.txt"}), encoded_title("Travel", {"file": "a/notes 2.txt"})
+    ('', 'Travel')
+    """
+    file = metadata.get("file")
+    return "" if isinstance(file, str) and PurePosixPath(file).stem == title else title
 
 
 def heading_of(title: str, path: Sequence[str]) -> str:
