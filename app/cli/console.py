@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputError, UserError
+from hyblink.app.core.errors import ConflictError, HyblinkError, InvalidInputError, NotFoundError, UserError
 from hyblink.app.core.extras import not_installed
 
 if TYPE_CHECKING:
@@ -204,6 +204,16 @@ def opened() -> Iterator[App]:
         app.close()
 
 
+def where_collections_are() -> str:
+    """Where collections are looked for, and how to name another place."""
+    from hyblink.app.core.settings import Settings
+
+    settings = Settings()
+    if settings.engine == "opensearch":
+        return f"collections are on {', '.join(settings.opensearch.hosts)} (HYBLINK_OPENSEARCH__HOSTS)"
+    return f"collections are in {settings.data_dir.resolve()} (HYBLINK_DATA_DIR names another folder)"
+
+
 @contextmanager
 def audited(app: App, act: str) -> Iterator[None]:
     """Write an action and its outcome to the audit log."""
@@ -249,6 +259,8 @@ def reported(as_json: bool = False) -> Iterator[None]:
             }
             emit({"error": detail})
         note(f"error ({error.code}): {error}")
+        if isinstance(error, NotFoundError) and error.choices is not None:
+            note(where_collections_are())
         raise typer.Exit(2 if isinstance(error, UserError) else 1) from error
     except KeyboardInterrupt as stopped:
         note("stopped; what was acknowledged is kept")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -16,6 +13,7 @@ from typing import Any
 
 from hyblink.app.cli.console import note, say
 from hyblink.app.cli.local_server import LocalService
+from hyblink.app.cli.page import free_port, start_page, wait_for
 from hyblink.app.core.errors import UnavailableError
 from hyblink.app.core.process import package_folder
 from hyblink.app.core.types.linking import LinkProfile
@@ -27,8 +25,6 @@ KB = "python-api"
 SENTENCE = "Write it with dump and read it back with json."
 QUESTION = "keep only unique items but keep order"
 _LINK_PROFILE = package_folder() / "app" / "demo" / "link_profile.json"
-_UI = package_folder() / "ui" / "streamlit_app.py"
-_START_S = 90.0
 _LOOK_S = 2.0
 _GRACE_S = 2.0
 
@@ -36,31 +32,6 @@ _GRACE_S = 2.0
 def link_profile() -> LinkProfile:
     """Return the link profile of the demo's knowledge base, fitted on the judged mentions of tests/demo_mentions."""
     return link_profile_from_json(json.loads(_LINK_PROFILE.read_text(encoding="utf-8")))
-
-
-def free_port(wanted: int) -> int:
-    """Return the wanted port if it is free, else any free port. Raises UnavailableError."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise UnavailableError("no free port on 127.0.0.1")
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
-            raise UnavailableError(f"the process behind {url} ended", received=f"exit status {process.returncode}")
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise UnavailableError(f"{url} did not answer within {_START_S:g} s")
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +79,7 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
     try:
         address = f"http://127.0.0.1:{port}"
         ui_port = free_port(ui_port)
-        ui = _start_ui(address, ui_port)
+        ui = start_page(address, ui_port, HYBLINK_UI_COLLECTION=COLLECTION, HYBLINK_UI_KB=KB)
         # API and UI start while the entities are loaded.
         started = time.perf_counter()
         with progress() as bars:
@@ -116,12 +87,12 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
         if app.catalog.link_profile(KB) is None:
             app.catalog.save_link_profile(KB, link_profile())
         say(f"{loaded.entities} names of its API can be linked to ({time.perf_counter() - started:.1f} s)")
-        _wait_for(f"{address}/readyz")
+        wait_for(f"{address}/readyz")
         # What a worker had begun is taken up at the next start, so the end of a check does not wait for it.
         workers.enter_context(LocalWorkers(settings, quiet=True, grace_s=_GRACE_S if check else GRACE_S))
         workers.enter_context(LocalService(app))
         ui_address = f"http://127.0.0.1:{ui_port}"
-        _wait_for(f"{ui_address}/_stcore/health", ui)
+        wait_for(f"{ui_address}/_stcore/health", ui)
         if check:
             _check(address, ui_address)
             return
@@ -139,21 +110,6 @@ def run_demo(*, check: bool, port: int, ui_port: int) -> None:
         server.should_exit = True
         thread.join(timeout=15)
         app.close()
-
-
-def _start_ui(address: str, port: int) -> subprocess.Popen[bytes]:
-    options = {
-        "server.headless": "true",
-        "server.address": "127.0.0.1",
-        "server.port": str(port),
-        "server.fileWatcherType": "none",
-        "client.toolbarMode": "minimal",
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    command = [sys.executable, "-m", "streamlit", "run", str(_UI), *flags]
-    environment = {**os.environ, "HYBLINK_API_URL": address, "HYBLINK_UI_COLLECTION": COLLECTION, "HYBLINK_UI_KB": KB}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _follow_encoding(app: Any, stop: threading.Event) -> None:

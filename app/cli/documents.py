@@ -181,16 +181,24 @@ def documents(
     filter: FilterOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of documents to list.")] = 50,
     after: Annotated[str, typer.Option(help="List only ids after this one, the last of the page before.")] = "",
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write all of them whole to this file, a JSON object a line, which can be ingested again."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List documents by id, all or those that pass a filter."""
+    """List documents by id, or export them: all, or those that pass a filter."""
     with reported(as_json), opened() as app:
         from bisect import bisect_right
         from dataclasses import asdict
 
-        from hyblink.app.operations.listing import listed, matching_ids
+        from hyblink.app.operations.listing import export_lines, listed, matching_ids
 
         ids = matching_ids(app, collection, _filter(filter))
+        if export is not None:
+            count = export_lines(app, collection, ids, export)
+            answer({"exported": count, "file": str(export)}, as_json, [f"{count} documents written to {export}"])
+            return
         page = ids[bisect_right(ids, after) :][:limit]
         found = list(listed(app, collection, page))
         left = len(ids) - (bisect_right(ids, page[-1]) if page else 0)
@@ -228,52 +236,11 @@ def delete(
             raise typer.Exit(2)
 
 
-def drop(
-    collection: Annotated[str, typer.Argument(help="The collection to remove, with all its generations.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Remove a collection for good. Its documents are gone; `hyblink export` keeps them."""
-    with reported(), opened() as app:
-        count = app.catalog.engine(collection).store.reader().counts().documents
-        if not yes:
-            typer.confirm(f"Remove {collection} with {count} documents?", abort=True)
-        with audited(app, f"drop {collection}"):
-            app.catalog.delete(collection)
-        say(f"{collection} with {count} documents removed")
-
-
 def _filter(given: str | None) -> Filter | None:
     """The filter of an option. Raises InvalidInputError."""
     from hyblink.app.core.filters import parse_filter
 
     return parse_filter(parse_json(given, "--filter")) if given else None
-
-
-@reads
-def collections(as_json: JsonOption = False) -> None:
-    """List collections with their numbers of documents, passages and encoded passages."""
-    with reported(as_json), opened() as app:
-        from hyblink.app.operations.collections import collection_state
-
-        rows = []
-        for name in app.catalog.names():
-            state = collection_state(app, name)
-            rows.append(
-                {
-                    "name": name,
-                    "generation": state.record.id,
-                    "documents": state.counts.documents,
-                    "passages": state.counts.passages,
-                    "encoded": state.counts.encoded,
-                    "dense_encoder": state.record.dense_encoder,
-                }
-            )
-        lines = (
-            f"{row['name']}: {row['documents']} documents, {row['passages']} passages, {row['encoded']} encoded, "
-            f"{row['generation']}"
-            for row in rows
-        )
-        answer(rows, as_json, lines)
 
 
 def encode(collection: CollectionOption = "default") -> None:
@@ -314,28 +281,3 @@ def fsck(
         answer({"problems": found, "left": left}, as_json, lines)
         if any(left.values()):
             raise typer.Exit(1)
-
-
-def export_(
-    folder: Annotated[Path, typer.Argument(help="The folder to create.")],
-    collection: CollectionOption = "default",
-) -> None:
-    """Export a collection with its VDR weights and vectors to a folder."""
-    with reported(), opened() as app, progress() as bars:
-        from hyblink.app.operations.ingestion import export_to
-
-        say(f"{export_to(app, collection, folder, bars)} documents exported")
-
-
-def import_(
-    folder: Annotated[Path, typer.Argument(help="A folder written by `hyblink export`.")],
-    collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="Name of the new collection; by default the exported name.")
-    ] = None,
-) -> None:
-    """Create a collection from an exported folder, without encoding it again."""
-    with reported(), opened() as app:
-        from hyblink.app.operations.collections import import_from
-
-        name, count = import_from(app, folder, collection)
-        say(f"{count} documents imported into {name}")

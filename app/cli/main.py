@@ -6,6 +6,7 @@ import typer
 
 from hyblink.app.cli import (
     backup,
+    collections,
     documents,
     evaluation,
     kb_data,
@@ -33,7 +34,7 @@ cli = typer.Typer(
     name="hyblink",
     help="Hybrid search over your own documents, with an explanation of every score, and entity linking.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -56,8 +57,11 @@ for command in (
     documents.get,
     documents.documents,
     documents.delete,
-    documents.collections,
-    documents.drop,
+    collections.collections,
+    collections.copy,
+    collections.rename,
+    collections.empty,
+    collections.drop,
     documents.encode,
     documents.fsck,
     backup.backup,
@@ -73,11 +77,12 @@ for command in (
     worker.worker,
     audit_log,
     serve.serve,
+    serve.ui,
     serve.demo,
 ):
     cli.command(cls=LateHelpCommand)(command)
-cli.command("export")(documents.export_)
-cli.command("import")(documents.import_)
+cli.command("export")(collections.export_)
+cli.command("import")(collections.import_)
 
 
 def main() -> None:

@@ -115,7 +115,9 @@ def _hits(result: SearchResult, explain: bool) -> Iterator[str]:
     for hit in result.hits:
         best = hit.passages[0]
         yield f"{hit.rank:3}. {hit.title or hit.doc_id}   {hit.score:.4f}   [{hit.doc_id}]"
-        where = " › ".join(best.path) + (f"   ({best.place})" if best.place else "")
+        where = " › ".join(step for step in best.path if step != hit.title) + (
+            f"   ({best.place})" if best.place else ""
+        )
         if where:
             yield f"     {where.strip()}"
         snippet = " ".join(best.text.split())

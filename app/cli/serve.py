@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hyblink.app.cli.console import opened, reported
+from hyblink.app.cli.console import opened, reported, say
 from hyblink.app.cli.supervise import restarted_after_faults
 
 
@@ -20,6 +20,41 @@ def serve(
     """Serve the HTTP API. Any address but loopback needs API keys."""
     if restart:
         restarted_after_faults()
+    _serve(host, port)
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port of the page; 0 chooses a free one.")] = 8501,
+    api: Annotated[
+        str | None, typer.Option(help="Address of a service that runs already; by default one is started here.")
+    ] = None,
+    collection: Annotated[str, typer.Option("--collection", "-c", help="The collection that is shown first.")] = "",
+) -> None:
+    """Open the page over your own collections: it serves the page, and the API for it, on 127.0.0.1."""
+    with reported():
+        from hyblink.app.cli.page import free_port, start_page, wait_for
+        from hyblink.app.core.settings import Settings
+
+        api_port = free_port(Settings().api.port)
+        page_port = free_port(port)
+        page = start_page(
+            api or f"http://127.0.0.1:{api_port}",
+            page_port,
+            **({"HYBLINK_UI_COLLECTION": collection} if collection else {}),
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{page_port}/_stcore/health", page)
+            say(f"the page: http://127.0.0.1:{page_port}   (Ctrl-C stops it)")
+            if api:
+                page.wait()
+            else:
+                _serve("127.0.0.1", api_port)
+        finally:
+            page.terminate()
+            page.wait(timeout=10)
+
+
+def _serve(host: str | None, port: int | None) -> None:
     with reported(), opened() as app:
         import signal
         import sys

@@ -16,6 +16,7 @@
     │   └── RateLimitedError         too many requests for this key (429)
     ├── UnavailableError             a component is missing or down; trying later may help (503)
     │   ├── EncoderUnavailableError  the encoder's packages or weights are not installed
+    │   ├── SourceUnavailableError   a source of documents does not answer
     │   └── DeadlineExceededError    no first-stage retriever answered before the deadline
     ├── StorageFullError             the disk is full; the write was rolled back (507)
     └── CorruptionError              a file does not match its manifest, or a store fails its checks (500)
@@ -37,6 +38,7 @@ __all__ = [
     "OverBudgetError",
     "RateLimitedError",
     "RequestLeftError",
+    "SourceUnavailableError",
     "StorageFullError",
     "TooLargeError",
     "UnauthorizedError",

@@ -86,6 +86,12 @@ class Feedback:
         """Return all judgements of a collection."""
         return [Judgement(**item.body) for item in self._all(_JUDGEMENT, collection)]
 
+    def copy(self, source: str, target: str) -> int:
+        """Give a collection the judgements of another, as they are; return how many."""
+        found = [self._record(target, item) for item in self.judgements(source)]
+        self._records.add(found)
+        return len(found)
+
     def withdraw(self, collection: str, query: str, document_id: str) -> None:
         """Delete a judgement. Raises NotFoundError."""
         if not self._records.remove(_JUDGEMENT, [self._id(collection, query, document_id)]):

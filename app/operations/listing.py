@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+import orjson
 
 from hyblink.app.application import App
+from hyblink.app.core.errors import ConflictError
 from hyblink.app.core.filters import Filter
 from hyblink.app.core.types.documents import Document
 
@@ -27,6 +32,32 @@ def listed(app: App, collection: str, ids: list[str]) -> Iterator[Document]:
         found = reader.get_document(ident)
         if found is not None:
             yield found
+
+
+def lines_of(app: App, collection: str, ids: list[str]) -> Iterator[bytes]:
+    """The documents with these ids as JSON lines."""
+    for document in listed(app, collection, ids):
+        row = asdict(document)
+        if not row["sections"]:
+            del row["sections"]
+        yield orjson.dumps(row) + b"\n"
+
+
+def export_lines(app: App, collection: str, ids: list[str], path: Path) -> int:
+    """Write documents as JSON lines to a new file; return how many. Raises ConflictError if there is a file."""
+    if path.exists():
+        raise ConflictError("the file exists already", received=str(path), expected="a new file")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with beside.open("wb") as file:
+            for line in lines_of(app, collection, ids):
+                file.write(line)
+                count += 1
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return count
 
 
 def delete_all(app: App, collection: str, ids: list[str]) -> int:

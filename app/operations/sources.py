@@ -42,7 +42,7 @@ def named(app: App, collection: str, address: Path | str, base: str = "", *, rem
     if not app.catalog.has(collection):
         return SourceName(base, "")
     records = app.catalog.records()
-    ident = hashlib.sha256(f"{collection}\n{address}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    ident = _ident(collection, address)
     found = records.get(_KIND, ident)
     if found is not None:
         return _name_of(found.body)
@@ -56,6 +56,20 @@ def named(app: App, collection: str, address: Path | str, base: str = "", *, rem
         body = {"name": made.prefix, "root": address, "source": made.name}
         records.add([Record(_KIND, ident, body, collection=collection)])
     return made
+
+
+def copy_sources(app: App, collection: str, target: str) -> None:
+    """Let a copy of a collection know the names of its sources."""
+    records = app.catalog.records()
+    made = []
+    for address, own in _known(app, collection).items():
+        body = {"name": own.prefix, "root": address, "source": own.name}
+        made.append(Record(_KIND, _ident(target, address), body, collection=target))
+    records.add(made)
+
+
+def _ident(collection: str, address: str) -> str:
+    return hashlib.sha256(f"{collection}\n{address}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _free(base: str, taken: set[str]) -> str:

@@ -254,8 +254,8 @@ def test_rows_of_postgresql(make_app: Callable[..., App], tmp_path: Path) -> Non
                 row = (f"p{n}", f"Product {n}", f"It is number {n}.", n + 0.5, f"2024-05-{n:02}")
                 connection.execute("INSERT INTO products VALUES (%s, %s, %s, %s, %s)", row)
             check_rows(app, server.url, lambda statement: connection.execute(statement))
-            with pytest.raises(SourceUnavailableError, match="cannot execute DELETE in a read-only transaction"):
-                gone = "WITH gone AS (DELETE FROM products RETURNING sku) SELECT sku AS id FROM gone"
+            gone = "WITH gone AS (DELETE FROM products RETURNING sku) SELECT sku AS id FROM gone"
+            with pytest.raises(SourceUnavailableError, match="the query fails"):
                 run(app, server.url, query=gone)
     finally:
         server.kill()

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import Path, Response
-from fastapi.responses import FileResponse
+import orjson
+from fastapi import Path, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
 
 from hyblink.app.access.keys import Role
-from hyblink.app.api.answers import CONFLICT, NOT_FOUND, Collection, json_answer
+from hyblink.app.api.answers import CONFLICT, NOT_FOUND, Collection, Limit, json_answer
 from hyblink.app.api.dependencies import AppDep, CallerDep, Service, ServiceDep, guarded_router, requires
-from hyblink.app.api.schemas.documents import BulkAnswer, BulkBody, BulkItemAnswer, DocumentAnswer
-from hyblink.app.core.errors import ConflictError, NotFoundError
+from hyblink.app.api.schemas.documents import (
+    BulkAnswer,
+    BulkBody,
+    BulkItemAnswer,
+    DeleteBody,
+    DeletedAnswer,
+    DocumentAnswer,
+    DocumentsAnswer,
+)
+from hyblink.app.core.errors import ConflictError, InvalidInputError, NotFoundError
+from hyblink.app.core.filters import Filter, parse_filter
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import BulkResult
 from hyblink.app.operations.collections import ensure_collection
+from hyblink.app.operations.listing import delete_all, lines_of, listed, matching_ids
 from hyblink.app.operations.originals import Original, original_of
 
 router = guarded_router()
 _INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "X-Content-Type-Options": "nosniff"}
+_SHOWN = 1000
+FilterText = Annotated[
+    str | None, Query(alias="filter", description="A metadata filter as JSON, as in a search.", max_length=10_000)
+]
 DocumentId = Annotated[str, Path(description="The document's id.", min_length=1, max_length=512)]
 
 
@@ -62,6 +78,91 @@ def bulk(body: BulkBody, service: ServiceDep, caller: CallerDep, collection: Col
     if ensure_collection(app, CollectionSpec(collection)).kind == "entities":
         raise ConflictError("the collection is a knowledge base", received=collection, expected="entities:bulk")
     return written(service, collection, app.documents.bulk(collection, body.documents))
+
+
+@router.get(
+    "/v1/documents",
+    tags=["documents"],
+    summary="The documents of a collection by id, all or those that pass a filter",
+    responses={200: {"model": DocumentsAnswer}, **NOT_FOUND},
+    response_model=None,
+)
+@requires(Role.INGEST, collection="default")
+def list_documents(
+    app: AppDep,
+    caller: CallerDep,
+    collection: Collection = "default",
+    only: FilterText = None,
+    after: Annotated[str, Query(description="Only ids after this one.", max_length=512)] = "",
+    limit: Limit = 50,
+) -> Response:
+    caller.on(collection)
+    ids = matching_ids(app, collection, _tree(only))
+    begin = bisect_right(ids, after)
+    page = ids[begin : begin + limit]
+    shown = [
+        {
+            "id": one.id, "title": one.title, "lang": one.lang, "metadata": dict(one.metadata),
+            "characters": len(one.text),
+        }
+        for one in listed(app, collection, page)
+    ]  # fmt: skip
+    more = page[-1] if begin + limit < len(ids) else ""
+    return json_answer({"documents": shown, "total": len(ids), "next": more})
+
+
+@router.get(
+    "/v1/documents:export",
+    tags=["documents"],
+    summary="Whole documents as JSON lines, all or those that pass a filter",
+    description="They can be ingested again as they are. They are those of the moment of the request.",
+    responses={200: {"content": {"application/x-ndjson": {}}, "description": "A document a line."}, **NOT_FOUND},
+    response_model=None,
+)
+@requires(Role.INGEST, collection="default")
+def export_documents(
+    app: AppDep, caller: CallerDep, collection: Collection = "default", only: FilterText = None
+) -> Response:
+    caller.on(collection)
+    ids = matching_ids(app, collection, _tree(only))
+    name = f"{collection}.jsonl"
+    return StreamingResponse(
+        lines_of(app, collection, ids),
+        media_type="application/x-ndjson",
+        headers={"Content-Disposition": f'attachment; filename="{name}"', **_INERT},
+    )
+
+
+@router.post(
+    "/v1/documents:delete",
+    tags=["documents"],
+    summary="Delete documents by id, or all that pass a filter",
+    responses={200: {"model": DeletedAnswer}, **NOT_FOUND, **CONFLICT},
+    response_model=None,
+)
+@requires(Role.INGEST, collection="default")
+def delete_documents(body: DeleteBody, app: AppDep, caller: CallerDep) -> Response:
+    caller.on(body.collection)
+    if (body.ids is None) == (body.filter is None):
+        raise InvalidInputError("what to delete?", received=body.model_dump(), expected="either ids or filter")
+    if body.filter is not None:
+        ids = matching_ids(app, body.collection, parse_filter(body.filter))
+    else:
+        ids = [one.id for one in listed(app, body.collection, list(dict.fromkeys(body.ids or ())))]
+    count = len(ids) if body.dry_run else delete_all(app, body.collection, ids)
+    return json_answer({"deleted": count, "dry_run": body.dry_run, "ids": ids[:_SHOWN]})
+
+
+def _tree(given: str | None) -> Filter | None:
+    """The filter of a query parameter. Raises InvalidInputError."""
+    if given is None:
+        return None
+    try:
+        return parse_filter(orjson.loads(given))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInputError(
+            f"the filter is no JSON: {error}", received=given, expected='such as {"term": …}'
+        ) from error
 
 
 @router.get(

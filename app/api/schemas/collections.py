@@ -47,6 +47,19 @@ class CollectionBody(StrictBody):
         return CollectionSpec(**chosen)
 
 
+class NameBody(StrictBody):
+    """The name of a new collection."""
+
+    name: StrictStr = Field(pattern=COLLECTION_PATTERN)
+
+
+class ChangedAnswer(BaseModel):
+    """A collection that was copied, renamed, emptied or removed, and its number of documents before."""
+
+    name: str
+    documents: int
+
+
 class CollectionAnswer(BaseModel):
     """A collection, with its encoders and its numbers of documents and passages."""
 

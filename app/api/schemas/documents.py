@@ -7,9 +7,11 @@ from typing import Any, Literal
 from pydantic import (
     BaseModel,
     Field,
+    StrictBool,
+    StrictStr,
 )
 
-from hyblink.app.api.schemas.common import StrictBody
+from hyblink.app.api.schemas.common import COLLECTION, StrictBody
 
 
 class BulkBody(StrictBody):
@@ -48,6 +50,41 @@ class BulkBody(StrictBody):
             }
         },
     )
+
+
+class DeleteBody(StrictBody):
+    """Which documents to delete: those with the `ids`, or all that pass the `filter`."""
+
+    collection: StrictStr = COLLECTION
+    ids: list[StrictStr] | None = Field(None, max_length=5000)
+    filter: dict[str, Any] | None = Field(None, description="A metadata filter, as in a search.")
+    dry_run: StrictBool = Field(False, description="Only say which would be deleted.")
+
+
+class DeletedAnswer(BaseModel):
+    """How many documents were deleted, or would be, and the first of their ids."""
+
+    deleted: int
+    dry_run: bool
+    ids: list[str]
+
+
+class ListedDocument(BaseModel):
+    """A document without its text."""
+
+    id: str
+    title: str
+    lang: str
+    metadata: dict[str, Any]
+    characters: int
+
+
+class DocumentsAnswer(BaseModel):
+    """Documents by id. `next` is the `after` of the following page, empty on the last one."""
+
+    documents: list[ListedDocument]
+    total: int
+    next: str
 
 
 class BulkItemAnswer(BaseModel):
