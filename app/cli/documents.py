@@ -11,7 +11,17 @@ import typer
 from hyblink.app.cli.console import answer, audited, emit, opened, parse_json, progress, reported, say
 from hyblink.app.cli.ingestion import lines_of, notes_of, previewed, report_of, synced_report
 from hyblink.app.cli.local_service import reads
-from hyblink.app.cli.options import CollectionOption, FilterOption, FormatOption, JsonOption, WaitOption
+from hyblink.app.cli.options import (
+    BoilerplateOption,
+    CollectionOption,
+    FilterOption,
+    FormatOption,
+    JsonOption,
+    OcrOption,
+    PrefixIdsOption,
+    RowsOption,
+    WaitOption,
+)
 
 if TYPE_CHECKING:
     from hyblink.app.core.filters import Filter
@@ -37,6 +47,10 @@ def ingest(
         str | None, typer.Option(help="Encoding of text files, such as cp1252; by default it is found out for each.")
     ] = None,
     no_header: Annotated[bool, typer.Option("--no-header", help="The first row of a table is data.")] = False,
+    ocr: OcrOption = False,
+    keep_boilerplate: BoilerplateOption = False,
+    rows: RowsOption = False,
+    prefix_ids: PrefixIdsOption = False,
     preview: Annotated[
         bool,
         typer.Option("--preview", help="Show the first 20 documents as they would be, and store nothing."),
@@ -88,6 +102,10 @@ def ingest(
                 columns={target: column for target, column in names.items() if column},
                 encoding=encoding,
                 header=not no_header,
+                ocr=ocr,
+                keep_boilerplate=keep_boilerplate,
+                rows=rows,
+                prefix_ids=prefix_ids,
                 **reading_limits(limits),
                 prefix=own.prefix,
                 name=own.name,
@@ -139,6 +157,10 @@ def sync(
     id_column: Annotated[str, typer.Option(help="The column with the id of a row.")] = "",
     title_column: Annotated[str, typer.Option(help="The column with the title.")] = "",
     text_column: Annotated[str, typer.Option(help="The column with the text; several with commas.")] = "",
+    ocr: OcrOption = False,
+    keep_boilerplate: BoilerplateOption = False,
+    rows: RowsOption = False,
+    prefix_ids: PrefixIdsOption = False,
     wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,7 +180,9 @@ def sync(
                 collection = told.collection or name
             given = {"id": id_column, "title": title_column, "text": text_column}
             columns = {target: column for target, column in given.items() if column}
-            found = opened_source(app, collection, name, told, remember=not dry_run, columns=columns)
+            how = {"ocr": ocr, "keep_boilerplate": keep_boilerplate, "rows": rows, "prefix_ids": prefix_ids}
+            asked = {option: True for option, wanted in how.items() if wanted}
+            found = opened_source(app, collection, name, told, remember=not dry_run, columns=columns, **asked)
             done = run(app, collection, found, dry_run=dry_run, force=force, wait=wait, progress=bars)
             shown, lines, notes = synced_report(done)
             answer(shown, as_json, lines, notes)

@@ -40,6 +40,16 @@ FORMAT_HELP = "FORMATS"
 FilterOption = Annotated[
     str | None, typer.Option(help='Metadata filter as JSON, such as {"term": {"kind": "function"}}.')
 ]
+OcrOption = Annotated[
+    bool, typer.Option("--ocr", help="Read pages and pictures without text by Tesseract, which must be installed.")
+]
+BoilerplateOption = Annotated[
+    bool, typer.Option("--keep-boilerplate", help="Read HTML pages with their navigation, banners and footers.")
+]
+RowsOption = Annotated[bool, typer.Option("--rows", help="Each row of a workbook is a document.")]
+PrefixIdsOption = Annotated[
+    bool, typer.Option("--prefix-ids", help="Put the source's name before the ids of rows, so that two do not meet.")
+]
 FormatOption = Annotated[str | None, typer.Option(help=FORMAT_HELP)]
 SIGNALS_HELP = "SIGNALS"
 """A placeholder that `help.py` replaces by the list of registered signals."""

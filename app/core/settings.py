@@ -142,6 +142,9 @@ class IngestSettings(_Section):
     detect_language: bool = Field(
         True, description="Say the language of each document of a file, which is `lang` in its metadata."
     )
+    ocr_languages: str = Field(
+        "", description="Languages that `--ocr` expects, as Tesseract names them (`eng+deu`); by default its own."
+    )
     storage_wait_s: float = Field(
         600.0, ge=0, description="How long `hyblink ingest` and `kb load` wait for a cluster that is away, each time."
     )
@@ -360,6 +363,10 @@ class SourceSettings(_Section):
     id_column: str = Field("", description="The column with the id; by default found by its name.")
     title_column: str = Field("", description="The column with the title.")
     text_column: str = Field("", description="The column with the text; several with commas.")
+    ocr: bool = Field(False, description="Read pages and pictures without text by Tesseract.")
+    keep_boilerplate: bool = Field(False, description="Read HTML with its navigation, banners and footers.")
+    rows: bool = Field(False, description="Each row of a workbook is a document.")
+    prefix_ids: bool = Field(False, description="Put the source's name before the ids of rows too.")
     collection: str = Field("", description="The collection that it belongs to; by default the source's own name.")
     every_hours: float = Field(0, ge=0, description="A worker keeps the collection in step every so many hours; 0: no.")
 

@@ -145,7 +145,8 @@ def opened_source(
     """
     from hyblink.indexer.sources.remote import RemoteSource
 
-    limits: dict[str, Any] = {**reading_limits(app.settings.ingest), **reading}
+    how = {option: getattr(told, option) for option in ("ocr", "keep_boilerplate", "rows", "prefix_ids")}
+    limits: dict[str, Any] = {**reading_limits(app.settings.ingest), **how, **reading}
     columns = {"id": told.id_column, "title": told.title_column, "text": told.text_column}
     limits["columns"] = {target: column for target, column in columns.items() if column} | dict(
         reading.get("columns") or {}

@@ -54,6 +54,10 @@ class _Watched:
         return self.source.id
 
     @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
     def notes(self) -> list[str]:
         return self.source.notes
 

@@ -56,6 +56,10 @@ class IngestParams:
     columns: Mapping[str, str] | None = None
     encoding: str | None = None
     header: bool = True
+    keep_boilerplate: bool = False
+    ocr: bool = False
+    rows: bool = False
+    prefix_ids: bool = False
     prefix: str = ""
     name: str = ""
     whole: bool = False
@@ -88,6 +92,7 @@ def reading_limits(limits: IngestSettings) -> dict[str, Any]:
         "file_seconds": limits.file_time_limit_s,
         "file_memory": limits.file_memory_bytes,
         "languages": limits.detect_language,
+        "ocr_languages": limits.ocr_languages,
     }
 
 
@@ -112,6 +117,10 @@ def source_of(
         columns=params.columns,
         encoding=params.encoding,
         header=params.header,
+        keep_boilerplate=params.keep_boilerplate,
+        ocr=params.ocr,
+        rows=params.rows,
+        prefix_ids=params.prefix_ids,
         prefix=params.prefix,
         name=params.name,
         **reading_limits(limits),

@@ -7,7 +7,7 @@ engine updates its indexes in the background.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +166,7 @@ def ingest(
                 refuse(list(refused))  # report them before the stored position moves past them
                 refused.clear()
                 position = f"{at}{_ROWS}{report.rows}"
-                result = upsert(list(batch.values()), SourceProgress(source.id, before, position))
+                result = upsert(_but_taken(engine, source, batch), SourceProgress(source.id, before, position))
                 before = position
                 for item, (file, line) in zip(result.items, places.values(), strict=True):
                     report.passages += item.passages if item.status in {"created", "updated"} else 0
@@ -218,3 +218,18 @@ def ingest(
         finally:
             follower.close()
     return report
+
+
+def _but_taken(engine: Engine, source: Source, batch: Mapping[str, Document]) -> list[Document | BulkItem]:
+    """The documents of a batch. One whose id a document of another source has is refused."""
+    mine = str(getattr(source, "name", ""))
+    documents: list[Document | BulkItem] = list(batch.values())
+    if not mine or all(other == source.id for other in engine.store.sources()):
+        return documents
+    known = engine.store.reader().metadata_of(list(batch))
+    for at, (ident, document) in enumerate(batch.items()):
+        theirs = known.get(ident, {}).get("source", mine)
+        if theirs != mine and document.metadata.get("source") == mine:
+            message = f"the id {ident!r} is that of a document of the source {theirs!r}; --prefix-ids keeps both"
+            documents[at] = BulkItem(ident, "rejected", 0, "taken", message)
+    return documents

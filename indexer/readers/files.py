@@ -15,10 +15,11 @@ from hyblink.indexer.ingest.prepare import parse_document
 from hyblink.indexer.readers import fields
 from hyblink.indexer.readers.encodings import known
 from hyblink.indexer.readers.format import Format, Options, Row
-from hyblink.indexer.readers.formats import FORMATS, format_of
+from hyblink.indexer.readers.formats import FORMATS, KEEP_BOILERPLATE, OCR, format_of
 from hyblink.indexer.readers.isolated import IsolatedReader
 from hyblink.indexer.readers.item import SourceItem
 from hyblink.indexer.readers.language import language_of
+from hyblink.indexer.readers.ocr import LANGUAGES, check_installed
 from hyblink.indexer.readers.walk import Found, printable, walk
 
 _RAW_SHOWN = 500
@@ -26,6 +27,8 @@ _DEEPEST_ARCHIVE = 4
 _INNER = "\x1f"
 """Between the name of a file and the place in it, in positions."""
 _MOST_NOTES = 100
+_OCR_TIMES = 30
+"""A file that is read by Tesseract may take so many times as long."""
 _NO_LANGUAGE = ("code", "yaml")
 
 
@@ -53,6 +56,11 @@ class FileSource:
         prefix: str = "",
         languages: bool = True,
         name: str = "",
+        keep_boilerplate: bool = False,
+        ocr: bool = False,
+        ocr_languages: str = "",
+        rows: bool = False,
+        prefix_ids: bool = False,
         inside: Sequence[Path] | None = None,
     ) -> None:
         """`file_seconds` and `file_memory` (bytes) limit the reading of a file that is one document.
@@ -64,6 +72,10 @@ class FileSource:
         before the ids of files and rows that have none of their own. `languages`: the metadata of every document
         say its language as `lang`, the given one or else the one that its text is in. With a `name`, documents also
         say it as `source`; rows only where the path is a folder, with their file as `file`.
+
+        `keep_boilerplate`: HTML with its navigation, banners and footers. `ocr`: pages and pictures without text are
+        read by Tesseract, in `ocr_languages` such as `eng+deu`. `rows`: each row of a workbook is a document.
+        `prefix_ids`: the name also stands before the ids that rows have of their own.
 
         Raises NotFoundError if the path does not exist, InvalidInputError for an unknown format or encoding, or a
         folder that is not of the named format.
@@ -88,6 +100,12 @@ class FileSource:
         self._inside = None if inside is None else [root.expanduser().resolve() for root in inside]
         self._id = source_id or f"files:{path.resolve()}"
         self._prefix = f"{prefix}/" if prefix else ""
+        self._variants = [one for one, wanted in ((KEEP_BOILERPLATE, keep_boilerplate), (OCR, ocr)) if wanted]
+        self._ocr_languages = ocr_languages
+        self._as_rows = rows
+        self._prefix_ids = prefix_ids
+        if ocr:
+            check_installed()
         self._languages = languages
         self._before, self._open = 0, cast("IO[bytes] | None", None)
         self._fields: dict[tuple[str, ...], fields.Fields] = {}
@@ -157,7 +175,12 @@ class FileSource:
             done_file, _, rest = after.rpartition(":")
             done_number = int(rest)
             done_file, _, done_inner = done_file.partition(_INNER)
-        reader = IsolatedReader(seconds=self._file_seconds, memory=self._file_memory, max_bytes=self._max_file_bytes)
+        reader = IsolatedReader(
+            seconds=self._file_seconds * (_OCR_TIMES if OCR in self._variants else 1),
+            memory=self._file_memory,
+            max_bytes=self._max_file_bytes,
+            environment={LANGUAGES: self._ocr_languages} if self._ocr_languages else {},
+        )
         with reader:
             for one in self._found():
                 if one.name >= done_file:
@@ -198,6 +221,11 @@ class FileSource:
                 )  # fmt: skip
                 return
             kind = FORMATS.of(found)
+            if kind.needs and not any(one in kind.variants for one in self._variants):
+                yield SourceItem(name, 0, f"{at}:0", outcome="skipped", why=kind.needs)
+                return
+            if self._as_rows and kind.unpack_rows is not None:
+                kind = replace(kind, whole=None, unpack=kind.unpack_rows)
             if kind.rows is not None:
                 yield from self._rows(path, name, at, kind)
                 return
@@ -249,6 +277,8 @@ class FileSource:
                     self._fields[keys] = found
         default = f"{self._prefix}{name}:{row.number}" if row.number else f"{self._prefix}{name}"
         made = fields.document(row.fields, found, default, lambda text: self._note(f"{name}: {text}"))
+        if self._prefix_ids and self.name and made["id"] != default:
+            made["id"] = f"{self.name}/{made['id']}"
         if not row.number and not made["title"]:
             made["title"] = Path(name).stem
         self._say_language(made)
@@ -267,11 +297,14 @@ class FileSource:
         position = f"{at}:0"
         assert kind.whole is not None
         try:
-            found, guesses = reader.read(path, kind.whole, self._options.encoding)
+            whole = next((kind.variants[one] for one in self._variants if one in kind.variants), kind.whole)
+            found, guesses = reader.read(path, whole, self._options.encoding)
             for guess in dict.fromkeys(guesses):
                 self._note(f"{name}: read as {guess}, which was guessed; --encoding names another")
             if not found.text.strip():
-                why = "empty" if "pages" not in found.metadata else "no text (a scan)"
+                why = "empty" if "pages" not in found.metadata and kind.name != "picture" else "no text (a scan)"
+                if "pages" in found.metadata and OCR not in self._variants:
+                    why += "; --ocr reads it"
                 return SourceItem(name, 0, position, outcome="skipped", why=why)
             kept = dict(found.metadata)
             lang = kept.pop("lang", "")

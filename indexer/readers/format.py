@@ -100,5 +100,11 @@ class Format:
     """Whole file names in lower case, for files without a suffix such as `Makefile`."""
     kept: str = "text"
     """What of a file is kept beside its text, for people: title, sections, places, metadata."""
+    variants: Mapping[str, Callable[[bytes], WholeFile]] = field(default_factory=dict)
+    """Other ways to read a file as one document, by the name of the option that asks for it."""
+    needs: str = ""
+    """What is said of its files unless a variant is asked for; empty if they are read without."""
+    unpack_rows: Unpack | None = None
+    """Writes the tables of a file as CSV, where each row shall be a document."""
     folder: Callable[[Path], Path | None] | None = None
     """For formats of whole folders: the data file of a folder, or None if the folder is not of this format."""

@@ -18,16 +18,20 @@ from hyblink.indexer.readers import (
     markdown,
     markup,
     notebook,
+    ocr,
     office,
     opendocument,
     pdf,
     plain_text,
     rtf,
     sheets,
+    tables,
 )
 from hyblink.indexer.readers.encodings import encoding_of, is_binary
 from hyblink.indexer.readers.format import Format
 
+KEEP_BOILERPLATE, OCR = "keep_boilerplate", "ocr"
+"""The names of variants of formats."""
 FORMATS: Registry[Format] = Registry("format", lambda row: row.name)
 _TITLED = "text, title, sections, metadata"
 _SOURCE_CODE = (
@@ -107,6 +111,7 @@ FORMATS.add(
         (".html", ".htm", ".xhtml"),
         "the main content of a page",
         whole=html.read,
+        variants={KEEP_BOILERPLATE: html.read_everything},
         kept="text, title, sections, places (anchors), metadata",
     ),
     Format(
@@ -114,6 +119,7 @@ FORMATS.add(
         (".pdf",),
         "a document; its title is the PDF's",
         whole=pdf.read,
+        variants={OCR: pdf.read_scans},
         kept="text, title, places (pages), metadata",
     ),
     Format("docx", (".docx", ".docm", ".dotx"), "a document of Word", whole=office.read_docx, kept=_TITLED),
@@ -129,14 +135,23 @@ FORMATS.add(
         (".xlsx", ".xlsm"),
         "a workbook is a document, a sheet a section",
         whole=sheets.read_xlsx,
+        unpack_rows=tables.unpack_xlsx,
         kept="text, title, places (sheets), metadata",
     ),
-    Format("xls", (".xls",), "a workbook of old Excel", whole=sheets.read_xls, kept="text, title, places (sheets)"),
+    Format(
+        "xls",
+        (".xls",),
+        "a workbook of old Excel",
+        whole=sheets.read_xls,
+        unpack_rows=tables.unpack_xls,
+        kept="text, title, places (sheets)",
+    ),
     Format(
         "opendocument",
         (".odt", ".ott", ".odp", ".ods", ".fodt"),
         "texts, slides and sheets of LibreOffice",
         whole=opendocument.read_odf,
+        unpack_rows=tables.unpack_odf,
         kept=_TITLED,
     ),
     Format("rtf", (".rtf",), "a document of rich text", whole=rtf.read_rtf, kept="text, title"),
@@ -173,6 +188,14 @@ FORMATS.add(
         unpack=archives.unpack_tar,
     ),
     Format("7z", (".7z",), "an archive: every file in it", unpack=archives.unpack_7z),
+    Format(
+        "picture",
+        (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"),
+        "with `--ocr`: the text in a picture",
+        whole=ocr.read_picture,
+        variants={OCR: ocr.read_picture},
+        needs="a picture; --ocr reads the text in it",
+    ),
     Format("beir", (), "a folder with corpus.jsonl, as in the BEIR benchmark", rows=jsonl.rows, folder=beir.corpus),
 )
 

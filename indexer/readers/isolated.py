@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -47,7 +47,11 @@ class IsolatedReader:
     `seconds` and `memory` (bytes) are the limits of one file, `max_bytes` that of its unpacked size.
     """
 
-    def __init__(self, *, seconds: float, memory: int, max_bytes: int) -> None:
+    def __init__(
+        self, *, seconds: float, memory: int, max_bytes: int, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment`: variables of the process beside those of this one."""
+        self._environment = environment or {}
         self._seconds = seconds
         self._memory = memory
         self._max_bytes = max_bytes
@@ -123,7 +127,7 @@ class IsolatedReader:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
-                module_command("hyblink.indexer.readers.isolated"), env=module_environment(),
+                module_command("hyblink.indexer.readers.isolated"), env={**module_environment(), **self._environment},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             _send(self._process.stdin, orjson.dumps({"path": sys.path, "memory": self._memory}))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.types.documents import Section
 from hyblink.indexer.readers.format import WholeFile
+from hyblink.indexer.readers.ocr import text_of_page
 from hyblink.indexer.readers.pdf_about import author_of, date_of, outline, plain, title_of
 from hyblink.indexer.readers.pdf_layout import Line, page_lines
 from hyblink.indexer.readers.pdf_words import join_words, without_ligatures, without_repeated
@@ -31,6 +33,36 @@ def read(data: bytes) -> WholeFile:
         if getattr(error, "err_code", None) in _PASSWORD_ERRORS:
             raise InvalidInputError("the PDF is encrypted", expected="a PDF that opens without a password") from error
         raise InvalidInputError(f"the PDF cannot be read: {error}", expected=_EXPECTED) from error
+
+
+def read_scans(data: bytes) -> WholeFile:
+    """As `read`; pages without text are read by Tesseract, and the metadata say so as `ocr`."""
+    import pypdfium2
+
+    found = read(data)
+    texts: list[str] = []
+    sections: list[Section] = []
+    length = scanned = 0
+    ends = [*(section.start for section in found.sections[1:]), len(found.text)][: len(found.sections)]
+    with closing(pypdfium2.PdfDocument(data)) as document:
+        known: dict[int, list[tuple[Section, str]]] = {}
+        for section, end in zip(found.sections, ends, strict=True):
+            number = int(section.place.removeprefix("page "))
+            known.setdefault(number, []).append((section, found.text[section.start : end].strip("\n")))
+        for number in range(1, len(document) + 1):
+            parts = known.get(number, [])
+            if not any(text.strip() for _, text in parts):
+                with closing(document[number - 1]) as page:
+                    parts = [(Section(0, (), f"page {number}"), text_of_page(page))]
+                scanned += bool(parts[0][1])
+            for section, text in parts:
+                if text:
+                    start = length + 2 if texts else 0
+                    sections.append(replace(section, start=start))
+                    texts.append(text)
+                    length = start + len(text)
+    metadata = {**found.metadata, **({"ocr": scanned} if scanned else {})}
+    return WholeFile(found.title, "\n\n".join(texts), metadata, tuple(sections))
 
 
 def _is_complete(data: bytes) -> bool:

@@ -6,6 +6,9 @@ import datetime
 import io
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from hyblink.indexer.readers.blocks import Blocks, given_title, reading
@@ -49,6 +52,28 @@ def _whole_second(when: datetime.datetime) -> datetime.datetime:
     return (when + datetime.timedelta(microseconds=500_000)).replace(microsecond=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A sheet: its name, and the text of the cells of its filled rows by column."""
+
+    name: str
+    rows: list[dict[int, str]]
+
+
+_TABLES: ContextVar[list[Table] | None] = ContextVar("tables", default=None)
+
+
+@contextmanager
+def collected_tables() -> Iterator[list[Table]]:
+    """Inside, the sheets of workbooks that are read are in the list too."""
+    tables: list[Table] = []
+    token = _TABLES.set(tables)
+    try:
+        yield tables
+    finally:
+        _TABLES.reset(token)
+
+
 def add_sheet(blocks: Blocks, name: str, rows: Iterable[dict[int, str]]) -> None:
     """Add a sheet as a section. A row is the text of its cells by column; those without any text are left out."""
     blocks.place(f"sheet {name}")
@@ -56,6 +81,8 @@ def add_sheet(blocks: Blocks, name: str, rows: Iterable[dict[int, str]]) -> None
     filled = [row for row in filled if row]
     if not filled:
         return
+    if (tables := _TABLES.get()) is not None:
+        tables.append(Table(name, filled))
     if not _PLAIN_NAME.fullmatch(name):
         blocks.heading(1, name)
     first = min(min(row) for row in filled)

@@ -132,6 +132,10 @@ class StoreReader(Protocol):
         """The metadata of documents, given their internal keys, in the same order."""
         ...
 
+    def metadata_of(self, doc_ids: Sequence[str]) -> dict[str, Metadata]:
+        """Id → metadata, for those of the documents that exist."""
+        ...
+
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
         """The rows among those given that have a vector, ascending, and their vectors, shape (n, D).
 

@@ -174,6 +174,15 @@ class ClusterReader:
     def metadata(self, keys: IdArray) -> list[Metadata]:
         return [metadata for _, metadata in self._heads.get(keys)]
 
+    def metadata_of(self, doc_ids: Sequence[str]) -> dict[str, Metadata]:
+        found: dict[str, Metadata] = {}
+        for at in range(0, len(doc_ids), _TEXT_PAGE):
+            asked = {"terms": {"doc_id": list(doc_ids[at : at + _TEXT_PAGE])}}
+            body = {"size": _TEXT_PAGE, "query": self._visible([asked]), "_source": ["doc_id", "metadata"]}
+            for hit in self._cluster.search(self.names.documents, body)["hits"]["hits"]:
+                found[hit["_source"]["doc_id"]] = hit["_source"]["metadata"]
+        return found
+
     def document_rows(self, doc_id: str) -> IdArray:
         source = self._document(doc_id, ["key", "passages"])
         return np.zeros(0, dtype=np.int64) if source is None else rows_of(source["key"], source["passages"])

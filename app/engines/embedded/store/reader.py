@@ -198,6 +198,10 @@ class SqliteReader:
         found = dict(self._in("SELECT pk, metadata FROM documents WHERE pk IN ({})", wanted))
         return [orjson.loads(found[key]) for key in wanted]
 
+    def metadata_of(self, doc_ids: Sequence[str]) -> dict[str, Metadata]:
+        found = self._in("SELECT id, metadata FROM documents WHERE id IN ({})", list(doc_ids))
+        return {doc_id: orjson.loads(metadata) for doc_id, metadata in found}
+
     def vectors(self, rows: IdArray) -> tuple[IdArray, VectorArray]:
         found = sorted(self._in("SELECT row, vector FROM vectors WHERE row IN ({})", rows.tolist()))
         return np.array([row for row, _ in found], dtype=np.int64), decode_vectors([blob for _, blob in found])
