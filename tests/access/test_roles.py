@@ -28,7 +28,11 @@ TABLE: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("post", "/v1/explain"): ("search", HERE, {"query": "b", "document_id": "a"}),
     ("post", "/v1/vocabulary"): ("search", HERE, {"text": "b"}),
     ("post", "/v1/documents:bulk"): ("ingest", HERE, DOCUMENT),
+    ("get", "/v1/documents"): ("ingest", HERE, None),
+    ("get", "/v1/documents:export"): ("ingest", HERE, None),
+    ("post", "/v1/documents:delete"): ("ingest", HERE, {"collection": "default", "ids": ["nobody"]}),
     ("get", "/v1/documents/{document_id}"): ("search", HERE, None),
+    ("get", "/v1/documents/{document_id}/source"): ("search", HERE, None),
     ("delete", "/v1/documents/{document_id}"): ("ingest", HERE, None),
     ("post", "/v1/link"): ("search", HERE, {"text": "b", "collection": "kb"}),
     ("post", "/v1/entities:bulk?collection=kb"): ("ingest", HERE, {"entities": [{"id": "e", "title": "E"}]}),
@@ -37,6 +41,10 @@ TABLE: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("delete", "/v1/entities/{entity_id}?collection=kb"): ("ingest", HERE, None),
     ("get", "/v1/collections"): ("search", NOWHERE, None),
     ("post", "/v1/collections"): ("admin", HERE, {"name": "default"}),
+    ("post", "/v1/collections/{name}:copy"): ("admin", HERE, {"name": "default"}),
+    ("post", "/v1/collections/{name}:rename"): ("admin", HERE, {"name": "default"}),
+    ("post", "/v1/collections/{name}:empty"): ("admin", HERE, None),
+    ("delete", "/v1/collections/{name}"): ("admin", HERE, None),
     ("post", "/v1/uploads?name=a.jsonl"): ("ingest", NOWHERE, None),
     ("post", "/v1/jobs"): ("ingest", HERE, {"collection": "default", "package": "json"}),
     ("get", "/v1/jobs"): ("ingest", NOWHERE, None),
@@ -113,6 +121,8 @@ def test_a_route_by_everybody(installation: Any, method: str, path: str) -> None
     least, concerns, body = TABLE[method, path]
     victim = KeyStore(app.catalog.records()).create("search", "2026-01-01").split("_")[1]
     names = {"document_id": "a", "entity_id": "e", "job_id": JOB, "letter_id": LETTER, "generation": "g000001"}
+    if "{name}" in path:
+        names["name"] = ensure_collection(app, CollectionSpec("spare")).name
     url = path.format(**names, key_id=victim)
 
     def ask(authorization: str | None) -> tuple[int, str]:

@@ -29,8 +29,7 @@ def notes(tmp_path: Path) -> Path:
 def served(make_app: Callable[..., App], notes: Path) -> App:
     jobs = JobsSettings(broker="none", roots=(notes.parent,), retry_s=0.01)  # type: ignore[arg-type]
     sources = {
-        "wiki": SourceSettings(folder=notes, collection="pages", every_hours=6),
-        "broken": SourceSettings(folder=notes / "nothing", every_hours=6),
+        "wiki": SourceSettings(folder=notes, collection="pages"),
         "other": SourceSettings(folder=notes),
     }
     return make_app(jobs=jobs, sources=sources)
@@ -87,7 +86,13 @@ def test_a_folder_below_the_roots(served: App, client: TestClient, notes: Path) 
         assert said in error(answer)["message"]
 
 
-def test_sources_are_in_step_by_schedule(served: App, notes: Path) -> None:
+def test_sources_are_in_step_by_schedule(make_app: Callable[..., App], notes: Path) -> None:
+    sources = {
+        "wiki": SourceSettings(folder=notes, collection="pages", every_hours=6),
+        "broken": SourceSettings(folder=notes / "nothing", every_hours=6),
+        "other": SourceSettings(folder=notes),
+    }
+    served = make_app(jobs=JobsSettings(broker="none", retry_s=0.01), sources=sources)  # type: ignore[arg-type]
     sweep(served)
     sweep(served)  # it is not due again
     assert served.jobs.wait(60)

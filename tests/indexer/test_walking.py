@@ -54,7 +54,7 @@ def test_names_and_links(tmp_path: Path) -> None:
     assert read == {
         "plain.txt", "line\\nbreak.txt", "日本語 'a', [b]%–é.txt", "caf\\xe9.txt", "README", "data.qqq", "sub/inner.md"
     }  # fmt: skip
-    assert found["photo.png"] == ("skipped", "nothing reads .png files; --format names a format")
+    assert found["photo.png"] == ("skipped", "a picture; --ocr reads the text in it")
     assert found[".git"][0] == found["~$lease.docx"][0] == found["empty.csv"][0] == "skipped"
     assert found["sub/circle"] == ("skipped", "a link to a folder that is read already")
     assert found["nothing.txt"][0] == "rejected"
@@ -189,7 +189,7 @@ def test_nothing_readable_is_told_apart_from_nothing_new(make_app: Callable[...,
     (folder / "x.png").write_bytes(b"\x89PNG\x00")
     done = ingest_source(app, FileSource(folder), "c", wait=False)
     assert done.nothing_read
-    assert done.report.skipped == ["x.png: nothing reads .png files; --format names a format"]
+    assert done.report.skipped == ["x.png: a picture; --ocr reads the text in it"]
     assert "x.png" in Path(done.rejects_file).read_text()
     (folder / "y.txt").write_text("text")
     for _ in range(2):
