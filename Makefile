@@ -63,11 +63,12 @@ test-services: install ## Run the tests that need real servers or a browser, at 
 soak: install ## Run everything at full counts.
 	REQUIRE_SERVICES=1 HYBLINK_SOAK=1 $(BIN)/python -m pytest -m "services or soak" --timeout 7200 $(ARGS)
 
-lint: install ## Format check, lint, types, layers.
+lint: install ## Format check, lint, types, layers, licences.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.licences
 
 format: install ## Format and mend what can be mended.
 	$(BIN)/ruff format .
