@@ -208,7 +208,7 @@ def _first_lines(path: Path, options: Options) -> list[str]:
     found: list[str] = []
     for _, line in lines(path, options.max_row_bytes, encoding=options.encoding):
         if isinstance(line, bytes) and line.strip():
-            found.append(line.decode("utf-8", "replace"))
+            found.append(line.decode("utf-8", "replace").replace("\r", " "))
         if len(found) >= _SNIFFED_ROWS:
             break
     return found

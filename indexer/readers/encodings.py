@@ -172,8 +172,10 @@ def decoded(data: bytes, given: str | None = None) -> str:
 class _Recoding(io.RawIOBase):
     """A file of another encoding, read as UTF-8."""
 
-    def __init__(self, file: IO[bytes], encoding: str) -> None:
+    def __init__(self, file: IO[bytes], encoding: str, *, bare_returns: bool = False) -> None:
+        """`bare_returns`: lines end with a carriage return alone."""
         self._file = file
+        self._bare_returns = bare_returns
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._left = b""
         self._ended = False
@@ -185,7 +187,8 @@ class _Recoding(io.RawIOBase):
         while not self._left and not self._ended:
             chunk = self._file.read(_CHUNK)
             self._ended = not chunk
-            self._left = self._decoder.decode(chunk, final=self._ended).encode()
+            text = self._decoder.decode(chunk, final=self._ended)
+            self._left = (text.replace("\r", "\n") if self._bare_returns else text).encode()
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
@@ -204,6 +207,9 @@ def as_utf8(file: IO[bytes], given: str | None = None, *, guess: bool = True) ->
             sample += chunk
     file.seek(0)
     encoding = encoding_of(sample, given, guess=guess)
-    if encoding.name in {"utf-8", "utf-8-sig", "ascii"}:
+    text = sample.decode(encoding.name, "ignore") if b"\r" in sample else ""
+    bare_returns = "\r" in text and "\n" not in text  # as on a Mac of before 2001
+    if encoding.name in {"utf-8", "utf-8-sig", "ascii"} and not bare_returns:
         return file, encoding
-    return cast("IO[bytes]", io.BufferedReader(_Recoding(file, encoding.name), _CHUNK)), encoding
+    recoded = _Recoding(file, encoding.name, bare_returns=bare_returns)
+    return cast("IO[bytes]", io.BufferedReader(recoded, _CHUNK)), encoding

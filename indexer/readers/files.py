@@ -242,7 +242,19 @@ class FileSource:
         options = replace(self._options, noted=lambda text: self._note(f"{name}: {text}"))
         good = bad = 0
         last = 0
-        for row in kind.rows(path, options):
+        rows = kind.rows(path, options)
+        while True:
+            try:
+                row = next(rows, None)
+            except (UserError, OSError):
+                raise
+            except Exception as failure:  # noqa: BLE001  # a reader's fault: the file is rejected, the others are read
+                said = f"{type(failure).__name__}: {failure}".encode("utf-8", "replace").decode()[:200]
+                error = InvalidInputError(f"the file cannot be read: {said}", received=name)
+                yield SourceItem(name, last, f"{at}:{last + 1}", error=error, outcome="rejected")
+                return
+            if row is None:
+                break
             item = self._item(name, at, row)
             good, bad, last = good + (item.document is not None), bad + (item.error is not None), row.number
             yield item

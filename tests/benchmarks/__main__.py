@@ -25,6 +25,7 @@ PARTS = (
     "load",
     "dearest",
     "structure",
+    "files",
 )
 
 
@@ -48,6 +49,7 @@ def main() -> None:
         neural,
         opensearch,
         quality,
+        real_files,
         runtimes,
         scale,
         speed,
@@ -74,10 +76,11 @@ def main() -> None:
         "load": load.run,
         "dearest": dearest.run,
         "structure": structure.run,
+        "files": real_files.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)
-        if data is None and part not in {"start", "load", "dearest", "structure"}:
+        if data is None and part not in {"start", "load", "dearest", "structure", "files"}:
             print("skipped: HYBLINK_DATA does not name a folder with benchmarks")
             continue
         runs[part](data, chosen.work, chosen.passages)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.indexer.ingest.pipeline import IngestReport, RejectsFile, ingest
 from hyblink.indexer.readers.files import FileSource
+from hyblink.indexer.readers.format import Row
+from hyblink.indexer.readers.formats import FORMATS
 from hyblink.indexer.readers.python_package import PythonSource
 
 
@@ -277,3 +280,29 @@ def test_a_file_of_ordinary_rows_packs_well_and_is_read(tmp_path: Path, monkeypa
     items = [item for item in FileSource(path).items() if item.is_row]
     assert len(items) == 20_000
     assert all(item.document is not None for item in items)
+
+
+def test_lines_that_end_with_a_carriage_return_alone(tmp_path: Path) -> None:
+    for number, encoding in enumerate(["utf-8", "utf-16", "cp1252"]):
+        path = tmp_path / f"{number}.csv"
+        path.write_bytes("id;text\ra;größer, überall\rb;two\r".encode(encoding))
+        found = {item.document.id: item.document.text for item in FileSource(path).items() if item.document}
+        assert found == {"a": "größer, überall", "b": "two"}, encoding
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_bytes(b"id,text\na,one \r two\nb,three\n")
+    assert {item.document.id for item in FileSource(mixed).items() if item.document} >= {"b"}
+
+
+def test_a_reader_that_fails_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, options: object) -> Iterator[Row]:
+        yield Row(1, 1, {"id": "first", "text": "x"})
+        raise RuntimeError("a fault of the reader")
+
+    original = FORMATS.of
+    row = replace(original("csv"), rows=broken)
+    monkeypatch.setattr(FORMATS, "of", lambda name: row if name == "csv" else original(name))
+    (tmp_path / "a.csv").write_text("id,text\n1,x")
+    (tmp_path / "b.txt").write_text("words")
+    items = list(FileSource(tmp_path).items())
+    assert [item.document.id for item in items if item.document] == ["first", "b.txt"]
+    assert "RuntimeError: a fault of the reader" in str(next(item.error for item in items if item.error))
