@@ -174,7 +174,7 @@ def test_documents_of_all_kinds_are_listed_previewed_and_deleted(hyblink, tmp_pa
     (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
     shown = json.loads(hyblink("ingest", str(folder), "--preview", "--json"))
     assert [one["id"] for one in shown["documents"]] == ["note.md", "old.txt", "A1", "A2"]
-    assert shown["left_out"] == ["skipped photo.png: nothing reads .png files; --format names a format"]
+    assert shown["left_out"] == ["skipped photo.png: a picture; --ocr reads the text in it"]
     assert any("id = SKU, title = Name, text = Details" in note for note in shown["notes"])
     assert json.loads(hyblink("collections", "--json")) == [], "a preview stores nothing"
     done = json.loads(hyblink("ingest", str(folder / "note.md"), str(folder), "--no-dense", "--json"))

@@ -102,7 +102,7 @@ def test_a_question_finds_its_answer_with_reasons(page) -> None:  # type: ignore
     cells = [float(row.locator("td").last.inner_text()) for row in ledger.locator("tr").all()[1:]]
     assert sum(cells[:-1]) == pytest.approx(cells[-1], abs=2e-4)
     assert page.locator(".hb-token").count() > 0
-    assert page.locator(".hb-text mark").count() > 0
+    page.locator(".hb-text mark").first.wait_for(state="attached")
     if os.environ.get("HYBLINK_SCREENSHOT"):
         page.screenshot(path=os.environ["HYBLINK_SCREENSHOT"])
 
