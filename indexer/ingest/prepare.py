@@ -12,7 +12,7 @@ from hyblink.app.core.ports.encoders import BagEncoder
 from hyblink.app.core.ports.store import PreparedDocument
 from hyblink.app.core.sections import parse_sections, sections_of
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.documents import BulkItem, DocId, Document, heading_of
+from hyblink.app.core.types.documents import BulkItem, DocId, Document, content_of, file_name_of
 from hyblink.indexer.ingest.chunking import windows
 
 MAX_ID_CHARS = 512
@@ -60,11 +60,13 @@ def parse_document(row: object, max_chars: int) -> Document:
 
 
 def content_hash(document: Document, spans: Sequence[tuple[int, int]]) -> str:
-    """The SHA-256 (hex) of everything that passages depend on: all but the metadata."""
+    """The SHA-256 (hex) of everything that passages depend on: all but the metadata, of which only the file."""
     digest = hashlib.sha256()
     parts = [document.title, document.text, document.lang, repr(tuple(spans))]
     if document.sections:
         parts.append(repr([(one.start, one.path, one.place) for one in document.sections]))
+    if name := file_name_of(document.title, document.metadata):
+        parts.append(name)
     for part in parts:
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(8, "little"))
@@ -91,11 +93,11 @@ def prepare(
             cut.append(BulkItem(element.id, "rejected", 0, "duplicate_id", message))
             continue
         seen.add(element.id)
+        name = file_name_of(element.title, element.metadata)
         spans = windows(element.text, spec.chunk_chars, spec.chunk_overlap_chars, element.sections)
         cut.append((element, spans))
         for (start, end), section in zip(spans, sections_of(element, spans), strict=True):
-            heading, own = heading_of(element.title, section.path), element.text[start:end]
-            contents.append(f"{heading}\n{own}" if heading else own)
+            contents.append(content_of(element.title, section.path, name, element.text[start:end]))
     bags = bag.encode_passages(contents)
     prepared: list[PreparedDocument | BulkItem] = []
     at = 0

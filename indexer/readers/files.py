@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from hyblink.app.core.errors import InvalidInputError, NotFoundError, UserError
+from hyblink.app.core.errors import HyblinkError, InvalidInputError, NotFoundError, UserError
 from hyblink.app.core.types.documents import Document
 from hyblink.indexer.ingest.prepare import parse_document
 from hyblink.indexer.readers import fields
@@ -246,7 +246,7 @@ class FileSource:
         while True:
             try:
                 row = next(rows, None)
-            except (UserError, OSError):
+            except (HyblinkError, OSError):
                 raise
             except Exception as failure:  # noqa: BLE001  # a reader's fault: the file is rejected, the others are read
                 said = f"{type(failure).__name__}: {failure}".encode("utf-8", "replace").decode()[:200]

@@ -132,3 +132,29 @@ def test_bad_sections_are_refused_one_by_one(make_app: Callable[..., App]) -> No
     items = app.documents.bulk("c", [{"id": f"{at}", "text": "t", "sections": s} for at, s in enumerate(bad)]).items
     assert {item.code for item in items} == {"invalid_input"}
     assert put(app, {"id": "ok", "text": "t", "sections": [{"start": 0}, {"start": 1}]}) == ["created"]
+
+
+def test_names_of_files_are_searched(make_app: Callable[..., App]) -> None:
+    app = make_app()
+    engine = collection(app)
+    budget = {
+        "id": "x",
+        "title": "Plan for autumn",
+        "text": "We spend little. " * 12,
+        "metadata": {"file": "a/budget-2024.md"},
+    }
+    put(app, budget, {"id": "y", "title": "budget", "text": "other", "metadata": {"file": "budget.md"}}, guide())
+    for signal in (Signal.BM25, Signal.VDR):
+        assert "x" in [hit.doc_id for hit in app.search.search("c", SearchRequest("2024", signals=(signal,))).hits]
+    reader = engine.store.reader()
+    passages = reader.passages(reader.live_rows()).values()
+    assert {one.content for one in passages if one.doc_id == "y"} == {"budget\nother"}
+    assert {one.content.partition("\n")[0] for one in passages if one.doc_id == "x"} == {
+        "Plan for autumn (budget-2024)"
+    }
+    assert all(one.text in budget["text"] for one in passages if one.doc_id == "x")
+    renamed = {**budget, "metadata": {"file": "a/costs.md"}}
+    assert put(app, renamed) == ["updated"]
+    assert found(app, "costs") != []
+    assert found(app, "2024") == []
+    assert engine.check() == []

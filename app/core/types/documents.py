@@ -33,6 +33,24 @@ def encoded_title(title: str, metadata: Metadata) -> str:
     return "" if isinstance(file, str) and PurePosixPath(file).stem == title else title
 
 
+def file_name_of(title: str, metadata: Metadata) -> str:
+    """The name of a document's file without its suffix; "" if there is no file, or if the title is its name.
+
+    >>> file_name_of("Travel", {"file": "a/notes 2.txt"}), file_name_of("notes 2", {"file": "a/notes 2.txt"})
+    ('notes 2', '')
+    """
+    file = metadata.get("file")
+    name = PurePosixPath(file).stem if isinstance(file, str) else ""
+    return "" if name == title else name
+
+
+def content_of(title: str, path: Sequence[str], name: str, text: str) -> str:
+    """What BM25 and the bag of tokens index of a passage: title, path and name of the file on a line, and its text."""
+    heading = heading_of(title, path)
+    first = f"{heading} ({name})" if name and heading else heading or name
+    return f"{first}\n{text}" if first else text
+
+
 def heading_of(title: str, path: Sequence[str]) -> str:
     """The title of a document and the headings over a passage as one line. Headings like the title are left out.
 
@@ -116,6 +134,8 @@ class Passage:
     tier: Tier
     path: tuple[str, ...] = ()
     place: str = ""
+    file_name: str = ""
+    """The name of the document's file, if it is indexed beside the title."""
 
     @property
     def id(self) -> str:
@@ -124,9 +144,8 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """The text that BM25 and the bag of tokens index: the heading, a newline and the passage's text."""
-        heading = self.heading
-        return f"{heading}\n{self.text}" if heading else self.text
+        """The text that BM25 and the bag of tokens index; see `content_of`."""
+        return content_of(self.title, self.path, self.file_name, self.text)
 
     @property
     def heading(self) -> str:

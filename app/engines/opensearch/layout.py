@@ -8,7 +8,7 @@ it sees either all of a write or nothing, and later writes do not affect it (mul
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,16 @@ import numpy as np
 from hyblink.app.core.checks import fold
 from hyblink.app.core.sections import decode_sections, encode_sections, sections_of
 from hyblink.app.core.types.arrays import IdArray, TermWeights, VectorArray
-from hyblink.app.core.types.documents import DocId, Document, Metadata, Passage, PassageRow, Tier, heading_of
+from hyblink.app.core.types.documents import (
+    DocId,
+    Document,
+    Metadata,
+    Passage,
+    PassageRow,
+    Tier,
+    content_of,
+    file_name_of,
+)
 from hyblink.app.engines.opensearch import query_builder as build
 from hyblink.app.engines.opensearch.client import Json
 
@@ -104,6 +113,7 @@ def passage_sources(
     The analyzed field `content` holds heading and text in Unicode NFC. The original text is stored too if it differs.
     """
     sections = sections_of(document, windows)
+    name = file_name_of(document.title, document.metadata)
     shared = {
         "doc_id": document.id,
         "title": document.title,
@@ -115,18 +125,20 @@ def passage_sources(
     for ordinal, ((start, end), bag) in enumerate(zip(windows, bags, strict=True)):
         section = next(sections)
         text = document.text[start:end]
-        heading, folded = fold(heading_of(document.title, section.path)), fold(text)
+        folded = fold(text)
         source = {
             **shared,
             "row": key << ORDINAL_BITS | ordinal,
             "ordinal": ordinal,
             "start": start,
             "end": end,
-            "content": f"{heading}\n{folded}" if heading else folded,
+            "content": fold(_first_line(document.title, section.path, name)) + folded,
             BAG: weights_field(bag),
         }
         if folded != text:
             source["text"] = text
+        if name:
+            source["file_name"] = name
         if section.path:
             source["path"] = list(section.path)
         if section.place:
@@ -134,9 +146,14 @@ def passage_sources(
         yield source["row"], source
 
 
+def _first_line(title: str, path: Sequence[str], name: str) -> str:
+    """What stands before the text in `content`, with its line break."""
+    return content_of(title, path, name, "")
+
+
 PASSAGE_FIELDS = [
     "row", "doc_id", "ordinal", "start", "end", "title", "text", "content", "vector_change", "metadata",
-    "path", "place",
+    "path", "place", "file_name",
 ]  # fmt: skip
 """The fields that `read_passage` needs."""
 
@@ -147,9 +164,9 @@ def read_passage(source: Mapping[str, object], change: int) -> Passage:
     title = fields["title"]
     text = fields.get("text")
     path = tuple(fields.get("path", ()))
+    name = fields.get("file_name", "")
     if text is None:
-        folded = fold(heading_of(title, path))
-        text = fields["content"][len(folded) + 1 :] if folded else fields["content"]
+        text = fields["content"][len(fold(_first_line(title, path, name))) :]
     return Passage(
         PassageRow(fields["row"]),
         DocId(fields["doc_id"]),
@@ -161,6 +178,7 @@ def read_passage(source: Mapping[str, object], change: int) -> Passage:
         Tier.FULL if fields.get("vector_change", NEVER) <= change else Tier.INSTANT,
         path,
         fields.get("place", ""),
+        name,
     )
 
 

@@ -14,7 +14,7 @@ _FOLDER = package_folder() / "opensearch" / "templates"
 _ANALYSIS = "analysis"
 INDEX_TEMPLATES = ("catalog", "documents", "passages", "records")
 
-_ADDED = {"documents": ("sections",), "passages": ("path", "place")}
+_ADDED = {"documents": ("sections",), "passages": ("path", "place", "file_name")}
 """Fields that have been added to templates after their first release."""
 
 

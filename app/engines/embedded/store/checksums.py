@@ -14,7 +14,7 @@ Query = Callable[[str, Sequence[Any]], Iterator[Any]]
 """Runs an SQL query and returns its rows one by one."""
 
 COLUMNS = {
-    "documents": "pk, id, title, text, lang, metadata, content_hash, sections",
+    "documents": "pk, id, title, text, lang, metadata, content_hash, sections, file_name",
     "passages": 'row, doc_pk, ordinal, start, "end", path, place',
     "terms": "row, ids, weights",
     "vectors": "row, vector",
@@ -39,8 +39,8 @@ def checksum(*values: object) -> int:
 
 
 def document_checksum(key: int, *fields: str) -> int:
-    """The CRC-32 of a document's key and its fields. An empty last one, its sections, does not count."""
-    return zlib.crc32("\x1f".join((str(key), *(fields if fields[-1] else fields[:-1]))).encode())
+    """The CRC-32 of a document's key and its fields. Empty ones at the end, its sections and file, do not count."""
+    return zlib.crc32("\x1f".join((str(key), *fields)).rstrip("\x1f").encode())
 
 
 def blob_checksum(row: int, first: bytes, second: bytes | None = b"") -> int:

@@ -30,7 +30,7 @@ from hyblink.app.core.types.documents import (
     PassageRow,
     StoreCounts,
     Tier,
-    heading_of,
+    content_of,
 )
 from hyblink.app.engines.embedded.store import checksums, texts
 from hyblink.app.engines.embedded.store.coding import (
@@ -160,16 +160,16 @@ class SqliteReader:
     def passages(self, rows: IdArray) -> dict[int, Passage]:
         sql = (
             f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.ordinal, p.vector_change, '
-            "p.path, p.place FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
+            "p.path, p.place, d.file_name FROM passages p JOIN documents d ON d.pk = p.doc_pk WHERE p.row IN ({})"
         )
         found = list(self._in(sql, rows.tolist()))
         own = texts.own_texts(self._each, found)
         return {
             row: Passage(
                 PassageRow(row), DocId(doc_id), ordinal, start, end, title, own[row], _tier(vector_change),
-                decode_path(path), place,
+                decode_path(path), place, file_name,
             )
-            for row, _, start, end, doc_id, title, _, ordinal, vector_change, path, place in found
+            for row, _, start, end, doc_id, title, _, ordinal, vector_change, path, place, file_name in found
         }  # fmt: skip
 
     def passage_lengths(self, rows: IdArray) -> IdArray:
@@ -219,7 +219,7 @@ class SqliteReader:
 
     def texts_since(self, change: int) -> Iterator[list[PassageChange]]:
         sql = (
-            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.change, p.path '
+            f'SELECT p.row, p.doc_pk, p.start, p."end", d.id, d.title, {texts.OWN_TEXT}, p.change, p.path, d.file_name '
             "FROM passages p JOIN documents d ON d.pk = p.doc_pk "
             "WHERE p.change > ? AND p.row > ? ORDER BY p.row LIMIT ?"
         )
@@ -228,11 +228,10 @@ class SqliteReader:
             last = batch[-1][0]
             for part in texts.in_parts(batch):
                 own = texts.own_texts(self._each, part)
-                changes = []
-                for row, _, _, _, doc_id, title, _, at, path in part:
-                    heading = heading_of(title, decode_path(path)) if path else title
-                    changes.append(PassageChange(row, at, doc_id, f"{heading}\n{own[row]}" if heading else own[row]))
-                yield changes
+                yield [
+                    PassageChange(row, at, doc_id, content_of(title, decode_path(path), name, own[row]))
+                    for row, _, _, _, doc_id, title, _, at, path, name in part
+                ]
 
     def encoded(self, rows: IdArray) -> BoolArray:
         sql = "SELECT row FROM passages WHERE row IN ({}) AND vector_change IS NOT NULL"

@@ -68,9 +68,10 @@ ALTER TABLE weights ADD COLUMN crc INTEGER;
 ALTER TABLE progress ADD COLUMN crc INTEGER;
 """
 
-# The structure of documents, and the section of each passage.
+# The structure of documents, the name of the file that is indexed with one, and the section of each passage.
 _V7 = """
 ALTER TABLE documents ADD COLUMN sections TEXT NOT NULL DEFAULT '';
+ALTER TABLE documents ADD COLUMN file_name TEXT NOT NULL DEFAULT '';
 ALTER TABLE passages ADD COLUMN path TEXT NOT NULL DEFAULT '';
 ALTER TABLE passages ADD COLUMN place TEXT NOT NULL DEFAULT '';
 """

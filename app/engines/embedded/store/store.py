@@ -32,6 +32,7 @@ from hyblink.app.core.types.documents import (
     BulkItem,
     BulkResult,
     Metadata,
+    file_name_of,
 )
 from hyblink.app.engines.disk import disk_errors
 from hyblink.app.engines.embedded.store.checksums import (
@@ -193,7 +194,7 @@ class SqliteStore:
                         continue
                     crc = document_checksum(
                         old[0], document.id, document.title, document.text, document.lang, metadata, old[1],
-                        encode_sections(document.sections),
+                        encode_sections(document.sections), file_name_of(document.title, document.metadata),
                     )  # fmt: skip
                     sql = "UPDATE documents SET metadata = ?, change = ?, crc = ? WHERE pk = ?"
                     run(sql, (metadata, change, crc, old[0]))
@@ -209,7 +210,7 @@ class SqliteStore:
                 next_pk += 1
                 values = (
                     pk, document.id, document.title, document.text, document.lang, metadata, item.content_hash,
-                    encode_sections(document.sections),
+                    encode_sections(document.sections), file_name_of(document.title, document.metadata),
                 )  # fmt: skip
                 new_documents.append((*values, change, document_checksum(*values)))
                 sections = sections_of(document, item.windows)
@@ -223,7 +224,7 @@ class SqliteStore:
                 new_facets += _facets(pk, document.metadata)
                 items.append(BulkItem(document.id, "updated" if old else "created", len(item.windows)))
             many = self._connection.executemany
-            many(f"INSERT INTO documents ({COLUMNS['documents']}, change, crc) VALUES ({_marks(10)})", new_documents)
+            many(f"INSERT INTO documents ({COLUMNS['documents']}, change, crc) VALUES ({_marks(11)})", new_documents)
             many(f"INSERT INTO passages ({COLUMNS['passages']}, change, crc) VALUES ({_marks(9)})", new_passages)
             many("INSERT INTO terms VALUES (?,?,?,?)", new_terms)
             many("INSERT INTO facets VALUES (?,?,?,?)", new_facets)
