@@ -13,7 +13,7 @@ from collections.abc import Callable
 _LOOKED_AT = 600
 _LEAST_LETTERS = 20
 _LEAST_PROBABILITY = 0.7
-_BEGINNING = 300
+_BEGINNING = 450
 _LANGUAGES = (
     "af", "ar", "az", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "eu", "fa", "fi", "fr", "ga",
     "he", "hi", "hr", "hu", "hy", "id", "is", "it", "ja", "ka", "kk", "ko", "lt", "lv", "mk", "ms", "nl", "no", "pl",
@@ -27,7 +27,9 @@ _ENGLISH = frozenset(
     )
 )  # fmt: skip
 _FOREIGN = re.compile(r"[^\x00-\x7f‘’“”–—…•·©®™€£]")
-_ENGLISH_WORDS = 4
+_ENGLISH_WORDS, _MANY_ENGLISH_WORDS = 4, 7
+_ONLY_ENGLISH = frozenset(("the", "and", "with", "that", "this", "which", "from"))
+"""One of these is among the words: `is`, `of`, `was` and `by` are words of Afrikaans too."""
 _SCRIPTS = (
     ("ja", re.compile(r"[\u3040-\u30ff]")),
     ("ko", re.compile(r"[\uac00-\ud7af]")),
@@ -49,7 +51,9 @@ def language_of(text: str) -> str:
     ''
     """
     beginning = text[:_BEGINNING]
-    if len(_ENGLISH.intersection(beginning.lower().split())) >= _ENGLISH_WORDS and not _FOREIGN.search(beginning):
+    english = _ENGLISH.intersection(beginning.lower().split())
+    is_plain = len(english) >= _MANY_ENGLISH_WORDS or not _FOREIGN.search(beginning)
+    if len(english) >= _ENGLISH_WORDS and is_plain and not _ONLY_ENGLISH.isdisjoint(english):
         return "en"  # nearly all of English, fifty times as fast
     sample = text[:_LOOKED_AT]
     letters = sum(map(str.isalpha, sample))
