@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
 from hyblink.app.cli.console import answer, audited, emit, opened, parse_json, progress, reported, say
-from hyblink.app.cli.ingestion import lines_of, notes_of, previewed, report_of, synced_report
+from hyblink.app.cli.ingestion import is_spooled, lines_of, notes_of, previewed, report_of, spooled, synced_report
 from hyblink.app.cli.local_service import reads
 from hyblink.app.cli.options import (
     BoilerplateOption,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 def ingest(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATH…", help="Files and folders, archives and mailboxes among them, or a BEIR folder."),
+        typer.Argument(
+            metavar="PATH…",
+            help="Files and folders, archives and mailboxes among them, or a BEIR folder; `-` for standard input.",
+        ),
     ] = None,
     python_package: Annotated[
         str | None,
@@ -81,10 +85,10 @@ def ingest(
     An interrupted run is resumed when the command is run again. What is not read is listed with the reason. The exit
     code is 1 if nothing could be read.
     """
-    with reported(as_json), opened() as app:
+    with reported(as_json), opened() as app, spooled(paths) as read:
         from hyblink.app.core.errors import InvalidInputError
         from hyblink.app.operations.ingestion import Ingested, NewCollection, added_up, ingest_source
-        from hyblink.app.operations.sources import named
+        from hyblink.app.operations.sources import SourceName, named
         from hyblink.indexer.ingest.ingest_job import reading_limits
         from hyblink.indexer.readers.files import FileSource
         from hyblink.indexer.readers.python_package import PythonSource
@@ -95,9 +99,11 @@ def ingest(
         names = {"id": id_column, "title": title_column, "text": text_column}
 
         def files(path: Path) -> FileSource:
-            own = named(app, collection, path, remember=not preview)
+            is_pipe = is_spooled(path)
+            own = SourceName("", "") if is_pipe else named(app, collection, path, remember=not preview)
             return FileSource(
                 path,
+                source_id=f"pipe:{uuid4()}" if is_pipe else None,
                 format=format,
                 columns={target: column for target, column in names.items() if column},
                 encoding=encoding,
@@ -114,20 +120,20 @@ def ingest(
         def sources() -> Iterator[FileSource | PythonSource]:
             if python_package is not None:
                 yield PythonSource(python_package, max_chars=limits.max_document_chars)
-            for path in paths or ():
+            for path in read:
                 yield files(path)
 
         if preview:
             shown, lines, notes = previewed(sources())
             answer(shown, as_json, lines, notes)
             return
-        for path in paths or ():  # a path that is not there is told before anything is stored
+        for path in read:  # a path that is not there is told before anything is stored
             files(path)
         parts: list[Ingested] = []
         with progress(as_json) as bars:
             for source in sources():
                 new = NewCollection(whole or source.is_beir, analyzer, dense_index, no_dense)
-                last = len(parts) + 1 == len(paths or [""])
+                last = len(parts) + 1 == len(read or [""])
                 parts.append(
                     ingest_source(app, source, collection, new, wait=wait and last, resume=not restart, progress=bars)
                 )

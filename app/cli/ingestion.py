@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +14,39 @@ if TYPE_CHECKING:
     from hyblink.indexer.readers.python_package import PythonSource
 
 _PREVIEWED, _SHOWN_CHARS = 20, 300
+
+
+@contextmanager
+def spooled(paths: list[Path] | None) -> Iterator[list[Path]]:
+    """The paths, with `-` (standard input) and pipes copied to files for as long as the context lasts.
+
+    Tables are read twice, which a pipe cannot be.
+    """
+    import shutil
+    import sys
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="hyblink-pipe-") as folder:
+        found: list[Path] = []
+        for number, path in enumerate(paths or []):
+            is_pipe = path.exists() and not path.is_file() and not path.is_dir()
+            if str(path) != "-" and not is_pipe:
+                found.append(path)
+                continue
+            copy = Path(folder) / f"{number or ''}stdin"
+            with copy.open("wb") as out:
+                if str(path) == "-":
+                    shutil.copyfileobj(sys.stdin.buffer, out)
+                else:
+                    with path.open("rb") as pipe:
+                        shutil.copyfileobj(pipe, out)
+            found.append(copy)
+        yield found
+
+
+def is_spooled(path: Path) -> bool:
+    """Whether a path is that of a copy of a pipe, which is no source that can be read again."""
+    return path.parent.name.startswith("hyblink-pipe-")
 
 
 def report_of(done: Ingested) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
+
+import orjson
 
 from hyblink.app.core.registry import Registry
 from hyblink.indexer.readers import (
@@ -249,7 +253,22 @@ def format_of(path: Path) -> str | None:
         return "mbox"
     if sample.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         return "html"
+    if not path.suffix and (json := _json_of(sample)):
+        return json
     return None if is_binary(sample) else "text"
+
+
+def _json_of(sample: bytes) -> str:
+    """`jsonl` or `json` for the beginning of a file of JSON objects, else ""."""
+    sample = sample.removeprefix(codecs.BOM_UTF8).lstrip()
+    if re.match(rb"\[\s*\{\s*\"", sample):
+        return "json"
+    if not re.match(rb"\{\s*\"", sample):
+        return ""
+    try:
+        return "jsonl" if isinstance(orjson.loads(sample.partition(b"\n")[0]), dict) else ""
+    except orjson.JSONDecodeError:
+        return "json"
 
 
 def _beginning(path: Path) -> bytes:

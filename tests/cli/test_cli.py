@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,19 @@ def test_help_imports_nothing_heavy() -> None:
         )
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_documents_from_a_pipe(hyblink, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = tmp_path / "rows"
+    rows.write_text('{"id": "a", "text": "one"}\n{"id": "b", "text": "two"}\n')
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_bytes(rows.read_bytes()), daemon=True).start()
+    done = json.loads(hyblink("ingest", str(pipe), "--no-dense", "-c", "piped", "--json"))
+    assert (done["created"], done["files_read"]) == (2, 1)
+    listed = json.loads(hyblink("documents", "-c", "piped", "--json"))["documents"]
+    assert [(one["id"], one["text"]) for one in listed] == [("a", "one"), ("b", "two")]
+    hyblink("drop", "piped", "--yes")
 
 
 def test_documents_of_all_kinds_are_listed_previewed_and_deleted(hyblink, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

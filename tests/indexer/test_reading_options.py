@@ -150,3 +150,18 @@ def test_scans_are_read_by_tesseract(tmp_path: Path) -> None:
     with_text = Path(__file__).parents[1] / "data" / "cases" / "pdf" / "hyphen.pdf"
     plain, same = read(with_text)["hyphen.pdf"], read(with_text, ocr=True)["hyphen.pdf"]
     assert same == plain
+
+
+@pytest.mark.parametrize(
+    ("content", "ids"),
+    [
+        ('{"id": "a", "text": "x"}\n{"id": "b", "text": "y"}\n', {"a", "b"}),
+        ('\ufeff{"id": "a", "text": "x"}', {"a"}),
+        ('[\n {"id": "a", "text": "x"}, {"id": "b", "text": "y"}\n]', {"a", "b"}),
+        ("[1] A note, not JSON", {"export"}),
+        ("{ braces } in a text", {"export"}),
+    ],
+)
+def test_json_without_a_suffix(tmp_path: Path, content: str, ids: set[str]) -> None:
+    (tmp_path / "export").write_text(content)
+    assert set(read(tmp_path)) == ids
