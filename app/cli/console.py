@@ -208,7 +208,8 @@ def where_collections_are() -> str:
     """Where collections are looked for, and how to name another place."""
     from hyblink.app.core.settings import Settings
 
-    settings = Settings()
+    served = _SERVED.get()
+    settings = served.app.settings if served else Settings()
     if settings.engine == "opensearch":
         return f"collections are on {', '.join(settings.opensearch.hosts)} (HYBLINK_OPENSEARCH__HOSTS)"
     return f"collections are in {settings.data_dir.resolve()} (HYBLINK_DATA_DIR names another folder)"

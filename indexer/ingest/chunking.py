@@ -15,7 +15,7 @@ from hyblink.app.core.types.documents import Section
 
 _STRONG = re.compile(r"\n\s*\n|(?<=[.!?])\s+(?=[A-Z0-9\"'(])|(?<=[。！？])|\n")
 _WEAK = re.compile(r"\s+")
-_PARAGRAPH = re.compile(r"(?:[^\S\n]*+\S[^\n]*+(?:\n|\Z))+")
+_PARAGRAPH = re.compile(r"^(?:[^\S\n]*+\S[^\n]*+(?:\n|\Z))++", re.MULTILINE)
 _ROW = re.compile(r"\|| \| ")
 _CODE = re.compile(
     r"[ \t]+\S|[$>#@}]|//|/\*|(?:import|from|def|class|return|if|for|const|let|var|function|public|private)\b.*"
