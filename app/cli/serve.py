@@ -9,6 +9,8 @@ import typer
 from hyblink.app.cli.console import opened, reported, say
 from hyblink.app.cli.supervise import restarted_after_faults
 
+_SWITCH_S = 0.001
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; by default the setting api.host.")] = None,
@@ -67,6 +69,8 @@ def _serve(host: str | None, port: int | None) -> None:
         from hyblink.app.core.logs import set_up
         from hyblink.app.worker.local import LocalWorkers
 
+        # Threads of searches hold the interpreter for so long before health and new requests get a turn.
+        sys.setswitchinterval(_SWITCH_S)
         address = host or app.settings.api.host
         set_up(app.settings.log_level, app.settings.log_format)
         api = create_api(app, host=address)

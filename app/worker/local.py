@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from hyblink.app.core.settings import Settings
 from hyblink.app.jobs.celery_jobs import uses_celery
 
 GRACE_S = 15.0
+_NICE = 5
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +47,11 @@ class LocalWorkers:
         beat = ["--beat"] if at == 0 else []
         command = module_command("hyblink", "worker", "--until-eof", *beat)
         environment = module_environment(self._environment)
-        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+        if hasattr(os, "setpriority"):
+            with suppress(OSError):  # people who search go before work in the background
+                os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        return process
 
     def _watch(self) -> None:
         while not self._ended.wait(2):
