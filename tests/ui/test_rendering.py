@@ -29,3 +29,10 @@ def test_highlights_are_cut_around_the_first() -> None:
     shown = rendering.highlighted(text, [{"start": 2000, "end": 2006}], limit=200)
     assert "<mark>needle</mark>" in shown
     assert len(shown) < 300
+
+
+def test_where_a_passage_stands() -> None:
+    passage = {"path": ["Guide", "Install <b>", "Linux"], "place": "page 3"}
+    assert rendering.where(passage, "Guide") == "<div class='hb-where'>Install &lt;b&gt; › Linux (page 3)</div>"
+    assert rendering.where({"path": [], "place": "line 4"}, "x") == "<div class='hb-where'>(line 4)</div>"
+    assert rendering.where({"path": ["x"], "place": ""}, "x") == ""
