@@ -108,8 +108,7 @@ def other_vectors(engine: Engine, encoder: HybridEncoder, sample: int = 8) -> fl
         best = np.maximum(best, np.einsum("nd,nd->n", old, made) / lengths)
         if best.min() >= least:
             return None
-    cosine = float(best.min())
-    return None if cosine >= least else cosine
+    return float(best.min())
 
 
 def encode_waiting(

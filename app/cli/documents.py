@@ -219,22 +219,20 @@ def documents(
 ) -> None:
     """List documents by id, or export them: all, or those that pass a filter."""
     with reported(as_json), opened() as app:
-        from bisect import bisect_right
         from dataclasses import asdict
 
-        from hyblink.app.operations.listing import export_lines, listed, matching_ids
+        from hyblink.app.operations.listing import export_lines, matching_ids, page_of
 
-        ids = matching_ids(app, collection, _filter(filter))
+        tree = _filter(filter)
         if export is not None:
-            count = export_lines(app, collection, ids, export)
+            count = export_lines(app, collection, matching_ids(app, collection, tree), export)
             answer({"exported": count, "file": str(export)}, as_json, [f"{count} documents written to {export}"])
             return
-        page = ids[bisect_right(ids, after) :][:limit]
-        found = list(listed(app, collection, page))
-        left = len(ids) - (bisect_right(ids, page[-1]) if page else 0)
-        notes = [f"{len(ids)} documents; {left} after these: --after {page[-1]!r}"] if left > 0 else []
-        shown = {"documents": [asdict(one) for one in found], "total": len(ids)}
-        answer(shown, as_json, [f"{one.id}  {one.title}  ({len(one.text)} characters)" for one in found], notes)
+        page = page_of(app, collection, tree, after, limit)
+        notes = [f"{page.total} documents; {page.left} after these: --after {page.last!r}"] if page.left else []
+        shown = {"documents": [asdict(one) for one in page.documents], "total": page.total}
+        lines = [f"{one.id}  {one.title}  ({len(one.text)} characters)" for one in page.documents]
+        answer(shown, as_json, lines, notes)
 
 
 def delete(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,25 @@ def listed(app: App, collection: str, ids: list[str]) -> Iterator[Document]:
         found = reader.get_document(ident)
         if found is not None:
             yield found
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the documents of a collection, of `total`. `left` come after the id `last`, which is "" for none."""
+
+    documents: list[Document]
+    total: int
+    left: int
+    last: str
+
+
+def page_of(app: App, collection: str, tree: Filter | None, after: str, limit: int) -> Page:
+    """At most `limit` documents that pass a filter (None: all), by id, those after an id. Raises NotFoundError."""
+    ids = matching_ids(app, collection, tree)
+    begin = bisect_right(ids, after)
+    some = ids[begin : begin + limit]
+    left = max(0, len(ids) - begin - len(some))
+    return Page(list(listed(app, collection, some)), len(ids), left, some[-1] if some else "")
 
 
 def lines_of(app: App, collection: str, ids: list[str]) -> Iterator[bytes]:

@@ -16,7 +16,6 @@ from hyblink.app.core.types.documents import Section
 _STRONG = re.compile(r"\n\s*\n|(?<=[.!?])\s+(?=[A-Z0-9\"'(])|(?<=[。！？])|\n")
 _WEAK = re.compile(r"\s+")
 _PARAGRAPH = re.compile(r"^(?:[^\S\n]*+\S[^\n]*+(?:\n|\Z))++", re.MULTILINE)
-_ROW = re.compile(r"\|| \| ")
 _CODE = re.compile(
     r"[ \t]+\S|[$>#@}]|//|/\*|(?:import|from|def|class|return|if|for|const|let|var|function|public|private)\b.*"
     r"|.*[;{}()\[\],=\\]$"
@@ -86,7 +85,7 @@ def _whole(text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
     before: tuple[int, int] | None = None
     for found in _PARAGRAPH.finditer(text, first, last):
         lines = found[0].rstrip("\n").split("\n")
-        signs = sum(map(bool, map(_ROW.search, lines))), sum(map(bool, map(_CODE.match, lines)))
+        signs = sum("|" in line for line in lines), sum(map(bool, map(_CODE.match, lines)))
         if (len(lines) < 2 and not lines[0][:1].isspace()) or max(signs) < 0.6 * len(lines):
             if before is not None:
                 yield before

@@ -68,8 +68,6 @@ def _said(what: str) -> Iterator[None]:
         raise InvalidInputError(
             f"no access: {error}", received=what, expected="credentials that may read it"
         ) from error
-    except (NotFoundError, InvalidInputError):
-        raise
     except Exception as error:  # drivers raise anything, also of the libraries below them
         raise SourceUnavailableError(
             f"the bucket does not answer: {type(error).__name__}: {error}", received=what

@@ -200,6 +200,7 @@ def test_documents_of_all_kinds_are_listed_previewed_and_deleted(hyblink, tmp_pa
     assert listed["total"] == 1
     page = json.loads(hyblink("documents", "--limit", "2", "--after", "A1", "--json"))
     assert ([one["id"] for one in page["documents"]], page["total"]) == (["A2", "note.md"], 4)
+    assert json.loads(hyblink("documents", "--after", "zzz", "--json")) == {"documents": [], "total": 4}
     told = json.loads(hyblink("delete", "--filter", '{"term": {"format": "text"}}', "--dry-run", "--json"))
     assert told == {"would_delete": ["old.txt"]}
     assert json.loads(hyblink("delete", "--filter", '{"term": {"format": "text"}}', "--json")) == {"deleted": 1}

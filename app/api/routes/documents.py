@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
@@ -28,7 +27,7 @@ from hyblink.app.core.filters import Filter, parse_filter
 from hyblink.app.core.types.collections import CollectionSpec
 from hyblink.app.core.types.documents import BulkResult
 from hyblink.app.operations.collections import ensure_collection
-from hyblink.app.operations.listing import delete_all, lines_of, listed, matching_ids
+from hyblink.app.operations.listing import delete_all, lines_of, listed, matching_ids, page_of
 from hyblink.app.operations.originals import Original, original_of
 
 router = guarded_router()
@@ -97,18 +96,15 @@ def list_documents(
     limit: Limit = 50,
 ) -> Response:
     caller.on(collection)
-    ids = matching_ids(app, collection, _tree(only))
-    begin = bisect_right(ids, after)
-    page = ids[begin : begin + limit]
+    page = page_of(app, collection, _tree(only), after, limit)
     shown = [
         {
             "id": one.id, "title": one.title, "lang": one.lang, "metadata": dict(one.metadata),
             "characters": len(one.text),
         }
-        for one in listed(app, collection, page)
+        for one in page.documents
     ]  # fmt: skip
-    more = page[-1] if begin + limit < len(ids) else ""
-    return json_answer({"documents": shown, "total": len(ids), "next": more})
+    return json_answer({"documents": shown, "total": page.total, "next": page.last if page.left else ""})
 
 
 @router.get(
