@@ -34,11 +34,11 @@ def encode_rows(engine: Engine, encoder: HybridEncoder, rows: IdArray) -> int:
     passages = list(reader.passages(waiting).values())
     if not passages:
         return 0
-    made = encoder.encode_passages(_headings(reader, passages), [p.text for p in passages])
+    made = encoder.encode_passages(headings_of(reader, passages), [p.text for p in passages])
     return engine.store.put_vectors(as_rows([p.row for p in passages]), made.vectors_ND, made.weights)
 
 
-def _headings(reader: StoreReader, passages: Sequence[Passage]) -> list[str]:
+def headings_of(reader: StoreReader, passages: Sequence[Passage]) -> list[str]:
     """What stands before the texts of passages when they are encoded: title and path."""
     metadata = reader.metadata(reader.document_keys(as_rows([p.row for p in passages])))
     return [heading_of(encoded_title(p.title, own), p.path) for p, own in zip(passages, metadata, strict=True)]
@@ -102,7 +102,7 @@ def other_vectors(engine: Engine, encoder: HybridEncoder, sample: int = 8) -> fl
     old = np.stack([vector for vector, _ in pairs])
     best = np.full(len(passages), -1.0)
     # Earlier releases encoded names of files as titles.
-    for headings in (_headings(reader, passages), [p.heading for p in passages]):
+    for headings in (headings_of(reader, passages), [p.heading for p in passages]):
         made = encoder.encode_passages(headings, [p.text for p in passages]).vectors_ND
         lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(made, axis=1)
         best = np.maximum(best, np.einsum("nd,nd->n", old, made) / lengths)

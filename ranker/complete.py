@@ -30,12 +30,14 @@ class CompleteScores:
     """The union of all candidates with all their scores. S signals, C candidates, rows ascending.
 
     `raw_SC` is NaN where a signal has no score. `leg_ranks` maps rows to ranks in each signal's own result list.
+    `encoded_now` are rows whose vectors were made for this search, because they are not stored yet.
     """
 
     signals: tuple[Signal, ...]
     rows: IdArray
     raw_SC: Floats
     leg_ranks: tuple[Mapping[int, int], ...]
+    encoded_now: frozenset[int] = frozenset()
 
 
 def complete(
@@ -86,13 +88,17 @@ class FusedScores:
     affine: tuple[Affine, ...]
 
 
-def fuse(scores: CompleteScores, profile: RankingProfile) -> FusedScores:
-    """Normalise each signal's scores over the candidates and fuse them with the methods and weights of the profile."""
+def fuse(scores: CompleteScores, profile: RankingProfile, filled_SC: Floats | None = None) -> FusedScores:
+    """Normalise each signal's scores over the candidates and fuse them with the methods and weights of the profile.
+
+    `filled_SC` are the scores with estimates in place of missing ones. Normalisation is that of the true scores.
+    """
+    raw_SC = scores.raw_SC if filled_SC is None else filled_SC
     weights = np.array([float(profile.weights.get(signal, 0.0)) for signal in scores.signals])
     affine = tuple(
         NORMALIZATIONS[profile.normalization](ScoreStats.of(signal, raw))
         for signal, raw in zip(scores.signals, scores.raw_SC, strict=True)
     )
-    normalised = np.array([f(raw) for f, raw in zip(affine, scores.raw_SC, strict=True)]).reshape(scores.raw_SC.shape)
-    contributions = FUSIONS[profile.fusion](FusionInput(scores.raw_SC, normalised, weights, profile.rrf_k))
+    normalised = np.array([f(raw) for f, raw in zip(affine, raw_SC, strict=True)]).reshape(raw_SC.shape)
+    contributions = FUSIONS[profile.fusion](FusionInput(raw_SC, normalised, weights, profile.rrf_k))
     return FusedScores(scores, normalised, contributions, contributions.sum(axis=0), affine)

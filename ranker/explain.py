@@ -20,6 +20,8 @@ from hyblink.ranker.signals.registry import SIGNALS
 _PART = 50_000
 _SPACE = re.compile(r"\s")
 NOT_ENCODED = "not encoded yet: the passage is on the instant tier"
+ESTIMATED = "not encoded yet: estimated from the other signals"
+ENCODED_NOW = "encoded for this search: its vectors are not stored yet"
 
 
 def ledger(
@@ -27,22 +29,27 @@ def ledger(
 ) -> tuple[SignalValue, ...]:
     """The score breakdown of one candidate: a line per signal, the cross-encoder last; contributions sum to the score.
 
-    `column` is the index of the candidate. Tokens are not included. A missing score has raw value None.
+    `column` is the index of the candidate. Tokens are not included. A missing score has raw value None: it is
+    estimated, or contributes 0; the note says which.
     """
     lines = []
     row = int(fused.complete.rows[column])
     for at, signal in enumerate(fused.complete.signals):
         raw = float(fused.complete.raw_SC[at, column])
-        missing = math.isnan(raw)
+        normalised = float(fused.normalised_SC[at, column])
+        missing, unknown = math.isnan(raw), math.isnan(normalised)
+        note = (NOT_ENCODED if unknown else ESTIMATED) if missing else ""
+        if not missing and SIGNALS.of(signal).needs_encoder and row in fused.complete.encoded_now:
+            note = ENCODED_NOW
         lines.append(
             SignalValue(
                 signal,
                 None if missing else raw,
-                0.0 if missing else float(fused.normalised_SC[at, column]),
+                0.0 if unknown else normalised,
                 float(profile.weights.get(signal, 0.0)),
                 float(fused.contributions_SC[at, column]),
                 fused.complete.leg_ranks[at].get(row),
-                NOT_ENCODED if missing else "",
+                note,
             )
         )
     if cross is not None:

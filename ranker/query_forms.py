@@ -68,7 +68,7 @@ class QueryForms:
         self.form = SparseForm.VDR if mode in _ENCODED_PASSAGES else SparseForm.BAG
         self.snapshot = snapshot
         self._bag = bag
-        self._encoder = encoder
+        self.encoder = encoder
         self._limit = limit
         self._weights: TermWeights | None = None
         self._encoded: EncodedQuery | None = None
@@ -78,9 +78,9 @@ class QueryForms:
     def _encode(self) -> EncodedQuery:
         with self._lock:
             if self._encoded is None:
-                assert self._encoder is not None
+                assert self.encoder is not None
                 started = time.perf_counter()
-                self._encoded = self._encoder.encode_query(self.query.text)
+                self._encoded = self.encoder.encode_query(self.query.text)
                 self.encode_ms = (time.perf_counter() - started) * 1e3
             return self._encoded
 
@@ -101,8 +101,8 @@ class QueryForms:
             if self.mode == "bag":
                 return self.snapshot.bag.query_weights(ids.tolist(), self._limit)
             terms = TermWeights(ids, np.ones(len(ids), dtype=np.float32))
-        assert self._encoder is not None
-        prior = self._encoder.prior_idf(terms.ids)
+        assert self.encoder is not None
+        prior = self.encoder.prior_idf(terms.ids)
         if self.mode != "beta" and prior is None:
             return heaviest(terms, self._limit)
         idf = self.snapshot.bag.query_weights(terms.ids.tolist(), len(terms))

@@ -143,6 +143,12 @@ def _notes(result: SearchResult, as_json: bool) -> None:
     for report in [] if as_json else result.legs:
         if report.error:
             note(f"leg {report.signal.value}: {report.error}")
+    if result.waiting is not None and not as_json:
+        note(
+            f"{result.waiting.encoded + result.waiting.estimated} candidates are not encoded yet: "
+            f"{result.waiting.encoded} were encoded for this search in {result.waiting.took_ms:.0f} ms, the scores of "
+            f"{result.waiting.estimated} are estimated"
+        )
     if result.rerank is not None and not as_json:
         note_rerank(result.rerank)
 

@@ -127,6 +127,10 @@ class SearchSettings(_Section):
     max_vocabulary_chars: int = Field(20_000, gt=0, description="Longest text that is read out over the vocabulary.")
     query_weights: int = Field(32, gt=0, description="Largest number of VDR weights of a query.")
     deadline_ms: float = Field(10_000, gt=0, description="Time that the legs have together.")
+    encode_waiting: int = Field(
+        100, ge=0, le=1000, description="Most candidates that a search encodes because they still wait for it."
+    )
+    encode_waiting_ms: float = Field(300, ge=0, description="Time for that; the scores of the rest are estimated.")
     rerank: bool = Field(False, description="Re-rank searches that do not say whether they want it.")
     rerank_top: int = Field(50, gt=0, description="Documents re-ranked, unless asked.")
     rerank_budget_ms: float = Field(1000, gt=0, description="Time for re-ranking, unless asked.")

@@ -43,11 +43,14 @@ from hyblink.app.core.types.search import (
     LINKED_ENTITIES,
     LegReport,
     SearchRequest,
+    WaitingReport,
 )
 from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.search.request import check_request
+from hyblink.app.search.waiting import RecentVectors, encode_candidates
 from hyblink.ranker.collapse import RankedDocuments, collapse
 from hyblink.ranker.complete import CompleteScores, FusedScores, complete, fuse
+from hyblink.ranker.estimate import estimated
 from hyblink.ranker.explain import ledger
 from hyblink.ranker.leg import Leg
 from hyblink.ranker.query_forms import AnalyzedQuery, QueryForms, vdr_mode
@@ -100,6 +103,7 @@ class Ranked:
     timings: dict[str, float]
     cross: Mapping[int, CrossScore]
     rerank: RerankReport | None
+    waiting: WaitingReport | None = None
 
     def score(self, column: int) -> float:
         """Return a candidate's final score: the fused score plus the re-ranker's contribution."""
@@ -119,6 +123,7 @@ class Ranker:
         self._encoders = encoders
         self._settings = settings
         self._recent = RecentScores()
+        self._vectors = RecentVectors()
         # Legs of several searches at once share these threads; the work inside them releases the interpreter lock.
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="hyblink-leg")
 
@@ -155,7 +160,14 @@ class Ranker:
         answered = {signal: legs[signal] for signal in (*proposing(), Signal.ENTITY) if signal in proposed}
         scores = complete(answered, proposed, extra, self._pool)
         clock.took("complete")
-        fused = fuse(scores, profile)
+        waiting = None
+        if forms.encoder is not None:
+            scores, waiting = encode_candidates(
+                engine.record, snapshot, forms, scores, profile, self._settings, self._vectors
+            )
+            if waiting is not None:
+                clock.took("encode_waiting")
+        fused = fuse(scores, profile, estimated(scores))
         documents = collapse(fused, snapshot.reader.document_keys(scores.rows), snapshot.reader.doc_ids)
         clock.took("fuse")
         reranked = Reranked(documents)
@@ -164,7 +176,7 @@ class Ranker:
             clock.took("rerank")
         return Ranked(
             engine, snapshot, forms, answered, proposed, reports, fused, reranked.documents, profile, allowed,
-            clock.timings, reranked.lines, reranked.report,
+            clock.timings, reranked.lines, reranked.report, waiting,
         )  # fmt: skip
 
     def _forms(

@@ -57,6 +57,7 @@ class SearchService:
             {name: round(value, 3) for name, value in ranked.timings.items()},
             ranked.rerank,
             request.entities.entities if request.entities is not None else (),
+            waiting=ranked.waiting,
             budget=report_of_budget(),
         )
 

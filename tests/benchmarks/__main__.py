@@ -26,6 +26,7 @@ PARTS = (
     "dearest",
     "structure",
     "files",
+    "waiting",
 )
 
 
@@ -43,6 +44,7 @@ def main() -> None:
         dearest,
         dense,
         encode,
+        half_encoded,
         installation,
         linking,
         load,
@@ -77,6 +79,7 @@ def main() -> None:
         "dearest": dearest.run,
         "structure": structure.run,
         "files": real_files.run,
+        "waiting": half_encoded.run,
     }
     for part in chosen.parts:
         print(f"\n## {part}\n", flush=True)

@@ -15,9 +15,18 @@ from support.encoders import FakeDense
 from hyblink.app.application import App
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
 from hyblink.app.core.ports.encoders import EncodedPassages, EncodedQuery
+from hyblink.app.core.settings import SearchSettings
 from hyblink.app.core.types.arrays import ScoreArray, TermWeights, TokenIdf
 from hyblink.app.core.types.collections import CollectionSpec
-from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, RerankRequest, Signal, TokenContribution, VdrMode
+from hyblink.app.core.types.documents import Tier
+from hyblink.app.core.types.ranking import (
+    DEFAULT_SIGNALS,
+    RerankRequest,
+    Signal,
+    SignalValue,
+    TokenContribution,
+    VdrMode,
+)
 from hyblink.app.core.types.search import SearchRequest
 from hyblink.app.core.weights import idf_weights, round_weights
 from hyblink.app.operations.collections import ensure_collection
@@ -188,12 +197,39 @@ def test_auto_uses_bags_until_nearly_all_is_encoded(make_app: Callable[..., App]
     assert raw() == pytest.approx(expected(app, vdr, "alpha beta", "full"), rel=1e-4)
     app.documents.bulk("c", [{"id": "late", "text": "alpha beta gamma delta"}], encode=False)
     hybrid = SearchRequest("alpha beta gamma delta", k=100, highlight=False)
-    late = next(hit for hit in app.search.search("c", hybrid).hits if hit.doc_id == "late")
-    lines = {line.signal: line for line in late.passages[0].signals}
-    assert lines[Signal.BM25].raw
-    assert lines[Signal.VDR].raw is None
-    assert "not encoded yet" in lines[Signal.VDR].note
+
+    def late() -> dict[Signal, SignalValue]:
+        result = app.search.search("c", hybrid)
+        found = next(hit for hit in result.hits if hit.doc_id == "late")
+        assert (result.waiting is None) == (found.passages[0].tier is Tier.FULL)
+        return {line.signal: line for line in found.passages[0].signals}
+
+    now = late()
+    encoded = (Signal.VDR, Signal.DENSE)
+    assert all("encoded for this search" in now[signal].note for signal in encoded)
+    encode_now(app, "c")
+    stored = late()
+    for signal in (Signal.BM25, *encoded):
+        assert now[signal].raw == pytest.approx(stored[signal].raw, rel=1e-5)
+        assert stored[signal].note == ""
     assert app.catalog.engine("c").check() == []
+
+
+def test_what_the_time_does_not_reach_is_estimated_and_said(make_app: Callable[..., App]) -> None:
+    app = make_app("none", search=SearchSettings(encode_waiting=0))
+    with_vdr(app)
+    app.documents.bulk("c", DOCUMENTS, encode=False)
+    encode_now(app, "c")
+    app.documents.bulk("c", [{"id": "late", "text": "alpha beta gamma delta"}], encode=False)
+    result = app.search.search("c", SearchRequest("alpha beta gamma delta", k=100, highlight=False))
+    assert result.waiting is not None
+    assert (result.waiting.encoded, result.waiting.estimated) == (0, 1)
+    found = next(hit for hit in result.hits if hit.doc_id == "late")
+    for line in found.passages[0].signals[1:]:
+        assert line.raw is None
+        assert "estimated from the other signals" in line.note
+        assert line.contribution == pytest.approx(line.weight * line.normalised)
+    assert sum(line.contribution for line in found.passages[0].signals) == pytest.approx(found.score)
 
 
 def test_a_mode_that_needs_an_encoder_is_refused_without_one(make_app: Callable[..., App]) -> None:

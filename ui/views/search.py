@@ -134,6 +134,7 @@ def _result(
             f"{rendering.plain(item['title'])} ({item['probability']:.0%})" for item in result["entities"]
         )
         st.caption(f"The query mentions {named}.")
+    _not_encoded(result["waiting"])
     _reranked(result["rerank"])
     what_is_left_out(result["budget"])
     if not result["hits"]:
@@ -153,6 +154,16 @@ def _result(
     )
     _facets(result)
     _why_not(client, signals, request, query)
+
+
+def _not_encoded(report: dict[str, Any] | None) -> None:
+    if report is None:
+        return
+    now, estimated = report["encoded"], report["estimated"]
+    st.caption(
+        f"{now + estimated} candidates are not encoded yet: {now} were encoded for this search in "
+        f"{report['took_ms']:.0f} ms, the scores of {estimated} are estimated."
+    )
 
 
 def _reranked(report: dict[str, Any] | None) -> None:

@@ -98,9 +98,9 @@ class TokenContribution:
 class SignalValue:
     """One signal's part of a passage's fused score. The contributions of all signals sum to the score.
 
-    `raw` is None if the signal has no score for the passage (not encoded yet, or the retriever failed). Then
-    `normalised` and `contribution` are 0 and `note` says why. `leg_rank` is the rank in the signal's own ranked list,
-    from 1, None if the passage is not in that list.
+    `raw` is None if the signal has no score for the passage, because it is not encoded yet. Then `normalised` is an
+    estimate from the other signals, or 0, and `note` says which. `leg_rank` is the rank in the signal's own ranked
+    list, from 1, None if the passage is not in that list.
     """
 
     signal: Signal

@@ -66,6 +66,19 @@ class LegReport:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingReport:
+    """What was done about candidate passages that are not encoded yet.
+
+    `encoded` of them were encoded for this search, best first, in `took_ms`. The scores of the other `estimated` ones
+    are estimated from their other signals.
+    """
+
+    encoded: int
+    estimated: int
+    took_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class FacetCount:
     """How many documents of the candidate pool have a metadata value."""
 
@@ -151,6 +164,8 @@ class SearchResult:
     rerank: RerankReport | None = None
     entities: tuple[LinkedEntity, ...] = ()
     """The entities that the query was linked to, if the request asked for that."""
+    waiting: WaitingReport | None = None
+    """What was done about candidates that are not encoded yet; None if all are."""
     search_id: str = ""
     """The id by which click events refer to this page; empty if the search was not logged."""
     budget: BudgetReport | None = None
