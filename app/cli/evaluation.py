@@ -32,6 +32,12 @@ def evaluate(
     rerank_ms: Annotated[
         float, typer.Option(min=1, help="Time budget for re-ranking one query, in milliseconds.")
     ] = 10_000,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="The system, or run file without its suffix, to compare with; by default the best but hybrid."
+        ),
+    ] = None,
     generation: GenerationOption = None,
     per_query: Annotated[Path | None, typer.Option(help="Write the measures of every query to this TSV file.")] = None,
     write_runs: Annotated[
@@ -57,6 +63,7 @@ def evaluate(
             limit=limit,
             rerank_ms=rerank_ms,
             generation=generation,
+            baseline=baseline,
             progress=bars,
         )
         if per_query:
@@ -74,6 +81,7 @@ def evaluate(
             "generation": found.generation,
             "systems": {result.name: result.mean for result in found.results},
             "comparisons": found.comparisons,
+            "notes": found.notes,
         }
     answer(shown, as_json, lambda: _table(found))
 
@@ -90,6 +98,8 @@ def _table(found: Evaluation) -> Iterator[str]:
             f"{c.system} against {c.baseline}: nDCG@10 {c.difference:+.4f}, "
             f"t-test p = {c.p_t_test:.4g}, randomisation p = {c.p_randomisation:.4g}"
         )
+    for note in found.notes:
+        yield f"note: {note}"
 
 
 def tune(

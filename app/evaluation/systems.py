@@ -8,7 +8,7 @@ from typing import Protocol, cast, get_args
 
 from hyblink.app.core.errors import InvalidInputError
 from hyblink.app.core.types.ranking import DEFAULT_SIGNALS, Signal, VdrMode
-from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.core.types.search import SearchRequest, SearchResult
 from hyblink.app.evaluation.runs import Run
 from hyblink.app.search.service import SearchService
 from hyblink.ranker.signals.registry import proposing
@@ -74,14 +74,20 @@ def _system(name: str) -> System:
     return System(tuple(signals), vdr, rerank)
 
 
-def search_runner(service: SearchService, collection: str, request: SearchRequest) -> Runner:
-    """Return a runner that searches a collection with `request` and the query's text.
+def search_runner(
+    service: SearchService,
+    collection: str,
+    request: SearchRequest,
+    seen: Callable[[SearchResult], None] = lambda _: None,
+) -> Runner:
+    """Return a runner that searches a collection with `request` and the query's text. `seen` is given every result.
 
     It returns descending integers as scores, so that measures keep the search's order of tied documents.
     """
 
     def run(text: str) -> dict[str, float]:
         result = service.search(collection, replace(request, query=text))
+        seen(result)
         return {hit.doc_id: float(len(result.hits) - at) for at, hit in enumerate(result.hits)}
 
     return run

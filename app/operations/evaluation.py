@@ -22,6 +22,7 @@ from hyblink.app.evaluation.runs import read_run
 from hyblink.app.evaluation.significance import Comparison, compare
 from hyblink.app.evaluation.systems import DEPTH, HYBRID, System, run_queries, search_runner, systems_from
 from hyblink.app.operations.encoding import encode_queries_ahead
+from hyblink.app.operations.evaluation_notes import Seen, check_before
 from hyblink.ranker.signals.registry import proposing
 from hyblink.ranker.tuning import (
     CrossTuning,
@@ -37,7 +38,10 @@ from hyblink.ranker.tuning import (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The measures of each system on one split, and paired tests against the best system other than `hybrid`."""
+    """The measures of each system on one split, and paired tests against the baseline.
+
+    That is the system that was named as such, else the best one other than `hybrid`.
+    """
 
     folder: str
     split: str
@@ -45,6 +49,8 @@ class Evaluation:
     generation: str
     results: tuple[SystemResult, ...]
     comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+    """What the figures do not show: passages not encoded yet, judged documents that are missing, what was left out."""
 
 
 def evaluate(
@@ -58,12 +64,15 @@ def evaluate(
     limit: int | None = None,
     rerank_ms: float = 10_000,
     generation: str | None = None,
+    baseline: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure systems, and TREC run files in `runs`, on the judged queries of a BEIR folder.
 
     `limit` is the largest number of queries, taken evenly spread. `rerank_ms` is the re-ranking budget of one query.
-    Raises NotFoundError, and InvalidInputError for an unknown system.
+    `baseline` names the system, or the run file without its suffix, that others are compared with. All is checked
+    before the first search. Raises NotFoundError, and InvalidInputError for an unknown system or baseline, for a query
+    that no search may have, and for a collection without any of the judged documents.
     """
     queries, qrels = read_beir(folder, split)
     if limit and limit < len(queries):
@@ -71,19 +80,28 @@ def evaluate(
         queries = {ids[at]: queries[ids[at]] for at in (n * len(ids) // limit for n in range(limit))}
         qrels = {query: qrels[query] for query in queries}
     chosen = systems_from(systems)
+    names = [*chosen, *(path.stem for path in runs)]
+    if baseline is not None and baseline not in names:
+        raise InvalidInputError("unknown baseline", received=baseline, expected=f"one of {', '.join(names)}")
+    requests = {name: _request(app, system, rerank_ms, generation) for name, system in chosen.items()}
+    notes: list[str] = []
     if chosen:
+        notes += check_before(app, collection, generation, queries, qrels, list(requests.values()))
         encode_queries_ahead(app, collection, list(queries.values()), generation)
     if any(system.rerank for system in chosen.values()):
         app.encoders.cross().load()
     results = []
-    for name, system in chosen.items():
-        runner = search_runner(app.search, collection, _request(app, system, rerank_ms, generation))
+    for name in chosen:
+        seen = Seen(name)
+        runner = search_runner(app.search, collection, requests[name], seen.result)
         results.append(measure(name, qrels, run_queries(queries, runner, progress(name, len(queries)))))
+        notes += seen.notes()
     results += [measure(path.stem, qrels, read_run(path)) for path in runs]
-    best = max((r for r in results if r.name != HYBRID), key=lambda r: r.mean["nDCG@10"], default=None)
+    against = [r for r in results if (r.name == baseline if baseline else r.name != HYBRID)]
+    best = max(against, key=lambda r: r.mean["nDCG@10"], default=None)
     comparisons = [compare(result, best) for result in results if best and result is not best]
     current = generation or app.catalog.current(collection)
-    return Evaluation(folder.name, split, len(qrels), current, tuple(results), tuple(comparisons))
+    return Evaluation(folder.name, split, len(qrels), current, tuple(results), tuple(comparisons), tuple(notes))
 
 
 def _request(app: App, system: System, rerank_ms: float, generation: str | None) -> SearchRequest:
