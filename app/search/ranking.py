@@ -47,7 +47,7 @@ from hyblink.app.core.types.search import (
 )
 from hyblink.app.encoders.pool import EncoderPool
 from hyblink.app.search.request import check_request
-from hyblink.app.search.waiting import RecentVectors, encode_candidates
+from hyblink.app.search.waiting import RecentVectors, encode_candidates, with_dense
 from hyblink.ranker.collapse import RankedDocuments, collapse
 from hyblink.ranker.complete import CompleteScores, FusedScores, complete, fuse
 from hyblink.ranker.estimate import estimated
@@ -162,6 +162,8 @@ class Ranker:
         clock.took("complete")
         waiting = None
         if forms.encoder is not None:
+            if self._encodes(snapshot, request) and not snapshot.has_vectors:
+                scores = with_dense(scores)
             scores, waiting = encode_candidates(
                 engine.record, snapshot, forms, scores, profile, self._settings, self._vectors
             )
@@ -189,7 +191,7 @@ class Ranker:
         asked: VdrMode = profile.vdr
         best: VdrMode = "bag"
         try:
-            if snapshot.has_vectors or snapshot.vdr is not None:
+            if snapshot.has_vectors or snapshot.vdr is not None or self._encodes(snapshot, request):
                 encoder = self._encoders.hybrid_encoder(record)
                 if any(SIGNALS.of(signal).needs_encoder for signal in request.signals):
                     encoder.load()  # here, so that the legs' deadline does not count it
@@ -201,6 +203,10 @@ class Ranker:
         bag = self._encoders.bag(record.vdr_encoder)
         mode = vdr_mode(asked, snapshot, best)
         return QueryForms(snapshot, AnalyzedQuery(query, terms), bag, encoder, mode, self._settings.query_weights)
+
+    def _encodes(self, snapshot: Snapshot, request: SearchRequest) -> bool:
+        """Whether the search may encode candidates though the collection has no vector yet."""
+        return snapshot.dense is not None and Signal.DENSE in request.signals and self._settings.encode_waiting > 0
 
     def _propose(
         self, forms: QueryForms, request: SearchRequest, allowed: Selection | None

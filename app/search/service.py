@@ -43,7 +43,7 @@ class SearchService:
         facets = facets_of(ranked, request.facets)
         ranked.timings["present"] = (time.perf_counter() - before) * 1e3
         ranked.timings["total"] = (time.perf_counter() - started) * 1e3
-        answered = set(ranked.proposed)
+        answered = {*ranked.proposed, *ranked.fused.complete.signals}
         return SearchResult(
             hits,
             len(ranked.fused.complete.rows),

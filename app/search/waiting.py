@@ -69,6 +69,28 @@ class RecentVectors:
                 self._made.popitem(last=False)
 
 
+def with_dense(scores: CompleteScores) -> CompleteScores:
+    """The scores with a line of missing dense scores, for a collection that has no vector yet."""
+    unknown = np.full((1, len(scores.rows)), np.nan)
+    return replace(
+        scores,
+        signals=(*scores.signals, Signal.DENSE),
+        raw_SC=np.concatenate([scores.raw_SC, unknown]),
+        leg_ranks=(*scores.leg_ranks, {}),
+    )
+
+
+def _known(scores: CompleteScores) -> CompleteScores:
+    """The scores without signals that no candidate has a score of."""
+    kept = [at for at in range(len(scores.signals)) if not np.isnan(scores.raw_SC[at]).all()]
+    return replace(
+        scores,
+        signals=tuple(scores.signals[at] for at in kept),
+        raw_SC=scores.raw_SC[kept],
+        leg_ranks=tuple(scores.leg_ranks[at] for at in kept),
+    )
+
+
 def encode_candidates(
     record: GenerationRecord,
     snapshot: Snapshot,
@@ -81,7 +103,8 @@ def encode_candidates(
     """Encode the best candidates that wait for their vectors, as many as the settings' number and time allow.
 
     Returns the scores with those of these candidates, and a report; None if no candidate waits. The best are those of
-    the fused score with estimates. If the encoder fails, the scores stay as they are.
+    the fused score with estimates. If the encoder fails, the scores stay as they are, without signals that no candidate
+    has a score of.
     """
     wanted = [at for at, signal in enumerate(scores.signals) if signal in (Signal.DENSE, Signal.VDR)]
     missing = np.isnan(scores.raw_SC[wanted]).any(axis=0)
@@ -103,7 +126,12 @@ def encode_candidates(
                 raw[at, column] = _score(scores.signals[at], own, forms)
     took_ms = round((time.perf_counter() - started) * 1e3, 3)
     rows = frozenset(int(scores.rows[column]) for column in made)
-    return replace(scores, raw_SC=raw, encoded_now=rows), WaitingReport(len(made), len(columns) - len(made), took_ms)
+    found = replace(scores, raw_SC=raw, encoded_now=rows)
+    if not made:
+        found = _known(found)
+        if not np.isnan(found.raw_SC).any():
+            return found, None
+    return found, WaitingReport(len(made), len(columns) - len(made), took_ms)
 
 
 def _encoded(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.documents import random_documents
-from support.encoders import FakeDense
+from support.encoders import FakeDense, use_fake_encoder
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
@@ -27,7 +27,7 @@ from hyblink.app.core.types.ranking import (
     TokenContribution,
     VdrMode,
 )
-from hyblink.app.core.types.search import SearchRequest
+from hyblink.app.core.types.search import SearchRequest, SearchResult
 from hyblink.app.core.weights import idf_weights, round_weights
 from hyblink.app.operations.collections import ensure_collection
 from hyblink.app.operations.encoding import encode_now
@@ -213,6 +213,42 @@ def test_auto_uses_bags_until_nearly_all_is_encoded(make_app: Callable[..., App]
         assert now[signal].raw == pytest.approx(stored[signal].raw, rel=1e-5)
         assert stored[signal].note == ""
     assert app.catalog.engine("c").check() == []
+
+
+def test_a_collection_without_any_vector_has_dense_scores_from_the_first_search_on(
+    make_app: Callable[..., App],
+) -> None:
+    app = make_app("first")
+    use_fake_encoder(app)
+    ensure_collection(app, CollectionSpec("c"))
+    app.documents.bulk("c", DOCUMENTS, encode=False)
+    request = SearchRequest("alpha beta", k=100, highlight=False)
+
+    def dense(result: SearchResult) -> dict[str, float | None]:
+        return {
+            hit.doc_id: line.raw
+            for hit in result.hits
+            for line in hit.passages[0].signals
+            if line.signal is Signal.DENSE
+        }
+
+    first = app.search.search("c", request)
+    assert first.missing == ()
+    assert first.waiting is not None
+    assert first.waiting.encoded == len(first.hits)
+    words = app.search.search(
+        "c", SearchRequest("alpha beta", k=100, highlight=False, signals=(Signal.BM25, Signal.VDR))
+    )
+    assert words.waiting is None
+    encode_now(app, "c")
+    later = app.search.search("c", request)
+    known = dense(later)
+    for doc_id, raw in dense(first).items():
+        assert raw == pytest.approx(known[doc_id], rel=1e-5)
+    without = make_app("off", search=SearchSettings(encode_waiting=0))
+    ensure_collection(without, CollectionSpec("c"))
+    without.documents.bulk("c", DOCUMENTS, encode=False)
+    assert without.search.search("c", request).missing == (Signal.DENSE,)
 
 
 def test_what_the_time_does_not_reach_is_estimated_and_said(make_app: Callable[..., App]) -> None:
