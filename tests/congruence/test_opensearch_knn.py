@@ -113,10 +113,12 @@ def test_a_passage_without_a_vector_and_one_that_gets_it(pair: tuple[App, App]) 
     app.documents.bulk("c", [{"id": "late", "text": "zebra crossing"}], encode=False)
     request = SearchRequest("zebra", k=1, signals=(Signal.BM25, Signal.DENSE))
     (hit,) = app.search.search("c", request).hits
-    assert [line.raw is None for line in hit.passages[0].signals] == [False, True]
+    assert ["encoded for this search" in line.note for line in hit.passages[0].signals] == [False, True]
+    at_once = hit.passages[0].signals[1].raw
     encode_now(app, "c")
     (hit,) = app.search.search("c", request).hits
-    assert [line.raw is None for line in hit.passages[0].signals] == [False, False]
+    assert hit.passages[0].signals[1].raw == pytest.approx(at_once, rel=1e-3)
+    assert [line.note for line in hit.passages[0].signals] == ["", ""]
     app.documents.delete("c", ["late"])
     assert all(hit.doc_id != "late" for hit in app.search.search("c", request).hits)
 
