@@ -7,9 +7,7 @@ scores of this search. The added term is never negative, and re-ranked documents
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +17,7 @@ import orjson
 
 from hyblink.app.core.errors import HyblinkError
 from hyblink.app.core.ports.encoders import CrossEncoder
+from hyblink.app.core.recent import Recent
 from hyblink.app.core.types.arrays import ScoreArray, TokenIdf
 from hyblink.app.core.types.ranking import RerankReport, RerankRequest
 from hyblink.ranker.collapse import RankedDocuments
@@ -53,9 +52,7 @@ class RecentScores:
     """
 
     def __init__(self, size: int = 256) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._scores: OrderedDict[bytes, tuple[float, ScoreArray]] = OrderedDict()
+        self._scores: Recent[tuple[float, ScoreArray]] = Recent(size)
 
     @staticmethod
     def key(
@@ -67,22 +64,14 @@ class RecentScores:
 
     def get(self, key: bytes) -> ScoreArray | None:
         """The cached scores of a key, or None if unknown or expired."""
-        with self._lock:
-            until, scores = self._scores.get(key, (0.0, None))
-            if time.monotonic() > until:
-                self._scores.pop(key, None)
-                return None
-            self._scores.move_to_end(key)
-            return scores
+        until, scores = self._scores.get(key) or (0.0, None)
+        return None if time.monotonic() > until else scores
 
     def put(self, key: bytes, scores: ScoreArray) -> None:
         """Cache scores. If none is finite they are not cached, and the next search tries again."""
         if not np.isfinite(scores).any():
             return
-        with self._lock:
-            self._scores[key] = (time.monotonic() + _KEPT_S, scores)
-            while len(self._scores) > self._size:
-                self._scores.popitem(last=False)
+        self._scores.put(key, (time.monotonic() + _KEPT_S, scores))
 
 
 def normalised(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -34,7 +34,8 @@ def check_before(
                 check_request(replace(request, query=text), app.settings.search)
             except InvalidInputError as error:
                 raise InvalidInputError(f"query {query!r} cannot be asked: {error}") from error
-    reader = app.catalog.engine(collection, generation).store.reader()
+    engine = app.catalog.engine(collection, generation)
+    reader = engine.store.reader()
     judged = sorted({document for grades in qrels.values() for document, grade in grades.items() if grade > 0})
     known = reader.metadata_of(judged)
     missing = [document for document in judged if document not in known]
@@ -50,7 +51,7 @@ def check_before(
         said.append(f"{len(missing)} of {len(judged)} relevant documents are not in the collection ({named})")
     counts = reader.counts()
     waiting = counts.passages - counts.encoded
-    if app.catalog.engine(collection, generation).record.dense_dimension and waiting:
+    if engine.record.dense_dimension and waiting:
         said.append(
             f"{waiting} of {counts.passages} passages are not encoded yet: figures with dense, vdr and hybrid change "
             "until they are (`hyblink jobs workers` says how many wait)"

@@ -165,7 +165,7 @@ class Ranker:
             if self._encodes(snapshot, request) and not snapshot.has_vectors:
                 scores = with_dense(scores)
             scores, waiting = encode_candidates(
-                engine.record, snapshot, forms, scores, profile, self._settings, self._vectors
+                engine.record, snapshot, forms, forms.encoder, scores, profile, self._settings, self._vectors
             )
             if waiting is not None:
                 clock.took("encode_waiting")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +13,7 @@ from hyblink.app.core.budget import models_may_go_on
 from hyblink.app.core.errors import EncoderUnavailableError, OverBudgetError
 from hyblink.app.core.ports.encoders import HybridEncoder
 from hyblink.app.core.ports.views import Snapshot
+from hyblink.app.core.recent import Recent
 from hyblink.app.core.settings import SearchSettings
 from hyblink.app.core.types.arrays import TermWeights, VectorArray
 from hyblink.app.core.types.collections import GenerationRecord
@@ -37,13 +36,11 @@ class _Encoded:
     weights: TermWeights | None
 
 
-class RecentVectors:
-    """An LRU cache of vectors that searches have made, by encoder and text. Thread-safe."""
+class RecentVectors(Recent[_Encoded]):
+    """The vectors that searches have made, by encoder and text."""
 
-    def __init__(self, size: int = _KEPT) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._made: OrderedDict[bytes, _Encoded] = OrderedDict()
+    def __init__(self) -> None:
+        super().__init__(_KEPT)
 
     @staticmethod
     def key(record: GenerationRecord, heading: str, text: str) -> bytes:
@@ -52,21 +49,6 @@ class RecentVectors:
         for part in (record.dense_encoder, record.vdr_model, heading, text):
             digest.update(f"{len(part)} {part}".encode("utf-8", "surrogatepass"))
         return digest.digest()
-
-    def get(self, key: bytes) -> _Encoded | None:
-        """The encoding of a key; None if it is not known."""
-        with self._lock:
-            found = self._made.get(key)
-            if found is not None:
-                self._made.move_to_end(key)
-            return found
-
-    def put(self, key: bytes, made: _Encoded) -> None:
-        """Keep an encoding."""
-        with self._lock:
-            self._made[key] = made
-            while len(self._made) > self._size:
-                self._made.popitem(last=False)
 
 
 def with_dense(scores: CompleteScores) -> CompleteScores:
@@ -95,6 +77,7 @@ def encode_candidates(
     record: GenerationRecord,
     snapshot: Snapshot,
     forms: QueryForms,
+    encoder: HybridEncoder,
     scores: CompleteScores,
     profile: RankingProfile,
     settings: SearchSettings,
@@ -114,11 +97,8 @@ def encode_candidates(
     started = time.perf_counter()
     provisional = fuse(scores, profile, estimated(scores)).scores_C
     best = columns[np.argsort(-provisional[columns], kind="stable")][: settings.encode_waiting].tolist()
-    made: dict[int, _Encoded] = {}
-    if forms.encoder is not None:
-        made = _encoded(
-            record, snapshot, forms.encoder, scores, best, started + settings.encode_waiting_ms / 1e3, recent
-        )
+    until = started + settings.encode_waiting_ms / 1e3
+    made = _encoded(record, snapshot, encoder, scores, best, until, recent)
     raw = scores.raw_SC.copy()
     for at in wanted:
         for column, own in made.items():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.documents import random_documents
-from support.encoders import FakeDense, use_fake_encoder
+from support.encoders import FakeDense
 
 from hyblink.app.application import App
 from hyblink.app.core.errors import EncoderUnavailableError, InvalidInputError
@@ -219,7 +219,6 @@ def test_a_collection_without_any_vector_has_dense_scores_from_the_first_search_
     make_app: Callable[..., App],
 ) -> None:
     app = make_app("first")
-    use_fake_encoder(app)
     ensure_collection(app, CollectionSpec("c"))
     app.documents.bulk("c", DOCUMENTS, encode=False)
     request = SearchRequest("alpha beta", k=100, highlight=False)
